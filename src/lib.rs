@@ -1,0 +1,20 @@
+//! `lxdrunner` turns an LXD or Incus host into a farm of ephemeral GitHub Actions runners.
+//!
+//! The modules are the floors of one house: a lower one never imports a higher one. `tests/layers.rs` knows the
+//! order and enforces it; `ARCHITECTURE.md` draws the map.
+
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod execute;
+pub mod github;
+pub mod http1;
+pub mod lxd;
+pub mod model;
+pub mod observe;
+pub mod plan;
+pub mod runner;
+pub mod standin;
+pub mod threads;
+pub mod webhook;
+pub mod world;

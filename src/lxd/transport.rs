@@ -1,0 +1,1 @@
+//! One HTTP exchange over a `UnixStream`: connections kept alive, one absolute deadline a call.

@@ -1,0 +1,1 @@
+//! Named threads whose death ends the process, and the process's identity.

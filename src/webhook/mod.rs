@@ -1,0 +1,4 @@
+//! GitHub webhooks: receive, verify, parse.
+
+pub mod event;
+pub mod server;
