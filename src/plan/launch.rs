@@ -157,10 +157,11 @@ pub(super) fn launches(world: &World, config: &Config, now: Timestamp, plan: &mu
     for ((scope, class), mut jobs) in groups {
         let Some(class_config) = config.classes.get(class) else { continue };
         let supply = stock.supply.get(&(scope, class_config.name.as_str())).copied().unwrap_or(0);
-        // A job whose own instance was given to another one gets its second after those that had none.
-        jobs.sort_by_key(|j| Reverse((stock.live_for.contains(&j.job.id), j.queued_at, j.job.id)));
+        // What is on its way counts for those that it was launched for, then for those that wait longest.
+        jobs.sort_by_key(|j| (!stock.live_for.contains(&j.job.id), j.queued_at, j.job.id));
         let covered = supply.min(jobs.len());
         plan.deferred.extend(jobs.drain(..covered).map(|j| (j.job.id, Reason::Covered)));
+        jobs.sort_by_key(|j| Reverse((stock.live_for.contains(&j.job.id), j.queued_at, j.job.id)));
         if jobs.is_empty() {
             continue;
         }
@@ -177,13 +178,7 @@ pub(super) fn launches(world: &World, config: &Config, now: Timestamp, plan: &mu
 }
 
 /// Gives the free places away: to the scope with the fewest instances first, there to the job that waits longest.
-fn share_out<'a>(
-    world: &World,
-    config: &'a Config,
-    stock: &mut Stock<'a>,
-    mut lines: Vec<Line<'a>>,
-    plan: &mut Plan,
-) {
+fn share_out<'a>(world: &World, config: &'a Config, stock: &mut Stock<'a>, mut lines: Vec<Line<'a>>, plan: &mut Plan) {
     let names = names_in_use(world);
     let turn = |stock: &Stock, lines: &[Line], at: usize| {
         let line = lines.get(at)?;
@@ -219,13 +214,7 @@ fn share_out<'a>(
 }
 
 /// Why no further instance may be launched for this scope and class, by count.
-fn full(
-    world: &World,
-    config: &Config,
-    stock: &Stock,
-    scope: &Scope,
-    class: &crate::config::Class,
-) -> Option<Reason> {
+fn full(world: &World, config: &Config, stock: &Stock, scope: &Scope, class: &crate::config::Class) -> Option<Reason> {
     let count = |map: &BTreeMap<&str, usize>| map.get(class.name.as_str()).copied().unwrap_or(0);
     if stock.total >= config.max_workers {
         return Some(Reason::HostFull { max: config.max_workers });

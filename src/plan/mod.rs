@@ -162,8 +162,8 @@ fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
     let wanted: BTreeSet<RunnerArch> = config.classes.iter().map(|class| class.arch).collect();
     for arch in wanted {
         let state = world.packages.get(&arch);
-        let fresh = state
-            .is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
+        let fresh =
+            state.is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
         if fresh || world.flights.contains_key(&Flight::Package(arch)) {
             continue;
         }

@@ -18,13 +18,7 @@ pub enum Action {
         name: String,
     },
     /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it.
-    Remove {
-        name: String,
-        project: String,
-        scope: Option<Scope>,
-        runner: Option<RunnerId>,
-        reason: RemoveReason,
-    },
+    Remove { name: String, project: String, scope: Option<Scope>, runner: Option<RunnerId>, reason: RemoveReason },
     /// Remove a registration whose instance does not exist.
     Deregister { scope: Scope, runner: RunnerId, name: String },
     /// See to it that the newest (or the pinned) runner package is in the cache.

@@ -38,7 +38,8 @@ impl World {
         match hint {
             Hint::Job(job) => self.fold_job(job, config, now, notes),
             Hint::CheckRun { repo, job, completed: false } => {
-                if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS {
+                if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS
+                {
                     self.unknown_jobs.insert(job, (repo, now));
                 }
             }
@@ -125,7 +126,8 @@ impl World {
             None => false,
         };
         let was = self.jobs.remove(&job.id);
-        if was.as_ref().is_some_and(|w| w.job.status == JobStatus::Queued && w.place.is_ok()) || (was.is_none() && ours) {
+        if was.as_ref().is_some_and(|w| w.job.status == JobStatus::Queued && w.place.is_ok()) || (was.is_none() && ours)
+        {
             notes.push(Note::JobTaken { job: job.id, runner, ours });
         }
         let state = JobState {

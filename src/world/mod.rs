@@ -10,6 +10,8 @@ mod fold;
 mod matching;
 mod note;
 #[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
