@@ -149,13 +149,14 @@ run() {
 
     # A job sees what a login of `runner` would, and nothing of ours.
     unset LXDRUNNER_REGISTRATION INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
-        MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE OLDPWD
+        MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     read_environment
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
     [ -x "$SHELL" ] || SHELL=/bin/sh
     export PATH HOME USER LOGNAME SHELL
     cd "$runner" || fail "no $runner"
+    unset OLDPWD
 
     case $registration in
     jit) ;;
