@@ -207,7 +207,8 @@ impl Lxd {
         let filter = format!("config.{} eq {owner}", crate::model::keys::OWNER);
         let listed: Result<Vec<InstanceJson>, Error> = match plain {
             true => match self.get(&tried, format!("{all}&filter={}", query_value(&filter))) {
-                Err(Error { kind: ErrorKind::Refused(400), .. }) => self.get(&tried, all),
+                // A server that does not understand the filter refuses with 400 or 500.
+                Err(Error { kind: ErrorKind::Refused(_), .. }) => self.get(&tried, all),
                 other => other,
             },
             false => self.get(&tried, all),

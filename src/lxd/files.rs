@@ -33,7 +33,7 @@ impl Lxd {
         self.exchange(&tried, "POST", target, headers, Body::Empty, Keep::All, CALL_TIMEOUT).map(drop)
     }
 
-    /// Streams `length` bytes of `content` into a file, owned by root, over one that is there. Its directory must
+    /// Streams `length` bytes of `content` into a file, owned by root, over one that is there (which keeps its mode). Its directory must
     /// exist. Works in a stopped instance too.
     #[allow(clippy::too_many_arguments, reason = "where, what and how long are each needed")]
     pub fn push_file(
