@@ -1,1 +1,4 @@
-//! (being written)
+//! Stand-ins for GitHub and LXD that speak the real wire protocols, for the demo and the tests.
+
+pub mod github;
+pub mod package;
