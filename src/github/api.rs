@@ -2,6 +2,7 @@
 //! neighbours in GitHub's documentation).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -67,6 +68,11 @@ impl GitHub {
     /// `base` is `https://api.github.com` or `https://HOST/api/v3`.
     pub fn new(base: &str, token: Secret) -> GitHub {
         GitHub { http: Http::new(base, token) }
+    }
+
+    /// The same client with another deadline for a whole call than half a minute.
+    pub fn with_deadline(self, deadline: Duration) -> GitHub {
+        GitHub { http: self.http.with_deadline(deadline) }
     }
 
     /// The address that calls go to, without a closing slash.

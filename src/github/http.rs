@@ -57,18 +57,7 @@ impl Http {
     pub fn new(base: &str, token: Secret) -> Http {
         let base = base.trim_end_matches('/').to_owned();
         let origin = origin_of(&base).unwrap_or_else(|| base.clone());
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(USER_AGENT)
-            .accept("application/vnd.github+json")
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_global(Some(CALL_TIMEOUT))
-            .max_idle_connections(8)
-            .max_idle_connections_per_host(8);
-        let config = if is_loopback(&base) { config.proxy(None) } else { config };
-        Http { agent: config.build().new_agent(), base, origin, token }
+        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token }
     }
 
     pub fn base(&self) -> &str {
@@ -81,16 +70,8 @@ impl Http {
     }
 
     /// The same way to the same place with another deadline for a whole call.
-    #[cfg(test)]
     pub fn with_deadline(mut self, deadline: Duration) -> Http {
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(USER_AGENT)
-            .proxy(None)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_global(Some(deadline));
-        self.agent = config.build().new_agent();
+        self.agent = agent(&self.base, deadline);
         self
     }
 
@@ -260,6 +241,20 @@ impl Http {
         }
         (origin_of(link).as_deref() == Some(self.origin.as_str())).then(|| link.to_owned())
     }
+}
+
+fn agent(base: &str, deadline: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(USER_AGENT)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT.min(deadline)))
+        .timeout_global(Some(deadline))
+        .max_idle_connections(8)
+        .max_idle_connections_per_host(8);
+    let config = if is_loopback(base) { config.proxy(None) } else { config };
+    config.build().new_agent()
 }
 
 /// What can go wrong below HTTP.
