@@ -346,7 +346,8 @@ stop_private() {
         as_root ip link delete "$bridge" 2>/dev/null || true
     fi
     unmount_below "$dir"
-    daemon_pid= launcher=
+    daemon_pid=
+    launcher=
 }
 
 # ---- the base image ----
