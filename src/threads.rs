@@ -10,11 +10,19 @@ use std::thread::{self, JoinHandle};
 /// Bytes of stack that a thread of ours has; memory is taken as it is used.
 const STACK: usize = 256 * 1024;
 
-/// Starts a thread. It may return; a panic ends the process where [`exit_on_panic`] was called.
+/// Starts a thread that the process cannot do without: where the system has none to give, the process ends. The thread
+/// may return; a panic in it ends the process where [`exit_on_panic`] was called.
+pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = try_spawn(name, work) {
+        die(&format!("cannot start thread {name}: {error}"));
+    }
+}
+
+/// Starts a thread that can be done without.
 ///
 /// # Errors
 /// The system has no more threads to give.
-pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub fn try_spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work)
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hmac::{Hmac, Mac};
 use lxdrunner::model::{Hint, Secret};
 use lxdrunner::webhook::gate::Limits;
-use lxdrunner::webhook::{LONGEST_BODY, Receiver};
+use lxdrunner::webhook::{Health, LONGEST_BODY, Receiver};
 use sha2::Sha256;
 
 const SECRET: &str = "a secret of the tests";
@@ -33,7 +33,7 @@ fn start_with(limits: Limits) -> World {
         move |hint| drop(send.try_send(hint)),
         move || {
             let well = health.load(Ordering::Relaxed);
-            if well { Ok("instances=0".to_owned()) } else { Err("LXD does not answer".to_owned()) }
+            if well { Health::Good("ok instances=0".to_owned()) } else { Health::Bad("LXD does not answer".to_owned()) }
         },
         limits,
     );
@@ -335,7 +335,7 @@ fn many_at_once_are_all_served() {
 #[test]
 fn an_address_in_use_is_told_with_the_mend() {
     let world = start();
-    let again = Receiver::start(world.address, Secret::new(SECRET), |_| {}, || Ok(String::new()));
+    let again = Receiver::start(world.address, Secret::new(SECRET), |_| {}, || Health::Good(String::new()));
     let error = again.unwrap_err();
     assert!(
         error.to_string().contains(&world.address.to_string()) && error.to_string().contains("web_port"),

@@ -41,6 +41,8 @@ pub enum Command {
 pub struct DemoOptions {
     /// How many jobs are queued; at least one.
     pub jobs: u32,
+    /// How often the story is played; at least once.
+    pub rounds: u32,
     /// LXD's socket; found by itself where it is not given.
     pub socket: Option<PathBuf>,
     /// The image that the containers are made from.
@@ -51,7 +53,7 @@ pub struct DemoOptions {
 
 impl Default for DemoOptions {
     fn default() -> DemoOptions {
-        DemoOptions { jobs: 1, socket: None, image: None, standin: false }
+        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false }
     }
 }
 
@@ -107,9 +109,10 @@ const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
 
-Usage: lxdrunner demo [--jobs N] [--socket PATH] [--image ALIAS] [--standin] [-v]
+Usage: lxdrunner demo [--jobs N] [--rounds N] [--socket PATH] [--image ALIAS] [--standin] [-v]
 
   --jobs N        Queue N jobs at once (1 to 100, default 1)
+  --rounds N      Play it N times and give the medians (1 to 100, default 1)
   --socket PATH   LXD's unix socket; found by itself where it is not given
   --image ALIAS   The local image to start from; found by itself where it is not given
   --standin       Use the stand-in for LXD too, even where there is an LXD
@@ -137,9 +140,11 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
             Arg::Long("jobs") => {
                 only_demo = Some("--jobs");
-                let text = parser.value().map_err(hint)?.to_string_lossy().into_owned();
-                let jobs = text.parse().ok().filter(|n| (1..=100).contains(n));
-                demo.jobs = jobs.ok_or_else(|| format!("--jobs {text}: write a number from 1 to 100"))?;
+                demo.jobs = up_to_hundred("--jobs", &parser.value().map_err(hint)?)?;
+            }
+            Arg::Long("rounds") => {
+                only_demo = Some("--rounds");
+                demo.rounds = up_to_hundred("--rounds", &parser.value().map_err(hint)?)?;
             }
             Arg::Long("socket") => {
                 only_demo = Some("--socket");
@@ -176,6 +181,12 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
         Some(Name::Serve) | None => Command::Serve { config },
     };
     Ok(Invocation::Run { command, verbose })
+}
+
+fn up_to_hundred(option: &str, value: &OsString) -> Result<u32, String> {
+    let text = value.to_string_lossy();
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| format!("{option} {text}: write a number from 1 to 100"))
 }
 
 fn command_name(word: &str) -> Result<Name, String> {
@@ -229,8 +240,8 @@ mod tests {
         check("-c a.yml check", Command::Check { config: file() }, false);
         check("demo", Command::Demo(DemoOptions::default()), false);
         let options =
-            DemoOptions { jobs: 3, socket: Some("/s".into()), image: Some("debian/12".to_owned()), standin: true };
-        check("demo --jobs 3 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
+            DemoOptions { jobs: 3, rounds: 5, socket: Some("/s".into()), image: Some("debian/12".to_owned()), standin: true };
+        check("demo --jobs 3 --rounds 5 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
     }
 
     #[test]
@@ -243,6 +254,7 @@ mod tests {
         check_error("serve now", "unexpected");
         check_error("demo --jobs 0", "1 to 100");
         check_error("demo --jobs many", "1 to 100");
+        check_error("demo --rounds 101", "1 to 100");
         check_error("check --jobs 2", "option of demo");
         check_error("demo -c a.yml", "config of its own");
     }

@@ -3,14 +3,26 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{EXIT_FAILURE, load_config};
+use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use crate::daemon;
 
-/// Runs until something fails.
+/// Set by a parent that keeps our standard input open for as long as it lives.
+pub(super) const END_WITH_STDIN: &str = "LXDRUNNER_END_WITH_STDIN";
+
+/// Runs until the process is ended; returns only where it could not start.
 pub fn run(config_path: PathBuf) -> ExitCode {
-    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(super::EXIT_CONFIG) };
+    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
     for warning in warnings {
         log::warn!("config {warning}");
     }
-    log::error!("daemon not built in yet; classes={}", config.classes.len());
-    ExitCode::from(EXIT_FAILURE)
+    if std::env::var_os(END_WITH_STDIN).is_some() {
+        daemon::end_with_stdin();
+    }
+    match daemon::run(config) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("lxdrunner: {error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
 }

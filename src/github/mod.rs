@@ -1,5 +1,11 @@
 //! GitHub's REST API, or a GitHub Enterprise Server's.
 
 pub mod api;
+mod download;
+mod error;
+mod http;
+mod json;
 
-pub use api::{Deletion, Download, Error, ErrorKind, GitHub, JitConfig};
+pub use api::{Deletion, Download, GitHub, JitConfig, Repo};
+pub use download::{Body, Resume};
+pub use error::{Error, ErrorKind};

@@ -1,1 +1,4 @@
-//! (being written)
+//! Runners: their package, and how one comes into an instance.
+
+pub mod package;
+pub mod provision;

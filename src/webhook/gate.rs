@@ -62,12 +62,9 @@ const MOST_HEADERS: usize = 100;
 const LONGEST_ANSWER: u64 = 64 * 1024;
 
 /// Lets strangers in from `listener` and hands their requests to whoever listens at `inner`.
-///
-/// # Errors
-/// The system has no thread to give.
-pub fn open(listener: TcpListener, inner: UnixAddr, limits: Limits) -> io::Result<()> {
+pub fn open(listener: TcpListener, inner: UnixAddr, limits: Limits) {
     let shared = Arc::new(Shared { inner, limits, connections: AtomicUsize::new(0), memory: AtomicUsize::new(0) });
-    threads::spawn("gate", move || accept(&listener, &shared)).map(drop)
+    threads::spawn("gate", move || accept(&listener, &shared));
 }
 
 struct Shared {
@@ -124,7 +121,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             continue;
         }
         let theirs = Arc::clone(shared);
-        let spawned = threads::spawn("gate-client", move || {
+        let spawned = threads::try_spawn("gate-client", move || {
             let _slot = Held { counter: &theirs.connections, amount: 1 };
             serve(&stream, peer, &theirs);
         });

@@ -25,8 +25,14 @@ const WORKERS: usize = 2;
 /// Deliveries that are remembered, to tell those that come twice.
 const REMEMBERED: usize = 4096;
 
-/// How the daemon is: `Ok` with a few words, or what is wrong.
-pub type Health = Result<String, String>;
+/// How the daemon is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Well, in a few words that start with `ok`.
+    Good(String),
+    /// What is wrong.
+    Bad(String),
+}
 
 /// The webhook receiver. Its threads live as long as the process.
 #[derive(Debug)]
@@ -57,10 +63,10 @@ impl std::error::Error for Error {
 
 impl Receiver {
     /// Listens on `listen` and hands each new signed delivery to `deliver`, which must not block; `health` is asked for
-    /// `GET /healthz` and must not block either.
+    /// `GET /healthz` and must answer within a few seconds.
     ///
     /// # Errors
-    /// The address cannot be had, or the system has no threads or sockets left.
+    /// The address cannot be had, or the system has no sockets left.
     pub fn start(
         listen: SocketAddr,
         secret: Secret,
@@ -97,9 +103,9 @@ impl Receiver {
         });
         for n in 0..WORKERS {
             let desk = Arc::clone(&desk);
-            threads::spawn(&format!("webhook-{n}"), move || desk.work()).map_err(within)?;
+            threads::spawn(&format!("webhook-{n}"), move || desk.work());
         }
-        gate::open(listener, address, limits).map_err(within)?;
+        gate::open(listener, address, limits);
         Ok(Receiver { local })
     }
 
@@ -177,8 +183,8 @@ impl Desk {
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
             ("/healthz", Method::Get | Method::Head) => match (self.health)() {
-                Ok(words) => Answer::new(200, format!("ok {words}")),
-                Err(reason) => Answer::new(503, reason),
+                Health::Good(words) => Answer::new(200, words),
+                Health::Bad(reason) => Answer::new(503, reason),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
             (HOOK_PATH, Method::Post) => self.delivery(request),

@@ -1,0 +1,110 @@
+//! The bodies of runner packages, from whatever host GitHub names.
+
+use std::io::Read;
+use std::time::Duration;
+
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{HeaderMap, StatusCode, header};
+
+use super::api::{Download, GitHub};
+use super::error::{Error, ErrorKind};
+use super::http::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_loopback, origin_of, ureq_failure};
+
+/// Time until the server begins to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest silence in the middle of a body.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+const MAX_REDIRECTS: u32 = 5;
+
+/// Where an interrupted download goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Bytes that are here already.
+    pub from: u64,
+    /// The server's name for the very body that they are of.
+    pub etag: String,
+}
+
+/// A package on its way.
+pub struct Body {
+    /// Where it really starts: zero where the server cannot, or will not, go on in the middle.
+    pub from: u64,
+    /// The whole length in bytes, where the server tells it.
+    pub total: Option<u64>,
+    /// The server's name for this very body: only a strong one, which a [`Resume`] can be made of.
+    pub etag: Option<String>,
+    /// The bytes from `from` on.
+    pub reader: Box<dyn Read + Send>,
+}
+
+impl GitHub {
+    /// Opens the body of a package, from the middle on where `resume` is given and the server agrees.
+    ///
+    /// GitHub's own credential is never sent along: a package lies on another host. Only a token that came with the
+    /// download itself is, and not beyond a redirect to another host. Never longer than a minute without a byte.
+    pub fn open_download(&self, download: &Download, resume: Option<&Resume>) -> Result<Body, Error> {
+        let tried = format!("download {}", download.filename);
+        let secure = match origin_of(&download.url) {
+            Some(origin) => origin.starts_with("https:"),
+            None => return Err(Error::new(tried, ErrorKind::Malformed, "its address is not one of http or https")),
+        };
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .https_only(secure)
+            .user_agent(USER_AGENT)
+            .accept("application/octet-stream")
+            .accept_encoding(NO_HEADER)
+            .max_redirects(MAX_REDIRECTS)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_recv_response(Some(ANSWER_TIMEOUT))
+            .timeout_per_read(Some(SILENCE_TIMEOUT));
+        let config = if is_loopback(&download.url) { config.proxy(None) } else { config };
+        let mut request = config.build().new_agent().get(&download.url);
+        if let Some(token) = &download.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+        }
+        if let Some(resume) = resume {
+            request = request.header(header::RANGE, format!("bytes={}-", resume.from));
+            request = request.header(header::IF_RANGE, &resume.etag);
+        }
+        let response = request.call().map_err(|error| ureq_failure(&tried, error))?;
+        let (parts, body) = response.into_parts();
+        let start = match (parts.status, resume) {
+            (StatusCode::OK, _) => (0, length(&parts.headers)),
+            (StatusCode::PARTIAL_CONTENT, Some(resume)) => match content_range(&parts.headers) {
+                Some((from, total)) if from == resume.from => (from, total),
+                _ => return Err(Error::new(tried, ErrorKind::Malformed, "another part than was asked for")),
+            },
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => return self.open_download(download, None),
+            (status, _) => return Err(refused(tried, status.as_u16())),
+        };
+        let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let etag = etag.filter(|etag| etag.starts_with('"'));
+        log::debug!("package_opened file={} from={} total={:?}", download.filename, start.0, start.1);
+        Ok(Body { from: start.0, total: start.1, etag, reader: Box::new(body.into_reader()) })
+    }
+}
+
+fn refused(tried: String, status: u16) -> Error {
+    let kind = match status {
+        401 => ErrorKind::Unauthorized,
+        403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        500.. => ErrorKind::Server(status),
+        _ => ErrorKind::Refused(status),
+    };
+    Error::new(tried, kind, "said the server that holds the package")
+}
+
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The first byte and the whole length of `bytes 5-9/10`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (span, total) = range.split_once('/')?;
+    let (from, _) = span.split_once('-')?;
+    Some((from.trim().parse().ok()?, total.trim().parse().ok()))
+}

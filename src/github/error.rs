@@ -1,0 +1,141 @@
+//! What went wrong with a call, in GitHub's words and with the mend.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// The longest message of GitHub's, in characters, that is kept.
+const MAX_MESSAGE: usize = 300;
+
+/// A call that failed: what was tried, on what, and what came back.
+#[derive(Debug)]
+pub struct Error {
+    /// For people: `generate a JIT config for org:acme`.
+    pub tried: String,
+    pub kind: ErrorKind,
+    /// GitHub's own message, or the system's; one line, never a secret.
+    pub message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What kind of failure it was, for code to act on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// 401
+    Unauthorized,
+    /// 403, not a limit
+    Forbidden,
+    /// 404: absent, or hidden from this credential
+    NotFound,
+    /// 409
+    Conflict,
+    /// 422 and other refusals
+    Refused(u16),
+    /// 403 or 429 that says to slow down; not before this time has passed.
+    RateLimited(Duration),
+    /// 5xx
+    Server(u16),
+    /// The deadline passed.
+    Timeout,
+    /// No connection, TLS, DNS
+    Unreachable,
+    /// An answer that is not the JSON we expect (HTML of a proxy, …).
+    Malformed,
+}
+
+impl Error {
+    /// A failure without a cause further down.
+    pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl AsRef<str>) -> Error {
+        Error { tried: tried.into(), kind, message: one_line(message.as_ref()), source: None }
+    }
+
+    /// The same failure with its cause.
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
+        self.source = Some(Box::new(source));
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Error { tried, message, .. } = self;
+        write!(f, "could not {tried}: ")?;
+        match self.kind {
+            ErrorKind::Unauthorized => {
+                write!(
+                    f,
+                    "GitHub refused the credential (401: {message}); it expired, was revoked or is mistyped: renew pat"
+                )
+            }
+            ErrorKind::Forbidden => write!(
+                f,
+                "GitHub forbids it (403: {message}); the credential needs the right to administer the runners there"
+            ),
+            ErrorKind::NotFound => write!(
+                f,
+                "not found (404: {message}); it is absent or hidden from this credential: check the name and the \
+                 credential's rights"
+            ),
+            ErrorKind::Conflict => write!(f, "it clashes with what is there (409: {message})"),
+            ErrorKind::Refused(status) => write!(f, "GitHub refused it ({status}: {message})"),
+            ErrorKind::RateLimited(wait) => {
+                write!(f, "GitHub's rate limit is used up ({message}); next try in {} s", wait.as_secs())
+            }
+            ErrorKind::Server(status) => write!(f, "GitHub failed ({status}: {message}); it is tried again"),
+            ErrorKind::Timeout => write!(f, "no answer in time ({message}); it is tried again"),
+            ErrorKind::Unreachable => {
+                write!(f, "no connection ({message}); check the network, its proxy and github_api in the config")
+            }
+            ErrorKind::Malformed => write!(f, "the answer is not what GitHub sends: {message}"),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// `text` without control characters and line breaks, and not longer than is good for a log line.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let mut length = 0;
+    for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()) {
+        if length > 0 {
+            line.push(' ');
+            length += 1;
+        }
+        for c in word.chars() {
+            if length >= MAX_MESSAGE {
+                line.push('…');
+                return line;
+            }
+            line.push(c);
+            length += 1;
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_text_becomes_one_short_line() {
+        let check = |text: &str, line: &str| assert_eq!(one_line(text), line);
+        check("Bad credentials", "Bad credentials");
+        check("two\r\nlines\u{1b}[31m red\t", "two lines [31m red");
+        check("", "");
+        let long = "é".repeat(400);
+        assert_eq!(one_line(&long).chars().count(), MAX_MESSAGE + 1);
+        check(&"x".repeat(MAX_MESSAGE), &"x".repeat(MAX_MESSAGE));
+    }
+
+    #[test]
+    fn the_cause_is_kept() {
+        let error = Error::new("ask", ErrorKind::Unreachable, "x").with_source(std::io::Error::other("y"));
+        assert_eq!(StdError::source(&error).unwrap().to_string(), "y");
+    }
+}

@@ -1,0 +1,465 @@
+//! The way to one GitHub and back: requests with our headers, answers with every limit counted.
+//!
+//! This is the only place that sends the credential, and it only sends it to the origin of the configured base.
+
+use std::fmt;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use ureq::config::AutoHeaderValue;
+use ureq::http::{HeaderMap, Request, Uri, header};
+
+use super::error::{Error, ErrorKind, one_line};
+use crate::model::{Secret, Timestamp};
+
+/// How we introduce ourselves; GitHub refuses requests without it.
+pub(super) const USER_AGENT: &str = concat!("lxdrunner/", env!("CARGO_PKG_VERSION"));
+/// Time to a connection, TLS included.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole call, its answer's last byte included.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The largest answer that is read, in bytes, after unpacking.
+pub const MAX_ANSWER: usize = 16 << 20;
+/// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
+pub const MAX_PAGES: usize = 100;
+/// Redirects of renamed things that are followed, all within the same origin.
+const MAX_REDIRECTS: usize = 3;
+/// GitHub's documentation, "Rate limits for the REST API": without a header that says how long, at least one minute.
+const LIMIT_WITHOUT_A_TIME: Duration = Duration::from_secs(60);
+/// The primary limit's window is an hour: nothing that says to wait longer is believed.
+const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
+const API_VERSION: &str = "2022-11-28";
+
+/// A connection pool and a credential for one base address.
+#[derive(Clone)]
+pub(super) struct Http {
+    agent: ureq::Agent,
+    base: String,
+    origin: String,
+    token: Secret,
+}
+
+/// An answer with a status of success, or one of those that the caller wanted to see.
+pub(super) struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl fmt::Debug for Http {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http").field("base", &self.base).finish_non_exhaustive()
+    }
+}
+
+impl Http {
+    pub fn new(base: &str, token: Secret) -> Http {
+        let base = base.trim_end_matches('/').to_owned();
+        let origin = origin_of(&base).unwrap_or_else(|| base.clone());
+        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// `scheme://host[:port]` of the base.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The same way to the same place with another deadline for a whole call.
+    pub fn with_deadline(mut self, deadline: Duration) -> Http {
+        self.agent = agent(&self.base, deadline);
+        self
+    }
+
+    /// Calls `path` (with its query, without a leading slash). Statuses that mean success and those in `wanted` come
+    /// back as an answer, everything else as an error.
+    pub fn call(
+        &self,
+        tried: &str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        wanted: &[u16],
+    ) -> Result<Answer, Error> {
+        self.call_url(tried, method, &format!("{}/{path}", self.base), body, wanted)
+    }
+
+    /// GET of `path`, decoded.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, tried: &str, path: &str) -> Result<T, Error> {
+        let answer = self.call(tried, "GET", path, None, &[])?;
+        decode(tried, &answer)
+    }
+
+    /// All pages of a listing: each page's JSON goes to `take`.
+    pub fn pages<T: serde::de::DeserializeOwned>(
+        &self,
+        tried: &str,
+        path: &str,
+        mut take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        let mut url = format!("{}/{path}", self.base);
+        let mut seen = Vec::new();
+        loop {
+            let answer = self.call_url(tried, "GET", &url, None, &[])?;
+            take(decode(tried, &answer)?);
+            let links = answer.headers.get_all(header::LINK);
+            let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
+                return Ok(());
+            };
+            let next = self.same_origin(next).ok_or_else(|| {
+                Error::new(tried, ErrorKind::Malformed, "the link to the next page leads to another host")
+            })?;
+            seen.push(std::mem::replace(&mut url, next));
+            if seen.contains(&url) {
+                return Err(Error::new(tried, ErrorKind::Malformed, "the link to the next page leads back"));
+            }
+            if seen.len() >= MAX_PAGES {
+                let message = format!("more than {MAX_PAGES} pages");
+                return Err(Error::new(tried, ErrorKind::Malformed, message));
+            }
+        }
+    }
+
+    fn call_url(
+        &self,
+        tried: &str,
+        method: &str,
+        url: &str,
+        body: Option<&Value>,
+        wanted: &[u16],
+    ) -> Result<Answer, Error> {
+        let mut url = url.to_owned();
+        for _ in 0..=MAX_REDIRECTS {
+            let answer = self.exchange(tried, method, &url, body)?;
+            let moved = matches!(answer.status, 301 | 302 | 307 | 308);
+            if !moved || (method != "GET" && !matches!(answer.status, 307 | 308)) {
+                return self.judge(tried, answer, wanted);
+            }
+            let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+            url = location.and_then(|location| self.same_origin(location)).ok_or_else(|| {
+                Error::new(tried, ErrorKind::Refused(answer.status), "it redirects to another host; check github_api")
+            })?;
+        }
+        Err(Error::new(tried, ErrorKind::Malformed, "too many redirects"))
+    }
+
+    /// One request and its whole answer, whatever its status.
+    fn exchange(&self, tried: &str, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        let started = Instant::now();
+        let outcome = self.send(method, url, body);
+        let path = url.strip_prefix(&self.base).unwrap_or(url);
+        let millis = started.elapsed().as_millis();
+        match outcome {
+            Ok(answer) => {
+                let left = number(&answer.headers, "x-ratelimit-remaining");
+                let left = left.map_or_else(|| "unknown".to_owned(), |left| left.to_string());
+                log::debug!(
+                    "github_call method={method} path={path} status={} bytes={} ms={millis} limit_left={left}",
+                    answer.status,
+                    answer.body.len()
+                );
+                Ok(answer)
+            }
+            Err(error) => {
+                let error = failure(tried, error);
+                log::debug!("github_call method={method} path={path} failed={:?} ms={millis}", error.kind);
+                Err(error)
+            }
+        }
+    }
+
+    fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(url)
+            .header("X-GitHub-Api-Version", API_VERSION)
+            .header(header::ACCEPT, "application/vnd.github+json");
+        if !self.token.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()));
+        }
+        let response = match body {
+            Some(body) => {
+                let request = request.header(header::CONTENT_TYPE, "application/json");
+                self.agent.run(request.body(body.to_string()).map_err(ureq::Error::from)?)?
+            }
+            None if method == "POST" => self.agent.run(request.body(String::new()).map_err(ureq::Error::from)?)?,
+            None => self.agent.run(request.body(()).map_err(ureq::Error::from)?)?,
+        };
+        let (parts, body) = response.into_parts();
+        let mut bytes = Vec::new();
+        body.into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut bytes)?;
+        if bytes.len() > MAX_ANSWER {
+            return Err(Failure::TooLong);
+        }
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes })
+    }
+
+    /// Success, or the error that the status and the body tell of.
+    fn judge(&self, tried: &str, answer: Answer, wanted: &[u16]) -> Result<Answer, Error> {
+        let status = answer.status;
+        if (200..300).contains(&status) || wanted.contains(&status) {
+            return Ok(answer);
+        }
+        let told: Option<super::json::Refusal> = serde_json::from_slice(&answer.body).ok();
+        let limit = limit(status, &answer.headers, told.as_ref(), Timestamp::now());
+        let html = looks_like_html(&answer);
+        let message = match &told {
+            Some(refusal) => refusal.to_string(),
+            None if html => "a web page instead of JSON".to_owned(),
+            None if answer.body.is_empty() => "without a word".to_owned(),
+            None => one_line(&String::from_utf8_lossy(answer.body.get(..2048).unwrap_or(&answer.body))),
+        };
+        let message = match self.token.is_empty() {
+            true => message,
+            false => message.replace(self.token.expose(), "***"),
+        };
+        let kind = match (status, limit) {
+            (_, Some(wait)) => ErrorKind::RateLimited(wait),
+            (500.., _) => ErrorKind::Server(status),
+            _ if html => {
+                let message =
+                    format!("status {status} with a web page; not GitHub's API? look at github_api in the config");
+                return Err(Error::new(tried, ErrorKind::Malformed, message));
+            }
+            (401, _) => ErrorKind::Unauthorized,
+            (403, _) => ErrorKind::Forbidden,
+            (404, _) => ErrorKind::NotFound,
+            (409, _) => ErrorKind::Conflict,
+            _ => ErrorKind::Refused(status),
+        };
+        Err(Error::new(tried, kind, message))
+    }
+
+    /// `link` as a full address, where it stays at our origin.
+    fn same_origin(&self, link: &str) -> Option<String> {
+        if link.starts_with('/') && !link.starts_with("//") {
+            return Some(format!("{}{link}", self.origin));
+        }
+        (origin_of(link).as_deref() == Some(self.origin.as_str())).then(|| link.to_owned())
+    }
+}
+
+fn agent(base: &str, deadline: Duration) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(USER_AGENT)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT.min(deadline)))
+        .timeout_global(Some(deadline))
+        .max_idle_connections(8)
+        .max_idle_connections_per_host(8);
+    let config = if is_loopback(base) { config.proxy(None) } else { config };
+    config.build().new_agent()
+}
+
+/// What can go wrong below HTTP.
+enum Failure {
+    Ureq(ureq::Error),
+    Io(std::io::Error),
+    TooLong,
+}
+
+impl From<ureq::Error> for Failure {
+    fn from(error: ureq::Error) -> Failure {
+        Failure::Ureq(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// A body's reader wraps ureq's own errors: they are unwrapped again.
+    fn from(error: std::io::Error) -> Failure {
+        Failure::Io(error)
+    }
+}
+
+fn failure(tried: &str, failure: Failure) -> Error {
+    match failure {
+        Failure::Ureq(error) => ureq_failure(tried, error),
+        Failure::Io(error) => io_failure(tried, error),
+        Failure::TooLong => {
+            Error::new(tried, ErrorKind::Malformed, format!("it is longer than {} MiB", MAX_ANSWER >> 20))
+        }
+    }
+}
+
+/// Our word for a failure of ureq's.
+pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
+    let kind = match &error {
+        ureq::Error::Timeout(_) => ErrorKind::Timeout,
+        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => ErrorKind::Timeout,
+        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Decompress(..) => {
+            ErrorKind::Malformed
+        }
+        _ => ErrorKind::Unreachable,
+    };
+    Error::new(tried, kind, error.to_string()).with_source(error)
+}
+
+/// Our word for a failure while a body was read.
+pub(super) fn io_failure(tried: &str, error: std::io::Error) -> Error {
+    match error.downcast::<ureq::Error>() {
+        Ok(inner) => ureq_failure(tried, inner),
+        Err(error) => {
+            let timed_out = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
+            let kind = if timed_out { ErrorKind::Timeout } else { ErrorKind::Unreachable };
+            Error::new(tried, kind, error.to_string()).with_source(error)
+        }
+    }
+}
+
+/// The JSON of an answer.
+pub(super) fn decode<T: serde::de::DeserializeOwned>(tried: &str, answer: &Answer) -> Result<T, Error> {
+    serde_json::from_slice(&answer.body).map_err(|error| match looks_like_html(answer) {
+        true => {
+            let status = answer.status;
+            let message =
+                format!("status {status} with a web page; not GitHub's API? look at github_api in the config");
+            Error::new(tried, ErrorKind::Malformed, message)
+        }
+        false => Error::new(tried, ErrorKind::Malformed, error.to_string()).with_source(error),
+    })
+}
+
+fn looks_like_html(answer: &Answer) -> bool {
+    let declared = answer.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or("");
+    declared.starts_with("text/html") || answer.body.trim_ascii_start().starts_with(b"<")
+}
+
+/// `scheme://host[:port]`, lower case, of an http or https address without user or password.
+pub(super) fn origin_of(url: &str) -> Option<String> {
+    let uri: Uri = url.parse().ok()?;
+    let scheme = uri.scheme_str().filter(|scheme| matches!(*scheme, "http" | "https"))?;
+    let authority = uri.authority()?.as_str().to_lowercase();
+    if authority.contains('@') {
+        return None;
+    }
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    Some(format!("{scheme}://{}", authority.strip_suffix(default).unwrap_or(&authority)))
+}
+
+/// True where the address is this machine's own: a proxy from the environment has no business there.
+pub(super) fn is_loopback(url: &str) -> bool {
+    let Ok(uri) = url.parse::<Uri>() else { return false };
+    match uri.host() {
+        Some("localhost" | "[::1]") => true,
+        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
+        None => false,
+    }
+}
+
+/// The header's default that sends nothing of the kind.
+pub(super) const NO_HEADER: AutoHeaderValue = AutoHeaderValue::None;
+
+/// The address of `rel="next"` in a Link header.
+fn next_page(link: &str) -> Option<&str> {
+    link.split(',').find_map(|part| {
+        let (address, attributes) = part.trim().strip_prefix('<')?.split_once('>')?;
+        let next = |attribute: &str| matches!(attribute.trim(), "rel=\"next\"" | "rel=next");
+        attributes.split(';').any(next).then_some(address)
+    })
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// How long GitHub wants us to wait, where it says so ("Rate limits for the REST API" in its documentation).
+fn limit(status: u16, headers: &HeaderMap, refusal: Option<&super::json::Refusal>, now: Timestamp) -> Option<Duration> {
+    if !matches!(status, 403 | 429) {
+        return None;
+    }
+    let named = refusal.is_some_and(super::json::Refusal::is_about_limits);
+    let wait = if let Some(seconds) = number(headers, "retry-after") {
+        Duration::from_secs(seconds)
+    } else if number(headers, "x-ratelimit-remaining") == Some(0)
+        && let Some(reset) = number(headers, "x-ratelimit-reset")
+    {
+        // GitHub's own clock, because that of a box without a battery may be anything.
+        Timestamp(reset.saturating_mul(1000)).since(server_time(headers).unwrap_or(now))
+    } else if status == 429 || named || headers.contains_key("retry-after") {
+        LIMIT_WITHOUT_A_TIME
+    } else {
+        return None;
+    };
+    Some(wait.clamp(Duration::from_secs(1), LONGEST_LIMIT))
+}
+
+fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    let moment = time::OffsetDateTime::parse(date, &time::format_description::well_known::Rfc2822).ok()?;
+    u64::try_from(moment.unix_timestamp()).ok().map(|seconds| Timestamp(seconds.saturating_mul(1000)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
+    }
+
+    #[test]
+    fn limits_are_read_as_the_documentation_tells() {
+        let now = Timestamp(1_000_000_000);
+        #[track_caller]
+        fn check(status: u16, lines: &[(&'static str, &str)], now: Timestamp, seconds: Option<u64>) {
+            let found = limit(status, &headers(lines), None, now);
+            assert_eq!(found, seconds.map(Duration::from_secs), "{status} {lines:?}");
+        }
+        check(403, &[("retry-after", "7")], now, Some(7));
+        check(429, &[("retry-after", "7"), ("x-ratelimit-remaining", "5")], now, Some(7));
+        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1000030")], now, Some(30));
+        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "900000")], now, Some(1));
+        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "99999999999999")], now, Some(3600));
+        check(403, &[("x-ratelimit-remaining", "12")], now, None);
+        check(403, &[], now, None);
+        check(404, &[("retry-after", "7")], now, None);
+        check(429, &[], now, Some(60));
+        check(429, &[("retry-after", "soon")], now, Some(60));
+        check(403, &[("retry-after", "18446744073709551615")], now, Some(3600));
+        let skewed = [
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", "1763935250"),
+            ("date", "Sun, 23 Nov 2025 22:00:00 GMT"),
+        ];
+        check(403, &skewed, now, Some(50));
+    }
+
+    #[test]
+    fn the_next_page_is_found_where_there_is_one() {
+        let check = |link: &str, next: Option<&str>| assert_eq!(next_page(link), next, "{link}");
+        check(r#"<http://h/a?page=2>; rel="next", <http://h/a?page=9>; rel="last""#, Some("http://h/a?page=2"));
+        check(r#"<http://h/a?page=1>; rel="prev",<http://h/a?page=3>;rel="next""#, Some("http://h/a?page=3"));
+        check(r#"<http://h/a?page=1>; rel="prev""#, None);
+        check("nonsense, <", None);
+        check("", None);
+    }
+
+    #[test]
+    fn origins_are_compared_whole() {
+        let http = Http::new("https://ghe.example/api/v3/", Secret::new("t"));
+        assert_eq!(http.base(), "https://ghe.example/api/v3");
+        let check = |link: &str, kept: Option<&str>| assert_eq!(http.same_origin(link).as_deref(), kept, "{link}");
+        check("https://ghe.example/x?page=2", Some("https://ghe.example/x?page=2"));
+        check("https://GHE.example:443/x", Some("https://GHE.example:443/x"));
+        check("/x", Some("https://ghe.example/x"));
+        check("//evil.example/x", None);
+        check("https://ghe.example.evil.example/x", None);
+        check("https://ghe.example@evil.example/x", None);
+        check("http://ghe.example/x", None);
+        check("https://ghe.example:8443/x", None);
+        check("", None);
+    }
+
+    #[test]
+    fn the_credential_is_not_printed() {
+        let http = Http::new("https://ghe.example", Secret::new("hunter2"));
+        assert!(!format!("{http:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The conversation with the runner stand-in. The real runner's is long and undocumented; this one is ours, small
+//! enough for a shell script: a bearer token, plain text, empty where there is nothing to say.
+//!
+//! ```text
+//! POST register    token=… name=… labels=a,b ephemeral=true (a line each)   → the runner's own token
+//! POST sessions    → the session's id; 409 where there is one, 401 where the registration is gone
+//! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 204
+//! POST begin?job=  · POST log?job= (text) · POST finish?job=&code=
+//! POST close       → the session ends
+//! POST lost        → the process was killed (only a simulated runner can say so)
+//! ```
+
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::state::{State, serves_name};
+use super::timeline::Event;
+use super::wire::{Request, Response, locked};
+use crate::model::JobId;
+
+/// The longest that a request for work waits.
+const POLL: Duration = Duration::from_secs(25);
+/// How much of a job's output is kept, in bytes.
+const LOG_KEPT: usize = 1 << 20;
+
+/// Answers what comes behind `/_runner/`.
+pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response {
+    if (request.method.as_str(), path) == ("POST", "register") {
+        return register(shared, request);
+    }
+    let Some(credential) = request.bearer() else { return plain(401, "who is it?") };
+    if locked(&shared.state).runner_of(credential).is_none() {
+        return plain(401, "the registration is gone");
+    }
+    match (request.method.as_str(), path) {
+        ("POST", "sessions") => open(shared, credential),
+        ("GET", "message") => message(shared, request, credential),
+        ("POST", "begin" | "log" | "finish") => job(shared, request, credential, path),
+        ("POST", "close") => shared.update(|state| {
+            if let Some(runner) = state.runner_of(credential) {
+                runner.session = None;
+            }
+            plain(200, "")
+        }),
+        ("POST", "lost") => shared.update(|state| {
+            if let Some(id) = state.runner_of(credential).map(|runner| runner.id) {
+                state.lose(id);
+            }
+            plain(200, "")
+        }),
+        _ => plain(404, "no such call"),
+    }
+}
+
+fn plain(status: u16, text: &str) -> Response {
+    Response::text(status, "text/plain", text)
+}
+
+fn register(shared: &Shared, request: &Request) -> Response {
+    let body = String::from_utf8_lossy(&request.body);
+    let field = |name: &str| {
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or("").trim().to_owned()
+    };
+    let labels: Vec<String> = field("labels").split(',').filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    let (name, token) = (field("name"), field("token"));
+    let ephemeral = field("ephemeral") == "true";
+    shared.update(|state| {
+        let Some(scope) = state.registration_tokens.get(&token).cloned() else {
+            return plain(401, "the registration token is not valid");
+        };
+        if !serves_name(&scope, &field("url")) {
+            return plain(404, "the registration token is for another place");
+        }
+        match state.register(&scope, &name, labels, 1, ephemeral, false) {
+            Some(runner) => plain(200, &format!("{}\n{}\n", runner.credential, runner.id)),
+            None => plain(409, "a runner of that name is there"),
+        }
+    })
+}
+
+fn open(shared: &Shared, credential: &str) -> Response {
+    shared.update(|state| {
+        let Some(runner) = state.runner_of(credential) else { return plain(401, "the registration is gone") };
+        if runner.session.is_some() {
+            return plain(409, "it has a session");
+        }
+        let session = super::random_word();
+        runner.session = Some(session.clone());
+        runner.seen = Some(Instant::now());
+        let event = Event::SessionOpened { runner: runner.id, name: runner.name.clone() };
+        state.note(event);
+        plain(200, &session)
+    })
+}
+
+fn message(shared: &Shared, request: &Request, credential: &str) -> Response {
+    let wait = request.param("wait").and_then(|wait| wait.parse().ok()).map_or(POLL, Duration::from_secs);
+    let deadline = Instant::now() + wait.min(POLL);
+    let mut state = locked(&shared.state);
+    loop {
+        let Some(runner) = state.runner_of(credential) else { return plain(401, "the registration is gone") };
+        if runner.session.is_none() {
+            return plain(401, "the session is over");
+        }
+        runner.seen = Some(Instant::now());
+        if runner.job.is_none() {
+            shared.settle(&mut state);
+        }
+        if let Some(text) = given(&mut state, credential) {
+            return plain(200, &text);
+        }
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Response::empty(204) };
+        let waited = shared.changed.wait_timeout(state, left);
+        state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+    }
+}
+
+/// The job that this runner was given and has not begun, as it is told to the runner.
+fn given(state: &mut State, credential: &str) -> Option<String> {
+    let job = state.runner_of(credential)?.job?;
+    let job = state.jobs.get(&job).filter(|job| job.given.is_some())?;
+    Some(format!("{}\n{}", job.id, job.spec.script))
+}
+
+fn job(shared: &Shared, request: &Request, credential: &str, what: &str) -> Response {
+    let job = request.param("job").and_then(|id| id.parse().ok()).map(JobId);
+    shared.update(|state| {
+        let own = state.runner_of(credential).and_then(|runner| runner.job);
+        let Some(job) = own.filter(|own| job == Some(*own)) else { return plain(404, "no such job of this runner") };
+        match what {
+            "begin" if state.begin(job) => (),
+            "log" => {
+                if let Some(job) = state.jobs.get_mut(&job).filter(|job| job.log.len() < LOG_KEPT) {
+                    job.log.push_str(&String::from_utf8_lossy(&request.body));
+                }
+            }
+            "finish" => {
+                let code = request.param("code").and_then(|code| code.parse().ok()).unwrap_or(1);
+                state.finish(job, Some(code), if code == 0 { "success" } else { "failure" });
+            }
+            _ => return plain(409, "the job is not to be had any more"),
+        }
+        plain(200, "")
+    })
+}

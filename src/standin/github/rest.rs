@@ -1,0 +1,196 @@
+//! The REST API's side of the stand-in: who asks, for what, and pages.
+
+use std::fs::File;
+
+use serde_json::{Value, json};
+
+use super::scopes;
+use super::shapes;
+use super::state::State;
+use super::wire::{Payload, Request, Response, locked};
+use super::{Shared, random_word};
+use crate::model::{JobId, RepoName};
+
+const DOCUMENTATION: &str = "https://docs.github.com/rest";
+
+/// Answers one request of the API, or for a package.
+pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    if let ["_download", filename] = parts.as_slice() {
+        return download(shared, request, filename);
+    }
+    let (token, scopes, left) = {
+        let mut state = locked(&shared.state);
+        state.rate_limit_left = state.rate_limit_left.saturating_sub(1);
+        (state.token.clone(), state.token_scopes.clone(), state.rate_limit_left)
+    };
+    let response = match request.bearer() {
+        Some(shown) if shown == token => route(shared, request, &parts),
+        Some(_) => error(401, "Bad credentials"),
+        None => error(401, "Requires authentication"),
+    };
+    let response = match scopes {
+        Some(scopes) => response.with("X-OAuth-Scopes", scopes),
+        None => response,
+    };
+    let reset = crate::model::Timestamp::now().0 / 1000 + 3600;
+    response
+        .with("X-GitHub-Media-Type", "github.v3; format=json")
+        .with("X-GitHub-Request-Id", random_word())
+        .with("X-RateLimit-Limit", "5000")
+        .with("X-RateLimit-Remaining", left.to_string())
+        .with("X-RateLimit-Used", (5000 - left.min(5000)).to_string())
+        .with("X-RateLimit-Reset", reset.to_string())
+        .with("X-RateLimit-Resource", "core")
+}
+
+/// GitHub's way to say no.
+pub(super) fn error(status: u16, message: &str) -> Response {
+    let body = json!({"message": message, "documentation_url": DOCUMENTATION, "status": status.to_string()});
+    Response::json(status, &body)
+}
+
+pub(super) fn not_found() -> Response {
+    error(404, "Not Found")
+}
+
+fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
+    let get = request.method == "GET";
+    match parts {
+        ["user"] if get => {
+            let login = locked(&shared.state).login.clone();
+            Response::json(200, &shapes::account(&shared.origin(), &login, 319_655, "User"))
+        }
+        ["user", "orgs"] if get => {
+            let state = locked(&shared.state);
+            let orgs = state.orgs.iter().map(|org| shapes::organization(&shared.origin(), org)).collect();
+            page(shared, request, None, orgs)
+        }
+        ["user", "repos"] if get => {
+            let owned =
+                |state: &State, name: &RepoName| !state.orgs.iter().any(|o| o.eq_ignore_ascii_case(&name.owner));
+            repos(shared, request, owned)
+        }
+        ["orgs", org, "repos"] if get => {
+            if !locked(&shared.state).orgs.iter().any(|known| known.eq_ignore_ascii_case(org)) {
+                return not_found();
+            }
+            repos(shared, request, |_, name| name.owner.eq_ignore_ascii_case(org))
+        }
+        ["orgs" | "enterprises", _, "actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
+        ["repos", owner, name, rest @ ..] => {
+            let Ok(repo) = format!("{owner}/{name}").parse::<RepoName>() else { return not_found() };
+            if locked(&shared.state).repo(&repo).is_none() {
+                return not_found();
+            }
+            match rest {
+                ["actions", rest @ ..] if get && matches!(rest, ["runs" | "jobs", ..]) => {
+                    jobs(shared, request, &repo, rest)
+                }
+                ["actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
+                [] if get => {
+                    let state = locked(&shared.state);
+                    let found = state.repo(&repo).map(|repo| shapes::repository(&shared.origin(), &state, repo));
+                    found.map_or_else(not_found, |json| Response::json(200, &json))
+                }
+                _ => not_found(),
+            }
+        }
+        _ => not_found(),
+    }
+}
+
+fn repos(shared: &Shared, request: &Request, wanted: impl Fn(&State, &RepoName) -> bool) -> Response {
+    let state = locked(&shared.state);
+    let found = state.repos.iter().filter(|repo| wanted(&state, &repo.name));
+    let found = found.map(|repo| shapes::repository(&shared.origin(), &state, repo)).collect();
+    page(shared, request, None, found)
+}
+
+fn jobs(shared: &Shared, request: &Request, repo: &RepoName, rest: &[&str]) -> Response {
+    let state = locked(&shared.state);
+    let origin = shared.origin();
+    let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+    let own = || state.jobs.values().rev().filter(|job| job.repo == *repo);
+    match rest {
+        ["runs"] => {
+            let status = request.param("status");
+            let mut runs: Vec<u64> = own().map(|job| job.run).collect();
+            runs.sort_unstable_by(|a, b| b.cmp(a));
+            runs.dedup();
+            runs.retain(|run| status.as_deref().is_none_or(|status| state.run_status(*run).as_str() == status));
+            let first = |run: u64| state.jobs.values().find(|job| job.run == run);
+            let items = runs.iter().filter_map(|&run| Some(shapes::run(&origin, &state, run, first(run)?))).collect();
+            page(shared, request, Some("workflow_runs"), items)
+        }
+        ["runs", run, "jobs"] => {
+            let run = number(run);
+            let items: Vec<Value> =
+                own().filter(|job| job.run == run).map(|job| shapes::job(&origin, &state, job)).collect();
+            if items.is_empty() { not_found() } else { page(shared, request, Some("jobs"), items) }
+        }
+        ["jobs", id] => {
+            let job = state.jobs.get(&JobId(number(id))).filter(|job| job.repo == *repo);
+            job.map_or_else(not_found, |job| Response::json(200, &shapes::job(&origin, &state, job)))
+        }
+        _ => not_found(),
+    }
+}
+
+/// One page of a listing, with the links to the others; `name` is the array's where the listing is an object.
+pub(super) fn page(shared: &Shared, request: &Request, name: Option<&str>, items: Vec<Value>) -> Response {
+    let number = |name: &str| request.param(name).and_then(|text| text.parse::<usize>().ok());
+    let per_page = number("per_page").unwrap_or(30).clamp(1, 100);
+    let page = number("page").unwrap_or(1).max(1);
+    let total = items.len();
+    let last = total.div_ceil(per_page).max(1);
+    let items: Vec<Value> = items.into_iter().skip((page - 1).saturating_mul(per_page)).take(per_page).collect();
+    let body = match name {
+        Some(name) => json!({"total_count": total, name: items}),
+        None => Value::Array(items),
+    };
+    let kept: Vec<&str> = request.query.split('&').filter(|p| !p.is_empty() && !p.starts_with("page=")).collect();
+    let link = |page: usize, rel: &str| {
+        let query: Vec<String> = kept.iter().map(|&p| p.to_owned()).chain([format!("page={page}")]).collect();
+        format!("<{}{}?{}>; rel=\"{rel}\"", shared.origin(), request.path, query.join("&"))
+    };
+    let mut links = Vec::new();
+    if page > 1 {
+        links.push(link(page - 1, "prev"));
+    }
+    if page < last {
+        links.push(link(page + 1, "next"));
+        links.push(link(last, "last"));
+    }
+    if page > 1 {
+        links.push(link(1, "first"));
+    }
+    let response = Response::json(200, &body);
+    if links.is_empty() { response } else { response.with("Link", links.join(", ")) }
+}
+
+fn download(shared: &Shared, request: &Request, filename: &str) -> Response {
+    let offer = {
+        let state = locked(&shared.state);
+        state.offers.iter().find(|offer| offer.filename == filename).cloned()
+    };
+    let Some(offer) = offer else { return Response::text(404, "text/plain", "no such package") };
+    let Ok(file) = File::open(&offer.path) else { return Response::text(500, "text/plain", "the package is gone") };
+    let same = request.header("if-range").is_none_or(|etag| etag == offer.etag);
+    let range = request.header("range").filter(|_| same).and_then(|range| range.strip_prefix("bytes="));
+    let from = range.and_then(|range| range.strip_suffix('-')?.parse::<u64>().ok());
+    let response = match from {
+        Some(from) if from >= offer.size => {
+            return Response::empty(416).with("Content-Range", format!("bytes */{}", offer.size));
+        }
+        Some(from) => {
+            let span = format!("bytes {from}-{}/{}", offer.size - 1, offer.size);
+            Response { status: 206, headers: Vec::new(), body: Payload::File { file, from, length: offer.size - from } }
+                .with("Content-Range", span)
+        }
+        None => {
+            Response { status: 200, headers: Vec::new(), body: Payload::File { file, from: 0, length: offer.size } }
+        }
+    };
+    response.with("Content-Type", "application/octet-stream").with("Accept-Ranges", "bytes").with("ETag", offer.etag)
+}

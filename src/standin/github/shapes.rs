@@ -1,0 +1,184 @@
+//! The JSON of GitHub's objects, in the shape of its documentation's and of real webhooks.
+
+use serde_json::{Value, json};
+
+use super::state::{JobState, RepoState, RunnerState, Stage, State};
+use crate::model::{Scope, Timestamp};
+
+fn when(moment: Option<Timestamp>) -> Value {
+    moment.map_or(Value::Null, |moment| Value::String(moment.to_rfc3339()))
+}
+
+/// An account, as it stands in many places.
+pub fn account(origin: &str, login: &str, id: u64, kind: &str) -> Value {
+    let url = format!("{origin}/users/{login}");
+    json!({
+        "login": login, "id": id, "node_id": format!("MDQ6VXNlcj{id}"),
+        "avatar_url": format!("{origin}/avatars/u/{id}?v=4"), "gravatar_id": "",
+        "url": url, "html_url": format!("{origin}/{login}"),
+        "followers_url": format!("{url}/followers"), "following_url": format!("{url}/following{{/other_user}}"),
+        "gists_url": format!("{url}/gists{{/gist_id}}"), "starred_url": format!("{url}/starred{{/owner}}{{/repo}}"),
+        "subscriptions_url": format!("{url}/subscriptions"), "organizations_url": format!("{url}/orgs"),
+        "repos_url": format!("{url}/repos"), "events_url": format!("{url}/events{{/privacy}}"),
+        "received_events_url": format!("{url}/received_events"), "type": kind, "site_admin": false
+    })
+}
+
+/// An organisation, as it stands in webhooks and listings.
+pub fn organization(origin: &str, login: &str) -> Value {
+    let url = format!("{origin}/orgs/{login}");
+    json!({
+        "login": login, "id": 33_435_655, "node_id": "MDEyOk9yZ2FuaXphdGlvbjMzNDM1NjU1", "url": url,
+        "repos_url": format!("{url}/repos"), "events_url": format!("{url}/events"),
+        "hooks_url": format!("{url}/hooks"), "issues_url": format!("{url}/issues"),
+        "members_url": format!("{url}/members{{/member}}"),
+        "public_members_url": format!("{url}/public_members{{/member}}"),
+        "avatar_url": format!("{origin}/avatars/u/33435655?v=4"), "description": ""
+    })
+}
+
+/// A repository.
+pub fn repository(origin: &str, state: &State, repo: &RepoState) -> Value {
+    let owner = &repo.name.owner;
+    let owned = state.orgs.iter().any(|org| org.eq_ignore_ascii_case(owner));
+    let api = format!("{origin}/repos/{}", repo.name);
+    let web = format!("{origin}/{}", repo.name);
+    let visibility = if repo.public { "public" } else { "private" };
+    let mut json = json!({
+        "id": repo.id, "node_id": format!("R_{}", repo.id), "name": repo.name.name, "full_name": repo.name.to_string(),
+        "private": !repo.public, "owner": account(origin, owner, 33_435_655, if owned { "Organization" } else { "User" }),
+        "html_url": web, "description": null, "fork": false, "url": api,
+        "created_at": "2021-06-11T13:29:13Z", "updated_at": "2021-06-11T13:33:01Z", "pushed_at": "2021-06-11T13:32:58Z",
+        "git_url": format!("git:{web}.git"), "ssh_url": format!("git@standin:{}.git", repo.name),
+        "clone_url": format!("{web}.git"), "svn_url": web, "archived": repo.archived, "visibility": visibility,
+        "permissions": {"admin": true, "maintain": true, "push": true, "triage": true, "pull": true}
+    });
+    let fixed = json!({
+        "homepage": null, "size": 1, "stargazers_count": 0,
+        "watchers_count": 0, "language": null, "has_issues": true, "has_projects": true, "has_downloads": true,
+        "has_wiki": true, "has_pages": false, "has_discussions": false, "forks_count": 0, "mirror_url": null,
+        "disabled": false, "open_issues_count": 0, "license": null, "allow_forking": true,
+        "is_template": false, "web_commit_signoff_required": false, "topics": [], "forks": 0, "open_issues": 0, "watchers": 0, "default_branch": "main", "custom_properties": {}
+    });
+    let places = [
+        ("forks_url", "/forks"),
+        ("keys_url", "/keys{/key_id}"),
+        ("collaborators_url", "/collaborators{/collaborator}"),
+        ("teams_url", "/teams"),
+        ("hooks_url", "/hooks"),
+        ("issue_events_url", "/issues/events{/number}"),
+        ("events_url", "/events"),
+        ("assignees_url", "/assignees{/user}"),
+        ("branches_url", "/branches{/branch}"),
+        ("tags_url", "/tags"),
+        ("blobs_url", "/git/blobs{/sha}"),
+        ("git_tags_url", "/git/tags{/sha}"),
+        ("git_refs_url", "/git/refs{/sha}"),
+        ("trees_url", "/git/trees{/sha}"),
+        ("statuses_url", "/statuses/{sha}"),
+        ("languages_url", "/languages"),
+        ("stargazers_url", "/stargazers"),
+        ("contributors_url", "/contributors"),
+        ("subscribers_url", "/subscribers"),
+        ("subscription_url", "/subscription"),
+        ("commits_url", "/commits{/sha}"),
+        ("git_commits_url", "/git/commits{/sha}"),
+        ("comments_url", "/comments{/number}"),
+        ("issue_comment_url", "/issues/comments{/number}"),
+        ("contents_url", "/contents/{+path}"),
+        ("compare_url", "/compare/{base}...{head}"),
+        ("merges_url", "/merges"),
+        ("archive_url", "/{archive_format}{/ref}"),
+        ("downloads_url", "/downloads"),
+        ("issues_url", "/issues{/number}"),
+        ("pulls_url", "/pulls{/number}"),
+        ("milestones_url", "/milestones{/number}"),
+        ("notifications_url", "/notifications{?since,all,participating}"),
+        ("labels_url", "/labels{/name}"),
+        ("releases_url", "/releases{/id}"),
+        ("deployments_url", "/deployments"),
+    ];
+    if let (Value::Object(fields), Value::Object(fixed)) = (&mut json, fixed) {
+        fields.extend(fixed);
+        fields.extend(places.iter().map(|(name, path)| ((*name).to_owned(), Value::String(format!("{api}{path}")))));
+    }
+    json
+}
+
+/// A job; the same in the API and in webhooks.
+pub fn job(origin: &str, state: &State, job: &JobState) -> Value {
+    let api = format!("{origin}/repos/{}", job.repo);
+    // A job that is given to a runner but not begun is still queued and nobody's.
+    let taken = job.started_at.is_some();
+    let group = job.runner.and_then(|id| state.runners.get(&id)).map_or(1, |runner| runner.group);
+    let group_name = state.groups.iter().find(|(id, _)| *id == group).map(|(_, name)| name.clone());
+    let mine = |value: Value| if taken { value } else { Value::Null };
+    let started = job.started_at.unwrap_or(job.created_at);
+    let mut steps = Vec::new();
+    if taken {
+        steps.push(step("Set up job", 1, Stage::Completed, Some("success"), job));
+        steps.push(step("Run", 2, job.stage, job.conclusion, job));
+    }
+    json!({
+        "id": job.id.0, "run_id": job.run, "workflow_name": "CI", "head_branch": "main",
+        "run_url": format!("{api}/actions/runs/{}", job.run), "run_attempt": 1, "node_id": format!("CR_{}", job.id),
+        "head_sha": "16c5286e8d9a0629956a28938386b36608707a71", "url": format!("{api}/actions/jobs/{}", job.id),
+        "html_url": format!("{origin}/{}/actions/runs/{}/job/{}", job.repo, job.run, job.id),
+        "status": job.stage.as_str(), "conclusion": job.conclusion, "created_at": job.created_at.to_rfc3339(),
+        "started_at": started.to_rfc3339(), "completed_at": when(job.completed_at), "name": job.spec.name,
+        "steps": steps, "check_run_url": format!("{api}/check-runs/{}", job.id), "labels": job.spec.labels,
+        "runner_id": mine(json!(job.runner.map(|id| id.0))), "runner_name": mine(json!(job.runner_name)),
+        "runner_group_id": mine(json!(group)), "runner_group_name": mine(json!(group_name))
+    })
+}
+
+fn step(name: &str, number: u64, stage: Stage, conclusion: Option<&str>, job: &JobState) -> Value {
+    json!({
+        "name": name, "status": stage.as_str(), "conclusion": conclusion, "number": number,
+        "started_at": when(job.started_at), "completed_at": when(job.completed_at)
+    })
+}
+
+/// A workflow run.
+pub fn run(origin: &str, state: &State, id: u64, of: &JobState) -> Value {
+    let api = format!("{origin}/repos/{}", of.repo);
+    let url = format!("{api}/actions/runs/{id}");
+    let repository = state.repo(&of.repo).map(|repo| repository(origin, state, repo));
+    json!({
+        "id": id, "name": "CI", "node_id": format!("WFR_{id}"), "head_branch": "main",
+        "head_sha": "16c5286e8d9a0629956a28938386b36608707a71", "path": ".github/workflows/ci.yml",
+        "display_title": "CI", "run_number": 1, "event": "push", "status": state.run_status(id).as_str(),
+        "conclusion": null, "workflow_id": 1, "check_suite_id": 1, "url": url,
+        "html_url": format!("{origin}/{}/actions/runs/{id}", of.repo), "pull_requests": [],
+        "created_at": of.created_at.to_rfc3339(), "updated_at": of.created_at.to_rfc3339(), "run_attempt": 1,
+        "run_started_at": of.created_at.to_rfc3339(), "jobs_url": format!("{url}/jobs"),
+        "logs_url": format!("{url}/logs"), "cancel_url": format!("{url}/cancel"), "rerun_url": format!("{url}/rerun"),
+        "actor": account(origin, "octocat", 319_655, "User"), "repository": repository
+    })
+}
+
+/// A runner.
+pub fn runner(runner: &RunnerState) -> Value {
+    let labels = runner.labels.iter().enumerate();
+    let labels: Vec<Value> = labels.map(|(n, name)| json!({"id": n + 1, "name": name, "type": "custom"})).collect();
+    let status = if runner.online() { "online" } else { "offline" };
+    json!({
+        "id": runner.id.0, "name": runner.name, "os": if runner.seen.is_some() { "Linux" } else { "unknown" },
+        "status": status, "busy": runner.job.is_some(), "ephemeral": runner.ephemeral,
+        "runner_group_id": runner.group, "labels": labels
+    })
+}
+
+/// The body of a `workflow_job` hook.
+pub fn workflow_job(origin: &str, state: &State, of: &JobState, action: &str) -> Value {
+    let repository = state.repo(&of.repo).map(|repo| repository(origin, state, repo));
+    let mut payload = json!({
+        "action": action, "workflow_job": job(origin, state, of), "repository": repository,
+        "sender": account(origin, "octocat", 319_655, "User")
+    });
+    let owner = &of.repo.owner;
+    if let (Value::Object(fields), true) = (&mut payload, state.has_scope(&Scope::Org(owner.to_lowercase()))) {
+        fields.insert("organization".to_owned(), organization(origin, owner));
+    }
+    payload
+}
