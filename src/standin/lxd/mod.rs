@@ -176,9 +176,10 @@ impl Drop for LxdStandin {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.wake();
         self.shared.close_connections();
-        // The accepting thread sleeps in `accept` until somebody comes.
-        drop(std::os::unix::net::UnixStream::connect(&self.socket));
-        if let Some(thread) = self.accepting.take() {
+        // The accepting thread sleeps in `accept` until somebody comes. Where the socket's file is gone already nobody
+        // can, and the thread stays asleep.
+        let woken = std::os::unix::net::UnixStream::connect(&self.socket).is_ok();
+        if let Some(thread) = self.accepting.take().filter(|_| woken) {
             drop(thread.join());
         }
         drop(std::fs::remove_file(&self.socket));
