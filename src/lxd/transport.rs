@@ -36,7 +36,9 @@ pub struct Request<'a> {
     pub target: String,
     /// Beyond those that the transport sets itself (host, user agent, length).
     pub headers: Vec<(&'static str, String)>,
+    /// What is sent behind the head.
     pub body: Body<'a>,
+    /// What is wanted of the answer.
     pub keep: Keep,
     /// When the whole exchange must be over, connecting included.
     pub deadline: Instant,
@@ -44,12 +46,15 @@ pub struct Request<'a> {
 
 /// A request's body.
 pub enum Body<'a> {
+    /// None.
     Empty,
     /// In memory; JSON.
     Json(Vec<u8>),
     /// Read while it is sent; exactly `length` bytes are.
     Stream {
+        /// Where the bytes come from.
         content: &'a mut dyn Read,
+        /// How many.
         length: u64,
     },
 }
@@ -66,8 +71,11 @@ pub enum Keep {
 /// What came back.
 #[derive(Debug)]
 pub struct Response {
+    /// As HTTP says it; errors too.
     pub status: u16,
+    /// Of the last head, interim ones left out.
     pub headers: Headers,
+    /// As much of it as was wanted.
     pub body: Vec<u8>,
 }
 

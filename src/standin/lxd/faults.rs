@@ -10,6 +10,7 @@ const MAX_CALLS: usize = 100_000;
 /// A call that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// For example `GET`.
     pub method: String,
     /// Percent-encoded, without the query.
     pub path: String,

@@ -33,6 +33,7 @@ use crate::model::Timestamp;
 pub struct Options {
     /// `lxd`, or `incus`, which names its headers otherwise.
     pub product: String,
+    /// What it says of itself.
     pub version: String,
     /// How long a start takes.
     pub start_delay: Duration,
@@ -40,6 +41,7 @@ pub struct Options {
     pub pool_full: bool,
     /// How many looks at a started virtual machine's state find its agent not yet there.
     pub agent_polls: u32,
+    /// Images of the server; an image server's are the same ones.
     pub images: Vec<ImageEntry>,
     /// What executed commands do; without a hook every command succeeds silently.
     pub exec: Box<ExecHook>,
