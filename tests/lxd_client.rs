@@ -161,7 +161,7 @@ fn what_is_done_before_the_connection_breaks_is_done() {
     let (_dir, standin, lxd) = standin("done");
     standin.faults().next("POST", "/1.0/instances", Fault::CutAfter(0));
     fails_with(lxd.create("default", "", &new_instance("a")), ErrorKind::Unreachable);
-    assert!(standin.faults().wait_until(PATIENCE, |_| !standin.instance_names("default").is_empty()));
+    assert!(standin.wait_until("default", PATIENCE, |names| names == ["a"]));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use exec::{ExecHook, ExecOutcome, InstanceView};
 pub use faults::{Call, Fault, Faults};
@@ -104,6 +104,24 @@ impl LxdStandin {
         let state = self.shared.lock();
         let of_project = state.instances.keys().filter(|(p, _)| p == project);
         of_project.map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Waits until `wanted` holds for the names of a project's instances; false where it does not within `patience`.
+    pub fn wait_until(&self, project: &str, patience: Duration, mut wanted: impl FnMut(&[String]) -> bool) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        loop {
+            let of_project = state.instances.keys().filter(|(p, _)| p == project);
+            let names: Vec<String> = of_project.map(|(_, name)| name.clone()).collect();
+            if wanted(&names) {
+                return true;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            state = self.shared.wait(state, rest);
+        }
     }
 
     /// A look into an instance; `None` where there is none.
