@@ -463,3 +463,22 @@ impl Lxd {
 pub(super) fn instance_path(project: &str, name: &str, below: &str) -> String {
     format!("/1.0/instances/{}{below}?project={}", path_segment(name), query_value(project))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_not_reaching_the_daemon_has_its_mend() {
+        let check = |kind: io::ErrorKind, mend: &str| {
+            let failure = Failure::Connect(kind.into());
+            let error = Lxd::new("/run/x.socket").failed("ask", failure, CALL_TIMEOUT);
+            assert_eq!(error.kind, ErrorKind::Unreachable);
+            assert!(error.message.contains(mend) && error.message.contains("/run/x.socket"), "{error}");
+            assert!(std::error::Error::source(&error).is_some_and(|source| source.source().is_some()));
+        };
+        check(io::ErrorKind::PermissionDenied, "group");
+        check(io::ErrorKind::NotFound, "`socket`");
+        check(io::ErrorKind::ConnectionRefused, "running?");
+    }
+}
