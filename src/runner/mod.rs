@@ -1,1 +1,3 @@
-//! (being written)
+//! The runner: its package, and how it comes into an instance.
+
+pub mod package;
