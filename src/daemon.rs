@@ -1,1 +1,203 @@
-//! (being written)
+//! The wiring: threads, bounded channels, and the one loop that folds events into the [`World`], plans, and hands
+//! actions out.
+//!
+//! There is no shutdown: SIGTERM ends the process, running jobs do not notice, and the next start reads everything
+//! again. A thread that dies ends the process.
+
+mod narrate;
+
+use std::convert::Infallible;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use log::{info, warn};
+
+use crate::config::Config;
+use crate::execute::Executor;
+use crate::github::GitHub;
+use crate::lxd::Lxd;
+use crate::model::{Hint, Timestamp};
+use crate::observe::Observer;
+use crate::plan::{LAUNCHES_AT_ONCE, plan};
+use crate::threads;
+use crate::webhook::server;
+use crate::world::{Action, Event, World};
+use narrate::Narrator;
+
+/// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
+/// looked at instead.
+const EVENTS: usize = 1024;
+/// Workers beyond those that launch: for removals, downloads and questions.
+const OTHER_WORKERS: usize = 3;
+/// Events taken in before planning again.
+const BATCH: usize = 256;
+/// The main loop answers a health question within this time, or is not well.
+const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the daemon. Returns only where it could not start.
+///
+/// # Errors
+/// Where the webhook address cannot be listened on.
+pub fn run(config: Config) -> Result<Infallible, server::Error> {
+    let config = Arc::new(config);
+    let lxd = Arc::new(Lxd::new(&config.socket));
+    let github = Arc::new(GitHub::new(&config.github_api, config.pat.clone()));
+    let (events, inbox) = bounded::<Event>(EVENTS);
+    let (health, health_questions) = bounded::<Sender<server::Health>>(4);
+    let lost = Arc::new(AtomicBool::new(false));
+
+    let listen = SocketAddr::new(config.web_host, config.web_port);
+    let deliver = deliver_to(events.clone(), Arc::clone(&lost));
+    let receiver = server::Receiver::start(listen, config.hooksecret.clone(), deliver, move || ask(&health))?;
+    info!(
+        "listen={} socket={} classes={} max_workers={} version={} msg=\"lxdrunner is up\"",
+        receiver.local_addr(),
+        config.socket.display(),
+        config.classes.len(),
+        config.max_workers,
+        env!("CARGO_PKG_VERSION")
+    );
+
+    let workers = LAUNCHES_AT_ONCE.min(config.max_workers) + OTHER_WORKERS;
+    let (actions, todo) = bounded::<Action>(workers);
+    let executor = Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github)));
+    for n in 0..workers {
+        let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
+        threads::spawn(&format!("worker-{n}"), move || work(&executor, &todo, &events));
+    }
+    let observer = |name: &str, at_github: bool| {
+        // One look under way and none waiting: the planner asks again when it is back.
+        let (ask, asked) = bounded::<u64>(1);
+        let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github));
+        let events = events.clone();
+        threads::spawn(name, move || {
+            for begun in asked {
+                let snapshot = observer.look(begun, at_github);
+                if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
+                    return;
+                }
+            }
+        });
+        ask
+    };
+    let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
+    turn_for_ever(&config, &inbox, &health_questions, &lost, &hands)
+}
+
+/// Ends the process when standard input ends: for a parent that may die without a word, such as the demo.
+pub fn end_with_stdin() {
+    threads::spawn("stdin", || {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        std::process::exit(0);
+    });
+}
+
+/// Where the main thread puts what it wants done.
+struct Hands {
+    actions: Sender<Action>,
+    look_lxd: Sender<u64>,
+    look_github: Sender<u64>,
+}
+
+fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + Send + Sync + 'static {
+    move |hint| {
+        if let Err(TrySendError::Full(_)) = events.try_send(Event::Hint(hint)) {
+            // The channel is full, so the main loop will turn, and see this.
+            if !lost.swap(true, Ordering::SeqCst) {
+                warn!("msg=\"more deliveries than can be taken in; GitHub is looked at instead\"");
+            }
+        }
+    }
+}
+
+fn work(executor: &Executor, todo: &Receiver<Action>, events: &Sender<Event>) {
+    for action in todo {
+        let outcome = executor.execute(&action);
+        if events.send(Event::Outcome(action, outcome)).is_err() {
+            return;
+        }
+    }
+}
+
+/// Asks the main loop how it is.
+fn ask(health: &Sender<Sender<server::Health>>) -> server::Health {
+    let (answer, answered) = bounded(1);
+    let late = || server::Health::Bad(format!("the main loop has not turned for {} s", HEALTH_PATIENCE.as_secs()));
+    if health.send_timeout(answer, HEALTH_PATIENCE).is_err() {
+        return late();
+    }
+    answered.recv_timeout(HEALTH_PATIENCE).unwrap_or_else(|_| late())
+}
+
+fn turn_for_ever(
+    config: &Config,
+    inbox: &Receiver<Event>,
+    health: &Receiver<Sender<server::Health>>,
+    lost: &AtomicBool,
+    hands: &Hands,
+) -> ! {
+    let mut world = World::new(&config.targets, Timestamp::now());
+    let mut narrator = Narrator::default();
+    loop {
+        let now = Timestamp::now();
+        let wake_at = decide(&mut world, config, hands, &mut narrator, now);
+        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(Timestamp::now()));
+        let first = select! {
+            recv(inbox) -> event => event.ok(),
+            recv(health) -> answer => {
+                if let Ok(answer) = answer {
+                    let _ = answer.try_send(report(&world));
+                }
+                None
+            }
+            default(pause) => None,
+        };
+        let now = Timestamp::now();
+        if lost.swap(false, Ordering::SeqCst) {
+            narrator.tell(&world.fold(Event::HintsLost, config, now));
+        }
+        for event in first.into_iter().chain(inbox.try_iter().take(BATCH)) {
+            narrator.tell(&world.fold(event, config, now));
+        }
+    }
+}
+
+/// Plans, and hands out what the hands are free for; the rest is planned again at the next event. Returns when to plan
+/// again at the latest.
+fn decide(
+    world: &mut World,
+    config: &Config,
+    hands: &Hands,
+    narrator: &mut Narrator,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let plan = plan(world, config, now);
+    if plan.look_at_lxd && hands.look_lxd.try_send(world.seq()).is_ok() {
+        world.look_begun(false);
+    }
+    if plan.look_at_github && hands.look_github.try_send(world.seq()).is_ok() {
+        world.look_begun(true);
+    }
+    for action in plan.actions {
+        match hands.actions.try_send(action.clone()) {
+            Ok(()) => world.dispatched(&action),
+            Err(_) => break,
+        }
+    }
+    narrator.tell_deferred(&plan.deferred, world);
+    // A look that is due but whose hands are busy must not make the loop spin: its end is an event.
+    plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
+}
+
+fn report(world: &World) -> server::Health {
+    match world.lxd_health(Timestamp::now()) {
+        Ok(()) => {
+            server::Health::Good(format!("ok jobs={} instances={}", world.jobs().count(), world.instances().count()))
+        }
+        Err(reason) => server::Health::Bad(reason),
+    }
+}

@@ -9,6 +9,7 @@ pub mod daemon;
 pub mod execute;
 pub mod github;
 pub mod http1;
+pub mod identity;
 pub mod lxd;
 pub mod model;
 pub mod observe;

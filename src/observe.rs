@@ -1,1 +1,166 @@
-//! (being written)
+//! Takes a look at LXD, or at LXD and GitHub, and reports what is there. What could not be asked is reported as
+//! unknown, never as empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::github::{self, GitHub};
+use crate::identity::maker;
+use crate::lxd::{self, InstanceStatus, Lxd};
+use crate::model::{JobId, Phase, RepoName, RunnerId, Scope, keys};
+use crate::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
+
+/// How long the lists of what there is to serve are believed.
+const LISTS_KEPT: Duration = Duration::from_secs(600);
+/// Queues of repositories that are asked for in one look; the others get their turn in the next.
+const REPOS_A_LOOK: usize = 20;
+
+/// Takes looks. It remembers only what saves questions.
+pub struct Observer {
+    config: Arc<Config>,
+    lxd: Arc<Lxd>,
+    github: Arc<GitHub>,
+    targets: Option<(Instant, Vec<Scope>)>,
+    repos: BTreeMap<Scope, (Instant, Vec<github::Repo>)>,
+    /// The repository after which the next look goes on.
+    last: Option<RepoName>,
+}
+
+impl Observer {
+    /// Asks nothing yet.
+    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Observer {
+        Observer { config, lxd, github, targets: None, repos: BTreeMap::new(), last: None }
+    }
+
+    /// Looks. `begun` is the world's number at the request.
+    pub fn look(&mut self, begun: u64, at_github: bool) -> Snapshot {
+        // Instances first: so "instance there, runner absent" means that the runner is done.
+        let instances = list_instances(&self.lxd, &self.config);
+        let github = at_github.then(|| self.look_at_github());
+        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), github }
+    }
+
+    fn look_at_github(&mut self) -> GitHubSeen {
+        let mut seen = GitHubSeen::default();
+        let targets = match self.targets() {
+            Ok(targets) => targets,
+            Err(error) => {
+                seen.targets = Some(Err(error.to_string()));
+                return seen;
+            }
+        };
+        seen.targets = Some(Ok(targets.clone()));
+        for scope in &targets {
+            let runners = self.github.runners(scope).map_err(|error| error.to_string());
+            seen.runners.push((scope.clone(), runners));
+        }
+        let mut repos: BTreeMap<RepoName, github::Repo> = BTreeMap::new();
+        for scope in &targets {
+            match self.repos_of(scope) {
+                Ok(list) => repos.extend(list.into_iter().map(|repo| (repo.name.clone(), repo))),
+                // Told with the runners of the same scope, which fail for the same reason or are the better news.
+                Err(error) => log::debug!("scope={scope} msg=\"repositories not listed\" error=\"{error}\""),
+            }
+        }
+        for repo in self.turn(repos) {
+            let jobs = self.github.open_jobs(&repo.name).map(|mut jobs| {
+                jobs.iter_mut().for_each(|job| job.public = Some(repo.public));
+                jobs
+            });
+            let limited = matches!(&jobs, Err(e) if matches!(e.kind, github::ErrorKind::RateLimited(_)));
+            seen.jobs.push((repo.name, jobs.map_err(|error| error.to_string())));
+            if limited {
+                break;
+            }
+        }
+        seen
+    }
+
+    /// The scopes that the config names, or all that the credential can see.
+    fn targets(&mut self) -> Result<Vec<Scope>, github::Error> {
+        if !self.config.targets.is_empty() {
+            return Ok(self.config.targets.clone());
+        }
+        if let Some((at, targets)) = &self.targets
+            && at.elapsed() < LISTS_KEPT
+        {
+            return Ok(targets.clone());
+        }
+        let targets = discover_targets(&self.github)?;
+        self.targets = Some((Instant::now(), targets.clone()));
+        Ok(targets)
+    }
+
+    fn repos_of(&mut self, scope: &Scope) -> Result<Vec<github::Repo>, github::Error> {
+        if let Some((at, repos)) = self.repos.get(scope)
+            && at.elapsed() < LISTS_KEPT
+        {
+            return Ok(repos.clone());
+        }
+        let repos = match scope {
+            Scope::Org(org) => self.github.org_repos(org)?,
+            Scope::Repo(repo) => vec![self.github.repo(repo)?],
+            // An enterprise's queues are learnt of by webhooks; its organisations can be named as targets.
+            Scope::Enterprise(_) => Vec::new(),
+        };
+        self.repos.insert(scope.clone(), (Instant::now(), repos.clone()));
+        Ok(repos)
+    }
+
+    /// The repositories whose queue is looked at this time: round and round through those that may be served.
+    fn turn(&mut self, repos: BTreeMap<RepoName, github::Repo>) -> Vec<github::Repo> {
+        let public = self.config.allow_public_repos;
+        let served = |repo: &&github::Repo| !repo.archived && (public || !repo.public);
+        let after = |repo: &&github::Repo| self.last.as_ref().is_none_or(|last| repo.name > *last);
+        let (later, sooner): (Vec<_>, Vec<_>) = repos.values().filter(served).partition(after);
+        let turn: Vec<github::Repo> = later.into_iter().chain(sooner).take(REPOS_A_LOOK).cloned().collect();
+        self.last = turn.last().map(|repo| repo.name.clone());
+        turn
+    }
+}
+
+/// The organisations of the credential's user, and the repositories that it administers outside of them.
+pub fn discover_targets(github: &GitHub) -> Result<Vec<Scope>, github::Error> {
+    let orgs: BTreeSet<String> = github.orgs()?.into_iter().collect();
+    let repos = github.user_repos()?.into_iter();
+    let outside = repos.filter(|repo| repo.admin && !repo.archived && !orgs.contains(&repo.name.owner.to_lowercase()));
+    let repos: Vec<Scope> = outside.map(|repo| Scope::Repo(repo.name)).collect();
+    Ok(orgs.into_iter().map(Scope::Org).chain(repos).collect())
+}
+
+/// Our instances in all projects that the classes name. One project that cannot be listed makes all unknown.
+pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, lxd::Error> {
+    let projects: BTreeSet<&str> = config.classes.iter().map(|class| class.project.as_str()).collect();
+    let mut all = Vec::new();
+    for project in projects {
+        let list = lxd.instances(project, &config.prefix)?;
+        all.extend(list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&config.prefix)).map(seen));
+    }
+    Ok(all)
+}
+
+/// An instance as decisions need it. Its keys are ours, but whoever is root in LXD can write anything into them.
+fn seen(instance: lxd::Instance) -> InstanceSeen {
+    let key = |key: &str| instance.config.get(key).map(String::as_str);
+    InstanceSeen {
+        class: key(keys::CLASS).unwrap_or_default().to_owned(),
+        scope: key(keys::SCOPE).and_then(|scope| scope.parse().ok()),
+        job: key(keys::JOB).and_then(|job| job.parse().ok()).map(JobId),
+        runner_id: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
+        phase: match key(keys::PHASE) {
+            Some(phase) if phase == Phase::Provisioning.as_str() => Phase::Provisioning,
+            _ => Phase::Started,
+        },
+        status: match instance.status {
+            InstanceStatus::Running => Status::Running,
+            InstanceStatus::Stopped => Status::Stopped,
+            InstanceStatus::Frozen | InstanceStatus::Other => Status::Other,
+        },
+        created_at: instance.created_at,
+        maker: maker(key(keys::DAEMON).unwrap_or_default()),
+        name: instance.name,
+        project: instance.project,
+    }
+}

@@ -1,10 +1,89 @@
-//! The command line.
+//! The command line: what to run, with what, and which exit code its end has.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod args;
+pub mod check;
+pub mod demo;
+pub mod serve;
+
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the command that the arguments name.
-pub fn run(_args: Vec<OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+use log::LevelFilter;
+
+use args::{Command, Invocation};
+
+use crate::config::{Config, Warning};
+
+/// Something failed that may work next time.
+pub const EXIT_FAILURE: u8 = 1;
+/// The command line was wrong.
+pub const EXIT_USAGE: u8 = 2;
+/// The config file is wrong: starting again does not help (`EX_CONFIG` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 78;
+
+/// Runs the command that the arguments (without the program's own name) ask for.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let invocation = match args::parse(arguments) {
+        Ok(invocation) => invocation,
+        Err(error) => {
+            eprintln!("lxdrunner: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match invocation {
+        Invocation::Print(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Invocation::Run { command, verbose } => {
+            set_up_log(verbose, &command);
+            match command {
+                Command::Serve { config } => with_config_path(config, serve::run),
+                Command::Check { config } => with_config_path(config, check::run),
+                Command::Demo(options) => demo::run(options),
+            }
+        }
+    }
+}
+
+fn with_config_path(explicit: Option<PathBuf>, command: fn(PathBuf) -> ExitCode) -> ExitCode {
+    match Config::find(explicit) {
+        Ok(path) => command(path),
+        Err(error) => {
+            eprintln!("lxdrunner: {error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+/// Loads the config file; complaints go to standard error, where nothing but the exit code is left to do.
+pub fn load_config(path: &std::path::Path) -> Result<(Config, Vec<Warning>), ExitCode> {
+    Config::load(path).map_err(|errors| {
+        for warning in errors.warnings() {
+            eprintln!("warning: {warning}");
+        }
+        eprintln!("{errors}");
+        let many = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
+        eprintln!("lxdrunner: {many} in the config file; nothing was started");
+        ExitCode::from(EXIT_CONFIG)
+    })
+}
+
+/// The log goes to standard error; under systemd without a time, which the journal has.
+fn set_up_log(verbose: bool, command: &Command) {
+    let level = match std::env::var("LXDRUNNER_LOG").ok().and_then(|v| v.parse::<LevelFilter>().ok()) {
+        _ if verbose => LevelFilter::Debug,
+        Some(level) => level,
+        // `check` and `demo` speak for themselves.
+        None if matches!(command, Command::Serve { .. }) => LevelFilter::Info,
+        None => LevelFilter::Warn,
+    };
+    let logger = simple_logger::SimpleLogger::new().with_level(level.min(LevelFilter::Warn));
+    let logger = logger.with_module_level("lxdrunner", level).with_utc_timestamps();
+    let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
+    let logger = if under_systemd { logger.without_timestamps() } else { logger };
+    // Only fails where there is a logger already, as in tests; then that one is used.
+    drop(logger.init());
 }

@@ -1,15 +1,27 @@
 //! Typed calls of LXD's REST API, those that we use.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::transport::{Body, Failure, Keep, Request, Response, Transport};
+use super::wire::{Envelope, ErrorEnvelope, InstanceJson, OperationJson, ServerJson, StateJson};
+use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
+
+/// How long a call may take that the daemon answers at once.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the daemon is asked to hold back its answer while an operation runs: the wait is made of such slices, so
+/// that no connection is silent for longer.
+const WAIT_SLICE: Duration = Duration::from_secs(60);
 
 /// A client of one LXD daemon. Cheap to share between threads; it holds idle connections only.
 #[derive(Debug)]
 pub struct Lxd {
-    socket: PathBuf,
+    transport: Transport,
 }
 
 /// What `GET /1.0` tells.
@@ -25,6 +37,8 @@ pub struct Server {
     pub clustered: bool,
     /// API extensions that it has.
     pub extensions: Vec<String>,
+    /// Processors that it runs instances of, in LXD's words: `x86_64`, `aarch64`, …
+    pub architectures: Vec<String>,
 }
 
 /// An instance's status, as far as it matters here.
@@ -98,6 +112,8 @@ pub struct ExecResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub id: String,
+    /// What it does, for people: `create instance lxdrunner-7-1`.
+    pub what: String,
 }
 
 /// A call that failed: what was tried, on what, and what came back.
@@ -106,14 +122,36 @@ pub struct Error {
     /// For people: `create instance lxdrunner-7-1`.
     pub tried: String,
     pub kind: ErrorKind,
-    /// LXD's own words, or the system's.
+    /// LXD's own words, or the system's, and the mend where one is known.
     pub message: String,
+    /// What went wrong underneath, where the daemon did not answer properly. Boxed, as it is the larger part.
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error without anything underneath.
+    pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl Into<String>) -> Error {
+        Error { tried: tried.into(), kind, message: message.into(), source: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.tried, self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
 }
 
 /// What kind of failure it was, for code to act on. Never matched on text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Nothing answers on the socket: missing, refused, or not permitted.
+    /// Nothing answers on the socket (missing, refused, not permitted), or the connection broke before the answer:
+    /// then what was asked for may have been done.
     Unreachable,
     /// 401, 403: it answers, but not to us.
     Forbidden,
@@ -131,76 +169,308 @@ pub enum ErrorKind {
     Timeout,
     /// Something that is not HTTP or not LXD's JSON.
     Malformed,
+    /// The content that was to be sent could not be read.
+    Content,
 }
 
 impl Lxd {
     /// A client of the daemon behind `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Lxd {
-        Lxd { socket: socket.into() }
+        Lxd { transport: Transport::new(socket) }
     }
+
+    /// The socket's path.
     pub fn socket(&self) -> &Path {
-        &self.socket
+        self.transport.socket()
     }
+
+    /// Who answers.
     pub fn server(&self) -> Result<Server, Error> {
-        unimplemented!()
+        let server: ServerJson = self.get("ask LXD who it is", "/1.0".to_owned())?;
+        Ok(Server {
+            product: server.environment.server,
+            version: server.environment.server_version,
+            trusted: server.auth == "trusted",
+            clustered: server.environment.server_clustered,
+            extensions: server.api_extensions,
+            architectures: server.environment.architectures,
+        })
     }
-    /// All instances of `project` whose config has the key `owner_key`=`owner` (filtered here if the server cannot).
+
+    /// All instances of `project` whose config has the key `user.lxdrunner.owner`=`owner`. The server filters where it
+    /// can, and all is filtered again here. A project that does not exist may answer as an empty one (LXD 5.0).
     pub fn instances(&self, project: &str, owner: &str) -> Result<Vec<Instance>, Error> {
-        unimplemented!()
+        let tried = format!("list the instances of project {project}");
+        let all = format!("/1.0/instances?recursion=1&project={}", query_value(project));
+        // The filter's language has no agreed quoting, so only a plain word is put into it.
+        let plain = !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let filter = format!("config.{} eq {owner}", crate::model::keys::OWNER);
+        let listed: Result<Vec<InstanceJson>, Error> = match plain {
+            true => match self.get(&tried, format!("{all}&filter={}", query_value(&filter))) {
+                // A server that does not understand the filter refuses with 400 or 500.
+                Err(Error { kind: ErrorKind::Refused(_), .. }) => self.get(&tried, all),
+                other => other,
+            },
+            false => self.get(&tried, all),
+        };
+        let instances = listed?.into_iter().map(|i| i.into_instance(project));
+        let ours = |i: &Instance| i.config.get(crate::model::keys::OWNER).is_some_and(|o| o == owner);
+        Ok(instances.filter(ours).collect())
     }
+
     /// One instance and its ETag; `None` where there is none.
     pub fn instance(&self, project: &str, name: &str) -> Result<Option<(Instance, String)>, Error> {
-        unimplemented!()
+        let tried = format!("look at instance {name}");
+        let response = match self.call(&tried, "GET", instance_path(project, name, ""), Body::Empty, CALL_TIMEOUT) {
+            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
+            other => other?,
+        };
+        let etag = response.headers.get("etag").unwrap_or_default().to_owned();
+        let instance: InstanceJson = metadata(&tried, &response.body)?;
+        Ok(Some((instance.into_instance(project), etag)))
     }
-    /// `target` is a cluster member, `@group`, or empty.
+
+    /// Makes an instance, which is stopped when the operation ends well. `target` is a cluster member, `@group`, or
+    /// empty. A name that is taken fails in the operation, an image or profile that does not exist fails here.
     pub fn create(&self, project: &str, target: &str, new: &NewInstance) -> Result<Operation, Error> {
-        unimplemented!()
+        let source = match &new.source {
+            Source::Alias(alias) => json!({"type": "image", "alias": alias}),
+            Source::Fingerprint(fingerprint) => json!({"type": "image", "fingerprint": fingerprint}),
+            Source::Remote { server, protocol, alias } => {
+                json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias})
+            }
+        };
+        let body = json!({
+            "name": new.name,
+            "type": new.kind.as_str(),
+            "source": source,
+            "profiles": new.profiles,
+            "config": new.config,
+            "devices": new.devices,
+            "ephemeral": new.ephemeral,
+        });
+        let mut path = format!("/1.0/instances?project={}", query_value(project));
+        if !target.is_empty() {
+            path = format!("{path}&target={}", query_value(target));
+        }
+        self.start_operation(&format!("create instance {}", new.name), "POST", path, Some(&body))
     }
+
     /// Merges `config` into the instance's own. 412 where `etag` is given and stale.
     pub fn patch_config(&self, project: &str, name: &str, config: &ConfigMap, etag: Option<&str>) -> Result<(), Error> {
-        unimplemented!()
+        let tried = format!("set keys of instance {name}");
+        let body = Body::Json(json!({"config": config}).to_string().into_bytes());
+        let headers = etag.map(|etag| ("If-Match", etag.to_owned())).into_iter().collect();
+        let path = instance_path(project, name, "");
+        let response = self.exchange(&tried, "PATCH", path, headers, body, Keep::All, CALL_TIMEOUT)?;
+        // Incus and a server with many members may do it in the background.
+        match envelope::<OperationJson>(&response.body) {
+            Ok(Envelope { kind, metadata: Some(operation), .. }) if kind == "async" => {
+                self.wait(&operation.handle(&tried), CALL_TIMEOUT)
+            }
+            _ => Ok(()),
+        }
     }
+
     /// `start`, `stop`, `freeze`, `unfreeze`.
     pub fn set_state(&self, project: &str, name: &str, action: &str, force: bool) -> Result<Operation, Error> {
-        unimplemented!()
+        let body = json!({"action": action, "force": force, "timeout": -1});
+        let path = instance_path(project, name, "/state");
+        self.start_operation(&format!("{action} instance {name}"), "PUT", path, Some(&body))
     }
-    /// How many processes run in it; -1 where a virtual machine's agent does not answer yet.
+
+    /// How many processes run in it; -1 where a virtual machine's agent does not answer yet, 0 where it is stopped.
     pub fn processes(&self, project: &str, name: &str) -> Result<i64, Error> {
-        unimplemented!()
+        let tried = format!("ask for the state of instance {name}");
+        let state: StateJson = self.get(&tried, instance_path(project, name, "/state"))?;
+        Ok(state.processes)
     }
+
+    /// Deletes a stopped instance; a running one is refused with 400.
     pub fn delete(&self, project: &str, name: &str) -> Result<Operation, Error> {
-        unimplemented!()
+        self.start_operation(&format!("delete instance {name}"), "DELETE", instance_path(project, name, ""), None)
     }
-    /// Waits for the operation's end on the daemon's side, no longer than `timeout`.
+
+    /// Waits for the operation's end on the daemon's side, no longer than `timeout`. The daemon forgets an operation
+    /// five seconds after its end: then, and after its restart, this is `NotFound`, and only a look at the object
+    /// itself tells.
     pub fn wait(&self, operation: &Operation, timeout: Duration) -> Result<(), Error> {
-        unimplemented!()
+        let ended = self.wait_for_end(&operation.what, operation, Instant::now() + timeout)?;
+        succeeded(&operation.what, &ended)
     }
-    /// Runs a command and waits for its end, no longer than `timeout`.
-    pub fn exec(&self, project: &str, name: &str, exec: &Exec, timeout: Duration) -> Result<ExecResult, Error> {
-        unimplemented!()
+
+    /// Asks the daemon to give up the operation. Most operations cannot be cancelled, which is an error here
+    /// (`Refused`); one that is gone is none.
+    pub fn cancel(&self, operation: &Operation) -> Result<(), Error> {
+        let path = format!("/1.0/operations/{}", path_segment(&operation.id));
+        let tried = format!("cancel: {}", operation.what);
+        match self.call(&tried, "DELETE", path, Body::Empty, CALL_TIMEOUT) {
+            Err(Error { kind: ErrorKind::NotFound, .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
-    pub fn make_directory(&self, project: &str, name: &str, path: &str, mode: u32) -> Result<(), Error> {
-        unimplemented!()
-    }
-    /// Streams `length` bytes of `content` into a file, owned by root.
-    pub fn push_file(
+
+    /// Waits until the operation is over, well or not.
+    pub(super) fn wait_for_end(
         &self,
-        project: &str,
-        name: &str,
-        path: &str,
-        mode: u32,
-        content: &mut dyn Read,
-        length: u64,
+        tried: &str,
+        operation: &Operation,
+        deadline: Instant,
+    ) -> Result<OperationJson, Error> {
+        loop {
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Err(Error::new(tried, ErrorKind::Timeout, "it is still running at the deadline"));
+            }
+            // Whole seconds, rounded up: the daemon's answer "still running" or our own deadline, whichever is first.
+            let slice = rest.min(WAIT_SLICE).as_millis().div_ceil(1000).max(1);
+            let path = format!("/1.0/operations/{}/wait?timeout={slice}", path_segment(&operation.id));
+            let patience = rest.min(WAIT_SLICE + CALL_TIMEOUT);
+            let response = self.call(tried, "GET", path, Body::Empty, patience)?;
+            let seen: OperationJson = metadata(tried, &response.body)?;
+            // 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).
+            if seen.status_code >= 200 {
+                return Ok(seen);
+            }
+        }
+    }
+
+    pub(super) fn start_operation(
+        &self,
+        tried: &str,
+        method: &'static str,
+        path: String,
+        body: Option<&serde_json::Value>,
+    ) -> Result<Operation, Error> {
+        let body = body.map_or(Body::Empty, |body| Body::Json(body.to_string().into_bytes()));
+        let response = self.call(tried, method, path, body, CALL_TIMEOUT)?;
+        let operation: OperationJson = metadata(tried, &response.body)?;
+        Ok(operation.handle(tried))
+    }
+
+    /// A GET whose answer's metadata is wanted.
+    pub(super) fn get<T: DeserializeOwned>(&self, tried: &str, path: String) -> Result<T, Error> {
+        let response = self.call(tried, "GET", path, Body::Empty, CALL_TIMEOUT)?;
+        metadata(tried, &response.body)
+    }
+
+    /// The same, with `None` for 404.
+    pub(super) fn find<T: DeserializeOwned>(&self, tried: &str, path: String) -> Result<Option<T>, Error> {
+        match self.get(tried, path) {
+            Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn call(
+        &self,
+        tried: &str,
+        method: &'static str,
+        path: String,
+        body: Body<'_>,
         timeout: Duration,
-    ) -> Result<(), Error> {
-        unimplemented!()
+    ) -> Result<Response, Error> {
+        let response = self.exchange(tried, method, path, Vec::new(), body, Keep::All, timeout)?;
+        // A long poll has sent its 200 before it knows better.
+        match envelope::<serde::de::IgnoredAny>(&response.body) {
+            Ok(answer) if answer.kind == "error" => Err(refusal(tried, answer.error_code, &response.body)),
+            _ => Ok(response),
+        }
     }
-    /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
-    pub fn pull_file_tail(&self, project: &str, name: &str, path: &str, limit: usize) -> Result<Option<String>, Error> {
-        unimplemented!()
+
+    /// One exchange, logged; an answer with an error status is an error.
+    #[allow(clippy::too_many_arguments, reason = "the one funnel of all calls, private to this folder")]
+    pub(super) fn exchange(
+        &self,
+        tried: &str,
+        method: &'static str,
+        target: String,
+        headers: Vec<(&'static str, String)>,
+        body: Body<'_>,
+        keep: Keep,
+        timeout: Duration,
+    ) -> Result<Response, Error> {
+        let began = Instant::now();
+        let request = Request { method, target, headers, body, keep, deadline: began + timeout };
+        let answer = self.transport.exchange(request);
+        let took = began.elapsed();
+        match answer {
+            Ok(response) => {
+                log::debug!("lxd call={tried:?} status={} took={took:.1?}", response.status);
+                if response.status < 400 { Ok(response) } else { Err(refusal(tried, response.status, &response.body)) }
+            }
+            Err(failure) => {
+                log::debug!("lxd call={tried:?} failed={failure:?} took={took:.1?}");
+                Err(self.failed(tried, failure, timeout))
+            }
+        }
     }
-    /// The fingerprint behind an alias.
-    pub fn image_alias(&self, project: &str, alias: &str) -> Result<Option<String>, Error> {
-        unimplemented!()
+
+    fn failed(&self, tried: &str, failure: Failure, timeout: Duration) -> Error {
+        let socket = self.socket().display();
+        let (kind, message) = match &failure {
+            Failure::Connect(error) => {
+                let mend = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "add the user that lxdrunner runs as to the group that owns the socket (lxd, or incus-admin)"
+                    }
+                    io::ErrorKind::NotFound => "is LXD installed and running? `socket` in the config says where it is",
+                    _ => "is LXD running?",
+                };
+                (ErrorKind::Unreachable, format!("{failure} ({socket}); {mend}"))
+            }
+            Failure::Broken(_) => (ErrorKind::Unreachable, format!("{failure} ({socket}); was LXD restarted?")),
+            Failure::Timeout => (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket})")),
+            Failure::Http(_) | Failure::TooLong => (ErrorKind::Malformed, format!("{failure} ({socket})")),
+            Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
+        };
+        Error { tried: tried.to_owned(), kind, message, source: Some(Box::new(failure)) }
     }
+}
+
+/// `/1.0/instances/NAME…?project=PROJECT`
+pub(super) fn instance_path(project: &str, name: &str, below: &str) -> String {
+    format!("/1.0/instances/{}{below}?project={}", path_segment(name), query_value(project))
+}
+
+/// An operation that is over, as a result.
+pub(super) fn succeeded(tried: &str, ended: &OperationJson) -> Result<(), Error> {
+    if ended.status_code == 200 {
+        return Ok(());
+    }
+    let message = if ended.err.is_empty() { "it failed without a reason".to_owned() } else { ended.err.clone() };
+    Err(Error::new(tried, ErrorKind::OperationFailed, message))
+}
+
+fn envelope<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, serde_json::Error> {
+    serde_json::from_slice(body)
+}
+
+pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<T, Error> {
+    match envelope::<T>(body) {
+        Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
+        Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
+        Err(error) => Err(Error {
+            tried: tried.to_owned(),
+            kind: ErrorKind::Malformed,
+            message: format!("the answer is not LXD's JSON: {error}"),
+            source: Some(Box::new(error)),
+        }),
+    }
+}
+
+/// What an error answer means. `status` is HTTP's, or the envelope's where HTTP's was sent too early.
+fn refusal(tried: &str, status: u16, body: &[u8]) -> Error {
+    let kind = match status {
+        401 | 403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        412 => ErrorKind::PreconditionFailed,
+        other => ErrorKind::Refused(other),
+    };
+    let message = match serde_json::from_slice::<ErrorEnvelope>(body) {
+        Ok(answer) if !answer.error.is_empty() => format!("{} (HTTP {status})", answer.error),
+        _ => format!("HTTP {status}"),
+    };
+    Error::new(tried, kind, message)
 }

@@ -1,6 +1,13 @@
 //! LXD (or Incus) over its unix socket.
 
 pub mod api;
+mod exec;
+mod files;
+mod objects;
 pub mod transport;
+mod wire;
 
-pub use api::{Error, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Server};
+pub use api::{
+    Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Operation, Server, Source,
+};
+pub use objects::{Image, Network, Profile, Project, StoragePool};

@@ -1,1 +1,340 @@
 //! One HTTP exchange over a `UnixStream`: connections kept alive, one absolute deadline a call.
+//!
+//! A connection that was kept may have been closed by the daemon meanwhile. It is looked at before it is used again;
+//! where the close comes in between all the same, the exchange is repeated once on a fresh connection, and only where
+//! nothing can have happened twice: for a GET without any byte of an answer, or for anything of which not one byte
+//! was taken by the socket.
+
+use std::fmt;
+use std::io::{self, ErrorKind as Io, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::http1::{self, Event, Headers, Parser, Start};
+
+/// Idle connections that are kept; more than the workers that use them at once would only cost the daemon memory.
+pub const MAX_IDLE: usize = 16;
+/// Bytes of the longest answer that is taken whole: a listing of some ten thousand instances.
+pub const MAX_BODY: usize = 64 * 1024 * 1024;
+/// Bytes that are read or written at once.
+const BLOCK: usize = 64 * 1024;
+
+/// The way to one daemon. It holds idle connections only.
+#[derive(Debug)]
+pub struct Transport {
+    socket: PathBuf,
+    idle: Mutex<Vec<UnixStream>>,
+}
+
+/// What is asked.
+pub struct Request<'a> {
+    /// For example `GET`.
+    pub method: &'static str,
+    /// Path and query, percent-encoded.
+    pub target: String,
+    /// Beyond those that the transport sets itself (host, user agent, length).
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body<'a>,
+    pub keep: Keep,
+    /// When the whole exchange must be over, connecting included.
+    pub deadline: Instant,
+}
+
+/// A request's body.
+pub enum Body<'a> {
+    Empty,
+    /// In memory; JSON.
+    Json(Vec<u8>),
+    /// Read while it is sent; exactly `length` bytes are.
+    Stream {
+        content: &'a mut dyn Read,
+        length: u64,
+    },
+}
+
+/// How much of the answer's body is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// All, which fails beyond [`MAX_BODY`].
+    All,
+    /// The last so many bytes.
+    Tail(usize),
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub headers: Headers,
+    pub body: Vec<u8>,
+}
+
+/// Why nothing usable came back.
+#[derive(Debug)]
+pub enum Failure {
+    /// The socket could not be connected to.
+    Connect(io::Error),
+    /// The connection broke; what was asked for may have been done or not.
+    Broken(io::Error),
+    /// The deadline passed.
+    Timeout,
+    /// The answer is not HTTP.
+    Http(http1::Error),
+    /// The answer's body is longer than [`MAX_BODY`].
+    TooLong,
+    /// The content to be sent could not be read, or ended early.
+    Content(io::Error),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Connect(error) => write!(f, "cannot connect: {error}"),
+            Failure::Broken(error) => write!(f, "the connection broke: {error}"),
+            Failure::Timeout => f.write_str("no complete answer before the deadline"),
+            Failure::Http(error) => write!(f, "the answer is not HTTP: {error}"),
+            Failure::TooLong => write!(f, "the answer is longer than {MAX_BODY} bytes"),
+            Failure::Content(error) => write!(f, "the content to be sent could not be read: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Failure {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Failure::Connect(error) | Failure::Broken(error) | Failure::Content(error) => Some(error),
+            Failure::Http(error) => Some(error),
+            Failure::Timeout | Failure::TooLong => None,
+        }
+    }
+}
+
+/// A failed attempt, and how far it came.
+struct Attempt {
+    failure: Failure,
+    /// True where the socket took not one byte of the request.
+    untouched: bool,
+    /// True where not one byte of an answer came.
+    unanswered: bool,
+}
+
+impl Transport {
+    /// To the daemon behind `socket`. Does not connect yet.
+    pub fn new(socket: impl Into<PathBuf>) -> Transport {
+        Transport { socket: socket.into(), idle: Mutex::new(Vec::new()) }
+    }
+
+    /// Where it leads.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
+    /// Sends the request and takes the whole answer.
+    ///
+    /// # Errors
+    /// See [`Failure`]. An answer with an error status is no failure here.
+    pub fn exchange(&self, mut request: Request<'_>) -> Result<Response, Failure> {
+        let head = head_of(&request).map_err(Failure::Http)?;
+        if let Some(stream) = self.take_idle() {
+            match self.attempt(stream, &head, &mut request) {
+                Ok(response) => return Ok(response),
+                Err(attempt) => {
+                    let broken = matches!(attempt.failure, Failure::Broken(_));
+                    let harmless = attempt.untouched || (request.method == "GET" && attempt.unanswered);
+                    if !(broken && harmless) {
+                        return Err(attempt.failure);
+                    }
+                    log::debug!("lxd stale_connection=retried method={}", request.method);
+                }
+            }
+        }
+        // Connecting has no deadline in std. It waits only while the daemon's backlog (thousands) is full.
+        let stream = UnixStream::connect(&self.socket).map_err(Failure::Connect)?;
+        self.attempt(stream, &head, &mut request).map_err(|attempt| attempt.failure)
+    }
+
+    fn take_idle(&self) -> Option<UnixStream> {
+        loop {
+            let stream = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            // An idle connection has nothing to say: a byte or an end means that it is over.
+            let quiet = || -> io::Result<bool> {
+                stream.set_nonblocking(true)?;
+                let quiet = matches!((&stream).read(&mut [0]), Err(error) if error.kind() == Io::WouldBlock);
+                stream.set_nonblocking(false)?;
+                Ok(quiet)
+            };
+            if quiet().unwrap_or(false) {
+                return Some(stream);
+            }
+        }
+    }
+
+    fn put_idle(&self, stream: UnixStream) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(stream);
+        }
+    }
+
+    fn attempt(&self, stream: UnixStream, head: &[u8], request: &mut Request<'_>) -> Result<Response, Attempt> {
+        let (mut sent, mut received) = (0, 0);
+        let answer = match send(&stream, head, &mut request.body, request.deadline, &mut sent) {
+            Ok(()) => receive(&stream, request, &mut received),
+            // A daemon that refuses early stops reading: its answer may be there although the sending broke.
+            Err(Failure::Broken(error)) if sent > 0 => match receive(&stream, request, &mut received) {
+                Ok((response, _)) => Ok((response, false)),
+                Err(_) => Err(Failure::Broken(error)),
+            },
+            Err(failure) => Err(failure),
+        };
+        match answer {
+            Ok((response, reusable)) => {
+                if reusable {
+                    self.put_idle(stream);
+                }
+                Ok(response)
+            }
+            Err(failure) => Err(Attempt { failure, untouched: sent == 0, unanswered: received == 0 }),
+        }
+    }
+}
+
+fn head_of(request: &Request<'_>) -> Result<Vec<u8>, http1::Error> {
+    let length = match &request.body {
+        Body::Empty if request.method == "GET" => None,
+        Body::Empty => Some(0),
+        Body::Json(bytes) => Some(bytes.len() as u64),
+        Body::Stream { length, .. } => Some(*length),
+    };
+    let length = length.map(|n| n.to_string());
+    let agent = concat!("lxdrunner/", env!("CARGO_PKG_VERSION"));
+    let mut headers = vec![("Host", "lxd"), ("User-Agent", agent)];
+    match &request.body {
+        Body::Empty => {}
+        Body::Json(_) => headers.push(("Content-Type", "application/json")),
+        // Without a type of its own, LXD takes the body for a form and stores an empty file.
+        Body::Stream { .. } => headers.push(("Content-Type", "application/octet-stream")),
+    }
+    headers.extend(length.as_deref().map(|n| ("Content-Length", n)));
+    headers.extend(request.headers.iter().map(|(name, value)| (*name, value.as_str())));
+    http1::encode_request(request.method, &request.target, &headers)
+}
+
+/// Sends head and body; `sent` counts the bytes that the socket took.
+fn send(
+    stream: &UnixStream,
+    head: &[u8],
+    body: &mut Body<'_>,
+    deadline: Instant,
+    sent: &mut u64,
+) -> Result<(), Failure> {
+    match body {
+        Body::Empty => write_all(stream, head, deadline, sent),
+        Body::Json(bytes) => write_all(stream, &[head, bytes].concat(), deadline, sent),
+        Body::Stream { content, length } => {
+            write_all(stream, head, deadline, sent)?;
+            let mut block = vec![0; BLOCK];
+            let mut left = *length;
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(BLOCK).min(BLOCK);
+                let room = block.get_mut(..most).unwrap_or_default();
+                let read = match content.read(room) {
+                    Ok(0) => return Err(Failure::Content(Io::UnexpectedEof.into())),
+                    Ok(read) => read,
+                    Err(error) if error.kind() == Io::Interrupted => continue,
+                    Err(error) => return Err(Failure::Content(error)),
+                };
+                write_all(stream, room.get(..read).unwrap_or_default(), deadline, sent)?;
+                left = left.saturating_sub(read as u64);
+            }
+            Ok(())
+        }
+    }
+}
+
+fn write_all(mut stream: &UnixStream, mut bytes: &[u8], deadline: Instant, sent: &mut u64) -> Result<(), Failure> {
+    while !bytes.is_empty() {
+        stream.set_write_timeout(Some(rest_of(deadline)?)).map_err(Failure::Broken)?;
+        match stream.write(bytes) {
+            Ok(0) => return Err(Failure::Broken(Io::WriteZero.into())),
+            Ok(wrote) => {
+                *sent += wrote as u64;
+                bytes = bytes.get(wrote..).unwrap_or_default();
+            }
+            Err(error) if error.kind() == Io::Interrupted => {}
+            Err(error) => return Err(broken_or_late(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Takes the answer, and tells whether the connection can be used again; `received` counts its bytes.
+fn receive(stream: &UnixStream, request: &Request<'_>, received: &mut u64) -> Result<(Response, bool), Failure> {
+    let mut source = stream;
+    let mut parser = Parser::response_to(request.method);
+    let mut block = vec![0; BLOCK / 4];
+    let mut head = None;
+    let mut body = Vec::new();
+    loop {
+        stream.set_read_timeout(Some(rest_of(request.deadline)?)).map_err(Failure::Broken)?;
+        let read = match source.read(&mut block) {
+            Ok(read) => read,
+            Err(error) if error.kind() == Io::Interrupted => continue,
+            Err(error) => return Err(broken_or_late(error)),
+        };
+        *received += read as u64;
+        let mut rest = block.get(..read).unwrap_or_default();
+        let ended = read == 0;
+        if ended {
+            parser.end_of_input().map_err(|_| Failure::Broken(Io::UnexpectedEof.into()))?;
+        }
+        loop {
+            let (used, event) = parser.step(rest).map_err(Failure::Http)?;
+            rest = rest.get(used..).unwrap_or_default();
+            match event {
+                Event::NeedInput => break,
+                Event::Head(it) => head = Some(it),
+                Event::Body(piece) => keep(&mut body, piece, request.keep)?,
+                Event::End => {
+                    let head = head.take().ok_or(Failure::Http(http1::Error::StartLine))?;
+                    let Start::Response { status } = head.start else {
+                        return Err(Failure::Http(http1::Error::StartLine));
+                    };
+                    if let Keep::Tail(limit) = request.keep {
+                        body.drain(..body.len().saturating_sub(limit));
+                    }
+                    // Bytes that nobody asked for: what follows on this connection is not to be trusted.
+                    let reusable = head.keep_alive && rest.is_empty() && !ended;
+                    return Ok((Response { status, headers: head.headers, body }, reusable));
+                }
+            }
+        }
+    }
+}
+
+fn keep(body: &mut Vec<u8>, piece: &[u8], keep: Keep) -> Result<(), Failure> {
+    match keep {
+        Keep::All if body.len().saturating_add(piece.len()) > MAX_BODY => return Err(Failure::TooLong),
+        Keep::Tail(limit) if body.len() > limit.saturating_mul(2).saturating_add(BLOCK) => {
+            body.drain(..body.len().saturating_sub(limit));
+        }
+        _ => {}
+    }
+    body.extend_from_slice(piece);
+    Ok(())
+}
+
+/// What is left until the deadline, never zero: a timeout of zero would mean "none" to the socket.
+fn rest_of(deadline: Instant) -> Result<Duration, Failure> {
+    let rest = deadline.saturating_duration_since(Instant::now());
+    if rest.is_zero() { Err(Failure::Timeout) } else { Ok(rest) }
+}
+
+fn broken_or_late(error: io::Error) -> Failure {
+    match error.kind() {
+        Io::WouldBlock | Io::TimedOut => Failure::Timeout,
+        _ => Failure::Broken(error),
+    }
+}

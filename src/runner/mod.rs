@@ -1,3 +1,4 @@
-//! The runner: its package, and how it comes into an instance.
+//! Runners: their package, and how one comes into an instance.
 
 pub mod package;
+pub mod provision;

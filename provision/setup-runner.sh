@@ -1,0 +1,278 @@
+#!/bin/sh
+# Makes a fresh instance ready for a runner. Runs as root inside the instance; exit code 0 means ready.
+#
+# Found on arrival: /opt/lxdrunner/package.tar.gz, the runner as GitHub publishes it.
+# Left behind:      user `runner`, the runner unpacked in /opt/lxdrunner/runner and owned by that user, an
+#                   empty /run/lxdrunner (root only, in memory) for the secret, a working network.
+#
+# Run again, also after a reboot or in a copy of an instance, it does only what is missing. Everything said
+# here is kept in /var/log/lxdrunner-setup.log too.
+#
+# Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting together may take (default 240).
+set -eu
+
+base=/opt/lxdrunner
+runner=$base/runner
+package=$base/package.tar.gz
+log=/var/log/lxdrunner-setup.log
+PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+
+say() {
+    read -r up _ </proc/uptime
+    echo "lxdrunner-setup: $up $*"
+}
+
+die() {
+    say "FAILED: $*"
+    exit 1
+}
+
+# Seconds since boot, whole, without starting a process.
+uptime_seconds() {
+    read -r now _ </proc/uptime
+    now=${now%%.*}
+}
+
+# wait_until CONDITION…: polls, because neither a route nor cloud-init's end is an event that sh can wait
+# for. Fails when the deadline has passed.
+wait_until() {
+    while ! "$@"; do
+        uptime_seconds
+        [ "$now" -lt "$deadline" ] || return 1
+        sleep 0.05 2>/dev/null || sleep 1
+    done
+}
+
+# ---- the package ----
+
+unpack() {
+    if [ ! -e "$package" ]; then
+        [ -x "$runner/run.sh" ] || die "no runner in $runner and no $package to unpack; start again with a new instance"
+        return 0
+    fi
+    # A package that is still here was never unpacked to the end: an earlier try was cut.
+    rm -rf "$runner"
+    mkdir -p "$runner"
+    chmod 0755 "$base"
+    tar -xzof "$package" -C "$runner" || die "cannot unpack $package into $runner (see above; often a full disk or a cut download)"
+    [ -x "$runner/run.sh" ] || die "$package holds no run.sh: it is not a runner package for Linux"
+    owned=no
+}
+
+# ---- waiting for what boots beside us ----
+
+has_default_route() {
+    while read -r device destination _ flags _; do
+        [ "$destination" = 00000000 ] && [ "$((0x$flags & 1))" = 1 ] && [ "$device" != lo ] && return 0
+    done </proc/net/route
+    [ -r /proc/net/ipv6_route ] || return 1
+    while read -r destination length _ _ _ _ _ _ _ device; do
+        [ "$destination/$length" = 00000000000000000000000000000000/00 ] && [ "$device" != lo ] && return 0
+    done </proc/net/ipv6_route
+    return 1
+}
+
+names_a_server() {
+    [ -r "$1" ] || return 1
+    while read -r word address _; do
+        if [ "$word" = nameserver ] && [ -n "$address" ]; then return 0; fi
+    done <"$1"
+    return 1
+}
+
+# systemd-resolved's stub answers before it knows a server; the file it keeps for others tells when it does.
+has_resolver() {
+    names_a_server /etc/resolv.conf || return 1
+    case $address in
+    127.0.0.53) [ ! -e /run/systemd/resolve ] || names_a_server /run/systemd/resolve/resolv.conf ;;
+    esac
+}
+
+has_network() {
+    has_default_route && has_resolver
+}
+
+# Where everything goes through a proxy there may be neither a default route nor a resolver.
+has_proxy() {
+    grep -qi '^ *\(export *\)\{0,1\}https_proxy=' /etc/environment 2>/dev/null
+}
+
+wait_for_network() {
+    has_network && return 0
+    has_proxy && return 0
+    say "waiting for the network"
+    wait_until has_network && return 0
+    has_default_route || die "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
+    die "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+}
+
+# `cloud-init status --wait` says the same, but costs a Python start and looks four times a second.
+cloud_init_ended() {
+    [ -e /run/cloud-init/result.json ] || [ -e /run/cloud-init/disabled ]
+}
+
+# Until cloud-init is through it may add users, install packages and hold their locks.
+wait_for_cloud_init() {
+    command -v cloud-init >/dev/null || return 0
+    [ ! -e /etc/cloud/cloud-init.disabled ] || return 0
+    if ! cloud_init_ended; then
+        say "waiting for cloud-init"
+        if [ -d /run/systemd/system ] || [ -e /run/cloud-init/status.json ]; then
+            # A unit generator decides early in the boot, before there is any network: a machine that
+            # has neither file by then does not run cloud-init at all.
+            if [ -e /run/cloud-init/enabled ] || [ -e /run/cloud-init/status.json ]; then
+                wait_until cloud_init_ended || die "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
+            fi
+        else
+            status=0
+            timeout "$timeout" cloud-init status --wait >/dev/null 2>&1 || status=$?
+            [ "$status" != 124 ] || die "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
+        fi
+    fi
+    [ -e /run/cloud-init/result.json ] || return 0
+    grep -q '"errors": *\[\]' /run/cloud-init/result.json && return 0
+    # 2 is "degraded": it went on after what it could not do, and so do we.
+    status=0
+    cloud-init status --long || status=$?
+    case $status in
+    0 | 2) say "cloud-init ended with complaints (exit code $status), going on" ;;
+    *) die "cloud-init failed (exit code $status, see above); mend the user-data of the instance's profiles" ;;
+    esac
+}
+
+# ---- the user ----
+
+make_user() {
+    id -u runner >/dev/null 2>&1 && return 0
+    say "making user runner"
+    shell=/bin/bash
+    [ -x "$shell" ] || shell=/bin/sh
+    if command -v useradd >/dev/null; then
+        useradd --create-home --home-dir /home/runner --shell "$shell" --user-group runner
+    else
+        adduser -D -h /home/runner -s "$shell" runner
+    fi || die "cannot make user runner (see above)"
+    if grep -q '^docker:' /etc/group; then
+        usermod -a -G docker runner 2>/dev/null || addgroup runner docker || say "cannot put runner into group docker, going on"
+    fi
+}
+
+# Jobs written for GitHub's own machines expect sudo to ask for nothing.
+allow_sudo() {
+    [ -d /etc/sudoers.d ] && [ ! -e /etc/sudoers.d/lxdrunner ] || return 0
+    (
+        umask 0227
+        echo 'runner ALL=(ALL:ALL) NOPASSWD:ALL' >/etc/sudoers.d/lxdrunner
+    )
+}
+
+own_runner() {
+    if [ "$owned" = no ]; then
+        chown -R runner "$runner"
+        chgrp -R "$(id -g runner)" "$runner"
+        rm -f "$package"
+    fi
+}
+
+# ---- what the runner is linked against ----
+
+any_file() {
+    for file in "$@"; do
+        [ -e "$file" ] && return 0
+    done
+    return 1
+}
+
+# Prints what the runner's .NET misses; the same questions as the package's config.sh asks.
+missing_libraries() {
+    [ -e "$runner/bin/libcoreclr.so" ] || return 0
+    for library in libcoreclr libSystem.Security.Cryptography.Native.OpenSsl libSystem.IO.Compression.Native; do
+        [ -e "$runner/bin/$library.so" ] || continue
+        ldd "$runner/bin/$library.so" 2>&1 | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p'
+    done
+    # These are opened at run time, so ldd does not know of them.
+    any_file /usr/lib/*/libssl.so.* /usr/lib64/libssl.so.* /usr/lib/libssl.so.* /lib/libssl.so.* /lib/*/libssl.so.* || echo libssl
+    any_file /usr/lib/*/libicuuc.so.* /usr/lib64/libicuuc.so.* /usr/lib/libicuuc.so.* ||
+        grep -q '"System.Globalization.Invariant": *true' "$runner/bin/Runner.Listener.runtimeconfig.json" 2>/dev/null || echo libicu
+}
+
+install_packages() {
+    say "installing $*"
+    if command -v apk >/dev/null; then
+        apk add --no-cache "$@"
+    elif command -v apt-get >/dev/null; then
+        apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@"
+    elif command -v dnf >/dev/null; then
+        dnf install -y "$@"
+    elif command -v yum >/dev/null; then
+        yum install -y "$@"
+    elif command -v zypper >/dev/null; then
+        zypper --non-interactive install "$@"
+    else
+        false
+    fi || die "cannot install $* (see above); put it into the image"
+}
+
+install_dependencies() {
+    export DEBIAN_FRONTEND=noninteractive
+    # run.sh is a script of bash, which small images lack.
+    read -r first <"$runner/run.sh" || true
+    case $first in
+    '#!'*bash*) command -v bash >/dev/null || install_packages bash ;;
+    esac
+    missing=$(missing_libraries)
+    [ -n "$missing" ] || return 0
+    any_file /lib64/ld-linux-x86-64.so.2 /lib/ld-linux-aarch64.so.1 /lib/ld-linux-armhf.so.3 ||
+        die "the runner is built for glibc and this image has none (Alpine?); use an image of Debian, Ubuntu or Fedora"
+    # Unquoted on purpose: one line.
+    # shellcheck disable=SC2086
+    say "the runner misses" $missing
+    for try in 1 2 3; do
+        "$runner/bin/installdependencies.sh" || say "installdependencies.sh failed (try $try of 3)"
+        missing=$(missing_libraries)
+        [ -n "$missing" ] || return 0
+        # Most often another package manager holds the lock.
+        sleep 5
+    done
+    # shellcheck disable=SC2086
+    die "cannot install what the runner needs:" $missing "(see above); put it into the image"
+}
+
+# ---- the place for the secret ----
+
+make_secret_place() {
+    mkdir -p /run/lxdrunner
+    [ "$(stat -f -c %T /run/lxdrunner)" = tmpfs ] ||
+        mount -t tmpfs -o size=1m,mode=0700,nosuid,nodev,noexec lxdrunner /run/lxdrunner ||
+        die "/run/lxdrunner is on disk and a tmpfs cannot be mounted there: the secret would be written to disk"
+    chown 0:0 /run/lxdrunner
+    chmod 0700 /run/lxdrunner
+}
+
+# The order lets unpacking, the longest step, go on while the instance boots.
+setup() {
+    timeout=${LXDRUNNER_SETUP_TIMEOUT:-240}
+    uptime_seconds
+    deadline=$((now + timeout))
+    owned=yes
+    say "setting up ${LXDRUNNER_NAME:-this instance}${LXDRUNNER_CLASS:+ (class $LXDRUNNER_CLASS)}"
+    unpack
+    wait_for_cloud_init
+    make_user
+    allow_sudo
+    own_runner
+    wait_for_network
+    install_dependencies
+    make_secret_place
+    say "ready"
+}
+
+if [ "${1:-}" = logged ]; then
+    setup </dev/null
+    exit 0
+fi
+# The exit code goes around tee by a descriptor of its own.
+exec 4>&1
+status=$({ { "$0" logged 2>&1 3>&- 4>&- || echo $? >&3; } | tee -a "$log" >&4; } 3>&1)
+exit "${status:-0}"

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Shows lxdrunner at work on this machine: the real daemon, real containers, a stand-in for GitHub.
+set -eu
+top=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=provision/lib.sh
+. "$top/provision/lib.sh"
+
+usage() {
+    cat <<TXT
+usage: provision/try.sh [DEMO OPTION]…
+       provision/try.sh --clean [--packages]
+
+Sets up what is missing (packages, an LXD of its own, a base image), builds lxdrunner, and runs its demo
+on real containers. Works on Debian and Ubuntu, as root or with sudo. An LXD that is set up already is
+used as it is. The first run takes a few minutes, the next ones start at once.
+
+  --jobs N     so many jobs instead of one; this and all other options go to 'lxdrunner demo'
+  --clean      removes all that this script and test.sh have set up: the LXD of its own ($state)
+               and the image '$image_alias'
+  --packages   with --clean: also the packages that they have installed
+
+  LXDRUNNER_BIN=FILE                 runs this binary instead of building one
+  LXDRUNNER_TEST_LXD_SOCKET=SOCKET   uses the LXD that listens there
+TXT
+}
+
+case ${1:-} in
+-h | --help)
+    usage
+    exit 0
+    ;;
+--clean)
+    clean "${2:-}"
+    exit 0
+    ;;
+esac
+
+set_up
+binary=${LXDRUNNER_BIN:-}
+if [ -z "$binary" ]; then
+    (cd "$top" && cargo build --release --locked --quiet 9>&-) || die "the build failed (see above)"
+    binary=${CARGO_TARGET_DIR:-$top/target}/release/lxdrunner
+fi
+with_socket "$binary" demo --socket "$LXDRUNNER_TEST_LXD_SOCKET" --image "$LXDRUNNER_TEST_IMAGE" "$@" 9>&-

@@ -1,0 +1,275 @@
+//! Parsing the arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+/// What the arguments ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// Print this and end: help or the version.
+    Print(String),
+    /// Run a command.
+    Run {
+        /// Which, and with what.
+        command: Command,
+        /// `-v`: log every call.
+        verbose: bool,
+    },
+}
+
+/// A command and what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The daemon.
+    Serve {
+        /// `-c`
+        config: Option<PathBuf>,
+    },
+    /// See whether everything is in order.
+    Check {
+        /// `-c`
+        config: Option<PathBuf>,
+    },
+    /// The whole story on one machine.
+    Demo(DemoOptions),
+}
+
+/// What `demo` was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DemoOptions {
+    /// How many jobs are queued; at least one.
+    pub jobs: u32,
+    /// How often the story is played; at least once.
+    pub rounds: u32,
+    /// LXD's socket; found by itself where it is not given.
+    pub socket: Option<PathBuf>,
+    /// The image that the containers are made from.
+    pub image: Option<String>,
+    /// Use the stand-in even where there is an LXD.
+    pub standin: bool,
+}
+
+impl Default for DemoOptions {
+    fn default() -> DemoOptions {
+        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Name {
+    Serve,
+    Check,
+    Demo,
+}
+
+const HELP: &str = "\
+lxdrunner turns an LXD or Incus host into a farm of ephemeral GitHub Actions runners.
+
+Usage: lxdrunner [COMMAND] [OPTIONS]
+
+Commands:
+  serve    Run the daemon (what it does without a command)
+  check    Check the config file, LXD and GitHub; say what is wrong and how to mend it
+  demo     Show the whole story on this machine, without a GitHub account
+
+Options:
+  -c, --config FILE   The config file. Without it, the first of ./config.yml,
+                      $XDG_CONFIG_HOME/lxdrunner/config.yml (~/.config/…), /etc/lxdrunner/config.yml
+  -v, --verbose       Log every call (as LXDRUNNER_LOG=debug does)
+  -h, --help          This text; after a command, the command's
+  -V, --version       The version
+
+Exit codes: 0 well, 1 failed, 2 wrong arguments, 78 wrong config file.";
+
+const SERVE_HELP: &str = "\
+Runs the daemon: waits for GitHub's webhooks and starts an instance for each queued job.
+
+Usage: lxdrunner [serve] [-c FILE] [-v]
+
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+Starting again loses nothing, and running jobs do not notice. Exit code 78: the config file is wrong.";
+
+const CHECK_HELP: &str = "\
+Checks the config file, then asks LXD and GitHub whether all that it names is there, one line each.
+
+Usage: lxdrunner check [-c FILE] [-v]
+
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+Exit codes: 0 all is well, 1 something is to be mended, 78 the config file is wrong.";
+
+const DEMO_HELP: &str = "\
+Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
+that takes the job, and nothing left behind.
+
+Usage: lxdrunner demo [--jobs N] [--rounds N] [--socket PATH] [--image ALIAS] [--standin] [-v]
+
+  --jobs N        Queue N jobs at once (1 to 100, default 1)
+  --rounds N      Play it N times and give the medians (1 to 100, default 1)
+  --socket PATH   LXD's unix socket; found by itself where it is not given
+  --image ALIAS   The local image to start from; found by itself where it is not given
+  --standin       Use the stand-in for LXD too, even where there is an LXD
+  -v, --verbose   Log every call
+  -h, --help      This text";
+
+/// Reads the arguments, without the program's own name. `Err` is for the user, with a hint.
+pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
+    let mut parser = Parser::from_args(arguments);
+    let mut name: Option<Name> = None;
+    let mut config: Option<PathBuf> = None;
+    let mut demo = DemoOptions::default();
+    // The first option that only `demo` has, to complain about elsewhere.
+    let mut only_demo: Option<&'static str> = None;
+    let mut verbose = false;
+    let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
+
+    while let Some(argument) = parser.next().map_err(hint)? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Print(help(name).to_owned())),
+            Arg::Short('V') | Arg::Long("version") => {
+                return Ok(Invocation::Print(format!("lxdrunner {}", env!("CARGO_PKG_VERSION"))));
+            }
+            Arg::Short('v') | Arg::Long("verbose") => verbose = true,
+            Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
+            Arg::Long("jobs") => {
+                only_demo = Some("--jobs");
+                demo.jobs = up_to_hundred("--jobs", &parser.value().map_err(hint)?)?;
+            }
+            Arg::Long("rounds") => {
+                only_demo = Some("--rounds");
+                demo.rounds = up_to_hundred("--rounds", &parser.value().map_err(hint)?)?;
+            }
+            Arg::Long("socket") => {
+                only_demo = Some("--socket");
+                demo.socket = Some(parser.value().map_err(hint)?.into());
+            }
+            Arg::Long("image") => {
+                only_demo = Some("--image");
+                demo.image = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
+            }
+            Arg::Long("standin") => {
+                only_demo = Some("--standin");
+                demo.standin = true;
+            }
+            Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
+            Arg::Value(word) => {
+                return Err(format!("unexpected argument {:?} (see lxdrunner --help)", word.to_string_lossy()));
+            }
+            other => return Err(hint(other.unexpected())),
+        }
+    }
+
+    let command = match name {
+        Some(Name::Demo) if config.is_some() => {
+            return Err("demo has a config of its own; leave out -c (see lxdrunner demo --help)".to_owned());
+        }
+        Some(Name::Demo) => Command::Demo(demo),
+        _ if only_demo.is_some() => {
+            let option = only_demo.unwrap_or_default();
+            return Err(format!(
+                "{option} is an option of demo: lxdrunner demo {option} … (see lxdrunner demo --help)"
+            ));
+        }
+        Some(Name::Check) => Command::Check { config },
+        Some(Name::Serve) | None => Command::Serve { config },
+    };
+    Ok(Invocation::Run { command, verbose })
+}
+
+fn up_to_hundred(option: &str, value: &OsString) -> Result<u32, String> {
+    let text = value.to_string_lossy();
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| format!("{option} {text}: write a number from 1 to 100"))
+}
+
+fn command_name(word: &str) -> Result<Name, String> {
+    match word {
+        "serve" => Ok(Name::Serve),
+        "check" => Ok(Name::Check),
+        "demo" => Ok(Name::Demo),
+        file if file.ends_with(".yml") || file.ends_with(".yaml") => {
+            Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
+        }
+        other => Err(format!("{other:?} is not a command; there are serve, check and demo (see lxdrunner --help)")),
+    }
+}
+
+fn help(name: Option<Name>) -> &'static str {
+    match name {
+        None => HELP,
+        Some(Name::Serve) => SERVE_HELP,
+        Some(Name::Check) => CHECK_HELP,
+        Some(Name::Demo) => DEMO_HELP,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_line(line: &str) -> Result<Invocation, String> {
+        parse(line.split_whitespace().map(OsString::from).collect())
+    }
+
+    #[track_caller]
+    fn check(line: &str, command: Command, verbose: bool) {
+        assert_eq!(parse_line(line), Ok(Invocation::Run { command, verbose }), "{line}");
+    }
+
+    #[track_caller]
+    fn check_error(line: &str, part: &str) {
+        let error = parse_line(line).unwrap_err();
+        assert!(error.contains(part), "{line}: {error}");
+    }
+
+    #[test]
+    fn commands() {
+        let file = || Some(PathBuf::from("a.yml"));
+        check("", Command::Serve { config: None }, false);
+        check("-c a.yml", Command::Serve { config: file() }, false);
+        check("-ca.yml -v", Command::Serve { config: file() }, true);
+        check("serve --config=a.yml", Command::Serve { config: file() }, false);
+        check("check -c a.yml", Command::Check { config: file() }, false);
+        check("-c a.yml check", Command::Check { config: file() }, false);
+        check("demo", Command::Demo(DemoOptions::default()), false);
+        let options =
+            DemoOptions { jobs: 3, rounds: 5, socket: Some("/s".into()), image: Some("debian/12".to_owned()), standin: true };
+        check("demo --jobs 3 --rounds 5 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_a_hint() {
+        check_error("--nonsense", "--help");
+        check_error("-x", "--help");
+        check_error("-c", "--help");
+        check_error("run", "serve, check and demo");
+        check_error("a.yml", "lxdrunner -c a.yml");
+        check_error("serve now", "unexpected");
+        check_error("demo --jobs 0", "1 to 100");
+        check_error("demo --jobs many", "1 to 100");
+        check_error("demo --rounds 101", "1 to 100");
+        check_error("check --jobs 2", "option of demo");
+        check_error("demo -c a.yml", "config of its own");
+    }
+
+    #[test]
+    fn help_is_the_commands() {
+        let check = |line: &str, part: &str| match parse_line(line) {
+            Ok(Invocation::Print(text)) => assert!(text.contains(part), "{line}: {text}"),
+            other => panic!("{line}: {other:?}"),
+        };
+        check("-h", "Commands:");
+        check("serve --help", "Runs the daemon");
+        check("check --help", "Checks the config");
+        check("demo -h", "--jobs N");
+        check("--version", env!("CARGO_PKG_VERSION"));
+        check("--version --nonsense", "lxdrunner ");
+    }
+}

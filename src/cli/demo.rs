@@ -1,0 +1,218 @@
+//! `lxdrunner demo`: the whole story on one machine, without a GitHub account. The daemon is this very binary, started
+//! as a user starts it; only GitHub is a stand-in, and LXD where there is none.
+
+mod daemon;
+mod figures;
+mod place;
+mod remains;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use super::args::DemoOptions;
+use super::{EXIT_FAILURE, EXIT_USAGE};
+use crate::model::{JobId, RepoName, RunnerArch};
+use crate::standin::github::{Event, GitHubStandin, JobSpec, Removal};
+use crate::standin::package;
+use daemon::{Daemon, Said};
+use figures::Figures;
+use place::Place;
+use remains::Remains;
+
+/// The organisation and the repository of the demo.
+const OWNER: &str = "demo";
+const REPO: &str = "app";
+/// What hooks are signed with here. No secret: everything is on loopback and thrown away.
+const HOOK_SECRET: &str = "lxdrunner-demo-hook-secret";
+/// How long the first package and everything else may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a round may take, and each of its jobs on top.
+const ROUND_WITHIN: Duration = Duration::from_secs(120);
+const JOB_WITHIN: Duration = Duration::from_secs(20);
+
+/// Runs the demo.
+pub fn run(options: DemoOptions) -> ExitCode {
+    match show(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Trouble::Usage(text)) => {
+            eprintln!("lxdrunner demo: {text}");
+            ExitCode::from(EXIT_USAGE)
+        }
+        Err(Trouble::Failed(text)) => {
+            eprintln!("lxdrunner demo: {text}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// Why the demo ended early.
+enum Trouble {
+    /// What it was asked for cannot be.
+    Usage(String),
+    /// Something went wrong.
+    Failed(String),
+}
+
+fn failed(what: &str) -> impl Fn(&dyn Display) -> Trouble + '_ {
+    move |error| Trouble::Failed(format!("{what}: {error}"))
+}
+
+fn show(options: &DemoOptions) -> Result<(), Trouble> {
+    let prefix = format!("demo-{}", std::process::id());
+    let remains = Remains::prepare(&prefix).map_err(|error| failed("cannot prepare")(&error))?;
+    let place = Place::find(options, remains.directory())?;
+    remains.watch(Arc::clone(&place.lxd));
+    println!("{}", place.description);
+
+    let github = GitHubStandin::start(place.bind).map_err(|error| {
+        failed(&format!("cannot listen on {} for the GitHub stand-in", place.bind))(&error)
+    })?;
+    github.add_org(OWNER);
+    let repo: RepoName = RepoName { owner: OWNER.to_owned(), name: REPO.to_owned() };
+    github.add_repo(&repo, false);
+    let offered = remains.directory().join("offered");
+    offer_package(&github, &offered).map_err(|error| failed("cannot make the runner package")(&error))?;
+
+    let config = config_text(&github, &place, &prefix, options, remains.directory());
+    let daemon = Daemon::start(&config, remains.directory()).map_err(|error| failed("cannot start the daemon")(&error))?;
+    remains.hold(Arc::clone(&daemon.child));
+    let address = daemon.wait(READY_WITHIN, |said| match said {
+        Said::Listening(address) => Some(address.clone()),
+        _ => None,
+    });
+    let address = address.ok_or_else(|| daemon.trouble("the daemon does not come up"))?;
+    daemon
+        .wait(READY_WITHIN, |said| matches!(said, Said::PackageReady).then_some(()))
+        .ok_or_else(|| daemon.trouble("the daemon does not get the runner package"))?;
+    println!("The daemon listens on {address}; the GitHub stand-in on {}.\n", github.address());
+    github.set_hook(&format!("http://{address}/hooks/lxdrunner"), HOOK_SECRET);
+
+    let mut figures = Figures::default();
+    for round in 1..=options.rounds {
+        if options.rounds > 1 {
+            println!("Round {round} of {}", options.rounds);
+        }
+        play(options, &github, &repo, &place, &prefix, &daemon, &mut figures)?;
+    }
+    figures.print(options);
+    let left = remains.tidy();
+    if left.is_empty() {
+        println!("Nothing is left: no instance, no registration, no file.");
+        Ok(())
+    } else {
+        Err(Trouble::Failed(format!("left behind: {}", left.join("; "))))
+    }
+}
+
+fn offer_package(github: &GitHubStandin, directory: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(directory)?;
+    let arch = place::host_arch();
+    let built = package::build(directory, arch.as_str(), "2.999.0")?;
+    github.offer(&built.path, arch.as_str(), Some(built.sha256))
+}
+
+fn config_text(
+    github: &GitHubStandin,
+    place: &Place,
+    prefix: &str,
+    options: &DemoOptions,
+    directory: &Path,
+) -> String {
+    let quoted = |text: &dyn Display| serde_json::Value::String(text.to_string()).to_string();
+    let arch: RunnerArch = place::host_arch();
+    format!(
+        "pat: {pat}\nhooksecret: {HOOK_SECRET}\ngithub_api: {api}\ntargets: [{{org: {OWNER}}}]\n\
+         socket: {socket}\nprefix: {prefix}\nmax_workers: {jobs}\nreconcile_interval: 10\n\
+         web_host: 127.0.0.1\nweb_port: 0\nweb_tls: false\ncache_home: {cache}\n\
+         runnermap:\n  - name: demo\n    labels: [self-hosted, linux, {arch}]\n    image: {image}\n    \
+         type: container\n    runner_os: linux\n    runner_arch: {arch}\n    profiles: [default]\n",
+        pat = quoted(&github.token().expose()),
+        api = quoted(&github.api()),
+        socket = quoted(&place.socket.display()),
+        jobs = options.jobs,
+        cache = quoted(&directory.join("cache").display()),
+        image = quoted(&place.image),
+    )
+}
+
+/// One round: queue the jobs, and tell what happens until nothing of it is left.
+fn play(
+    options: &DemoOptions,
+    github: &GitHubStandin,
+    repo: &RepoName,
+    place: &Place,
+    prefix: &str,
+    daemon: &Daemon,
+    figures: &mut Figures,
+) -> Result<(), Trouble> {
+    let mut heard = github.timeline().len();
+    daemon.forget();
+    let begun = Instant::now();
+    let deadline = begun + ROUND_WITHIN + JOB_WITHIN * options.jobs;
+    let tell = |at: Instant, text: &str| {
+        println!("{:>9.3} s  {text}", at.saturating_duration_since(begun).as_secs_f64());
+    };
+    let jobs: BTreeSet<JobId> = (0..options.jobs).map(|_| github.queue(repo, JobSpec::new(&["self-hosted"]))).collect();
+    let mut round = figures::Round::new(begun, options.jobs);
+    let mut registrations: BTreeSet<String> = BTreeSet::new();
+    let mut finished = BTreeSet::new();
+    while finished.len() < jobs.len() || !registrations.is_empty() {
+        for said in daemon.said() {
+            if let Said::Line { at, text } = said {
+                tell(at, &text);
+            }
+        }
+        // The stand-in says when something happens; the daemon's own words are looked for in between.
+        let Some((place, moment)) = github.wait_event(Duration::from_millis(20), heard, |_| true) else {
+            if Instant::now() > deadline {
+                return Err(daemon.trouble(&format!("{} of {} jobs are not done in time", jobs.len() - finished.len(), jobs.len())));
+            }
+            continue;
+        };
+        heard = place + 1;
+        let text = match moment.event {
+            Event::JobQueued { job } => format!("job {job} is queued at GitHub"),
+            Event::HookAnswered { job, action, status } if action == "queued" => match status {
+                Some(202) => format!("webhook for job {job} accepted"),
+                other => return Err(daemon.trouble(&format!("the webhook for job {job} got {other:?}"))),
+            },
+            Event::Registered { name, .. } => {
+                registrations.insert(name.clone());
+                format!("runner {name} registered")
+            }
+            Event::SessionOpened { name, .. } => {
+                round.started.push(moment.instant);
+                format!("runner {name} runs and asks for a job")
+            }
+            Event::JobStarted { job, name } => format!("job {job} begins on {name}"),
+            Event::JobFinished { job, conclusion, .. } => {
+                finished.insert(job);
+                format!("job {job} ends: {conclusion}")
+            }
+            Event::Removed { name, by, .. } => {
+                registrations.remove(&name);
+                let by = if by == Removal::Ephemeral { "by GitHub" } else { "by the daemon" };
+                format!("registration of {name} removed {by}")
+            }
+            _ => continue,
+        };
+        tell(moment.instant, &text);
+    }
+    loop {
+        let left = place.lxd.instances("default", prefix);
+        match left {
+            Ok(left) if left.is_empty() => break,
+            _ if Instant::now() > deadline => return Err(daemon.trouble("instances are left")),
+            // A listing is the only way to see this from outside of the daemon.
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    round.gone = Some(Instant::now());
+    tell(Instant::now(), "no instance and no registration is left\n");
+    figures.add(round);
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! `lxdrunner serve`: the daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use crate::daemon;
+
+/// Set by a parent that keeps our standard input open for as long as it lives.
+pub(super) const END_WITH_STDIN: &str = "LXDRUNNER_END_WITH_STDIN";
+
+/// Runs until the process is ended; returns only where it could not start.
+pub fn run(config_path: PathBuf) -> ExitCode {
+    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    for warning in warnings {
+        log::warn!("config {warning}");
+    }
+    if std::env::var_os(END_WITH_STDIN).is_some() {
+        daemon::end_with_stdin();
+    }
+    match daemon::run(config) {
+        Ok(never) => match never {},
+        Err(error) => {
+            eprintln!("lxdrunner: {error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}

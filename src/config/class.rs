@@ -1,0 +1,347 @@
+//! `runnermap`: the classes.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+
+use super::read::{Item, Section};
+use super::report::Report;
+use super::{Class, ImageRef, Remote};
+use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
+
+const KEYS: &[&str] = &[
+    "name",
+    "labels",
+    "image",
+    "type",
+    "runner_os",
+    "runner_arch",
+    "profiles",
+    "setup_script",
+    "max_workers",
+    "standby",
+    "idle",
+    "config",
+    "devices",
+    "project",
+    "target",
+    "runner_group",
+];
+
+/// GitHub takes 1 to 100 labels with a runner, each of at most this many characters.
+const LONGEST_LABEL: usize = 100;
+const MOST_LABELS: usize = 100;
+const LONGEST_SCRIPT: u64 = 1024 * 1024;
+
+/// All classes. `None` where any of them is wrong.
+pub(super) fn classes(
+    top: &Section<'_>,
+    base: &FilePath,
+    remotes: &BTreeMap<String, Remote>,
+    max_workers: usize,
+    report: &mut Report,
+) -> Option<Vec<Class>> {
+    let mend = "write at least one class: `- {name: ubuntu, labels: [self-hosted], image: \"ubuntu:24.04\"}`";
+    let map = top.require("runnermap", mend, report)?;
+    let items = map.list("a list of classes, each starting with `- name: …`", report)?;
+    if items.is_empty() {
+        report.error(&map.path, "has no classes: no job would ever be served", mend);
+    }
+    let mut classes: Vec<Class> = Vec::new();
+    for item in &items {
+        let Some(class) = class(item, base, remotes, max_workers, report) else { continue };
+        if let Some(twin) = classes.iter().find(|c| c.name.to_lowercase() == class.name.to_lowercase()) {
+            let what = format!("{:?} is the name of another class already", twin.name);
+            report.error(&item.path.key("name"), what, "give each class a name of its own");
+        }
+        if let Some(twin) = classes.iter().find(|c| c.labels == class.labels) {
+            let what = format!("classes {:?} and {:?} have the same labels ({})", twin.name, class.name, class.labels);
+            let mend = "give one of them a label of its own, so that a job's runs-on can tell them apart";
+            report.error(&item.path.key("labels"), what, mend);
+        }
+        classes.push(class);
+    }
+    (classes.len() == items.len()).then_some(classes)
+}
+
+fn class(
+    item: &Item<'_>,
+    base: &FilePath,
+    remotes: &BTreeMap<String, Remote>,
+    most: usize,
+    report: &mut Report,
+) -> Option<Class> {
+    let class = Section::new(item, KEYS, report)?;
+    let name = class.require("name", "give the class a name", report).and_then(|i| class_name(&i, report));
+    runner_os(&class, report);
+    let arch = match class.get("runner_arch") {
+        Some(item) => arch(&item, report),
+        None => host_arch(&class, report),
+    };
+    let labels = labels(&class, arch, report);
+    let image = class
+        .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS", report)
+        .and_then(|i| image(&i, remotes, report));
+    let kind = match class.get("type") {
+        Some(item) => instance_type(&item, report),
+        None => Some(InstanceType::Container),
+    };
+    let profiles = match class.get("profiles") {
+        Some(item) => profiles(&item, report),
+        None => Some(vec!["default".to_owned()]),
+    };
+    let setup_script = match class.get("setup_script") {
+        Some(item) => setup_script(&item, base, report).map(Some),
+        None => Some(None),
+    };
+    let max_workers = match class.get("max_workers") {
+        Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
+        None => Some(most),
+    };
+    for (key, what) in [("standby", "standbys are not kept"), ("idle", "idle runners are not kept")] {
+        let Some(item) = class.get(key) else { continue };
+        if item.number(0, 1000, report).is_some_and(|n| n > 0) {
+            report.warn(&item.path, format!("{what} by this version yet: jobs start from the image"));
+        }
+    }
+    let config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
+    let devices = class.get("devices").map_or(Some(Devices::new()), |i| devices(&i, report));
+    let project = class.get("project").map_or(Some("default".to_owned()), |i| i.name(report));
+    let target = match class.get("target") {
+        Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
+        Some(item) => item.name(report),
+        None => Some(String::new()),
+    };
+    let runner_group = class.get("runner_group").map_or(Some("Default".to_owned()), |i| group(&i, report));
+
+    Some(Class {
+        name: name?,
+        labels: labels?,
+        image: image?,
+        kind: kind?,
+        arch: arch?,
+        profiles: profiles?,
+        setup_script: setup_script?,
+        max_workers: max_workers?,
+        config: config?,
+        devices: devices?,
+        project: project?,
+        target: target?,
+        runner_group: runner_group?,
+    })
+}
+
+fn class_name(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let name = item.scalar(report)?;
+    if name.trim().is_empty() || name.trim() != name || name.len() > 100 || name.contains(char::is_control) {
+        let mend = "write 1 to 100 characters, no spaces at the ends";
+        report.error(&item.path, format!("{name:?} is not a name"), mend);
+        return None;
+    }
+    Some(name)
+}
+
+fn group(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let name = item.scalar(report)?;
+    if name.trim().is_empty() || name.contains(char::is_control) {
+        report.error(&item.path, "is empty", "write the name of a runner group, or Default");
+        return None;
+    }
+    Some(name)
+}
+
+fn runner_os(class: &Section<'_>, report: &mut Report) {
+    let Some(item) = class.get("runner_os") else { return };
+    match item.text("linux", report) {
+        None | Some("linux") => {}
+        Some(os @ ("win" | "windows" | "osx" | "macos")) => {
+            report.error(&item.path, format!("{os} runners do not run in LXD's Linux instances"), "write linux");
+        }
+        Some(other) => report.error(&item.path, format!("{other:?} is not an operating system"), "write linux"),
+    }
+}
+
+fn arch(item: &Item<'_>, report: &mut Report) -> Option<RunnerArch> {
+    match item.text("x64, arm64 or arm", report)? {
+        "x64" => Some(RunnerArch::X64),
+        "arm" => Some(RunnerArch::Arm),
+        "arm64" => Some(RunnerArch::Arm64),
+        other => {
+            let mend = match other {
+                "x86_64" | "amd64" => "write x64",
+                "aarch64" => "write arm64",
+                "armv7" | "armhf" | "armv7l" => "write arm",
+                _ => "write x64, arm64 or arm",
+            };
+            report.error(&item.path, format!("{other:?} is not GitHub's word for a processor"), mend);
+            None
+        }
+    }
+}
+
+fn host_arch(class: &Section<'_>, report: &mut Report) -> Option<RunnerArch> {
+    match std::env::consts::ARCH {
+        "x86_64" => Some(RunnerArch::X64),
+        "aarch64" => Some(RunnerArch::Arm64),
+        "arm" => Some(RunnerArch::Arm),
+        other => {
+            let what = format!("is missing, and this machine's {other} is none that GitHub has a runner for");
+            report.error(&class.path.key("runner_arch"), what, "write x64, arm64 or arm");
+            None
+        }
+    }
+}
+
+fn labels(class: &Section<'_>, arch: Option<RunnerArch>, report: &mut Report) -> Option<Labels> {
+    let item = class.require("labels", "write the labels that jobs ask for: [self-hosted]", report)?;
+    let mut written = Vec::new();
+    let items = item.list("a list of labels, such as [self-hosted, linux]", report)?;
+    for one in &items {
+        let Some(label) = one.scalar(report) else { continue };
+        if label.is_empty() || label.trim() != label || label.len() > LONGEST_LABEL || label.contains([',', '\n']) {
+            let mend = format!("write 1 to {LONGEST_LABEL} characters, no commas, no spaces at the ends");
+            report.error(&one.path, format!("{label:?} is not a label"), mend);
+            continue;
+        }
+        let lower = label.to_lowercase();
+        let other_arch = ["x64", "arm", "arm64"].contains(&lower.as_str()) && arch.is_some_and(|a| a.as_str() != lower);
+        if other_arch || matches!(lower.as_str(), "windows" | "macos") {
+            report.warn(&one.path, format!("jobs that ask for {label} will get this linux {} class", or_unknown(arch)));
+        }
+        written.push(label);
+    }
+    let implied = ["self-hosted", "linux"].into_iter().chain(arch.map(RunnerArch::as_str));
+    let labels: Labels = written.iter().map(String::as_str).chain(implied).collect();
+    if labels.len() > MOST_LABELS {
+        report.error(&item.path, format!("are {} labels", labels.len()), format!("GitHub takes {MOST_LABELS} at most"));
+        return None;
+    }
+    (written.len() == items.len()).then_some(labels)
+}
+
+fn or_unknown(arch: Option<RunnerArch>) -> &'static str {
+    arch.map_or("", RunnerArch::as_str)
+}
+
+fn image(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, report: &mut Report) -> Option<ImageRef> {
+    let text = item.scalar(report)?;
+    let (remote, alias) = match text.split_once(':') {
+        None | Some(("main" | "local", _)) => (None, text.split_once(':').map_or(text.as_str(), |(_, alias)| alias)),
+        Some((remote, alias)) => (Some(remote), alias),
+    };
+    if alias.is_empty() || alias.contains(|c: char| c.is_whitespace() || c.is_control()) || alias.len() > 255 {
+        report.error(&item.path, format!("{text:?} is not an image"), "write [REMOTE:]ALIAS or [REMOTE:]FINGERPRINT");
+        return None;
+    }
+    let Some(name) = remote else { return Some(ImageRef::Local(alias.to_owned())) };
+    let Some(server) = remotes.get(name) else {
+        let known: Vec<&str> = remotes.keys().map(String::as_str).collect();
+        let mend = format!("known are {}; add others under remotes", known.join(", "));
+        report.error(&item.path, format!("unknown remote {name:?}"), mend);
+        return None;
+    };
+    Some(ImageRef::Remote {
+        remote: name.to_owned(),
+        server: server.addr.clone(),
+        protocol: server.protocol.clone(),
+        alias: alias.to_owned(),
+    })
+}
+
+fn instance_type(item: &Item<'_>, report: &mut Report) -> Option<InstanceType> {
+    match item.text("container or virtual-machine", report)? {
+        "container" => Some(InstanceType::Container),
+        "virtual-machine" => Some(InstanceType::VirtualMachine),
+        other => {
+            let mend = if matches!(other, "vm" | "VM") {
+                "write virtual-machine"
+            } else {
+                "write container or virtual-machine"
+            };
+            report.error(&item.path, format!("{other:?} is not a type of instance"), mend);
+            None
+        }
+    }
+}
+
+fn profiles(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = item.list("a list of LXD profiles, such as [default]", report)?;
+    let mut profiles: Vec<String> = Vec::new();
+    for one in &items {
+        let Some(name) = one.name(report) else { continue };
+        if profiles.contains(&name) {
+            report.error(&one.path, format!("{name:?} is in the list twice"), "remove one of them");
+        }
+        profiles.push(name);
+    }
+    (profiles.len() == items.len()).then_some(profiles)
+}
+
+fn setup_script(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<String> {
+    let file = base.join(item.text("the name of a script", report)?);
+    let shown = file.display();
+    let size = std::fs::metadata(&file).map(|m| m.len());
+    let text = match size {
+        Ok(size) if size > LONGEST_SCRIPT => {
+            report.error(&item.path, format!("{shown} is larger than 1 MiB"), "name a shell script");
+            return None;
+        }
+        _ => std::fs::read_to_string(&file),
+    };
+    match text {
+        Ok(text) if text.starts_with("#!") => Some(text),
+        Ok(_) => {
+            report.error(&item.path, format!("{shown} does not start with #!"), "start the script with #!/bin/sh");
+            None
+        }
+        Err(error) => {
+            let mend = "name a readable file; without this key the built-in script is used";
+            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
+            None
+        }
+    }
+}
+
+fn instance_config(item: &Item<'_>, report: &mut Report) -> Option<ConfigMap> {
+    let section = Section::free(item, report)?;
+    let mut config = ConfigMap::new();
+    let mut whole = true;
+    for (key, value) in section.entries() {
+        if key.starts_with("user.lxdrunner.") {
+            report.error(&value.path, "is kept for lxdrunner's own marks", "use another name: user.…");
+            whole = false;
+        } else if let Some(text) = value.scalar(report) {
+            if key == "security.privileged" && text == "true" {
+                report.warn(&value.path, "root in the instance is root on this machine: any job can take it over");
+            }
+            config.insert(key.to_owned(), text);
+        } else {
+            whole = false;
+        }
+    }
+    whole.then_some(config)
+}
+
+fn devices(item: &Item<'_>, report: &mut Report) -> Option<Devices> {
+    let section = Section::free(item, report)?;
+    let mut devices = Devices::new();
+    let mut whole = true;
+    for (name, one) in section.entries() {
+        let Some(settings) = Section::free(&one, report) else {
+            whole = false;
+            continue;
+        };
+        let mut device = ConfigMap::new();
+        for (key, value) in settings.entries() {
+            match value.scalar(report) {
+                Some(text) => drop(device.insert(key.to_owned(), text)),
+                None => whole = false,
+            }
+        }
+        if settings.get("type").is_none() {
+            report.error(&one.path, "has no type", "write type: disk, nic, gpu, …");
+            whole = false;
+        }
+        devices.insert(name.to_owned(), device);
+    }
+    whole.then_some(devices)
+}

@@ -1,0 +1,153 @@
+//! Where things are looked for: the config file itself, and the socket of LXD.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use super::report::ConfigErrors;
+use super::{Config, Warning, node, top};
+
+/// No config file is nearly as long; a longer one is some other file.
+const LONGEST_FILE: usize = 1024 * 1024;
+
+impl Config {
+    /// Reads and checks a config file. `Err` holds everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+        let text = read_text(path)?;
+        let tree = node::parse(&text).map_err(|error| not_yaml(path, &text, &error))?;
+        top::config(path, &text, &tree)
+    }
+
+    /// The config file: `explicit` where it is given, else the first that exists of `./config.yml`,
+    /// `$XDG_CONFIG_HOME/lxdrunner/config.yml` (`~/.config` where that is not set) and `/etc/lxdrunner/config.yml`.
+    pub fn find(explicit: Option<PathBuf>) -> Result<PathBuf, String> {
+        if let Some(path) = explicit {
+            return Ok(path);
+        }
+        let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        first_file(&config_candidates(set("XDG_CONFIG_HOME"), set("HOME")))
+    }
+}
+
+fn config_candidates(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf> {
+    let personal = xdg.filter(|p| p.is_absolute()).or_else(|| home.map(|h| h.join(".config")));
+    let mut candidates = vec![PathBuf::from("config.yml")];
+    candidates.extend(personal.map(|p| p.join("lxdrunner/config.yml")));
+    candidates.push(PathBuf::from("/etc/lxdrunner/config.yml"));
+    candidates
+}
+
+/// What exists but cannot be read is taken too, so that loading it tells why instead of another file being used.
+fn first_file(candidates: &[PathBuf]) -> Result<PathBuf, String> {
+    let found = candidates.iter().find(|p| p.symlink_metadata().is_ok());
+    found.cloned().ok_or_else(|| {
+        let all: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
+        format!(
+            "no config file: looked for {} — copy config.yml.example to one of these, or use -c FILE",
+            all.join(", ")
+        )
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, ConfigErrors> {
+    let complain = |line, what: &str, mend: &str| ConfigErrors::one(path, line, what, mend);
+    let bytes = std::fs::read(path).map_err(|error| {
+        use std::io::ErrorKind;
+        let mend = match error.kind() {
+            ErrorKind::NotFound => "copy config.yml.example there, or use -c FILE",
+            ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+            ErrorKind::IsADirectory => "name the file in it: -c DIRECTORY/config.yml",
+            _ => "see whether the file is readable",
+        };
+        complain(None, &format!("cannot read the config file: {error}"), mend)
+    })?;
+    if bytes.len() > LONGEST_FILE {
+        return Err(complain(None, "is larger than 1 MiB", "is this the config file?"));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = 1 + before.filter(|b| **b == b'\n').count();
+        complain(Some(line), "is not UTF-8 here", "save the file as UTF-8")
+    })?;
+    let empty = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#') || line.trim() == "---";
+    if text.lines().all(empty) {
+        return Err(complain(None, "is empty", "copy config.yml.example and edit it"));
+    }
+    Ok(text)
+}
+
+fn not_yaml(path: &Path, text: &str, error: &serde_yaml::Error) -> ConfigErrors {
+    let line = error.location().map(|l| l.line());
+    let tabbed = |n: usize| {
+        let indent = |l: &str| l.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
+        text.lines().nth(n.wrapping_sub(1)).is_some_and(indent)
+    };
+    let tab = line.and_then(|n| [n, n + 1].into_iter().find(|n| tabbed(*n)));
+    if let Some(tab) = tab {
+        return ConfigErrors::one(path, Some(tab), "a tab in the indentation", "YAML wants spaces there, not tabs");
+    }
+    let said = error.to_string();
+    if error.location().is_none() && said.contains("more than one document") {
+        return ConfigErrors::one(path, None, "holds more than one YAML document", "remove the `---` between them");
+    }
+    // serde_yaml quotes a value that does not fit its tag; it may be a secret.
+    let said = if said.contains('"') { "a value does not fit its YAML tag".to_owned() } else { said };
+    ConfigErrors::one(
+        path,
+        line,
+        &format!("is not YAML: {said}"),
+        "check the indentation, colons and quotes around here",
+    )
+}
+
+/// Where an LXD or Incus daemon may listen, in the order of `socket: auto`: what the environment of the `lxc` and
+/// `incus` clients says, the LXD snap, LXD from a Debian package, Incus.
+pub fn socket_candidates() -> Vec<PathBuf> {
+    let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let named = [
+        set("LXD_SOCKET"),
+        set("LXD_DIR").map(|d| d.join("unix.socket")),
+        set("INCUS_SOCKET"),
+        set("INCUS_DIR").map(|d| d.join("unix.socket")),
+    ];
+    let usual = ["/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket", "/var/lib/incus/unix.socket"];
+    named.into_iter().flatten().chain(usual.into_iter().map(PathBuf::from)).collect()
+}
+
+/// The first of `candidates` that is there. Whether anybody listens is seen when it is used.
+pub fn find_socket(candidates: &[PathBuf]) -> Option<&Path> {
+    candidates.iter().map(PathBuf::as_path).find(|p| p.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn config_files_are_looked_for_in_order() {
+        let check = |xdg: Option<&str>, home: Option<&str>, second: Option<&str>| {
+            let mut wanted = vec![PathBuf::from("config.yml")];
+            wanted.extend(second.map(PathBuf::from));
+            wanted.push(PathBuf::from("/etc/lxdrunner/config.yml"));
+            assert_eq!(config_candidates(xdg.map(PathBuf::from), home.map(PathBuf::from)), wanted);
+        };
+        check(Some("/x"), Some("/h"), Some("/x/lxdrunner/config.yml"));
+        check(None, Some("/h"), Some("/h/.config/lxdrunner/config.yml"));
+        // The XDG base directory specification says to ignore a relative one.
+        check(Some("x"), Some("/h"), Some("/h/.config/lxdrunner/config.yml"));
+        check(None, None, None);
+    }
+
+    #[test]
+    fn where_there_is_none_all_places_are_named() {
+        let error = first_file(&["/nowhere/a.yml".into(), "/nowhere/b.yml".into()]).unwrap_err();
+        assert!(error.contains("/nowhere/a.yml, /nowhere/b.yml") && error.contains("-c FILE"), "{error}");
+    }
+
+    #[test]
+    fn the_first_socket_that_is_there_is_taken() {
+        let here = std::env::temp_dir();
+        let candidates = ["/nowhere/socket".into(), here.clone(), "/".into()];
+        assert_eq!(find_socket(&candidates), Some(here.as_path()));
+        assert_eq!(find_socket(&candidates[..1]), None);
+    }
+}

@@ -1,0 +1,143 @@
+//! The config file: read, checked as a whole, every error at once with its line, key path and mend.
+//!
+//! `node` parses and finds lines, `read` takes typed values out, `report` gathers complaints; `top`, `class` and
+//! `secret` know the keys.
+
+mod class;
+mod find;
+mod node;
+mod read;
+mod report;
+mod secret;
+mod top;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
+
+pub use find::{find_socket, socket_candidates};
+pub use report::{ConfigErrors, Warning};
+
+/// The longest `prefix`. Instances are called `{prefix}-{job id}-{n}`; with 12 digits of a job's id and two of `n` a
+/// name stays under the 40 characters that a virtual machine's name may have.
+pub const PREFIX_MAX: usize = 20;
+
+/// Everything the daemon is told. Secrets are read from their files already.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// GitHub's personal access token.
+    pub pat: Secret,
+    /// What webhooks are signed with.
+    pub hooksecret: Secret,
+    /// Without a closing slash.
+    pub github_api: String,
+    /// Empty: all that the credential can see.
+    pub targets: Vec<Scope>,
+    /// False: jobs of public repositories are refused.
+    pub allow_public_repos: bool,
+    /// A path; `auto` was resolved while loading (see [`find_socket`]).
+    pub socket: PathBuf,
+    /// Image servers by name: those built in and those of the file.
+    pub remotes: BTreeMap<String, Remote>,
+    /// What the names of our instances and runners start with; lower-case letters, digits and `-`.
+    pub prefix: String,
+    /// Instances at once, all classes together.
+    pub max_workers: usize,
+    /// Between looks at GitHub.
+    pub reconcile_interval: Duration,
+    /// From launch until the runner must be online.
+    pub provision_timeout: Duration,
+    /// How long an idle runner is kept beyond the demand.
+    pub idle_timeout: Duration,
+    /// No instance lives longer.
+    pub max_lifetime: Duration,
+    /// How runners come to their credentials.
+    pub registration: Registration,
+    /// `None` = the latest that GitHub offers.
+    pub runner_version: Option<String>,
+    /// Where webhooks are listened for.
+    pub web_host: IpAddr,
+    /// 0: a free port, told in the log.
+    pub web_port: u16,
+    /// Where runner packages are kept.
+    pub cache_home: PathBuf,
+    /// `runnermap`, in the file's order.
+    pub classes: Vec<Class>,
+}
+
+/// An image server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// `https://…`, without a closing slash.
+    pub addr: String,
+    /// `simplestreams` or `lxd`.
+    pub protocol: String,
+}
+
+/// How a runner comes to its credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// `generate-jitconfig`, falling back to a token by itself where there is no such endpoint.
+    Jit,
+    /// `config.sh --ephemeral` with a registration token.
+    Token,
+}
+
+/// One entry of `runnermap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Unique, whatever the case.
+    pub name: String,
+    /// As written plus the implied `self-hosted`, OS and architecture.
+    pub labels: Labels,
+    /// What instances are made from.
+    pub image: ImageRef,
+    /// Container or virtual machine.
+    pub kind: InstanceType,
+    /// Which runner package goes in.
+    pub arch: RunnerArch,
+    /// LXD profiles, in order.
+    pub profiles: Vec<String>,
+    /// The text of the set-up script where it is not the embedded one.
+    pub setup_script: Option<String>,
+    /// Instances of this class at once.
+    pub max_workers: usize,
+    /// LXD instance config.
+    pub config: ConfigMap,
+    /// LXD devices.
+    pub devices: Devices,
+    /// LXD project.
+    pub project: String,
+    /// Cluster member, `@group`, or empty.
+    pub target: String,
+    /// GitHub's runner group, by name.
+    pub runner_group: String,
+}
+
+/// An image, as written `[remote:]alias-or-fingerprint`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageRef {
+    /// Alias or fingerprint on the server itself.
+    Local(String),
+    /// On an image server.
+    Remote {
+        /// The remote's name in the config.
+        remote: String,
+        /// Its address.
+        server: String,
+        /// `simplestreams` or `lxd`.
+        protocol: String,
+        /// Alias or fingerprint there.
+        alias: String,
+    },
+}
+
+impl Config {
+    /// Where webhooks are listened for.
+    pub fn listen(&self) -> SocketAddr {
+        SocketAddr::new(self.web_host, self.web_port)
+    }
+}

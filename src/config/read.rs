@@ -1,0 +1,256 @@
+//! Reading typed values out of the tree, complaining to the [`Report`] instead of stopping.
+
+use std::time::Duration;
+
+use super::node::{Node, Path};
+use super::report::Report;
+
+/// A mapping whose keys were checked.
+pub(super) struct Section<'a> {
+    entries: &'a [(String, Node)],
+    pub(super) path: Path,
+}
+
+/// A value and where it stands.
+#[derive(Clone)]
+pub(super) struct Item<'a> {
+    pub(super) node: &'a Node,
+    pub(super) path: Path,
+}
+
+impl<'a> Section<'a> {
+    /// `item` as a mapping of `known` keys; complains about all others (those that start with `x-` are the user's
+    /// own, a place for YAML anchors) and about repeated ones.
+    pub(super) fn new(item: &Item<'a>, known: &[&str], report: &mut Report) -> Option<Section<'a>> {
+        let section = Section::free(item, report)?;
+        for (n, (key, _)) in section.entries.iter().enumerate() {
+            let first = section.entries.iter().position(|(k, _)| k == key) == Some(n);
+            if first && !known.contains(&key.as_str()) && !key.starts_with("x-") {
+                let mend = match nearest(key, known) {
+                    Some(near) => format!("did you mean {near:?}?"),
+                    None => format!("known here: {}", known.join(", ")),
+                };
+                report.error(&item.path.key(key), "unknown key", mend);
+            }
+        }
+        Some(section)
+    }
+
+    /// `item` as a mapping with keys of the user's choice.
+    pub(super) fn free(item: &Item<'a>, report: &mut Report) -> Option<Section<'a>> {
+        let Node::Map(entries) = item.node else {
+            report.error(&item.path, format!("is {}", item.node.kind()), "write a mapping, one `key: value` a line");
+            return None;
+        };
+        for (n, (key, _)) in entries.iter().enumerate() {
+            let before = entries.iter().take(n).filter(|(k, _)| k == key).count();
+            if before > 0 {
+                report.error(&item.path.repeated(key, before), "the key is given twice", "keep one of them");
+            }
+        }
+        Some(Section { entries, path: item.path.clone() })
+    }
+
+    /// The value of `key`; `None` where it is absent, or written without a value.
+    pub(super) fn get(&self, key: &str) -> Option<Item<'a>> {
+        self.find(key).filter(|item| *item.node != Node::Null)
+    }
+
+    /// The value of `key`, also where it is null.
+    pub(super) fn find(&self, key: &str) -> Option<Item<'a>> {
+        let (_, node) = self.entries.iter().find(|(k, _)| k == key)?;
+        Some(Item { node, path: self.path.key(key) })
+    }
+
+    /// Like [`Section::get`], and complains where there is nothing.
+    pub(super) fn require(&self, key: &str, mend: &str, report: &mut Report) -> Option<Item<'a>> {
+        let item = self.get(key);
+        if item.is_none() {
+            report.error(&self.path.key(key), "is missing", mend);
+        }
+        item
+    }
+
+    /// All entries, each key once.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + '_ {
+        self.entries.iter().map(|(key, node)| (key.as_str(), Item { node, path: self.path.key(key) }))
+    }
+}
+
+impl<'a> Item<'a> {
+    fn wrong<T>(&self, wanted: &str, report: &mut Report) -> Option<T> {
+        report.error(&self.path, format!("is {}", self.node.kind()), format!("write {wanted}"));
+        None
+    }
+
+    /// Text as it was written; a number would have lost its form (`0x10`, `1e3`) and must be quoted.
+    pub(super) fn text(&self, wanted: &str, report: &mut Report) -> Option<&'a str> {
+        match self.node {
+            Node::Text(text) => Some(text),
+            Node::Bool(_) | Node::Int(_) | Node::Float(_) => {
+                self.wrong(&format!("{wanted}; quote it if this is meant: \"…\""), report)
+            }
+            _ => self.wrong(wanted, report),
+        }
+    }
+
+    /// Text that may have been written as a whole number or as true or false, as LXD's config values often are.
+    pub(super) fn scalar(&self, report: &mut Report) -> Option<String> {
+        match self.node {
+            Node::Text(text) => Some(text.clone()),
+            Node::Int(number) => Some(number.to_string()),
+            Node::Bool(flag) => Some(flag.to_string()),
+            Node::Float(_) => self.wrong("it in quotes, so that it keeps its form: \"…\"", report),
+            _ => self.wrong("text", report),
+        }
+    }
+
+    pub(super) fn flag(&self, report: &mut Report) -> Option<bool> {
+        match self.node {
+            Node::Bool(flag) => Some(*flag),
+            _ => self.wrong("true or false", report),
+        }
+    }
+
+    /// A whole number within `least..=most`.
+    pub(super) fn number(&self, least: u32, most: u32, report: &mut Report) -> Option<u32> {
+        match self.node {
+            Node::Int(number) => {
+                let fit = u32::try_from(*number).ok().filter(|n| (least..=most).contains(n));
+                if fit.is_none() {
+                    report.error(&self.path, format!("{number} does not fit"), format!("write {least} to {most}"));
+                }
+                fit
+            }
+            _ => self.wrong(&format!("a whole number, {least} to {most}"), report),
+        }
+    }
+
+    /// Whole seconds, or `30s`, `10m`, `24h`, `7d`.
+    pub(super) fn duration(&self, least: Duration, most: Duration, report: &mut Report) -> Option<Duration> {
+        let wanted = "seconds, or a number with s, m, h or d: 90, 30s, 10m, 24h";
+        let found = match self.node {
+            Node::Int(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
+            Node::Text(text) => parse_duration(text),
+            _ => return self.wrong(wanted, report),
+        };
+        let Some(duration) = found else {
+            report.error(&self.path, "is not a length of time", format!("write {wanted}"));
+            return None;
+        };
+        if duration < least || duration > most {
+            let mend = format!("write {}s to {}s", least.as_secs(), most.as_secs());
+            report.error(&self.path, format!("{}s does not fit", duration.as_secs()), mend);
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// The elements of a list.
+    pub(super) fn list(&self, wanted: &str, report: &mut Report) -> Option<Vec<Item<'a>>> {
+        match self.node {
+            Node::List(nodes) => {
+                let item = |(n, node)| Item { node, path: self.path.index(n) };
+                Some(nodes.iter().enumerate().map(item).collect())
+            }
+            _ => self.wrong(wanted, report),
+        }
+    }
+
+    /// A name that goes into addresses of LXD's API or its commands.
+    pub(super) fn name(&self, report: &mut Report) -> Option<String> {
+        let name = self.text("a name", report)?;
+        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '&' | ',' | '\\');
+        if name.is_empty() || name.len() > 100 || name.contains(odd) {
+            report.error(
+                &self.path,
+                format!("{name:?} is not a name"),
+                "write 1 to 100 characters without spaces, commas or slashes",
+            );
+            return None;
+        }
+        Some(name.to_owned())
+    }
+}
+
+/// `30s`, `10m`, `24h`, `7d`, or seconds.
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let (digits, unit) = match text.char_indices().last()? {
+        (at, 's') => (text.get(..at)?, 1),
+        (at, 'm') => (text.get(..at)?, 60),
+        (at, 'h') => (text.get(..at)?, 3600),
+        (at, 'd') => (text.get(..at)?, 86400),
+        _ => (text, 1),
+    };
+    let digits = digits.trim_end();
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse::<u64>().ok()?.checked_mul(unit).map(Duration::from_secs)
+}
+
+/// The one of `known` that `word` was probably meant to be.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    let word: String = word.chars().take(64).collect::<String>().to_lowercase().replace('-', "_");
+    let (distance, best) = known.iter().map(|k| (edit_distance(&word, k), *k)).min()?;
+    (distance <= 1 + best.len() / 4).then_some(best)
+}
+
+/// How many letters must be put in, taken out or replaced to get from one word to the other.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (n, letter) in from.chars().enumerate() {
+        let mut left = n + 1;
+        let mut diagonal = n;
+        for (cell, other) in row.iter_mut().skip(1).zip(&to) {
+            let replaced = diagonal + usize::from(letter != *other);
+            diagonal = *cell;
+            *cell = replaced.min(left + 1).min(diagonal + 1);
+            left = *cell;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = n + 1;
+        }
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let check = |text: &str, seconds: Option<u64>| {
+            assert_eq!(parse_duration(text), seconds.map(Duration::from_secs), "{text}");
+        };
+        check("90", Some(90));
+        check("30s", Some(30));
+        check("10m", Some(600));
+        check("24h", Some(86400));
+        check("7d", Some(604_800));
+        check("24 h", Some(86400));
+        check("", None);
+        check("h", None);
+        check("-1s", None);
+        check("1.5h", None);
+        check("ten", None);
+        check("99999999999999999999", None);
+        check("9999999999999999999d", None);
+    }
+
+    #[test]
+    fn misspelt_keys_find_their_neighbour() {
+        let known = ["max_workers", "prefix", "pat", "pat_file", "web_port"];
+        let check = |word: &str, near: Option<&str>| assert_eq!(nearest(word, &known), near, "{word}");
+        check("max_worker", Some("max_workers"));
+        check("max-workers", Some("max_workers"));
+        check("Prefix", Some("prefix"));
+        check("perfix", Some("prefix"));
+        check("webport", Some("web_port"));
+        check("something_else", None);
+        check("", None);
+    }
+}

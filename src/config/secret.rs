@@ -1,0 +1,131 @@
+//! The two secrets, given in the file or in files of their own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path as FilePath;
+
+use super::node::Path;
+use super::read::{Item, Section};
+use super::report::Report;
+use crate::model::Secret;
+
+/// A key, its `_file` twin, and what is said where neither is given.
+pub(super) struct Kind {
+    pub key: &'static str,
+    pub file_key: &'static str,
+    pub missing: &'static str,
+    /// Shorter than this is worth a warning.
+    pub short: usize,
+    pub short_mend: &'static str,
+}
+
+pub(super) const PAT: Kind = Kind {
+    key: "pat",
+    file_key: "pat_file",
+    missing: "write `pat: TOKEN` or `pat_file: FILE` with a token made at https://github.com/settings/tokens",
+    short: 0,
+    short_mend: "",
+};
+
+pub(super) const HOOKSECRET: Kind = Kind {
+    key: "hooksecret",
+    file_key: "hooksecret_file",
+    missing: "write `hooksecret: TEXT` or `hooksecret_file: FILE` with the secret that GitHub's webhook has",
+    short: 16,
+    short_mend: "anybody who guesses it can start instances; make a long one: openssl rand -hex 32",
+};
+
+/// A file that holds a secret longer than this holds something else.
+const LONGEST: u64 = 64 * 1024;
+
+/// Reads the secret from whichever key gives it. `required` is false where something else may stand in for it.
+pub(super) fn read(
+    kind: &Kind,
+    top: &Section<'_>,
+    base: &FilePath,
+    required: bool,
+    report: &mut Report,
+) -> Option<Secret> {
+    // An empty value is no omission: it is most likely a template that was not filled in.
+    let inline = top.find(kind.key).filter(|i| top.get(kind.file_key).is_none() || *i.node != super::node::Node::Null);
+    match (inline, top.get(kind.file_key)) {
+        (Some(_), Some(file)) => {
+            report.error(&file.path, format!("given beside {}", kind.key), "keep one of the two");
+            None
+        }
+        (Some(item), None) => inline_text(kind, &item, report),
+        (None, Some(item)) => from_file(kind, &item, base, report),
+        (None, None) => {
+            if required {
+                report.error(&top.path.key(kind.key), "is missing", kind.missing);
+            }
+            None
+        }
+    }
+}
+
+fn inline_text(kind: &Kind, item: &Item<'_>, report: &mut Report) -> Option<Secret> {
+    if *item.node == super::node::Node::Null {
+        report.error(&item.path, "is empty", kind.missing);
+        return None;
+    }
+    check(kind, item.text("it as text in quotes", report)?, "", &item.path, report)
+}
+
+fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Secret> {
+    let file = base.join(item.text("the name of a file", report)?);
+    let shown = file.display();
+    let meta = fs::metadata(&file);
+    if meta.as_ref().is_ok_and(|m| m.len() > LONGEST) {
+        report.error(&item.path, format!("{shown} is larger than 64 KiB"), "name the file that holds the secret alone");
+        return None;
+    }
+    match fs::read_to_string(&file) {
+        Ok(text) => {
+            if meta.is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
+                report.warn(&item.path, format!("everybody on this machine can read {shown}: chmod 600 {shown}"));
+            }
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            let text = text.strip_suffix('\r').unwrap_or(text);
+            check(kind, text, &format!("{shown} "), &item.path, report)
+        }
+        Err(error) => {
+            let mend = match error.kind() {
+                std::io::ErrorKind::NotFound => "make the file, or name the right one",
+                std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+                std::io::ErrorKind::InvalidData => "it must be text",
+                _ => "see whether the file is readable",
+            };
+            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
+            None
+        }
+    }
+}
+
+/// `whose` is empty or names the file, with a space behind it. The text itself is never told.
+fn check(kind: &Kind, text: &str, whose: &str, path: &Path, report: &mut Report) -> Option<Secret> {
+    let lower = text.to_lowercase();
+    if text.trim().is_empty() {
+        report.error(path, format!("{whose}is empty"), kind.missing);
+        return None;
+    }
+    if text.contains('…') || text.contains("...") || matches!(lower.as_str(), "changeme" | "change-me" | "secret") {
+        report.error(path, format!("{whose}is an example's text"), kind.missing);
+        return None;
+    }
+    if text.chars().any(|c| c.is_control()) || text.trim() != text {
+        let what = format!("{whose}has a line break, a control character, or a space at an end");
+        report.error(path, what, "write the secret alone, on one line");
+        return None;
+    }
+    if kind.key == "pat" && !text.chars().all(|c| c.is_ascii_graphic()) {
+        report.error(path, format!("{whose}is no token"), kind.missing);
+        return None;
+    }
+    if ["fake", "example", "changeme", "xxxx"].iter().any(|word| lower.contains(word)) {
+        report.warn(path, format!("{whose}looks like an example; GitHub will not know it"));
+    } else if text.len() < kind.short {
+        report.warn(path, format!("{whose}is shorter than {} characters: {}", kind.short, kind.short_mend));
+    }
+    Some(Secret::new(text))
+}

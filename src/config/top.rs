@@ -1,0 +1,471 @@
+//! The keys at the top of the file.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path as FilePath, PathBuf};
+use std::time::Duration;
+
+use super::node::{Node, Path};
+use super::read::{Item, Section};
+use super::report::Report;
+use super::{
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, secret, socket_candidates,
+};
+use crate::model::{RepoName, Scope, is_github_name};
+
+const KEYS: &[&str] = &[
+    "pat",
+    "pat_file",
+    "github_app",
+    "hooksecret",
+    "hooksecret_file",
+    "github_api",
+    "targets",
+    "allow_public_repos",
+    "socket",
+    "remotes",
+    "prefix",
+    "max_workers",
+    "reconcile_interval",
+    "provision_timeout",
+    "idle_timeout",
+    "max_lifetime",
+    "registration",
+    "runner_version",
+    "web_host",
+    "web_port",
+    "web_tls",
+    "cache_home",
+    "runnermap",
+    // Of the original; each is a warning now.
+    "pkgdir",
+    "setupscript",
+    "activecfg",
+    "rundelay",
+    "cleanup",
+    "def_repo_args",
+    "def_org_args",
+];
+
+/// Image servers that need not be written down.
+const REMOTES: &[(&str, &str)] =
+    &[("images", "https://images.linuxcontainers.org"), ("ubuntu", "https://cloud-images.ubuntu.com/releases")];
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Makes a [`Config`] of the tree. `file` is named in messages, and what the file names is looked for beside it.
+pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config, Vec<Warning>), ConfigErrors> {
+    let mut report = Report::default();
+    let config = read(file, tree, &mut report);
+    let warnings = report.close(file, text)?;
+    match config {
+        Some(config) => Ok((config, warnings)),
+        // Every `None` above has made its complaint, so this is never seen.
+        None => Err(ConfigErrors::one(file, None, "cannot be used", "compare it with config.yml.example")),
+    }
+}
+
+fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
+    let base = file.parent().unwrap_or(FilePath::new(""));
+    let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
+
+    let has_app = github_app(&top, report);
+    let pat = secret::read(&secret::PAT, &top, base, !has_app, report);
+    if has_app && pat.is_some() {
+        report.warn(&top.path.key("github_app"), "GitHub Apps are not supported by this version: the pat is used");
+    } else if has_app {
+        let mend = "give a personal access token for now: `pat: TOKEN` or `pat_file: FILE`";
+        report.error(&top.path.key("github_app"), "GitHub Apps are not supported by this version", mend);
+    }
+    let hooksecret = secret::read(&secret::HOOKSECRET, &top, base, true, report);
+    readable_by_all(file, &top, report);
+
+    let (remotes, main) = remotes(&top, report);
+    let max_workers = top.get("max_workers").map_or(Some(10), |i| i.number(1, 10_000, report)).unwrap_or(10) as usize;
+    let classes = class::classes(&top, base, &remotes, max_workers, report);
+    retired(&top, base, report);
+    tls(&top, base, report);
+
+    let long = DAY * 30;
+    let mut length = |key: &str, default: u64, most: Duration| match top.get(key) {
+        Some(item) => item.duration(SECOND, most, report),
+        None => Some(Duration::from_secs(default)),
+    };
+    let reconcile_interval = length("reconcile_interval", 60, DAY);
+    let provision_timeout = length("provision_timeout", 300, DAY);
+    let idle_timeout = length("idle_timeout", 600, long);
+    let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
+
+    let github_api = match top.get("github_api") {
+        Some(item) => github_api(&item, report),
+        None => Some("https://api.github.com".to_owned()),
+    };
+    let allow_public_repos = match top.get("allow_public_repos") {
+        Some(item) => item.flag(report),
+        None => Some(false),
+    };
+    let targets = targets(&top, report);
+    let socket = socket(&top, main, report);
+    let prefix = match top.get("prefix") {
+        Some(item) => prefix(&item, report),
+        None => Some("lxdrunner".to_owned()),
+    };
+    let registration = match top.get("registration") {
+        Some(item) => registration(&item, report),
+        None => Some(Registration::Jit),
+    };
+    let runner_version = match top.get("runner_version") {
+        Some(item) => runner_version(&item, report),
+        None => Some(None),
+    };
+    let web_host = match top.get("web_host") {
+        Some(item) => web_host(&item, report),
+        None => Some(IpAddr::from([0, 0, 0, 0])),
+    };
+    let web_port = match top.get("web_port") {
+        Some(item) => web_port(&item, report),
+        None => Some(5000),
+    };
+    let cache_home = cache_home(&top, base, report);
+
+    Some(Config {
+        pat: pat?,
+        hooksecret: hooksecret?,
+        github_api: github_api?,
+        targets: targets?,
+        allow_public_repos: allow_public_repos?,
+        socket: socket?,
+        remotes,
+        prefix: prefix?,
+        max_workers,
+        reconcile_interval: reconcile_interval?,
+        provision_timeout: provision_timeout?,
+        idle_timeout: idle_timeout?,
+        max_lifetime: max_lifetime?,
+        registration: registration?,
+        runner_version: runner_version?,
+        web_host: web_host?,
+        web_port: web_port?,
+        cache_home: cache_home?,
+        classes: classes?,
+    })
+}
+
+/// True where the key is given, whatever its worth.
+fn github_app(top: &Section<'_>, report: &mut Report) -> bool {
+    let Some(item) = top.get("github_app") else { return false };
+    let Some(app) = Section::new(&item, &["app_id", "private_key_file"], report) else { return true };
+    if let Some(id) = app.require("app_id", "write the App's number from its settings page", report) {
+        id.number(1, u32::MAX, report);
+    }
+    if let Some(key) = app.require("private_key_file", "write the name of the App's .pem file", report) {
+        key.text("the name of the App's .pem file", report);
+    }
+    true
+}
+
+fn readable_by_all(file: &FilePath, top: &Section<'_>, report: &mut Report) {
+    let inline = ["pat", "hooksecret"].into_iter().find(|key| top.get(key).is_some());
+    let open = std::fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0);
+    if let (Some(key), true) = (inline, open) {
+        let shown = file.display();
+        report.warn(&top.path.key(key), format!("everybody on this machine can read this secret: chmod 600 {shown}"));
+    }
+}
+
+/// The image servers, and the local daemon's socket where `main` names it.
+fn remotes(top: &Section<'_>, report: &mut Report) -> (BTreeMap<String, Remote>, Option<SocketPath>) {
+    let built_in = |(name, addr): &(&str, &str)| {
+        ((*name).to_owned(), Remote { addr: (*addr).to_owned(), protocol: "simplestreams".to_owned() })
+    };
+    let mut remotes: BTreeMap<String, Remote> = REMOTES.iter().map(built_in).collect();
+    let mut main = None;
+    let Some(section) = top.get("remotes").and_then(|item| Section::free(&item, report)) else {
+        return (remotes, main);
+    };
+    for (name, item) in section.entries() {
+        let Some(one) = Section::new(&item, &["addr", "protocol"], report) else { continue };
+        if matches!(name, "main" | "local") {
+            main = local_remote(&one, report).or(main);
+        } else if name.is_empty() || name.contains([':', '/', ' ']) {
+            report.error(&item.path, "is not a remote's name", "write a name without colons, slashes and spaces");
+        } else if let Some(remote) = image_server(&one, report) {
+            remotes.insert(name.to_owned(), remote);
+        }
+    }
+    (remotes, main)
+}
+
+/// A socket and where it was written.
+type SocketPath = (PathBuf, Path);
+
+fn local_remote(one: &Section<'_>, report: &mut Report) -> Option<SocketPath> {
+    if let Some(protocol) = one.get("protocol") {
+        let name = protocol.text("lxd", report)?;
+        if !matches!(name, "lxd" | "incus") {
+            report.error(&protocol.path, format!("{name:?} is not how an LXD server talks"), "write lxd");
+        }
+    }
+    let addr = one.get("addr")?;
+    let text = addr.text("nothing (the local socket is found), or the path of a unix socket", report)?;
+    if text.starts_with("https:") || text.starts_with("http:") {
+        let mend = "run lxdrunner on the LXD server itself, and leave addr empty";
+        report.error(&addr.path, "remote LXD servers are not supported yet", mend);
+        return None;
+    }
+    let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
+    absolute(&addr, path, report).map(|p| (p, addr.path))
+}
+
+fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
+    let addr = one.require("addr", "write the image server's address, https://…", report).and_then(|item| {
+        let text = item.text("an https:// address", report)?;
+        let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains(['@', '?', '#']);
+        if !plain || !text.starts_with("https://") || text.len() < 10 {
+            report.error(&item.path, "is not the address of an image server", "write https://HOST/PATH");
+            return None;
+        }
+        Some(text.trim_end_matches('/').to_owned())
+    });
+    let protocol = match one.get("protocol") {
+        None => Some("simplestreams".to_owned()),
+        Some(item) => item.text("simplestreams or lxd", report).and_then(|text| match text {
+            "simplestreams" | "lxd" => Some(text.to_owned()),
+            other => {
+                report.error(&item.path, format!("{other:?} is not a protocol"), "write simplestreams or lxd");
+                None
+            }
+        }),
+    };
+    Some(Remote { addr: addr?, protocol: protocol? })
+}
+
+/// What the original knew and this does not need, with what replaced it.
+fn retired(top: &Section<'_>, base: &FilePath, report: &mut Report) {
+    if let Some(item) = top.get("pkgdir") {
+        let used =
+            if top.get("cache_home").is_some() { "cache_home is used" } else { "its value is used as cache_home" };
+        report.warn(&item.path, format!("is called cache_home now; {used}"));
+    }
+    if let Some(item) = top.get("setupscript") {
+        let there = matches!(item.node, Node::Text(name) if base.join(name).exists());
+        let fate = if there { "the file is not used" } else { "there is no such file, and none is needed" };
+        let text =
+            "set-up is built in; a class may have its own with setup_script (it has other duties than the original's)";
+        report.warn(&item.path, format!("{text}: {fate}"));
+    }
+    let others = [
+        ("activecfg", "is not needed any more: every class of runnermap is active, each job goes to the one that fits"),
+        ("rundelay", "is not needed any more: a job is started at once, and once, however often it is announced"),
+        ("cleanup", "is not needed any more: what is over is always removed"),
+        ("def_repo_args", "is not needed any more: see targets"),
+        ("def_org_args", "is not needed any more: see targets"),
+    ];
+    for (key, text) in others {
+        if top.get(key).is_some() {
+            report.warn(&top.path.key(key), text);
+        }
+    }
+}
+
+fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) {
+    let Some(item) = top.get("web_tls") else { return };
+    let said = "TLS is not served by this version, plain HTTP is: put a reverse proxy with a certificate in front";
+    match item.node {
+        Node::Bool(false) => {}
+        Node::Bool(true) => report.warn(&item.path, said),
+        Node::Map(_) => {
+            let Some(files) = Section::new(&item, &["cert", "key"], report) else { return };
+            for key in ["cert", "key"] {
+                let Some(file) = files.require(key, "write the name of a PEM file", report) else { continue };
+                let Some(name) = file.text("the name of a PEM file", report) else { continue };
+                if !base.join(name).exists() {
+                    let shown = base.join(name).display().to_string();
+                    report.error(&file.path, format!("there is no file {shown}"), "name the right file");
+                }
+            }
+            report.warn(&item.path, said);
+        }
+        other => {
+            report.error(&item.path, format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}");
+        }
+    }
+}
+
+fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
+    let mend = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
+    let uri = text.parse::<ureq::http::Uri>().ok();
+    let parts = uri.as_ref().and_then(|u| Some((u.scheme_str()?, u.host()?, u.path(), u.query())));
+    let Some((scheme @ ("http" | "https"), host, path, None)) = parts else {
+        report.error(&item.path, "is not the address of an API", mend);
+        return None;
+    };
+    if uri.as_ref().and_then(|u| u.authority()).is_some_and(|a| a.as_str().contains('@')) {
+        report.error(&item.path, "has a user name or password in it", "the token goes into pat or pat_file");
+        return None;
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let local = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if scheme == "http" && !local {
+        report.warn(&item.path, "is not encrypted: the token can be read on the way; use https");
+    }
+    if matches!(host, "github.com" | "www.github.com") {
+        report.error(&item.path, "is GitHub's web site, not its API", "write https://api.github.com");
+        return None;
+    }
+    if path == "/" && !host.starts_with("api.") && !local {
+        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{host}/api/v3"));
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+fn targets(top: &Section<'_>, report: &mut Report) -> Option<Vec<Scope>> {
+    let Some(item) = top.get("targets") else { return Some(Vec::new()) };
+    let wanted = "a list of {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
+    let list = item.list(wanted, report)?;
+    let mut targets: Vec<Scope> = Vec::new();
+    let mut whole = true;
+    for item in list {
+        match target(&item, report) {
+            Some(scope) if targets.contains(&scope) => {
+                report.error(&item.path, format!("{scope} is there already"), "remove one of them");
+            }
+            Some(scope) => targets.push(scope),
+            None => whole = false,
+        }
+    }
+    whole.then_some(targets)
+}
+
+fn target(item: &Item<'_>, report: &mut Report) -> Option<Scope> {
+    let one = Section::new(item, &["org", "repo", "enterprise"], report)?;
+    let given: Vec<(&str, Item<'_>)> = one.entries().filter(|(key, _)| !key.starts_with("x-")).collect();
+    let [(key, value)] = given.as_slice() else {
+        report.error(&item.path, "is not one target", "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}");
+        return None;
+    };
+    let name = value.scalar(report)?;
+    let scope = match *key {
+        "repo" => name.parse::<RepoName>().ok().map(Scope::Repo),
+        "org" if is_github_name(&name) => Some(Scope::Org(name.to_lowercase())),
+        "enterprise" if is_github_name(&name) => Some(Scope::Enterprise(name.to_lowercase())),
+        "org" | "enterprise" => None,
+        // Complained about already.
+        _ => return None,
+    };
+    if scope.is_none() {
+        let mend = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
+        report.error(&value.path, format!("{name:?} is not the name of {key}s on GitHub"), mend);
+    }
+    scope
+}
+
+fn absolute(item: &Item<'_>, text: &str, report: &mut Report) -> Option<PathBuf> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Some(PathBuf::from(text));
+    }
+    report.error(&item.path, format!("{text:?} is not a whole path"), "write auto, or a path that starts with /");
+    None
+}
+
+fn socket(top: &Section<'_>, main: Option<SocketPath>, report: &mut Report) -> Option<PathBuf> {
+    let item = top.get("socket");
+    let written = match &item {
+        Some(item) => match item.text("auto, or the path of LXD's unix socket", report)? {
+            "auto" => None,
+            path => Some(absolute(item, path, report)?),
+        },
+        None => None,
+    };
+    match (written, main) {
+        (Some(path), Some((other, place))) if path != other => {
+            report.error(&place, format!("contradicts socket, which is {}", path.display()), "keep one of them");
+            None
+        }
+        (Some(path), _) | (None, Some((path, _))) => Some(path),
+        (None, None) => {
+            let candidates = socket_candidates();
+            if let Some(found) = find_socket(&candidates) {
+                return Some(found.to_owned());
+            }
+            let all: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
+            let path = top.path.key("socket");
+            report.warn(&path, format!("no LXD or Incus is found, looked for {}: is it installed?", all.join(", ")));
+            candidates.into_iter().next()
+        }
+    }
+}
+
+fn prefix(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let text = item.text("a short name", report)?;
+    let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    let starts = text.starts_with(|c: char| c.is_ascii_lowercase());
+    if !plain || !starts || text.ends_with('-') || text.len() > PREFIX_MAX {
+        let mend = format!(
+            "write a letter, then letters (a-z), digits or '-', {PREFIX_MAX} at most: instances are called by it"
+        );
+        report.error(&item.path, format!("{text:?} cannot start the name of an instance"), mend);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+fn registration(item: &Item<'_>, report: &mut Report) -> Option<Registration> {
+    match item.text("jit or token", report)? {
+        "jit" => Some(Registration::Jit),
+        "token" => Some(Registration::Token),
+        other => {
+            report.error(&item.path, format!("{other:?} is no way to register"), "write jit or token");
+            None
+        }
+    }
+}
+
+/// The outer `None` is an error, the inner one is `latest`.
+fn runner_version(item: &Item<'_>, report: &mut Report) -> Option<Option<String>> {
+    let text = item.text("latest, or a version such as \"2.330.0\"", report)?;
+    if text == "latest" {
+        return Some(None);
+    }
+    let version = text.strip_prefix('v').unwrap_or(text);
+    let number = |part: &str| !part.is_empty() && part.len() < 8 && part.bytes().all(|b| b.is_ascii_digit());
+    if version.split('.').count() == 3 && version.split('.').all(number) {
+        return Some(Some(version.to_owned()));
+    }
+    report.error(&item.path, format!("{text:?} is not a version"), "write latest, or a version such as 2.330.0");
+    None
+}
+
+fn web_host(item: &Item<'_>, report: &mut Report) -> Option<IpAddr> {
+    let text = item.text("an IP address of this machine", report)?;
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok();
+    if address.is_none() {
+        let mend = "write 0.0.0.0 for all of this machine's, 127.0.0.1 for itself alone, or one of its addresses";
+        report.error(&item.path, format!("{text:?} is not an IP address"), mend);
+    }
+    address
+}
+
+fn web_port(item: &Item<'_>, report: &mut Report) -> Option<u16> {
+    let port = item.number(0, 65_535, report)?;
+    if port == 0 {
+        report.warn(&item.path, "a free port is taken at each start; the log tells which");
+    }
+    u16::try_from(port).ok()
+}
+
+fn cache_home(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<PathBuf> {
+    let Some(item) = top.get("cache_home").or_else(|| top.get("pkgdir")) else {
+        return Some(PathBuf::from("/var/cache/lxdrunner"));
+    };
+    let text = item.text("the path of a directory", report)?;
+    if text.is_empty() {
+        report.error(&item.path, "is empty", "write the path of a directory");
+        return None;
+    }
+    Some(base.join(text))
+}

@@ -1,0 +1,123 @@
+//! What the log says of changes and decisions: each thing once, when it changes.
+
+use std::collections::BTreeMap;
+
+use log::{Level, debug, error, info, log, warn};
+
+use crate::model::JobId;
+use crate::plan::Reason;
+use crate::world::{Blame, Note, Refusal, World};
+
+/// Writes the log, and remembers what it said of which job.
+#[derive(Default)]
+pub struct Narrator {
+    told: BTreeMap<JobId, Reason>,
+}
+
+impl Narrator {
+    /// Tells of changes.
+    pub fn tell(&mut self, notes: &[Note]) {
+        notes.iter().for_each(tell);
+    }
+
+    /// Tells why nothing is launched for a job, where that is news.
+    pub fn tell_deferred(&mut self, deferred: &[(JobId, Reason)], world: &World) {
+        let mut now = BTreeMap::new();
+        for (job, reason) in deferred {
+            if self.told.get(job).is_none_or(|before| !same(before, reason)) {
+                let state = world.jobs().find(|j| j.job.id == *job);
+                let repo = state.map(|j| j.job.repo.to_string()).unwrap_or_default();
+                let labels = state.map(|j| j.job.labels.to_string()).unwrap_or_default();
+                log!(
+                    level(reason, &labels),
+                    "job={job} repo={repo} labels={labels} msg=\"not launched\" reason={:?}",
+                    reason.to_string()
+                );
+            }
+            now.insert(*job, reason.clone());
+        }
+        self.told = now;
+    }
+}
+
+/// True where a reader of the log would learn nothing new.
+fn same(before: &Reason, now: &Reason) -> bool {
+    match (before, now) {
+        (Reason::Paused { blame: a, .. }, Reason::Paused { blame: b, .. }) => a == b,
+        (Reason::HeldBack { .. }, Reason::HeldBack { .. }) => true,
+        // Comes and goes with every launch.
+        (Reason::Covered | Reason::LaunchesBusy, Reason::Covered | Reason::LaunchesBusy) => true,
+        _ => before == now,
+    }
+}
+
+fn level(reason: &Reason, labels: &str) -> Level {
+    match reason {
+        // Meant for GitHub's own runners, most likely.
+        Reason::Refused(Refusal::NoClass { .. } | Refusal::NoLabels) if !labels.contains("self-hosted") => Level::Debug,
+        Reason::Refused(Refusal::TargetsUnknown | Refusal::VisibilityUnknown) => Level::Info,
+        Reason::Refused(_) => Level::Warn,
+        Reason::ClassFull { .. } | Reason::HostFull { .. } | Reason::HeldBack { .. } | Reason::NoPackage(_) => {
+            Level::Info
+        }
+        // What failed was told when it failed.
+        Reason::Covered | Reason::LaunchesBusy | Reason::Paused { .. } | Reason::LxdUnknown => Level::Debug,
+    }
+}
+
+fn tell(note: &Note) {
+    match note {
+        Note::JobQueued { job, repo, class, scope, name } => {
+            info!("job={job} repo={repo} scope={scope} class={class:?} name={name:?} msg=queued");
+        }
+        Note::JobTaken { job, runner, ours: true } => info!("job={job} instance={runner} msg=\"job runs\""),
+        Note::JobTaken { job, runner, ours: false } => {
+            info!("job={job} runner={runner} msg=\"taken by a runner of others\"")
+        }
+        Note::JobOver { job, ours: true } => debug!("job={job} msg=\"job is over\""),
+        Note::JobOver { job, ours: false } => debug!("job={job} msg=\"job is over, without us\""),
+        Note::Launched { instance, job } => info!("job={job} instance={instance} msg=\"runner started\""),
+        Note::Clash { instance, job, reason } => {
+            info!("job={job} instance={instance} msg=\"stood back\" reason={reason:?}")
+        }
+        Note::LaunchFailed { instance, job, blame, reason, until, news } => {
+            let what = match blame {
+                Blame::Class(class) => format!("class={class:?}"),
+                Blame::Scope(scope) => format!("scope={scope}"),
+                Blame::Package(arch) => format!("package=linux-{arch}"),
+                Blame::Host => "lxd=unreachable".to_owned(),
+            };
+            let level = if *news { Level::Error } else { Level::Debug };
+            let next = until.to_rfc3339();
+            log!(
+                level,
+                "job={job} instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next} reason={reason:?}"
+            );
+        }
+        Note::InstanceGone { instance, job, took_job } => {
+            let job = job.map(|job| job.to_string()).unwrap_or_default();
+            info!("job={job} instance={instance} ran_a_job={took_job} msg=\"instance gone\"");
+        }
+        Note::Kept { instance, why } => info!("instance={instance} msg=\"kept\" reason={why:?}"),
+        Note::RemoveFailed { instance, reason, failures, until } => {
+            let level = if *failures >= 3 { Level::Error } else { Level::Warn };
+            let next = until.to_rfc3339();
+            log!(
+                level,
+                "instance={instance} failures={failures} next_try={next} msg=\"could not be removed\" reason={reason:?}"
+            );
+        }
+        Note::Deregistered { runner, scope } => {
+            info!("runner={runner} scope={scope} msg=\"offline registration without an instance removed\"");
+        }
+        Note::PackageReady { version, arch, news: true } => info!("package=linux-{arch} version={version} msg=ready"),
+        Note::PackageReady { version, arch, news: false } => {
+            debug!("package=linux-{arch} version={version} msg=\"still the newest\"")
+        }
+        Note::Trouble { what, reason } => {
+            error!("what={what:?} msg=\"does not work; tried again and again\" reason={reason:?}")
+        }
+        Note::Recovered { what } => warn!("what={what:?} msg=\"works again\""),
+        Note::LookFailed { what, reason } => warn!("what={what:?} msg=\"GitHub did not tell\" reason={reason:?}"),
+    }
+}

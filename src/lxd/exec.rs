@@ -1,0 +1,87 @@
+//! Commands in an instance, and what they print.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path, succeeded};
+use super::transport::{Body, Keep};
+use crate::http1::query_value;
+
+/// Bytes that are kept of each stream's end.
+pub const MAX_OUTPUT: usize = 64 * 1024;
+
+impl Lxd {
+    /// Runs a command and waits for its end, no longer than `timeout`. A command that ends with a code is `Ok`
+    /// whatever the code; one that does not exist ends with 127, like in a shell. After a timeout it still runs:
+    /// LXD has no way to end it but the instance's.
+    pub fn exec(&self, project: &str, name: &str, exec: &Exec, timeout: Duration) -> Result<ExecResult, Error> {
+        let deadline = Instant::now() + timeout;
+        let operation = self.start_exec(project, name, exec)?;
+        let program = exec.command.first().map_or("", String::as_str);
+        let tried = format!("run {program} in instance {name}");
+        let ended = self.wait_for_end(&tried, &operation, deadline)?;
+        let Some(code) = ended.metadata.code else {
+            succeeded(&tried, &ended)?;
+            return Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the command's exit code"));
+        };
+        let output = |stream: &str| match ended.metadata.output.get(stream) {
+            Some(url) => self.take_output(project, url),
+            None => String::new(),
+        };
+        let (stdout, mut stderr) = (output("1"), output("2"));
+        if stderr.is_empty() {
+            stderr = ended.err;
+        }
+        Ok(ExecResult { code, stdout, stderr })
+    }
+
+    /// Starts a command and does not wait for it.
+    pub fn start_exec(&self, project: &str, name: &str, exec: &Exec) -> Result<Operation, Error> {
+        let body = json!({
+            "command": exec.command,
+            "environment": exec.environment,
+            "interactive": false,
+            "wait-for-websocket": false,
+            "record-output": exec.record,
+        });
+        let program = exec.command.first().map_or("", String::as_str);
+        let tried = format!("start {program} in instance {name}");
+        self.start_operation(&tried, "POST", instance_path(project, name, "/exec"), Some(&body))
+    }
+
+    /// What a stream left behind, which is then removed. The command has run, so a log that cannot be had (its
+    /// instance went away) is an empty one.
+    fn take_output(&self, project: &str, url: &str) -> String {
+        // The path differs between versions, and only some name the project in it.
+        let joint = if url.contains('?') { '&' } else { '?' };
+        let project =
+            if url.contains("project=") { String::new() } else { format!("{joint}project={}", query_value(project)) };
+        let target = format!("{url}{project}");
+        let tail = Keep::Tail(MAX_OUTPUT);
+        let range = vec![("Range", format!("bytes=-{MAX_OUTPUT}"))];
+        let read =
+            self.exchange("read a command's output", "GET", target.clone(), range, Body::Empty, tail, CALL_TIMEOUT);
+        match read {
+            Ok(response) => {
+                let removed = self.exchange(
+                    "remove a command's output",
+                    "DELETE",
+                    target,
+                    Vec::new(),
+                    Body::Empty,
+                    Keep::All,
+                    CALL_TIMEOUT,
+                );
+                if let Err(error) = removed {
+                    log::debug!("lxd output=left url={url} reason={error}");
+                }
+                String::from_utf8_lossy(&response.body).into_owned()
+            }
+            Err(error) => {
+                log::debug!("lxd output=lost url={url} reason={error}");
+                String::new()
+            }
+        }
+    }
+}

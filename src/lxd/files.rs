@@ -1,0 +1,72 @@
+//! Files of an instance.
+
+use std::io::Read;
+use std::time::Duration;
+
+use super::api::{CALL_TIMEOUT, Error, ErrorKind, Lxd, instance_path};
+use super::transport::{Body, Keep};
+use crate::http1::query_value;
+
+/// What a file is made like: Incus renamed LXD's headers, so that both forms are sent.
+fn attributes(kind: &str, mode: u32) -> Vec<(&'static str, String)> {
+    let mode = format!("{mode:04o}");
+    let mut headers = Vec::with_capacity(8);
+    headers.extend([("X-LXD-type", kind.to_owned()), ("X-Incus-type", kind.to_owned())]);
+    headers.extend([("X-LXD-mode", mode.clone()), ("X-Incus-mode", mode)]);
+    for name in ["X-LXD-uid", "X-Incus-uid", "X-LXD-gid", "X-Incus-gid"] {
+        headers.push((name, "0".to_owned()));
+    }
+    headers
+}
+
+fn file_path(project: &str, name: &str, path: &str) -> String {
+    format!("{}&path={}", instance_path(project, name, "/files"), query_value(path))
+}
+
+impl Lxd {
+    /// Makes a directory, owned by root. One that exists is fine; its parent must exist. Works in a stopped instance
+    /// too.
+    pub fn make_directory(&self, project: &str, name: &str, path: &str, mode: u32) -> Result<(), Error> {
+        let tried = format!("make directory {path} in instance {name}");
+        let target = file_path(project, name, path);
+        let headers = attributes("directory", mode);
+        self.exchange(&tried, "POST", target, headers, Body::Empty, Keep::All, CALL_TIMEOUT).map(drop)
+    }
+
+    /// Streams `length` bytes of `content` into a file, owned by root, over one that is there (which keeps its mode). Its directory must
+    /// exist. Works in a stopped instance too.
+    #[allow(clippy::too_many_arguments, reason = "where, what and how long are each needed")]
+    pub fn push_file(
+        &self,
+        project: &str,
+        name: &str,
+        path: &str,
+        mode: u32,
+        content: &mut dyn Read,
+        length: u64,
+        timeout: Duration,
+    ) -> Result<(), Error> {
+        let tried = format!("push {path} into instance {name}");
+        let target = file_path(project, name, path);
+        let body = Body::Stream { content, length };
+        self.exchange(&tried, "POST", target, attributes("file", mode), body, Keep::All, timeout).map(drop)
+    }
+
+    /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
+    pub fn pull_file_tail(&self, project: &str, name: &str, path: &str, limit: usize) -> Result<Option<String>, Error> {
+        let tried = format!("read {path} in instance {name}");
+        let target = file_path(project, name, path);
+        // A server that knows no ranges sends the whole file, of which the end is kept.
+        let range = vec![("Range", format!("bytes=-{limit}"))];
+        let answer = self.exchange(&tried, "GET", target, range, Body::Empty, Keep::Tail(limit), CALL_TIMEOUT);
+        let response = match answer {
+            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
+            other => other?,
+        };
+        let kind = response.headers.get("x-lxd-type").or_else(|| response.headers.get("x-incus-type"));
+        match kind {
+            None | Some("file") => Ok(Some(String::from_utf8_lossy(&response.body).into_owned())),
+            Some(other) => Err(Error::new(tried, ErrorKind::Malformed, format!("it is a {other}, not a file"))),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What instances are made of: images, profiles, networks, storage pools, projects, cluster members.
+
+use serde::Deserialize;
+
+use super::api::{Error, Lxd};
+use super::wire::null_as_default;
+use crate::http1::{path_segment, query_value};
+use crate::model::{ConfigMap, Devices};
+
+/// An image of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Image {
+    /// In full.
+    pub fingerprint: String,
+    /// `container` or `virtual-machine`.
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    /// LXD's word: `x86_64`, `aarch64`, …
+    #[serde(default)]
+    pub architecture: String,
+    /// Bytes.
+    #[serde(default)]
+    pub size: u64,
+    /// `os`, `release`, `description`, …
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub properties: ConfigMap,
+    #[serde(default, deserialize_with = "null_as_default")]
+    aliases: Vec<AliasJson>,
+}
+
+impl Image {
+    /// Names that it goes by.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.aliases.iter().map(|alias| alias.name.as_str())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct AliasJson {
+    name: String,
+}
+
+/// Settings that instances share.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Profile {
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: ConfigMap,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub devices: Devices,
+}
+
+/// A network of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Network {
+    /// True where LXD made it.
+    #[serde(default)]
+    pub managed: bool,
+    /// `bridge`, `ovn`, `physical`, …
+    #[serde(rename = "type", default)]
+    pub kind: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: ConfigMap,
+}
+
+/// Where instances' disks lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoragePool {
+    /// `btrfs`, `zfs`, `dir`, …
+    pub driver: String,
+    /// `Created`, or what keeps it from that.
+    pub status: String,
+    /// Used and total bytes, where the driver can tell.
+    pub space: Option<(u64, u64)>,
+}
+
+/// A set of instances with its own rules.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Project {
+    pub name: String,
+    /// `features.*`, `limits.*`, `restricted`, …
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: ConfigMap,
+}
+
+#[derive(Deserialize)]
+struct AliasEntryJson {
+    target: String,
+}
+
+#[derive(Deserialize)]
+struct PoolJson {
+    #[serde(default)]
+    driver: String,
+    #[serde(default)]
+    status: String,
+}
+
+#[derive(Deserialize)]
+struct PoolResourcesJson {
+    space: SpaceJson,
+}
+
+#[derive(Deserialize)]
+struct SpaceJson {
+    #[serde(default)]
+    used: u64,
+    #[serde(default)]
+    total: u64,
+}
+
+#[derive(Deserialize)]
+struct MemberJson {
+    server_name: String,
+}
+
+impl Lxd {
+    /// The fingerprint behind an alias.
+    pub fn image_alias(&self, project: &str, alias: &str) -> Result<Option<String>, Error> {
+        let path = format!("/1.0/images/aliases/{}?project={}", path_segment(alias), query_value(project));
+        let entry: Option<AliasEntryJson> = self.find(&format!("look up image alias {alias}"), path)?;
+        Ok(entry.map(|entry| entry.target))
+    }
+
+    /// An image by its fingerprint, which may be cut short while it is unique.
+    pub fn image(&self, project: &str, fingerprint: &str) -> Result<Option<Image>, Error> {
+        let path = format!("/1.0/images/{}?project={}", path_segment(fingerprint), query_value(project));
+        self.find(&format!("look at image {fingerprint}"), path)
+    }
+
+    /// All images of a project.
+    pub fn images(&self, project: &str) -> Result<Vec<Image>, Error> {
+        let path = format!("/1.0/images?recursion=1&project={}", query_value(project));
+        self.get(&format!("list the images of project {project}"), path)
+    }
+
+    /// A profile; `None` where there is none.
+    pub fn profile(&self, project: &str, name: &str) -> Result<Option<Profile>, Error> {
+        let path = format!("/1.0/profiles/{}?project={}", path_segment(name), query_value(project));
+        self.find(&format!("look at profile {name}"), path)
+    }
+
+    /// A network, LXD's own or the host's; `None` where there is none.
+    pub fn network(&self, project: &str, name: &str) -> Result<Option<Network>, Error> {
+        let path = format!("/1.0/networks/{}?project={}", path_segment(name), query_value(project));
+        self.find(&format!("look at network {name}"), path)
+    }
+
+    /// A storage pool and its space; `None` where there is none.
+    pub fn storage_pool(&self, name: &str) -> Result<Option<StoragePool>, Error> {
+        let path = format!("/1.0/storage-pools/{}", path_segment(name));
+        let tried = format!("look at storage pool {name}");
+        let Some(pool) = self.find::<PoolJson>(&tried, path.clone())? else { return Ok(None) };
+        // Some drivers and some permissions do not give it; a pool is a pool without it.
+        let resources: Result<PoolResourcesJson, Error> = self.get(&tried, format!("{path}/resources"));
+        let space = resources.ok().map(|r| (r.space.used, r.space.total)).filter(|(_, total)| *total > 0);
+        Ok(Some(StoragePool { driver: pool.driver, status: pool.status, space }))
+    }
+
+    /// All projects that we may see.
+    pub fn projects(&self) -> Result<Vec<Project>, Error> {
+        self.get("list the projects", "/1.0/projects?recursion=1".to_owned())
+    }
+
+    /// Names of the cluster's members. An error on a server that is not clustered.
+    pub fn cluster_members(&self) -> Result<Vec<String>, Error> {
+        let members: Vec<MemberJson> =
+            self.get("list the cluster's members", "/1.0/cluster/members?recursion=1".to_owned())?;
+        Ok(members.into_iter().map(|member| member.server_name).collect())
+    }
+}

@@ -1,0 +1,136 @@
+//! LXD's JSON, as far as it is used, and its envelope.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+
+use super::api::{Instance, InstanceStatus, Operation};
+use crate::model::{ConfigMap, InstanceType, Timestamp};
+
+/// The envelope around every answer but a file's.
+#[derive(Deserialize)]
+pub(super) struct Envelope<T> {
+    /// `sync`, `async` or `error`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub error: String,
+    #[serde(default)]
+    pub error_code: u16,
+    pub metadata: Option<T>,
+}
+
+/// The envelope of an error.
+pub(super) type ErrorEnvelope = Envelope<IgnoredAny>;
+
+#[derive(Deserialize)]
+pub(super) struct ServerJson {
+    #[serde(default)]
+    pub auth: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub api_extensions: Vec<String>,
+    #[serde(default)]
+    pub environment: EnvironmentJson,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct EnvironmentJson {
+    pub server: String,
+    pub server_version: String,
+    pub server_name: String,
+    pub server_clustered: bool,
+    #[serde(deserialize_with = "null_as_default")]
+    pub architectures: Vec<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct InstanceJson {
+    name: String,
+    #[serde(default)]
+    project: String,
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    status: String,
+    #[serde(default)]
+    ephemeral: bool,
+    #[serde(default)]
+    created_at: String,
+    #[serde(default)]
+    location: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    config: ConfigMap,
+}
+
+impl InstanceJson {
+    /// `project` is the one that was asked for; old servers leave it out.
+    pub fn into_instance(self, project: &str) -> Instance {
+        Instance {
+            name: self.name,
+            project: if self.project.is_empty() { project.to_owned() } else { self.project },
+            kind: match self.kind.as_str() {
+                "virtual-machine" => InstanceType::VirtualMachine,
+                _ => InstanceType::Container,
+            },
+            status: match self.status.as_str() {
+                "Running" => InstanceStatus::Running,
+                "Stopped" => InstanceStatus::Stopped,
+                "Frozen" => InstanceStatus::Frozen,
+                _ => InstanceStatus::Other,
+            },
+            ephemeral: self.ephemeral,
+            created_at: Timestamp::parse(&self.created_at),
+            // A server outside a cluster calls itself "none".
+            location: if self.location == "none" { String::new() } else { self.location },
+            config: self.config,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct StateJson {
+    #[serde(default)]
+    pub processes: i64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct OperationJson {
+    pub id: String,
+    pub status_code: u16,
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub err: String,
+    #[serde(default, deserialize_with = "lenient")]
+    pub metadata: OperationMetadata,
+}
+
+/// What an exec leaves in its operation's metadata; other operations put other things there.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct OperationMetadata {
+    #[serde(rename = "return")]
+    pub code: Option<i64>,
+    /// Stream's number → URL of what was recorded.
+    #[serde(deserialize_with = "null_as_default")]
+    pub output: ConfigMap,
+}
+
+impl OperationJson {
+    pub fn handle(&self, what: &str) -> Operation {
+        Operation { id: self.id.clone(), what: what.to_owned() }
+    }
+}
+
+/// LXD writes `null` for an empty list or map.
+pub(super) fn null_as_default<'de, D, T>(input: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
+}
+
+/// The metadata of an operation is of any shape; what does not look like an exec's is none of our business.
+fn lenient<'de, D: Deserializer<'de>>(input: D) -> Result<OperationMetadata, D::Error> {
+    let any = serde_json::Value::deserialize(input)?;
+    Ok(serde_json::from_value(any).unwrap_or_default())
+}

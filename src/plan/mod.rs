@@ -1,0 +1,178 @@
+//! Decides what to do. **Pure**: what we know, the config and the time go in; actions, and the reasons of what was
+//! deferred, come out. Calling it twice gives the same answer twice; executing nothing of it harms nothing.
+//!
+//! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
+//! ever paired with an instance.
+
+mod launch;
+mod remove;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::model::{JobId, RunnerArch, Scope, Timestamp};
+use crate::world::{Action, Blame, Flight, Refusal, World, scope_for};
+
+/// Launches under way at once; more would only make each of them slower.
+pub const LAUNCHES_AT_ONCE: usize = 8;
+/// How often GitHub is asked which runner package is the newest.
+const PACKAGE_LOOKUP: Duration = Duration::from_secs(24 * 3600);
+/// A look at GitHub that does not wait for its turn comes no sooner than this after the last one.
+const GITHUB_SPACING: Duration = Duration::from_secs(5);
+/// The same for LXD.
+const LXD_SPACING: Duration = Duration::from_millis(200);
+
+/// What is to be done now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In the order in which they should be begun.
+    pub actions: Vec<Action>,
+    /// Every queued job that nothing is launched for now, with the reason.
+    pub deferred: Vec<(JobId, Reason)>,
+    /// Look at LXD now.
+    pub look_at_lxd: bool,
+    /// Look at LXD and GitHub now.
+    pub look_at_github: bool,
+    /// Plan again at this moment, should nothing happen before.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Why nothing is launched for a queued job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Not ours to run.
+    Refused(Refusal),
+    /// A runner for it is on its way, or idle.
+    Covered,
+    /// As many instances of the class as it may have.
+    ClassFull { class: String, max: usize },
+    /// As many instances as the host may have.
+    HostFull { max: usize },
+    /// Enough launches are under way; it is next.
+    LaunchesBusy,
+    /// Something fails; it is tried again then.
+    Paused { blame: Blame, reason: String, until: Timestamp },
+    /// Runners for it ended without a job, or another daemon is at it.
+    HeldBack { until: Timestamp },
+    /// The runner package is not there yet.
+    NoPackage(RunnerArch),
+    /// LXD cannot be asked what exists.
+    LxdUnknown,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Refused(refusal) => refusal.fmt(f),
+            Reason::Covered => f.write_str("a runner for it is on its way or idle"),
+            Reason::ClassFull { class, max } => {
+                write!(f, "class {class:?} has its {max} instances (runnermap: max_workers)")
+            }
+            Reason::HostFull { max } => write!(f, "all {max} instances are in use (max_workers)"),
+            Reason::LaunchesBusy => write!(f, "{LAUNCHES_AT_ONCE} launches are under way; it is next"),
+            Reason::Paused { blame, reason, until } => {
+                let what = match blame {
+                    Blame::Class(class) => format!("class {class:?}"),
+                    Blame::Scope(scope) => scope.to_string(),
+                    Blame::Package(arch) => format!("the runner package for {arch}"),
+                    Blame::Host => "LXD".to_owned(),
+                };
+                write!(f, "{what} failed, next try at {}: {reason}", until.to_rfc3339())
+            }
+            Reason::HeldBack { until } => write!(
+                f,
+                "another daemon is at it, or its last runner ended without a job; next try at {}",
+                until.to_rfc3339()
+            ),
+            Reason::NoPackage(arch) => write!(f, "the runner package for linux-{arch} is being fetched"),
+            Reason::LxdUnknown => f.write_str("LXD does not answer"),
+        }
+    }
+}
+
+/// What to do now, given what we know.
+pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    looks(world, config, now, &mut plan);
+    questions(world, &mut plan);
+    packages(world, config, now, &mut plan);
+    if matches!(world.lxd, Some(Ok(_))) {
+        remove::removals(world, config, now, &mut plan);
+        remove::deregistrations(world, config, now, &mut plan);
+    }
+    launch::launches(world, config, now, &mut plan);
+    plan
+}
+
+impl Plan {
+    /// Plan again at `at`, or sooner.
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |already| already.min(at)));
+    }
+}
+
+/// How often LXD is listed. Something changes only while there are instances of ours.
+fn lxd_interval(world: &World) -> Duration {
+    match world.instances.len() {
+        0 if world.flights.is_empty() => Duration::from_secs(10),
+        n => Duration::from_secs((1 + n as u64 / 50).min(10)),
+    }
+}
+
+fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
+    let due = |look: &crate::world::Look, interval: Duration, spacing: Duration| match look.ended_at {
+        None => now,
+        Some(ended) if look.wanted => ended.after(spacing),
+        Some(ended) => ended.after(interval),
+    };
+    let github = due(&world.github_look, config.reconcile_interval, GITHUB_SPACING);
+    let lxd = due(&world.lxd_look, lxd_interval(world), LXD_SPACING);
+    if !world.github_look.under_way {
+        plan.look_at_github = github <= now;
+        plan.wake(github.max(now));
+    }
+    if !world.lxd_look.under_way {
+        plan.look_at_lxd = lxd <= now;
+        plan.wake(lxd.max(now));
+    }
+}
+
+/// Jobs and repositories that GitHub must be asked about.
+fn questions(world: &World, plan: &mut Plan) {
+    let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
+    let idle = |flight: Flight| !world.flights.contains_key(&flight);
+    for (job, (repo, _)) in &world.unknown_jobs {
+        if idle(Flight::Job(*job)) && served(repo) {
+            plan.actions.push(Action::LookUpJob { repo: repo.clone(), job: *job });
+        }
+    }
+    for repo in world.look_at.keys() {
+        if idle(Flight::Repo(repo.clone())) && served(repo) {
+            plan.actions.push(Action::LookAtRepo { repo: repo.clone() });
+        }
+    }
+}
+
+fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
+    let Some(scope) = world.targets.as_ref().and_then(|targets| targets.first()) else { return };
+    let wanted: BTreeSet<RunnerArch> = config.classes.iter().map(|class| class.arch).collect();
+    for arch in wanted {
+        let state = world.packages.get(&arch);
+        let fresh =
+            state.is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
+        if fresh || world.flights.contains_key(&Flight::Package(arch)) {
+            continue;
+        }
+        match world.pauses.get(&Blame::Package(arch)) {
+            Some(pause) if pause.until > now => plan.wake(pause.until),
+            _ => plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() }),
+        }
+    }
+}
+
+/// The scope and class that something belongs to, for counting.
+type Group<'a> = (&'a Scope, &'a str);

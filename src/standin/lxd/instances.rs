@@ -1,0 +1,299 @@
+//! Instances: their life from create to delete.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Ask};
+use super::files::Tree;
+use super::operations;
+use super::server::Shared;
+use super::state::{InstanceRecord, Power, State, map};
+use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
+
+/// First parts of the config keys that LXD knows.
+const KNOWN_KEYS: &[&str] = &[
+    "agent.",
+    "boot.",
+    "cloud-init.",
+    "cluster.",
+    "environment.",
+    "image.",
+    "limits.",
+    "linux.",
+    "migration.",
+    "nvidia.",
+    "raw.",
+    "security.",
+    "snapshots.",
+    "user.",
+    "volatile.",
+];
+
+pub(super) fn list(state: &State, ask: &Ask) -> Result<Answer, Answer> {
+    let project = ask.project();
+    // Only the form that is used: `config.KEY eq VALUE`.
+    let wanted = match ask.query("filter") {
+        None => None,
+        Some(filter) => {
+            let clause = filter.split_once(" eq ").and_then(|(key, value)| Some((key.strip_prefix("config.")?, value)));
+            Some(clause.ok_or_else(|| Answer::error(500, "Invalid filter: clause has no operator"))?)
+        }
+    };
+    let whole = ask.query("recursion").is_some_and(|r| r != "0");
+    let ours = state.instances.iter().filter(|((of, _), _)| of == project);
+    let ours = ours.filter(|(_, i)| wanted.is_none_or(|(key, value)| i.config.get(key).is_some_and(|v| v == value)));
+    let shown = ours.map(|((_, name), instance)| match whole {
+        true => instance_json(state, project, name, instance),
+        false => json!(format!("/1.0/instances/{name}")),
+    });
+    Ok(Answer::sync(shown.collect()))
+}
+
+pub(super) fn get(state: &State, ask: &Ask, name: &str) -> Result<Answer, Answer> {
+    let instance = state.find(ask.project(), name)?;
+    let answer = Answer::sync(instance_json(state, ask.project(), name, instance));
+    Ok(answer.with("ETag", &format!("\"{}\"", instance.etag())))
+}
+
+pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> {
+    let body = ask.json()?;
+    let text = |key: &str| body.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let project = ask.project().to_owned();
+    let state = shared.lock();
+    if !state.projects.contains(&project) {
+        return Err(Answer::error(404, "Failed loading project: Project not found"));
+    }
+    if ask.query("target").is_some() {
+        return Err(Answer::error(400, "Target only allowed when clustered"));
+    }
+    let kind = match text("type").as_str() {
+        "" | "container" => InstanceType::Container,
+        "virtual-machine" => InstanceType::VirtualMachine,
+        _ => return Err(Answer::error(400, "Invalid instance type")),
+    };
+    let name = text("name");
+    check_name(&name).map_err(|why| Answer::error(400, &format!("Invalid instance name: {why}")))?;
+    let field = |key: &str| body.get(key).filter(|value| !value.is_null()).cloned();
+    let config: ConfigMap = field("config").and_then(|c| serde_json::from_value(c).ok()).unwrap_or_default();
+    let devices: Devices = field("devices").and_then(|d| serde_json::from_value(d).ok()).unwrap_or_default();
+    let profiles: Vec<String> =
+        field("profiles").and_then(|p| serde_json::from_value(p).ok()).unwrap_or_else(|| vec!["default".to_owned()]);
+    if let Some(missing) = profiles.iter().find(|profile| !state.profiles.contains_key(*profile)) {
+        return Err(Answer::error(500, &format!("Requested profile \"{missing}\" doesn't exist")));
+    }
+    let source = body.get("source").cloned().unwrap_or_default();
+    if let Some(alias) = source.get("alias").and_then(Value::as_str)
+        && source.get("server").is_none()
+        && !state.images.iter().any(|image| image.alias == alias)
+    {
+        return Err(Answer::error(404, "Image alias not found"));
+    }
+    drop(state);
+    let record = InstanceRecord {
+        kind,
+        architecture: "x86_64".to_owned(),
+        config,
+        devices,
+        profiles,
+        ephemeral: body.get("ephemeral").and_then(Value::as_bool).unwrap_or(false),
+        created_at: Timestamp::now(),
+        power: Power::Stopped,
+        processes: 0,
+        agent_polls: 0,
+        files: Tree::new(),
+        logs: Default::default(),
+    };
+    let (own_project, own_name) = (project.clone(), name.clone());
+    Ok(operations::run(shared, "Creating instance", &project, &name, move |shared| {
+        made(&mut shared.lock(), (own_project, own_name), &source, record)
+    }))
+}
+
+/// What the operation of a create does.
+fn made(state: &mut State, key: (String, String), source: &Value, mut record: InstanceRecord) -> operations::Outcome {
+    let text = |name: &str| source.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let by_fingerprint = |start: &str| state.images.iter().find(|image| image.fingerprint.starts_with(start));
+    // An image server's images are the stand-in's own: it has no other.
+    let image = match (text("alias"), text("fingerprint")) {
+        (Some(alias), _) => state.images.iter().find(|image| image.alias == alias),
+        (_, Some(fingerprint)) => by_fingerprint(fingerprint),
+        _ => None,
+    };
+    let Some(image) = image else {
+        return Err(match text("server") {
+            Some(server) => format!("Failed getting remote image info: Failed getting image from {server}: not found"),
+            None => "Image not provided for instance creation".to_owned(),
+        });
+    };
+    if image.kind != record.kind {
+        let (has, wants) = (image.kind.as_str(), record.kind.as_str());
+        return Err(format!("Requested image's type \"{has}\" doesn't match instance type \"{wants}\""));
+    }
+    let failed = |why: &str| Err(format!("Failed creating instance record: {why}"));
+    if state.instances.contains_key(&key) {
+        return failed("Add instance info to the database: This \"instances\" entry already exists");
+    }
+    if let Some(unknown) = record.config.keys().find(|key| !KNOWN_KEYS.iter().any(|known| key.starts_with(known))) {
+        return failed(&format!("Unknown configuration key: {unknown}"));
+    }
+    let (_, devices) = state.expanded(&record.profiles, &record.config, &record.devices);
+    let mut pool = None;
+    for (name, device) in &devices {
+        let property = |key: &str| device.get(key).map_or("", String::as_str);
+        match property("type") {
+            "disk" if property("path") == "/" => pool = Some(property("pool").to_owned()),
+            "nic" if !property("network").is_empty() && !state.networks.contains_key(property("network")) => {
+                let network = property("network");
+                return failed(&format!(
+                    "Failed initialising instance: Invalid devices: Device validation failed for \"{name}\": Failed \
+                     loading device \"{name}\": Failed to load network \"{network}\" for project \"{}\": Network not found",
+                    key.0
+                ));
+            }
+            "disk" | "nic" | "none" | "proxy" | "unix-char" | "gpu" | "usb" | "tpm" => {}
+            other => return failed(&format!("Invalid device type {other}")),
+        }
+    }
+    match pool {
+        None => return failed("Failed initialising instance: Failed getting root disk: No root device could be found"),
+        Some(pool) if !state.pools.contains(&pool) => {
+            return failed("Failed initialising instance: Failed loading storage pool: Storage pool not found");
+        }
+        Some(_) if state.pool_full => {
+            return Err("Failed creating instance from image: write: no space left on device".to_owned());
+        }
+        Some(_) => {}
+    }
+    for (name, value) in &image.properties {
+        record.config.insert(format!("image.{name}"), value.clone());
+    }
+    record.config.extend(map(&[("volatile.base_image", &image.fingerprint), ("volatile.last_state.idmap", "[]")]));
+    record.architecture.clone_from(&image.architecture);
+    state.instances.insert(key, record);
+    Ok(Value::Null)
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    match name.as_bytes() {
+        [] | [_, .., _] if name.is_empty() || name.len() > 63 => Err("Name must be 1-63 characters long"),
+        bytes if !bytes.iter().all(|b| plain(*b)) => Err("Name can only contain alphanumeric and hyphen characters"),
+        [b'0'..=b'9', ..] => Err("Name must not start with a number"),
+        [b'-', ..] => Err("Name must not start with \"-\" character"),
+        [.., b'-'] => Err("Name must not end with \"-\" character"),
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn patch(shared: &Shared, ask: &Ask, name: &str) -> Result<Answer, Answer> {
+    let body = ask.json()?;
+    let mut state = shared.lock();
+    let instance = state.find_mut(ask.project(), name)?;
+    let etag = instance.etag();
+    if let Some(wanted) = ask.headers.get("if-match")
+        && wanted.trim_matches('"') != etag
+    {
+        return Err(Answer::error(412, &format!("ETag doesn't match: {etag} vs {}", wanted.trim_matches('"'))));
+    }
+    let config = body.get("config").cloned().and_then(|c| serde_json::from_value::<ConfigMap>(c).ok());
+    let config = config.unwrap_or_default();
+    if let Some(unknown) = config.keys().find(|key| !KNOWN_KEYS.iter().any(|known| key.starts_with(known))) {
+        return Err(Answer::error(400, &format!("Unknown configuration key: {unknown}")));
+    }
+    instance.config.extend(config);
+    drop(state);
+    shared.changed.notify_all();
+    Ok(Answer::sync(json!({})))
+}
+
+pub(super) fn delete(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer, Answer> {
+    let key = (ask.project().to_owned(), name.to_owned());
+    if shared.lock().find(&key.0, name)?.power != Power::Stopped {
+        return Err(Answer::error(400, "Instance is running"));
+    }
+    Ok(operations::run(shared, "Deleting instance", ask.project(), name, move |shared| {
+        match shared.lock().instances.remove(&key) {
+            Some(_) => Ok(Value::Null),
+            None => Err("Instance not found".to_owned()),
+        }
+    }))
+}
+
+pub(super) fn state(shared: &Shared, ask: &Ask, name: &str) -> Result<Answer, Answer> {
+    let mut state = shared.lock();
+    let instance = state.find_mut(ask.project(), name)?;
+    let (status, status_code) = instance.power.as_status();
+    let mut processes = instance.processes;
+    if instance.power == Power::Running && instance.agent_polls > 0 {
+        instance.agent_polls -= 1;
+        processes = -1;
+    }
+    let pid = if instance.power == Power::Stopped { 0 } else { 4242 };
+    Ok(Answer::sync(json!({
+        "status": status, "status_code": status_code, "processes": processes, "pid": pid, "disk": {}, "network": null,
+        "memory": {"usage": 0, "usage_peak": 0, "swap_usage": 0, "swap_usage_peak": 0}, "cpu": {"usage": 0},
+    })))
+}
+
+pub(super) fn set_state(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer, Answer> {
+    let body = ask.json()?;
+    let action = body.get("action").and_then(Value::as_str).unwrap_or_default().to_owned();
+    shared.lock().find(ask.project(), name)?;
+    let description = match action.as_str() {
+        "start" => "Starting instance",
+        "stop" => "Stopping instance",
+        "freeze" => "Freezing instance",
+        "unfreeze" => "Unfreezing instance",
+        _ => return Err(Answer::error(400, &format!("Unknown action: '{action}'"))),
+    };
+    let (project, own) = (ask.project().to_owned(), name.to_owned());
+    Ok(operations::run(shared, description, ask.project(), name, move |shared| {
+        let outcome = changed_power(shared, &project, &own, &action);
+        shared.changed.notify_all();
+        outcome
+    }))
+}
+
+fn changed_power(shared: &Shared, project: &str, name: &str, action: &str) -> operations::Outcome {
+    let mut state = shared.lock();
+    if action == "start" {
+        let ready = Instant::now() + state.start_delay;
+        while Instant::now() < ready && !shared.is_stopping() {
+            state = shared.wait(state, ready.saturating_duration_since(Instant::now()));
+        }
+    }
+    let agent_polls = state.agent_polls;
+    let Some(instance) = state.instance_mut(project, name) else { return Err("Instance not found".to_owned()) };
+    match (action, instance.power) {
+        ("start", Power::Stopped) => {
+            instance.power = Power::Running;
+            instance.processes = 7;
+            let virtual_machine = instance.kind == InstanceType::VirtualMachine;
+            instance.agent_polls = if virtual_machine { agent_polls } else { 0 };
+            instance.config.insert("volatile.last_state.power".to_owned(), "RUNNING".to_owned());
+        }
+        ("start", _) => return Err("The instance is already running".to_owned()),
+        ("stop", Power::Stopped) => return Err("The instance is already stopped".to_owned()),
+        ("stop", _) => state.stop(project, name),
+        (_, Power::Stopped) => return Err("The container isn't running".to_owned()),
+        ("freeze", Power::Running) => instance.power = Power::Frozen,
+        ("freeze", _) => return Err("The container is already frozen".to_owned()),
+        (_, Power::Frozen) => instance.power = Power::Running,
+        (_, Power::Running) => return Err("The container is already running".to_owned()),
+    }
+    Ok(Value::Null)
+}
+
+fn instance_json(state: &State, project: &str, name: &str, instance: &InstanceRecord) -> Value {
+    let (status, status_code) = instance.power.as_status();
+    let (config, devices) = state.expanded(&instance.profiles, &instance.config, &instance.devices);
+    json!({
+        "name": name, "project": project, "type": instance.kind.as_str(), "status": status,
+        "status_code": status_code, "architecture": instance.architecture, "config": instance.config,
+        "devices": instance.devices, "profiles": instance.profiles, "ephemeral": instance.ephemeral,
+        "expanded_config": config, "expanded_devices": devices, "created_at": instance.created_at.to_rfc3339(),
+        "last_used_at": "1970-01-01T00:00:00Z", "location": "none", "stateful": false, "description": "",
+    })
+}

@@ -1,0 +1,271 @@
+//! What the stand-in knows: instances, operations and what they are made of.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Options;
+use super::answer::Answer;
+use super::files::Tree;
+use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
+
+/// An image of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageEntry {
+    pub alias: String,
+    /// 64 hexadecimal digits.
+    pub fingerprint: String,
+    pub kind: InstanceType,
+    /// LXD's word: `x86_64`.
+    pub architecture: String,
+    pub properties: ConfigMap,
+}
+
+impl ImageEntry {
+    /// A container's, with a fingerprint that follows from the alias.
+    pub fn container(alias: &str) -> ImageEntry {
+        ImageEntry {
+            alias: alias.to_owned(),
+            fingerprint: hex(&Sha256::digest(alias.as_bytes())),
+            kind: InstanceType::Container,
+            architecture: "x86_64".to_owned(),
+            properties: map(&[("os", "debian"), ("release", "bookworm"), ("description", "Debian bookworm")]),
+        }
+    }
+
+    /// A virtual machine's.
+    pub fn virtual_machine(alias: &str) -> ImageEntry {
+        ImageEntry { kind: InstanceType::VirtualMachine, ..ImageEntry::container(alias) }
+    }
+}
+
+/// A profile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProfileEntry {
+    pub config: ConfigMap,
+    pub devices: Devices,
+}
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkEntry {
+    pub managed: bool,
+    pub kind: String,
+    pub config: ConfigMap,
+}
+
+/// An instance's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Power {
+    Stopped,
+    Running,
+    Frozen,
+}
+
+impl Power {
+    /// LXD's word and number.
+    pub fn as_status(self) -> (&'static str, u16) {
+        match self {
+            Power::Stopped => ("Stopped", 102),
+            Power::Running => ("Running", 103),
+            Power::Frozen => ("Frozen", 110),
+        }
+    }
+}
+
+/// An instance.
+#[derive(Clone, Debug)]
+pub(super) struct InstanceRecord {
+    pub kind: InstanceType,
+    pub architecture: String,
+    pub config: ConfigMap,
+    pub devices: Devices,
+    pub profiles: Vec<String>,
+    pub ephemeral: bool,
+    pub created_at: Timestamp,
+    pub power: Power,
+    pub processes: i64,
+    /// Looks at its state that still find no agent.
+    pub agent_polls: u32,
+    pub files: Tree,
+    pub logs: BTreeMap<String, Vec<u8>>,
+}
+
+impl InstanceRecord {
+    /// What a conditional change compares.
+    pub fn etag(&self) -> String {
+        let parts = (&self.architecture, &self.config, &self.devices, self.ephemeral, &self.profiles);
+        hex(&Sha256::digest(format!("{parts:?}").as_bytes()))
+    }
+}
+
+/// An operation.
+#[derive(Clone, Debug)]
+pub(super) struct OperationRecord {
+    pub description: &'static str,
+    pub created_at: Timestamp,
+    /// The instance that it is about: project and name.
+    pub instance: (String, String),
+    pub metadata: Value,
+    /// How and when it ended; the text is empty where it ended well.
+    pub ended: Option<(String, Instant)>,
+}
+
+/// Everything.
+pub(super) struct State {
+    pub product: String,
+    pub version: String,
+    pub start_delay: Duration,
+    pub pool_full: bool,
+    pub agent_polls: u32,
+    pub images: Vec<ImageEntry>,
+    pub profiles: BTreeMap<String, ProfileEntry>,
+    pub networks: BTreeMap<String, NetworkEntry>,
+    pub pools: BTreeSet<String>,
+    pub projects: BTreeSet<String>,
+    /// By project and name.
+    pub instances: BTreeMap<(String, String), InstanceRecord>,
+    pub operations: BTreeMap<String, OperationRecord>,
+    next_operation: u64,
+}
+
+impl State {
+    pub fn new(options: &Options) -> State {
+        let nic = map(&[("type", "nic"), ("network", "lxdbr0"), ("name", "eth0")]);
+        let root = map(&[("type", "disk"), ("path", "/"), ("pool", "default")]);
+        let devices = BTreeMap::from([("eth0".to_owned(), nic), ("root".to_owned(), root)]);
+        let bridge = map(&[("ipv4.address", "10.0.100.1/24"), ("ipv4.nat", "true"), ("ipv6.address", "none")]);
+        let bridge = NetworkEntry { managed: true, kind: "bridge".to_owned(), config: bridge };
+        let loopback = NetworkEntry { managed: false, kind: "loopback".to_owned(), config: ConfigMap::new() };
+        State {
+            product: options.product.clone(),
+            version: options.version.clone(),
+            start_delay: options.start_delay,
+            pool_full: options.pool_full,
+            agent_polls: options.agent_polls,
+            images: options.images.clone(),
+            profiles: BTreeMap::from([("default".to_owned(), ProfileEntry { config: ConfigMap::new(), devices })]),
+            networks: BTreeMap::from([("lxdbr0".to_owned(), bridge), ("lo".to_owned(), loopback)]),
+            pools: BTreeSet::from(["default".to_owned()]),
+            projects: BTreeSet::from(["default".to_owned()]),
+            instances: BTreeMap::new(),
+            operations: BTreeMap::new(),
+            next_operation: 1,
+        }
+    }
+
+    pub fn instance(&self, project: &str, name: &str) -> Option<&InstanceRecord> {
+        self.instances.get(&(project.to_owned(), name.to_owned()))
+    }
+
+    pub fn instance_mut(&mut self, project: &str, name: &str) -> Option<&mut InstanceRecord> {
+        self.instances.get_mut(&(project.to_owned(), name.to_owned()))
+    }
+
+    /// The instance, or LXD's refusal.
+    pub fn find(&self, project: &str, name: &str) -> Result<&InstanceRecord, Answer> {
+        self.instance(project, name).ok_or_else(instance_not_found)
+    }
+
+    /// The same, to change it.
+    pub fn find_mut(&mut self, project: &str, name: &str) -> Result<&mut InstanceRecord, Answer> {
+        self.instance_mut(project, name).ok_or_else(instance_not_found)
+    }
+
+    /// Config of the profiles and of the instance over it, and the devices alike.
+    pub fn expanded(&self, profiles: &[String], config: &ConfigMap, devices: &Devices) -> (ConfigMap, Devices) {
+        let mut all = (ConfigMap::new(), Devices::new());
+        for profile in profiles.iter().filter_map(|name| self.profiles.get(name)) {
+            all.0.extend(profile.config.clone());
+            all.1.extend(profile.devices.clone());
+        }
+        all.0.extend(config.clone());
+        all.1.extend(devices.clone());
+        all
+    }
+
+    /// Notes a new operation; its id, in the form of a UUID.
+    pub fn begin(&mut self, description: &'static str, project: &str, name: &str) -> String {
+        self.forget_operations();
+        let id = format!("00000000-0000-4000-8000-{:012x}", self.next_operation);
+        self.next_operation += 1;
+        let record = OperationRecord {
+            description,
+            created_at: Timestamp::now(),
+            instance: (project.to_owned(), name.to_owned()),
+            metadata: Value::Null,
+            ended: None,
+        };
+        self.operations.insert(id.clone(), record);
+        id
+    }
+
+    /// Ends an operation, once; `error` is empty where it went well.
+    pub fn end(&mut self, id: &str, error: &str, metadata: Value) {
+        if let Some(operation) = self.operations.get_mut(id)
+            && operation.ended.is_none()
+        {
+            operation.metadata = metadata;
+            operation.ended = Some((error.to_owned(), Instant::now()));
+        }
+    }
+
+    /// LXD remembers an operation for five seconds after its end.
+    pub fn forget_operations(&mut self) {
+        let recent = |at: &Instant| at.elapsed() < Duration::from_secs(5);
+        self.operations.retain(|_, operation| operation.ended.as_ref().is_none_or(|(_, at)| recent(at)));
+    }
+
+    /// Stops an instance: what runs in it is killed, and it vanishes where it is ephemeral.
+    pub fn stop(&mut self, project: &str, name: &str) {
+        let key = (project.to_owned(), name.to_owned());
+        let Some(instance) = self.instances.get_mut(&key) else { return };
+        instance.power = Power::Stopped;
+        instance.processes = 0;
+        instance.config.insert("volatile.last_state.power".to_owned(), "STOPPED".to_owned());
+        let ephemeral = instance.ephemeral;
+        for (id, operation) in &mut self.operations {
+            if operation.ended.is_none()
+                && operation.description == super::exec::DESCRIPTION
+                && operation.instance == key
+            {
+                let recorded = operation.metadata.get("record").is_some_and(|r| r == true);
+                operation.metadata = super::exec::outcome_metadata(name, id, 137, recorded);
+                operation.ended = Some((String::new(), Instant::now()));
+            }
+        }
+        if ephemeral {
+            self.instances.remove(&key);
+        }
+    }
+
+    /// An operation as LXD shows it.
+    pub fn operation_json(&self, id: &str, operation: &OperationRecord) -> Value {
+        let (status, code, error) = match &operation.ended {
+            None => ("Running", 103, ""),
+            Some((error, _)) if error.is_empty() => ("Success", 200, ""),
+            Some((error, _)) => ("Failure", 400, error.as_str()),
+        };
+        let metadata = if operation.ended.is_some() { operation.metadata.clone() } else { Value::Null };
+        json!({
+            "id": id, "class": "task", "description": operation.description,
+            "created_at": operation.created_at.to_rfc3339(), "updated_at": operation.created_at.to_rfc3339(),
+            "status": status, "status_code": code, "metadata": metadata, "may_cancel": false, "err": error,
+            "resources": {"instances": [format!("/1.0/instances/{}", operation.instance.1)]}, "location": "none",
+        })
+    }
+}
+
+pub(super) fn instance_not_found() -> Answer {
+    Answer::error(404, "Instance not found")
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn map(pairs: &[(&str, &str)]) -> ConfigMap {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}

@@ -1,0 +1,324 @@
+//! What the daemon knows, and how an event changes it. **Pure**: no I/O, no clock (`now` is an argument), no logging;
+//! what people should hear of a change is returned as [`Note`]s.
+//!
+//! One thread owns a [`World`]. Nothing in it needs to survive the process: all of it is read again from LXD, GitHub
+//! and the config. Every event has a number (`seq`); a snapshot carries the number at which it was begun, and what was
+//! touched since is left alone, since the snapshot may be older than what we know.
+
+mod action;
+mod fold;
+mod matching;
+mod note;
+#[cfg(test)]
+pub(crate) mod testkit;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::identity::Maker;
+use crate::model::{Hint, Job, JobId, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
+pub use action::{Action, Flight, RemoveReason};
+pub use matching::{Refusal, class_for, instance_name, parse_name, scope_for};
+pub use note::Note;
+
+/// Everything that can happen to the main thread.
+#[derive(Debug)]
+pub enum Event {
+    /// A verified delivery, or what came of asking GitHub for one job.
+    Hint(Hint),
+    /// A delivery could not be queued: GitHub knows better, look there.
+    HintsLost,
+    /// A look at LXD, or at LXD and GitHub.
+    Snapshot(Box<Snapshot>),
+    /// A worker is done with an action.
+    Outcome(Action, Outcome),
+}
+
+/// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// [`World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// Our instances, of all projects. Listed before anything of GitHub's in the same snapshot.
+    pub instances: Option<Result<Vec<InstanceSeen>, String>>,
+    /// Present where GitHub was looked at.
+    pub github: Option<GitHubSeen>,
+}
+
+/// The GitHub side of a snapshot.
+#[derive(Debug, Default)]
+pub struct GitHubSeen {
+    /// The scopes that we serve.
+    pub targets: Option<Result<Vec<Scope>, String>>,
+    /// The registered runners, for each scope that was asked.
+    pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
+    /// The jobs that are not completed, for each repository that was asked.
+    pub jobs: Vec<(RepoName, Result<Vec<Job>, String>)>,
+}
+
+/// An instance's status, as far as decisions need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    Stopped,
+    /// Frozen, or on its way between states.
+    Other,
+}
+
+/// One of our instances, as LXD lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSeen {
+    pub name: String,
+    pub project: String,
+    pub class: String,
+    /// `None` where the key is missing or not a scope.
+    pub scope: Option<Scope>,
+    pub job: Option<JobId>,
+    pub runner_id: Option<RunnerId>,
+    pub phase: Phase,
+    pub status: Status,
+    pub created_at: Option<Timestamp>,
+    pub maker: Maker,
+}
+
+/// What is known of an instance's runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerState {
+    /// Not connected yet, as far as we know.
+    Awaited,
+    /// Connected, without a job, since this moment (as we saw it).
+    Idle(Timestamp),
+    /// Runs a job.
+    Busy,
+    /// Had its job, or its registration is gone; since this moment.
+    Done(Timestamp),
+}
+
+/// One of our instances, with what we learnt of it.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    pub seen: InstanceSeen,
+    pub runner: RunnerState,
+    /// When this process first knew of it; stands in for an unknown creation time.
+    pub first_seen: Timestamp,
+    /// When it was first known to have its runner process started.
+    pub started_at: Option<Timestamp>,
+    /// Since when it is seen stopped.
+    pub stopped_since: Option<Timestamp>,
+    /// True once its runner was given a job.
+    pub took_job: bool,
+    /// No attempt to remove it before this moment.
+    pub leave_until: Option<Timestamp>,
+    /// Attempts to remove it that failed.
+    pub failures: u32,
+    touched: u64,
+}
+
+impl Instance {
+    /// When it was made.
+    pub fn created_at(&self) -> Timestamp {
+        self.seen.created_at.unwrap_or(self.first_seen)
+    }
+}
+
+/// A job that is not over.
+#[derive(Clone, Debug)]
+pub struct JobState {
+    pub job: Job,
+    /// The scope and class (by its place in the config) that serve it, or why none does.
+    pub place: Result<(Scope, usize), Refusal>,
+    /// When GitHub made it, else when we heard of it: its place in the line.
+    pub queued_at: Timestamp,
+    /// No launch for it before this moment.
+    pub not_before: Option<Timestamp>,
+    /// Runners launched for it that ended without taking any job.
+    pub wasted: u32,
+    heard_at: Timestamp,
+    touched: u64,
+}
+
+/// What is known of the runners of a scope.
+#[derive(Clone, Debug, Default)]
+pub struct ScopeView {
+    /// The last good listing; `None` before the first and after a failed one.
+    pub runners: Option<Vec<Runner>>,
+    /// Since when each runner that is offline now was seen offline without a break.
+    pub offline_since: BTreeMap<String, Timestamp>,
+}
+
+/// Why nothing is launched for a while: failures of one kind, with growing pauses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub until: Timestamp,
+    pub failures: u32,
+    pub reason: String,
+}
+
+/// What a failure is laid at the door of; others go on meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blame {
+    /// A class: its image, profile, script, … is wrong.
+    Class(String),
+    /// A scope: GitHub refuses registrations there.
+    Scope(Scope),
+    /// The runner package for an architecture.
+    Package(RunnerArch),
+    /// LXD itself, or this host.
+    Host,
+}
+
+/// How an action ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The runner process is started.
+    Launched { runner: Option<RunnerId> },
+    /// The name is taken: somebody else launched it.
+    Clash { reason: String },
+    /// It did not work out. `made` tells whether an instance may exist now.
+    LaunchFailed { blame: Blame, reason: String, made: bool },
+    /// The instance is gone, or was not ours (any more).
+    Removed,
+    /// It is busy: left alone.
+    Kept { why: String },
+    /// It could not be removed, or it is not certain that it may be.
+    RemoveFailed { reason: String },
+    /// The registration is gone.
+    Deregistered,
+    /// The package is in the cache.
+    PackageReady { version: String },
+    /// It is not, or could not be looked up again.
+    PackageFailed { reason: String },
+    /// A job was asked for; `None`: GitHub does not have it (or hides it).
+    JobFound(Option<Box<Job>>),
+    /// A repository's jobs that are not completed.
+    JobsFound(Vec<Job>),
+    /// GitHub did not answer the question.
+    LookFailed { reason: String },
+}
+
+/// A runner package's state.
+#[derive(Clone, Debug, Default)]
+pub struct PackageState {
+    /// The version in the cache.
+    pub version: Option<String>,
+    /// When it was last looked up with success.
+    pub checked_at: Option<Timestamp>,
+}
+
+/// What the daemon knows.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) seq: u64,
+    pub(crate) started_at: Timestamp,
+    pub(crate) jobs: BTreeMap<JobId, JobState>,
+    /// Jobs that are over, and when we learnt of it: a late or repeated `queued` must not revive them.
+    over: BTreeMap<JobId, Timestamp>,
+    pub(crate) instances: BTreeMap<String, Instance>,
+    /// `None` until LXD was listed once with success.
+    pub(crate) lxd: Option<Result<Timestamp, String>>,
+    /// The scopes that we serve; `None` until known.
+    pub(crate) targets: Option<Vec<Scope>>,
+    pub(crate) scopes: BTreeMap<Scope, ScopeView>,
+    pub(crate) packages: BTreeMap<RunnerArch, PackageState>,
+    pub(crate) pauses: BTreeMap<Blame, Pause>,
+    /// What is being done now.
+    pub(crate) flights: BTreeMap<Flight, Action>,
+    /// Runner and instance names that turned out to be taken, and when.
+    pub(crate) taken: BTreeMap<String, Timestamp>,
+    /// Jobs known by their check run only.
+    pub(crate) unknown_jobs: BTreeMap<JobId, (RepoName, Timestamp)>,
+    /// Repositories whose queue is worth a look.
+    pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
+    pub(crate) lxd_look: Look,
+    pub(crate) github_look: Look,
+    /// Failures of looks at GitHub, by what was asked, to tell changes only.
+    troubles: BTreeSet<String>,
+}
+
+/// One kind of look: when it last ended, and whether the next should not wait for its turn.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    pub under_way: bool,
+    pub ended_at: Option<Timestamp>,
+    pub wanted: bool,
+}
+
+/// How long a job's end is remembered against late deliveries.
+const REMEMBER_OVER: Duration = Duration::from_secs(2 * 3600);
+/// GitHub cancels a job that waited this long.
+const JOB_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// GitHub's listings lag behind its webhooks by no more than this.
+const LISTING_LAG: Duration = Duration::from_secs(30);
+/// How many jobs, of any kind, are kept in mind at most; beyond that the periodic look finds them again.
+const MAX_JOBS: usize = 50_000;
+
+impl World {
+    /// Knows nothing yet. `targets` is what the config names; empty means that GitHub must be asked.
+    pub fn new(targets: &[Scope], now: Timestamp) -> World {
+        World {
+            seq: 1,
+            started_at: now,
+            jobs: BTreeMap::new(),
+            over: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            lxd: None,
+            targets: (!targets.is_empty()).then(|| targets.to_vec()),
+            scopes: BTreeMap::new(),
+            packages: BTreeMap::new(),
+            pauses: BTreeMap::new(),
+            flights: BTreeMap::new(),
+            taken: BTreeMap::new(),
+            unknown_jobs: BTreeMap::new(),
+            look_at: BTreeMap::new(),
+            lxd_look: Look::default(),
+            github_look: Look::default(),
+            troubles: BTreeSet::new(),
+        }
+    }
+
+    /// The number of the latest event.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// An action was handed to a worker.
+    pub fn dispatched(&mut self, action: &Action) {
+        self.flights.insert(action.flight(), action.clone());
+    }
+
+    /// A look at LXD (`github` = false) or at both was asked for.
+    pub fn look_begun(&mut self, github: bool) {
+        let look = if github { &mut self.github_look } else { &mut self.lxd_look };
+        look.under_way = true;
+        look.wanted = false;
+    }
+
+    /// Whether LXD answered lately; `Err` says why not.
+    pub fn lxd_health(&self, now: Timestamp) -> Result<(), String> {
+        match &self.lxd {
+            None => Err("LXD was not listed yet".to_owned()),
+            Some(Err(reason)) => Err(reason.clone()),
+            Some(Ok(at)) if now.since(*at) > Duration::from_secs(60) => {
+                Err(format!("LXD was last listed {} s ago", now.since(*at).as_secs()))
+            }
+            Some(Ok(_)) => Ok(()),
+        }
+    }
+
+    /// The instances of ours, in order of name.
+    pub fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.instances.values()
+    }
+
+    /// The jobs that are not over.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobState> {
+        self.jobs.values()
+    }
+}
+
+/// The pause after the `failures`-th failure in a row: 2 s, doubling up to `most`.
+pub(crate) fn pause_after(failures: u32, most: Duration) -> Duration {
+    Duration::from_secs(2u64.saturating_pow(failures.clamp(1, 16))).min(most)
+}

@@ -1,0 +1,37 @@
+//! What people should hear of a change.
+
+use crate::model::{JobId, Scope, Timestamp};
+use crate::world::Blame;
+
+/// One line of the log, still as data. The daemon gives it its level and its words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A job joined the queue that we serve.
+    JobQueued { job: JobId, repo: String, class: String, scope: Scope, name: String },
+    /// A runner took a job; the runner's instance may be one of ours.
+    JobTaken { job: JobId, runner: String, ours: bool },
+    /// A job is over, or not queued any more.
+    JobOver { job: JobId, ours: bool },
+    /// The runner process runs.
+    Launched { instance: String, job: JobId },
+    /// A launch stood back.
+    Clash { instance: String, job: JobId, reason: String },
+    /// A launch failed and will be tried again. `news` is false where the same was said before.
+    LaunchFailed { instance: String, job: JobId, blame: Blame, reason: String, until: Timestamp, news: bool },
+    /// An instance that was there is not there any more.
+    InstanceGone { instance: String, job: Option<JobId>, took_job: bool },
+    /// A removal did not happen.
+    Kept { instance: String, why: String },
+    /// A removal failed and will be tried again.
+    RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp },
+    /// A registration was removed.
+    Deregistered { runner: String, scope: Scope },
+    /// A runner package is ready.
+    PackageReady { version: String, arch: &'static str, news: bool },
+    /// Something outside stopped working.
+    Trouble { what: String, reason: String },
+    /// It works again.
+    Recovered { what: String },
+    /// A question to GitHub, asked for a delivery, was not answered.
+    LookFailed { what: String, reason: String },
+}

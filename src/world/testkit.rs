@@ -1,0 +1,213 @@
+//! A small stage for tests of decisions: a config, a world, a clock, and short ways to say what happens.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Class, Config, ImageRef, Registration};
+use crate::identity::Maker;
+use crate::model::{InstanceType, JobStatus, Labels, RunnerArch, Secret};
+use crate::plan::{Plan, Reason, plan};
+
+pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
+    Class {
+        name: name.to_owned(),
+        labels: labels.iter().chain(&["self-hosted", "linux", "x64"]).collect(),
+        image: ImageRef::Local("img".to_owned()),
+        kind: InstanceType::Container,
+        arch: RunnerArch::X64,
+        profiles: vec!["default".to_owned()],
+        setup_script: None,
+        max_workers,
+        config: BTreeMap::new(),
+        devices: BTreeMap::new(),
+        project: "default".to_owned(),
+        target: String::new(),
+        runner_group: "Default".to_owned(),
+    }
+}
+
+pub fn config() -> Config {
+    Config {
+        pat: Secret::new("t"),
+        hooksecret: Secret::new("s"),
+        github_api: "http://127.0.0.1".to_owned(),
+        targets: vec![Scope::Org("acme".to_owned()), "repo:alice/tool".parse().unwrap()],
+        allow_public_repos: false,
+        socket: PathBuf::from("/nowhere"),
+        remotes: BTreeMap::new(),
+        prefix: "lxdrunner".to_owned(),
+        max_workers: 4,
+        reconcile_interval: Duration::from_secs(60),
+        provision_timeout: Duration::from_secs(300),
+        idle_timeout: Duration::from_secs(600),
+        max_lifetime: Duration::from_secs(24 * 3600),
+        registration: Registration::Jit,
+        runner_version: None,
+        web_host: [127, 0, 0, 1].into(),
+        web_port: 0,
+        cache_home: PathBuf::from("/nowhere"),
+        classes: vec![class("small", &[], 10), class("gpu", &["gpu"], 2)],
+    }
+}
+
+pub fn job(id: u64, repo: &str, labels: &[&str]) -> Job {
+    Job {
+        id: JobId(id),
+        run_id: id + 1000,
+        repo: repo.parse().unwrap(),
+        public: Some(false),
+        labels: labels.iter().collect::<Labels>(),
+        status: JobStatus::Queued,
+        runner_name: None,
+        created_at: None,
+        name: format!("job {id}"),
+    }
+}
+
+pub fn runner(id: u64, name: &str, online: bool, busy: bool) -> Runner {
+    Runner { id: RunnerId(id), name: name.to_owned(), online, busy, labels: Labels::default() }
+}
+
+/// An instance that LXD lists: launched for `job` by a process that is no more, its runner started.
+pub fn seen(name: &str, job: u64) -> InstanceSeen {
+    InstanceSeen {
+        name: name.to_owned(),
+        project: "default".to_owned(),
+        class: "small".to_owned(),
+        scope: Some(Scope::Org("acme".to_owned())),
+        job: Some(JobId(job)),
+        runner_id: Some(RunnerId(job)),
+        phase: Phase::Started,
+        status: Status::Running,
+        created_at: None,
+        maker: Maker::Dead,
+    }
+}
+
+pub struct Stage {
+    pub config: Config,
+    pub world: World,
+    pub now: Timestamp,
+}
+
+impl Stage {
+    /// LXD lists nothing, GitHub knows no runner, and the runner package is there.
+    pub fn new(config: Config) -> Stage {
+        let now = Timestamp(1_000_000_000);
+        let world = World::new(&config.targets, now);
+        let mut stage = Stage { config, world, now };
+        stage.lxd(vec![]);
+        for scope in stage.config.targets.clone() {
+            stage.runners(scope, vec![]);
+        }
+        let fetch = Action::FetchPackage { arch: RunnerArch::X64, scope: Scope::Org("acme".to_owned()) };
+        stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned() });
+        stage
+    }
+
+    pub fn fold(&mut self, event: Event) -> Vec<Note> {
+        self.world.fold(event, &self.config, self.now)
+    }
+
+    pub fn pass(&mut self, seconds: u64) -> &mut Stage {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self
+    }
+
+    pub fn queued(&mut self, id: u64) -> Vec<Note> {
+        self.fold(Event::Hint(Hint::Job(job(id, "acme/app", &["self-hosted"]))))
+    }
+
+    pub fn told(&mut self, id: u64, status: JobStatus, runner: Option<&str>) -> Vec<Note> {
+        let runner_name = runner.map(str::to_owned);
+        self.fold(Event::Hint(Hint::Job(Job { status, runner_name, ..job(id, "acme/app", &["self-hosted"]) })))
+    }
+
+    pub fn snapshot(&mut self, begun: u64, list: Option<Vec<InstanceSeen>>, github: Option<GitHubSeen>) -> Vec<Note> {
+        let instances = Some(list.ok_or("LXD is down".to_owned()));
+        self.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, github })))
+    }
+
+    pub fn lxd(&mut self, list: Vec<InstanceSeen>) -> Vec<Note> {
+        self.snapshot(self.world.seq(), Some(list), None)
+    }
+
+    /// A look that finds the instances we know of, these runners and nothing else.
+    pub fn runners(&mut self, scope: Scope, runners: Vec<Runner>) -> Vec<Note> {
+        self.github(GitHubSeen { runners: vec![(scope, Ok(runners))], ..GitHubSeen::default() })
+    }
+
+    /// A look that finds the instances we know of, and these open jobs in acme/app.
+    pub fn jobs(&mut self, jobs: Vec<Job>) -> Vec<Note> {
+        let repo = "acme/app".parse().unwrap();
+        self.github(GitHubSeen { jobs: vec![(repo, Ok(jobs))], ..GitHubSeen::default() })
+    }
+
+    pub fn github(&mut self, github: GitHubSeen) -> Vec<Note> {
+        let known = self.world.instances.values().map(|i| i.seen.clone()).collect();
+        self.snapshot(self.world.seq(), Some(known), Some(github))
+    }
+
+    pub fn plan(&self) -> Plan {
+        plan(&self.world, &self.config, self.now)
+    }
+
+    pub fn outcome(&mut self, action: Action, outcome: Outcome) -> Vec<Note> {
+        self.fold(Event::Outcome(action, outcome))
+    }
+
+    /// Plans, hands everything out, and returns it.
+    pub fn dispatch(&mut self) -> Vec<Action> {
+        let actions = self.plan().actions;
+        actions.iter().for_each(|action| self.world.dispatched(action));
+        actions
+    }
+
+    /// Plans and hands out; each launch works, its runner has the job's id.
+    pub fn launch_all(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        for action in self.dispatch() {
+            if let Action::Launch { job, name, .. } = &action {
+                names.push(name.clone());
+                let runner = Some(RunnerId(job.0));
+                self.outcome(action, Outcome::Launched { runner });
+            }
+        }
+        names
+    }
+
+    /// The names of what would be launched, or removed, now.
+    pub fn launches(&self) -> Vec<String> {
+        let name = |action: Action| match action {
+            Action::Launch { name, .. } => Some(name),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(name).collect()
+    }
+
+    pub fn removals(&self) -> Vec<(String, RemoveReason)> {
+        let remove = |action: Action| match action {
+            Action::Remove { name, reason, .. } => Some((name, reason)),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(remove).collect()
+    }
+
+    pub fn deregistrations(&self) -> Vec<String> {
+        let gone = |action: Action| match action {
+            Action::Deregister { name, .. } => Some(name),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(gone).collect()
+    }
+
+    pub fn reason(&self, id: u64) -> Option<Reason> {
+        self.plan().deferred.into_iter().find(|(job, _)| job.0 == id).map(|(_, reason)| reason)
+    }
+}
+
+pub fn acme() -> Scope {
+    Scope::Org("acme".to_owned())
+}

@@ -1,0 +1,256 @@
+//! How events change what we know: late, repeated, reordered and contradicting ones.
+
+use super::testkit::*;
+use super::*;
+use crate::config::{Class, Config};
+use crate::model::{JobStatus, Labels};
+use crate::plan::Reason;
+
+#[test]
+fn a_job_goes_to_the_class_with_the_fewest_surplus_labels() {
+    let classes: Vec<Class> =
+        vec![class("big", &["gpu", "cuda"], 1), class("gpu", &["gpu"], 1), class("plain", &[], 1)];
+    #[track_caller]
+    fn check(classes: &[Class], labels: &[&str], expected: Result<&str, Refusal>) {
+        let found = class_for(classes, &labels.iter().collect::<Labels>());
+        assert_eq!(found.map(|at| classes[at].name.as_str()), expected);
+    }
+    check(&classes, &["self-hosted"], Ok("plain"));
+    check(&classes, &["GPU"], Ok("gpu"));
+    check(&classes, &["cuda", "linux", "X64"], Ok("big"));
+    let nearest =
+        |name: &str, lacks: &str| Refusal::NoClass { nearest: Some((name.to_owned(), [lacks].iter().collect())) };
+    check(&classes, &["self-hosted", "arm64"], Err(nearest("big", "arm64")));
+    check(&classes, &["ubuntu-latest"], Err(nearest("big", "ubuntu-latest")));
+    check(&classes, &[], Err(Refusal::NoLabels));
+    check(&[], &["x"], Err(Refusal::NoClass { nearest: None }));
+    let twins = vec![class("first", &["a"], 1), class("second", &["b"], 1)];
+    check(&twins, &["linux"], Ok("first"));
+}
+
+#[test]
+fn a_scope_is_the_nearest_target() {
+    let targets: Vec<Scope> =
+        ["enterprise:big", "org:acme", "repo:acme/special"].iter().map(|t| t.parse().unwrap()).collect();
+    #[track_caller]
+    fn check(targets: &[Scope], repo: &str, expected: Option<&str>) {
+        let found = scope_for(targets, &repo.parse().unwrap());
+        assert_eq!(found.map(|s| s.to_string()).as_deref(), expected, "{repo}");
+    }
+    check(&targets, "acme/special", Some("repo:acme/special"));
+    check(&targets, "ACME/Special", Some("repo:acme/special"));
+    check(&targets, "Acme/app", Some("org:acme"));
+    check(&targets, "other/app", Some("enterprise:big"));
+    check(&targets[1..], "other/app", None);
+}
+
+#[test]
+fn only_names_that_we_would_give_are_taken_for_ours() {
+    let check = |name: &str, expected: Option<(u64, u32)>| {
+        assert_eq!(parse_name("lxdrunner", name), expected.map(|(job, n)| (JobId(job), n)), "{name}");
+    };
+    check("lxdrunner-77-1", Some((77, 1)));
+    check("lxdrunner-77-12", Some((77, 12)));
+    check("lxdrunner-placeholder", None);
+    check("lxdrunner-77", None);
+    check("lxdrunner-077-1", None);
+    check("lxdrunner-+7-1", None);
+    check("lxdrunner-77-1-1", None);
+    check("lxdrunner2-77-1", None);
+    check("other-77-1", None);
+    check("lxdrunner-99999999999999999999-1", None);
+}
+
+#[test]
+fn what_is_refused_has_its_reason() {
+    let stage = || Stage::new(config());
+    #[track_caller]
+    fn check(mut stage: Stage, job: Job, expected: Refusal) {
+        let id = job.id.0;
+        stage.fold(Event::Hint(Hint::Job(job)));
+        assert_eq!(stage.reason(id), Some(Reason::Refused(expected)));
+        assert_eq!(stage.launches(), Vec::<String>::new());
+    }
+    check(stage(), Job { public: Some(true), ..job(1, "acme/app", &["linux"]) }, Refusal::PublicRepo);
+    check(stage(), Job { public: None, ..job(1, "acme/app", &["linux"]) }, Refusal::VisibilityUnknown);
+    check(stage(), job(1, "other/app", &["linux"]), Refusal::NotATarget);
+    check(stage(), job(1, "alice/secret", &["linux"]), Refusal::NotATarget);
+    check(stage(), job(1, "acme/app", &[]), Refusal::NoLabels);
+    let unknown = || Stage::new(Config { targets: vec![], ..config() });
+    check(unknown(), job(1, "acme/app", &["linux"]), Refusal::TargetsUnknown);
+}
+
+#[test]
+fn targets_that_become_known_free_the_jobs_that_waited_for_them() {
+    let mut stage = Stage::new(Config { targets: vec![], ..config() });
+    stage.queued(1);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+    let targets = Some(Ok(vec![acme()]));
+    stage.github(GitHubSeen { targets, ..GitHubSeen::default() });
+    stage.fold(Event::Outcome(
+        Action::FetchPackage { arch: RunnerArch::X64, scope: acme() },
+        Outcome::PackageReady { version: "2".to_owned() },
+    ));
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+}
+
+#[test]
+fn deliveries_may_come_late_twice_and_in_any_order() {
+    use JobStatus::*;
+    // What was told, in this order, and whether the job is still to be launched for.
+    #[track_caller]
+    fn check(story: &[(JobStatus, Option<&str>)], launched: bool) {
+        let mut stage = Stage::new(config());
+        for (status, runner) in story {
+            stage.told(1, *status, *runner);
+        }
+        assert_eq!(!stage.launches().is_empty(), launched, "{story:?}");
+    }
+    check(&[(Queued, None)], true);
+    check(&[(Queued, None), (Queued, None)], true);
+    check(&[(Queued, None), (InProgress, Some("r"))], false);
+    check(&[(InProgress, Some("r")), (Queued, None)], false);
+    check(&[(Completed, None), (Queued, None)], false);
+    check(&[(Completed, Some("r")), (InProgress, Some("r")), (Queued, None)], false);
+    check(&[(Queued, None), (Completed, None), (Queued, None)], false);
+    check(&[(Waiting, None)], false);
+    check(&[(Waiting, None), (Queued, None)], true);
+}
+
+#[test]
+fn github_is_believed_over_what_we_heard_once_its_listings_cannot_lag_any_more() {
+    let mut stage = Stage::new(config());
+    stage.told(1, JobStatus::Completed, None);
+    let open = vec![job(1, "acme/app", &["linux"])];
+    stage.pass(10).jobs(open.clone());
+    assert_eq!(stage.launches(), Vec::<String>::new(), "the listing may be older than the delivery");
+    stage.pass(30).jobs(open);
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+}
+
+#[test]
+fn a_job_that_is_listed_no_more_is_over_unless_it_is_news() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.pass(10).jobs(vec![]);
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"], "the listing may lag behind the delivery");
+    stage.pass(30).jobs(vec![]);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+}
+
+#[test]
+fn a_snapshot_does_not_touch_what_is_newer_than_itself() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let begun = stage.world.seq();
+    let names = stage.launch_all();
+    assert_eq!(names, ["lxdrunner-1-1"]);
+    // A look that was begun before the launch ended does not know the instance.
+    stage.snapshot(begun, Some(vec![]), None);
+    assert_eq!(stage.world.instances().count(), 1);
+    let notes = stage.lxd(vec![]);
+    assert_eq!(stage.world.instances().count(), 0);
+    assert!(matches!(notes[..], [Note::InstanceGone { took_job: false, .. }]), "{notes:?}");
+}
+
+#[test]
+fn a_failed_listing_takes_nothing_away() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    let notes = stage.snapshot(stage.world.seq(), None, None);
+    assert!(matches!(notes[..], [Note::Trouble { .. }]), "{notes:?}");
+    assert_eq!(stage.world.instances().count(), 1);
+    assert!(stage.world.lxd_health(stage.now).is_err());
+    assert_eq!(stage.snapshot(stage.world.seq(), None, None), [], "told once");
+    let failed = GitHubSeen { runners: vec![(acme(), Err("502".to_owned()))], ..GitHubSeen::default() };
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.pass(3600).github(failed);
+    assert_eq!(stage.removals(), []);
+}
+
+#[test]
+fn a_runner_that_ends_without_a_job_makes_the_next_one_wait_longer() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        assert_eq!(stage.launch_all().len(), 1);
+        stage.lxd(vec![]);
+        let Some(Reason::HeldBack { until }) = stage.reason(1) else { panic!("{:?}", stage.reason(1)) };
+        pauses.push(until.since(stage.now).as_secs());
+        stage.now = until;
+    }
+    assert_eq!(pauses, [2, 4, 8, 16]);
+}
+
+#[test]
+fn a_runner_that_took_another_job_is_no_failure() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.queued(2);
+    stage.told(2, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    // Job 1 still waits, and its own instance is taken: it gets a second.
+    assert_eq!(stage.launch_all(), ["lxdrunner-1-2"]);
+    stage.told(2, JobStatus::Completed, Some("lxdrunner-1-1"));
+    stage.lxd(vec![InstanceSeen { job: Some(JobId(1)), ..seen("lxdrunner-1-2", 1) }]);
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+}
+
+#[test]
+fn failures_pause_their_own_door_only_and_are_told_once() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.fold(Event::Hint(Hint::Job(job(2, "acme/app", &["gpu"]))));
+    let actions = stage.dispatch();
+    let of = |n: u64| actions.iter().find(|a| matches!(a, Action::Launch { job, .. } if job.0 == n)).unwrap().clone();
+    let failed = |reason: &str| Outcome::LaunchFailed {
+        blame: Blame::Class("gpu".to_owned()),
+        reason: reason.to_owned(),
+        made: false,
+    };
+    let notes = stage.outcome(of(2), failed("no such image"));
+    assert!(matches!(notes[..], [Note::LaunchFailed { news: true, .. }]));
+    stage.outcome(of(1), Outcome::Launched { runner: Some(RunnerId(1)) });
+    assert!(matches!(stage.reason(2), Some(Reason::Paused { .. })));
+    stage.queued(3);
+    assert_eq!(stage.launches(), ["lxdrunner-3-1"], "the other class goes on");
+    stage.pass(2);
+    let again = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch { job, .. } if job.0 == 2)).unwrap();
+    let notes = stage.outcome(again, failed("no such image"));
+    assert!(matches!(notes[..], [Note::LaunchFailed { news: false, .. }]), "{notes:?}");
+    let Some(Reason::Paused { until, .. }) = stage.reason(2) else { panic!() };
+    assert_eq!(until.since(stage.now).as_secs(), 4);
+}
+
+#[test]
+fn a_clash_stands_back_and_the_name_is_not_tried_again() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    stage.outcome(launch, Outcome::Clash { reason: "409".to_owned() });
+    assert!(matches!(stage.reason(1), Some(Reason::HeldBack { .. })));
+    assert!(stage.pass(6).plan().look_at_github, "whoever has it is looked for");
+    stage.pass(60);
+    assert_eq!(stage.launches(), ["lxdrunner-1-2"]);
+}
+
+#[test]
+fn a_check_run_is_looked_up_once_and_then_a_job_like_any_other() {
+    let mut stage = Stage::new(config());
+    let repo: RepoName = "acme/app".parse().unwrap();
+    let check_run = || Event::Hint(Hint::CheckRun { repo: repo.clone(), job: JobId(1), completed: false });
+    stage.fold(check_run());
+    stage.fold(check_run());
+    let actions = stage.dispatch();
+    assert_eq!(actions, [Action::LookUpJob { repo: repo.clone(), job: JobId(1) }]);
+    assert_eq!(stage.dispatch(), []);
+    let found = Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["gpu"]))));
+    stage.outcome(actions[0].clone(), found);
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+    stage.fold(check_run());
+    assert!(stage.launches() == ["lxdrunner-1-1"] && stage.plan().actions.len() == 1);
+    stage.fold(Event::Hint(Hint::CheckRun { repo: "other/app".parse().unwrap(), job: JobId(9), completed: false }));
+    assert_eq!(stage.plan().actions.len(), 1, "what is not a target is not asked about");
+}
