@@ -1,1 +1,233 @@
-//! (being written)
+//! What a delivery says: its signature, then its content. Pure functions over hostile bytes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hmac::{Hmac, Mac};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use sha2::Sha256;
+
+use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, Secret, Timestamp};
+
+/// Why a delivery is not believed. The text is for whoever sets up the hook; it tells nothing about the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureError {
+    /// There is no signature.
+    Missing,
+    /// Only the old SHA-1 signature is there.
+    OnlySha1,
+    /// Not `sha256=` and 64 hexadecimal digits.
+    Malformed,
+    /// Not made of this body with our secret.
+    Wrong,
+}
+
+impl fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SignatureError::Missing => "no X-Hub-Signature-256: set the hook's Secret to the hooksecret of lxdrunner",
+            SignatureError::OnlySha1 => {
+                "only the old X-Hub-Signature (sha1): X-Hub-Signature-256 is needed; update GitHub Enterprise Server, \
+                 or let the proxy in between pass that header on"
+            }
+            SignatureError::Malformed => "X-Hub-Signature-256 is not sha256= and 64 hexadecimal digits",
+            SignatureError::Wrong => "wrong signature: the hook's Secret is not the hooksecret of lxdrunner",
+        })
+    }
+}
+
+impl std::error::Error for SignatureError {}
+
+/// Checks that `body` was signed with `secret`, in constant time. `header` is the value of `X-Hub-Signature-256`, or
+/// of `X-Hub-Signature` where there is only that (see "Validating webhook deliveries" in GitHub's documentation).
+pub fn verify(secret: &Secret, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
+    let header = header.ok_or(SignatureError::Missing)?.trim();
+    if header.starts_with("sha1=") {
+        return Err(SignatureError::OnlySha1);
+    }
+    let claimed = header.strip_prefix("sha256=").and_then(decode_hex).ok_or(SignatureError::Malformed)?;
+    if secret.is_empty() {
+        return Err(SignatureError::Wrong);
+    }
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| SignatureError::Wrong)?;
+    mac.update(body);
+    mac.verify_slice(&claimed).map_err(|_| SignatureError::Wrong)
+}
+
+fn decode_hex(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let digit = |n: usize| pair.get(n).and_then(|d| char::from(*d).to_digit(16));
+        *byte = u8::try_from(digit(0)? * 16 + digit(1)?).ok()?;
+    }
+    Some(bytes)
+}
+
+/// A signed delivery that was understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// Something to act on.
+    Hint(Hint),
+    /// Nothing for us, and why.
+    Ignored(&'static str),
+}
+
+/// A signed delivery that has not the shape of its event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError(String);
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ParseError {}
+
+/// Reads the body of a delivery whose `X-GitHub-Event` is `event`. What the event has beyond the fields that we need is
+/// skipped, however long or deep (serde_json does that without recursion).
+pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, ParseError> {
+    match event {
+        "workflow_job" => workflow_job(from_json(event, body)?),
+        "check_run" => check_run(from_json(event, body)?),
+        "check_suite" => {
+            let delivery: Whose<'_> = from_json(event, body)?;
+            Ok(Parsed::Hint(Hint::LookAt(delivery.repository.name()?)))
+        }
+        "ping" => {
+            from_json::<BTreeMap<Cow<'_, str>, IgnoredAny>>(event, body)?;
+            Ok(Parsed::Hint(Hint::Ping))
+        }
+        _ => Ok(Parsed::Ignored("an event that says nothing about jobs")),
+    }
+}
+
+fn from_json<'a, T: Deserialize<'a>>(event: &str, body: &'a [u8]) -> Result<T, ParseError> {
+    // serde_json would not look into the strings that it skips.
+    let text =
+        std::str::from_utf8(body).map_err(|_| ParseError(format!("{event}: the body is not JSON: not UTF-8")))?;
+    serde_json::from_str(text).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "has not the shape of that event",
+            serde_json::error::Category::Eof => "ends too early",
+            _ => "is not JSON",
+        };
+        // Line and column only: serde_json's own text may quote what was sent.
+        ParseError(format!("{event}: the body {what} (line {}, column {})", error.line(), error.column()))
+    })
+}
+
+#[derive(Deserialize)]
+struct Whose<'a> {
+    #[serde(borrow)]
+    repository: Repository<'a>,
+}
+
+#[derive(Deserialize)]
+struct Repository<'a> {
+    #[serde(borrow)]
+    full_name: Cow<'a, str>,
+    private: Option<bool>,
+}
+
+impl Repository<'_> {
+    fn name(&self) -> Result<RepoName, ParseError> {
+        let error = |_| ParseError("repository.full_name is not OWNER/NAME".to_owned());
+        self.full_name.parse().map_err(error)
+    }
+}
+
+#[derive(Deserialize)]
+struct WorkflowJobEvent<'a> {
+    #[serde(borrow)]
+    action: Cow<'a, str>,
+    #[serde(borrow)]
+    workflow_job: WorkflowJob<'a>,
+    #[serde(borrow)]
+    repository: Repository<'a>,
+}
+
+#[derive(Deserialize)]
+struct WorkflowJob<'a> {
+    id: u64,
+    #[serde(default)]
+    run_id: u64,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default)]
+    labels: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, default)]
+    runner_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    created_at: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+}
+
+/// No job asks for more labels, and GitHub registers no runner with more; what has more is not a job of ours.
+const MOST_LABELS: usize = 100;
+
+fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {
+    let job = event.workflow_job;
+    // Both must say queued: the queued delivery of a job that waits for an approval has the status waiting.
+    let status = match (event.action.as_ref(), job.status.as_ref()) {
+        ("queued", "queued") => JobStatus::Queued,
+        ("queued", "completed") | ("in_progress", "completed") | ("completed", _) => JobStatus::Completed,
+        ("in_progress", _) => JobStatus::InProgress,
+        ("queued" | "waiting", _) => JobStatus::Waiting,
+        _ => return Ok(Parsed::Ignored("an action that says nothing about a job's queue")),
+    };
+    let labels = job.labels.unwrap_or_default();
+    if labels.len() > MOST_LABELS {
+        return Err(ParseError(format!("workflow_job.labels: more than {MOST_LABELS}")));
+    }
+    Ok(Parsed::Hint(Hint::Job(Job {
+        id: JobId(job.id),
+        run_id: job.run_id,
+        repo: event.repository.name()?,
+        public: event.repository.private.map(|private| !private),
+        labels: labels.iter().collect::<Labels>(),
+        status,
+        runner_name: job.runner_name.map(Cow::into_owned).filter(|name| !name.is_empty()),
+        created_at: job.created_at.and_then(|text| Timestamp::parse(&text)),
+        name: job.name.map(|name| name.chars().take(200).collect()).unwrap_or_default(),
+    })))
+}
+
+#[derive(Deserialize)]
+struct CheckRunEvent<'a> {
+    #[serde(borrow)]
+    check_run: CheckRun<'a>,
+    #[serde(borrow)]
+    repository: Repository<'a>,
+}
+
+#[derive(Deserialize)]
+struct CheckRun<'a> {
+    id: u64,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow, default)]
+    app: Option<App<'a>>,
+}
+
+#[derive(Deserialize)]
+struct App<'a> {
+    #[serde(borrow, default)]
+    slug: Option<Cow<'a, str>>,
+}
+
+fn check_run(event: CheckRunEvent<'_>) -> Result<Parsed, ParseError> {
+    let run = event.check_run;
+    let slug = run.app.and_then(|app| app.slug);
+    if slug.as_deref() != Some("github-actions") {
+        return Ok(Parsed::Ignored("a check run of another app than GitHub Actions"));
+    }
+    let completed = run.status == "completed";
+    Ok(Parsed::Hint(Hint::CheckRun { repo: event.repository.name()?, job: JobId(run.id), completed }))
+}
