@@ -69,6 +69,17 @@ impl Packages {
         scope: &Scope,
         arch: RunnerArch,
         wanted_version: Option<&str>,
+    ) -> Result<Package, Error> {
+        self.ensure_and_tell(github, scope, arch, wanted_version, &|_| ())
+    }
+
+    /// The same; `progress` is told now and then how far the download is.
+    pub fn ensure_and_tell(
+        &self,
+        github: &GitHub,
+        scope: &Scope,
+        arch: RunnerArch,
+        wanted_version: Option<&str>,
         progress: &dyn Fn(Progress),
     ) -> Result<Package, Error> {
         let wanted = match wanted_version {

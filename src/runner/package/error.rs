@@ -20,6 +20,8 @@ pub enum Error {
     NoPattern { url: String, wanted: String },
     /// What came is not what GitHub said; it was deleted.
     Checksum { file: String, expected: String, found: String },
+    /// What came is not packed as a package is: a web page, perhaps.
+    NotAPackage { file: String },
     /// The body ended early, again and again without getting further.
     Cut { file: String, done: u64, total: Option<u64> },
     /// More came than any package has.
@@ -61,6 +63,11 @@ impl fmt::Display for Error {
                 f,
                 "the runner package {file} is damaged: its SHA-256 should be {expected} and is {found}; it was deleted \
                  and is downloaded again; look for a proxy that changes downloads if it stays"
+            ),
+            Error::NotAPackage { file } => write!(
+                f,
+                "what came for {file} is no packed archive, perhaps a proxy's web page; it was deleted; try its address \
+                 by hand from this machine"
             ),
             Error::Cut { file, done, total } => {
                 write!(f, "the download of {file} was cut after {done}")?;

@@ -48,6 +48,11 @@ pub(super) fn fetch(
     let mut resumed_a_wrong_one = false;
     loop {
         let (found, resumed) = fill(dir, github, download, name, &mut part, progress)?;
+        if !is_gzip(dir, name, &mut part)? {
+            truncate(dir, name, &part)?;
+            remove_unfinished_held(dir, name);
+            return Err(Error::NotAPackage { file: name.file() });
+        }
         match &download.sha256 {
             Some(expected) if *expected != found => {
                 truncate(dir, name, &part)?;
@@ -61,6 +66,17 @@ pub(super) fn fetch(
             }
             _ => return keep(packages, name, &part, &found, download.sha256.is_some()),
         }
+    }
+}
+
+/// Looks at the two bytes that RFC 1952 begins with: all that can be told where GitHub tells no checksum.
+fn is_gzip(dir: &Path, name: &Name, part: &mut File) -> Result<bool, Error> {
+    let mut magic = [0; 2];
+    let read = part.seek(SeekFrom::Start(0)).and_then(|_| part.read_exact(&mut magic));
+    match read {
+        Ok(()) => Ok(magic == [0x1f, 0x8b]),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::io("read", &dir.join(name.file() + PART), error)),
     }
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # HTTP for the runner stand-in, by curl or else by wget. Sourced by the other scripts.
 
 # talk METHOD URL TOKEN ANSWER-FILE [BODY-FILE]: prints the status, 000 where there was no answer.
