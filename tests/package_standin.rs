@@ -139,6 +139,42 @@ fn a_token_registers_a_runner_too() {
     });
 }
 
+/// A directory with only the tools that a system without curl has.
+fn tools_without_curl(at: &Path) -> PathBuf {
+    let tools = at.join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let names = "sh wget base64 sed cat mkdir rm cp chmod id date dirname sleep kill hostname mktemp uname tail printf";
+    for name in names.split(' ') {
+        let tool = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|tool| tool.exists());
+        drop(std::os::unix::fs::symlink(tool.unwrap_or_default(), tools.join(name)));
+    }
+    tools
+}
+
+#[test]
+fn wget_does_where_there_is_no_curl() {
+    let scratch = Scratch::new("wget");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    let tools = tools_without_curl(at);
+    if !tools.join("wget").exists() {
+        return;
+    }
+    let (standin, github, org, repo) = acme();
+    let blob = jit(&github, &org);
+    let mut run = script(at, "run.sh");
+    run.env("ACTIONS_RUNNER_INPUT_JITCONFIG", &blob).env("PATH", &tools);
+    let mut run = Running(run.spawn().unwrap());
+    standin.wait_event(WAIT, 0, |event| matches!(event, Event::SessionOpened { .. })).expect("a session");
+    let job = standin.queue(&repo, JobSpec::new(&["linux"]).script("echo by wget"));
+    assert!(run.0.wait().unwrap().success());
+    assert_eq!(standin.with(|state| state.jobs[&job].log.clone()), "by wget\n");
+    let output =
+        script(at, "run.sh").env("ACTIONS_RUNNER_INPUT_JITCONFIG", &blob).env("PATH", &tools).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("deleted from the server"), "401 is seen");
+}
+
 #[test]
 fn root_is_refused_and_so_is_a_registration_that_is_gone() {
     let scratch = Scratch::new("refused");
