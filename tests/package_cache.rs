@@ -152,9 +152,13 @@ fn another_body_is_not_mixed_with_what_is_here() {
     let house = House::new("changed");
     house.offer("2.1.0");
     cut_for_good(&house);
-    house.standin.with(|state| state.offers[0].etag = "\"other\"".to_owned());
-    let package = house.ensure(None).unwrap();
-    assert!(same(&package.path, &house.root.join("offered").join(V1)));
+    // The same name, another body, and no checksum that would tell.
+    let padding = Some(Padding { files: 10, bytes: 800_000 });
+    let spec = PackageSpec { version: "2.1.0".to_owned(), arch: "x64".to_owned(), padding };
+    let other = package::build_as(&house.root.join("offered"), &spec).unwrap();
+    house.standin.offer(&other.path, "x64", Some(other.sha256.clone())).unwrap();
+    house.standin.with(|state| state.offers[0].sha256 = None);
+    assert_eq!(house.ensure(None).unwrap().sha256, other.sha256);
 }
 
 #[test]
