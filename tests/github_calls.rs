@@ -250,6 +250,15 @@ fn silence_and_cuts_are_told() {
 }
 
 #[test]
+fn a_connection_that_was_closed_meanwhile_is_not_used() {
+    let (standin, github) = both();
+    for _ in 0..20 {
+        github.user().unwrap();
+        standin.cut_connections();
+    }
+}
+
+#[test]
 fn an_answer_that_is_lost_leaves_the_runner() {
     let (standin, github) = both();
     let org = scope("org:acme");
