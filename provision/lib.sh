@@ -12,8 +12,9 @@ image_alias=lxdrunner-base
 bridge=lxdrtry0
 # Set by find_lxd.
 socket=
-# The pid of the daemon if this script runs one, else empty.
+# The pid of the daemon if this script runs one, else empty; launcher is the job that starts it.
 daemon_pid=
+launcher=
 
 say() {
     printf '%s\n' "${0##*/}: $*" >&2
@@ -252,6 +253,11 @@ is_ours() {
     [ -n "$1" ] && as_root grep -qsz "^$dir_variable=$dir\$" "/proc/$1/environ"
 }
 
+read_daemon_pid() {
+    daemon_pid=$(cat "$state/daemon.pid" 2>/dev/null || true)
+    is_ours "$daemon_pid" || daemon_pid=
+}
+
 start_private() {
     # One daemon and one set of containers at a time; a second script waits for the first.
     exec 9>"$state/lock"
@@ -271,8 +277,8 @@ start_private() {
         as_root systemctl disable --now "$flavour.socket" "$flavour.service" >/dev/null 2>&1 || true
     fi
 
-    daemon_pid=$(cat "$state/daemon.pid" 2>/dev/null || true)
-    if ! is_ours "$daemon_pid"; then
+    read_daemon_pid
+    if [ -z "$daemon_pid" ]; then
         binary=$(daemon_binary)
         [ -n "$binary" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
         as_root install -d -m 0711 "$dir"
@@ -292,7 +298,7 @@ start_private() {
             fi
             sleep 0.1
         done
-        daemon_pid=$(cat "$state/daemon.pid")
+        read_daemon_pid
     fi
     if [ ! -e "$state/set-up" ]; then
         say "setting up $flavour in $dir"
@@ -312,7 +318,12 @@ unmount_below() {
 }
 
 stop_private() {
-    [ -n "$daemon_pid" ] && is_ours "$daemon_pid" || return 0
+    # Stopped between the start of the daemon and the first word from it.
+    while [ -z "$daemon_pid" ] && [ -n "$launcher" ] && kill -0 "$launcher" 2>/dev/null; do
+        sleep 0.1
+        read_daemon_pid
+    done
+    [ -n "$daemon_pid" ] || return 0
     client list --format csv --columns n 2>/dev/null | while read -r instance; do
         client delete --force "$instance" >/dev/null 2>&1 || true
     done
@@ -336,6 +347,7 @@ stop_private() {
     fi
     unmount_below "$dir"
     daemon_pid=
+    launcher=
 }
 
 # ---- the base image ----
@@ -450,7 +462,7 @@ clean() {
     flock -n 9 || die "another run uses $state; end it first"
     if [ -e "$state/flavour" ]; then
         private_names
-        daemon_pid=$(cat "$state/daemon.pid" 2>/dev/null || true)
+        read_daemon_pid
         stop_private
     fi
     if [ -e "$state/images" ]; then

@@ -291,7 +291,7 @@ impl Lxd {
         self.start_operation(&format!("delete instance {name}"), "DELETE", instance_path(project, name, ""), None)
     }
 
-    /// Waits for the operation's end on the daemon's side, no longer than `timeout`. The daemon forgets an operation
+    /// Waits for the operation's end on the daemon's side, no longer than `timeout` (in whole seconds, rounded up). The daemon forgets an operation
     /// five seconds after its end: then, and after its restart, this is `NotFound`, and only a look at the object
     /// itself tells.
     pub fn wait(&self, operation: &Operation, timeout: Duration) -> Result<(), Error> {
@@ -322,10 +322,11 @@ impl Lxd {
             if rest.is_zero() {
                 return Err(Error::new(tried, ErrorKind::Timeout, "it is still running at the deadline"));
             }
-            // Whole seconds, rounded up: the daemon's answer "still running" or our own deadline, whichever is first.
-            let slice = rest.min(WAIT_SLICE).as_millis().div_ceil(1000).max(1);
-            let path = format!("/1.0/operations/{}/wait?timeout={slice}", path_segment(&operation.id));
-            let patience = rest.min(WAIT_SLICE + CALL_TIMEOUT);
+            // LXD counts whole seconds, so a wait may end up to one second late. The second beyond is for its answer
+            // "still running", after which the connection can be used again.
+            let slice = Duration::from_secs(rest.min(WAIT_SLICE).as_millis().div_ceil(1000).try_into().unwrap_or(1));
+            let path = format!("/1.0/operations/{}/wait?timeout={}", path_segment(&operation.id), slice.as_secs());
+            let patience = slice + Duration::from_secs(1);
             let response = self.call(tried, "GET", path, Body::Empty, patience)?;
             let seen: OperationJson = metadata(tried, &response.body)?;
             // 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).

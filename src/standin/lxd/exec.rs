@@ -75,6 +75,11 @@ impl InstanceView {
         self.shared.lock().instance(&self.project, &self.name)?.files.read(path).map(<[u8]>::to_vec)
     }
 
+    /// A file's or a directory's mode, in octal as it was sent.
+    pub fn mode(&self, path: &str) -> Option<String> {
+        self.shared.lock().instance(&self.project, &self.name)?.files.mode(path).map(str::to_owned)
+    }
+
     /// Writes a file, its directories included.
     pub fn write_file(&self, path: &str, content: &[u8]) {
         if let Some(instance) = self.shared.lock().instance_mut(&self.project, &self.name) {

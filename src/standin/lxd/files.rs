@@ -34,6 +34,10 @@ impl Tree {
         self.nodes.get(&normal(path))?.content.as_deref()
     }
 
+    pub fn mode(&self, path: &str) -> Option<&str> {
+        self.nodes.get(&normal(path)).map(|node| node.mode.as_str())
+    }
+
     /// Writes a file and makes its directories.
     pub fn write(&mut self, path: &str, content: &[u8]) {
         let path = normal(path);

@@ -200,7 +200,7 @@ pub(super) fn patch(shared: &Shared, ask: &Ask, name: &str) -> Result<Answer, An
     let config = body.get("config").cloned().and_then(|c| serde_json::from_value::<ConfigMap>(c).ok());
     let config = config.unwrap_or_default();
     if let Some(unknown) = config.keys().find(|key| !KNOWN_KEYS.iter().any(|known| key.starts_with(known))) {
-        return Err(Answer::error(400, &format!("Unknown configuration key: {unknown}")));
+        return Err(Answer::error(500, &format!("Invalid config: Unknown configuration key: {unknown}")));
     }
     instance.config.extend(config);
     drop(state);

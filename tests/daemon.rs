@@ -1,0 +1,255 @@
+//! The built daemon against both stand-ins: the main job, and everything that may go wrong on the way.
+
+mod support;
+
+use std::time::Duration;
+
+use lxdrunner::model::ConfigMap;
+use lxdrunner::standin::farm::Setup;
+use lxdrunner::standin::github::{Event, JobSpec};
+use lxdrunner::standin::lxd::ImageEntry;
+use support::*;
+
+#[test]
+fn a_queued_job_gets_an_instance_and_everything_is_gone_afterwards() {
+    let rig = Rig::new(Plan::default());
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+    rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\"", "ran_a_job=true"]);
+    let accepted = rig.github.timeline().into_iter().any(|moment| {
+        matches!(moment.event, Event::HookAnswered { job: j, action, status: Some(202) } if j == job && action == "queued")
+    });
+    assert!(accepted);
+    // A job's life is told in at most five lines, and none of them is a complaint.
+    let about = format!("job={job} ");
+    let log = rig.daemon.log();
+    let told: Vec<&String> = log.iter().filter(|line| line.contains(&about) && line.contains("INFO")).collect();
+    assert!(told.len() <= 5, "{told:#?}");
+    assert_eq!(rig.daemon.count(&["WARN"]) + rig.daemon.count(&["ERROR"]), 0, "{log:#?}");
+}
+
+#[test]
+fn secrets_are_in_no_log_and_in_no_instance_config() {
+    let rig = Rig::new(Plan::default());
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=\"runner started\""]);
+    let names = rig.wait_instances(|names| names.len() == 1);
+    let config: ConfigMap = rig.standin().instance("default", &names[0]).unwrap().config();
+    let everything = format!("{}\n{config:?}", rig.daemon.log().join("\n"));
+    let token = rig.github.token();
+    for secret in [token.expose(), HOOK_SECRET, "encoded_jit", "LnJ1bm5lci"] {
+        assert!(!everything.contains(secret), "{secret} was seen");
+    }
+    let command = std::fs::read(format!("/proc/{}/cmdline", rig.daemon.pid())).unwrap();
+    assert!(!String::from_utf8_lossy(&command).contains(token.expose()));
+    rig.insides.runner(&names[0]).unwrap().let_finish();
+    rig.wait_done(job);
+}
+
+#[test]
+fn a_job_whose_webhook_was_lost_is_found() {
+    let rig = Rig::new(Plan::default());
+    rig.github.hook_by_itself(false);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_repeated_webhook_launches_nothing_more() {
+    let rig = Rig::new(Plan::default());
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=\"runner started\""]);
+    let name = rig.wait_instances(|names| names.len() == 1).remove(0);
+    for _ in 0..3 {
+        assert_eq!(rig.github.deliver(job, "queued").status, Some(202));
+    }
+    rig.insides.runner(&name).unwrap().let_finish();
+    rig.wait_done(job);
+    rig.github.deliver(job, "queued");
+    rig.wait_nothing_left();
+    let launched = rig.github.timeline().iter().filter(|m| matches!(m.event, Event::Registered { .. })).count();
+    assert_eq!(launched, 1);
+}
+
+#[test]
+fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n  \
+                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n";
+    let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
+    let hosted = rig.github.queue(&repo(), JobSpec::new(&["ubuntu-latest"]));
+    let gpu = rig.github.queue(&repo(), JobSpec::new(&["self-hosted", "GPU"]));
+    let plain = rig.github.queue(&repo(), JobSpec::new(&["self-hosted", "linux"]));
+    let unknown = rig.github.queue(&repo(), JobSpec::new(&["self-hosted", "arm64"]));
+    rig.wait_done(gpu);
+    rig.wait_done(plain);
+    rig.daemon.wait(&[&format!("job={gpu}"), "class=\"gpu\""]);
+    rig.daemon.wait(&[&format!("job={plain}"), "class=\"small\""]);
+    rig.daemon.wait(&[&format!("job={unknown}"), "WARN", "not launched", "arm64"]);
+    rig.daemon.wait(&[&format!("job={hosted}"), "DEBUG", "not launched"]);
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_burst_beyond_the_cap_is_served_in_turn() {
+    let rig = Rig::new(Plan::with("max_workers: 3"));
+    let jobs: Vec<_> = (0..12).map(|_| rig.queue()).collect();
+    for job in jobs {
+        assert_eq!(rig.wait_done(job), "success");
+    }
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_cancelled_job_leaves_no_idle_instance_behind() {
+    let rig = Rig::new(Plan::with("idle_timeout: 1"));
+    rig.insides.set_setup(Setup::Works);
+    let job = rig.queue();
+    // Cancelled while the instance comes up: the runner finds nothing to do.
+    rig.daemon.wait(&["msg=\"instance made\""]);
+    rig.github.cancel(job);
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_kill_in_the_middle_of_provisioning_is_mended_by_the_next_start() {
+    let mut rig = Rig::new(Plan::default());
+    rig.insides.set_setup(Setup::Hangs("unpacking\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=\"instance made\""]);
+    rig.wait_instances(|names| names.len() == 1);
+    rig.insides.set_setup(Setup::Works);
+    rig.restart();
+    rig.daemon.wait(&["reason=\"abandoned while it was provisioned\""]);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn a_kill_while_jobs_run_goes_unnoticed_by_them() {
+    let mut rig = Rig::new(Plan::default());
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    rig.github.wait_event(PATIENCE, 0, |e| matches!(e, Event::JobStarted { .. })).unwrap();
+    let name = rig.wait_instances(|names| names.len() == 1).remove(0);
+    rig.restart();
+    rig.daemon.wait(&["call=", "instances"]);
+    let second = rig.queue();
+    rig.github.wait_event(PATIENCE, 0, |e| matches!(e, Event::JobStarted { job, .. } if *job == second)).unwrap();
+    assert!(rig.instances().contains(&name), "the first job's instance is still there");
+    for name in rig.instances() {
+        rig.insides.runner(&name).unwrap().let_finish();
+    }
+    assert_eq!(rig.wait_done(job), "success");
+    assert_eq!(rig.wait_done(second), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn what_is_not_ours_is_never_touched() {
+    let rig = Rig::new(Plan::with("provision_timeout: 2\nidle_timeout: 1"));
+    let foreign = lxdrunner::lxd::NewInstance {
+        name: format!("{}-77-1", rig.prefix),
+        kind: lxdrunner::model::InstanceType::Container,
+        source: lxdrunner::lxd::api::Source::Alias(lxdrunner::standin::farm::IMAGE.to_owned()),
+        profiles: vec!["default".to_owned()],
+        config: ConfigMap::from([("user.lxdrunner.owner".to_owned(), "somebody-else".to_owned())]),
+        devices: Default::default(),
+        ephemeral: false,
+    };
+    let made = rig.lxd.create("default", "", &foreign).unwrap();
+    rig.lxd.wait(&made, PATIENCE).unwrap();
+    let placeholder = rig.github.with(|state| {
+        let scope = lxdrunner::model::Scope::Org("acme".to_owned());
+        state.register(&scope, "always-offline", &["self-hosted".to_owned()]).unwrap()
+    });
+    let job = rig.queue();
+    rig.wait_done(job);
+    rig.wait_nothing_left();
+    // Longer than anything of ours would have lived.
+    rig.daemon.wait_count(&["github", "actions/runners"], 4);
+    assert_eq!(rig.standin().instance_names("default"), [foreign.name]);
+    assert!(rig.github.with(|state| state.runners.contains_key(&placeholder)));
+}
+
+#[test]
+fn an_image_that_is_missing_is_told_once_and_the_job_runs_after_the_mend() {
+    let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(lxdrunner::standin::farm::IMAGE));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed; the job stays queued", "class=\"small\""]);
+    // Tried again, and not told again.
+    rig.daemon.wait_count(&["DEBUG", "launch failed"], 2);
+    assert_eq!(rig.daemon.count(&["ERROR"]), 1, "{:#?}", rig.daemon.log());
+    rig.standin().add_image(ImageEntry::container(lxdrunner::standin::farm::IMAGE));
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_set_up_that_fails_is_cleared_away_told_with_its_last_lines_and_tried_again() {
+    let rig = Rig::new(Plan::default());
+    let output: String = (0..60).map(|n| format!("step {n:02}\n")).collect();
+    rig.insides.set_setup(Setup::Fails(3, output));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed", "setup-runner.sh ended with code 3"]);
+    rig.daemon.wait(&["step 20"]);
+    rig.daemon.wait(&["step 59"]);
+    assert_eq!(rig.daemon.count(&["step 19"]), 0, "only the last 40 lines");
+    rig.insides.set_setup(Setup::Works);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_set_up_that_hangs_ends_with_the_deadline() {
+    let rig = Rig::new(Plan::with("provision_timeout: 3"));
+    rig.insides.set_setup(Setup::Hangs("still unpacking\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "setup-runner.sh did not end", "provision_timeout"]);
+    rig.daemon.wait(&["still unpacking"]);
+    rig.insides.set_setup(Setup::Works);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_full_pool_is_told_and_survived() {
+    let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().set_pool_full(true));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed"]);
+    rig.standin().set_pool_full(false);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_package_with_a_wrong_checksum_is_not_used() {
+    let rig = Rig::new(Plan { bad_checksum: true, ..Plan::default() });
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "runner package"]);
+    rig.daemon.wait(&[&format!("job={job}"), "not launched"]);
+    assert_eq!(rig.instances(), Vec::<String>::new());
+}
+
+#[test]
+fn lxd_away_is_told_by_healthz_and_its_return_is_noticed() {
+    let rig = Rig::new(Plan::default());
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while rig.health().0 != 200 {
+        assert!(std::time::Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let socket = rig.standin().socket().to_owned();
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    rig.standin().close_connections();
+    rig.daemon.wait(&["ERROR", "what=\"lxd\""]);
+    let (status, text) = rig.health();
+    assert_eq!(status, 503, "{text}");
+    std::fs::rename(&away, &socket).unwrap();
+    rig.daemon.wait(&["what=\"lxd\"", "works again"]);
+    assert_eq!(rig.health().0, 200);
+}
