@@ -177,8 +177,7 @@ allow_sudo() {
 
 own_runner() {
     if [ "$owned" = no ]; then
-        chown -R runner "$runner"
-        chgrp -R "$(id -g runner)" "$runner"
+        chown -R "runner:$(id -g runner)" "$runner"
         rm -f "$package"
     fi
 }
