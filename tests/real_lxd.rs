@@ -27,7 +27,9 @@ fn the_main_job() {
     assert_eq!(rig.wait_done(job), "success", "{:?}", rig.github.with(|s| s.jobs[&job].log.clone()));
     rig.wait_nothing_left();
     rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\"", "ran_a_job=true"]);
-    assert_eq!(rig.daemon.count(&["WARN"]) + rig.daemon.count(&["ERROR"]), 0);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+    let launched = rig.github.timeline().iter().filter(|m| matches!(m.event, Event::Registered { .. })).count();
+    assert_eq!(launched, 1, "one job, one instance");
 }
 
 #[test]

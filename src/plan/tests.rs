@@ -23,6 +23,26 @@ fn supply_is_counted_against_demand() {
 }
 
 #[test]
+fn an_instance_that_was_listed_while_it_was_made_is_no_less_a_supply() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    // LXD is listed between the creation and the start: the instance is there, and stopped.
+    let made = InstanceSeen {
+        phase: Phase::Provisioning,
+        status: Status::Stopped,
+        maker: Maker::Us,
+        runner_id: None,
+        ..seen("lxdrunner-1-1", 1)
+    };
+    stage.lxd(vec![made]);
+    assert_eq!((stage.launches(), stage.removals()), (vec![], vec![]));
+    stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+    assert_eq!((stage.launches(), stage.removals()), (vec![], vec![]));
+}
+
+#[test]
 fn a_surplus_runner_serves_the_next_job() {
     let mut stage = Stage::new(config());
     stage.queued(1);

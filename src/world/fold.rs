@@ -504,6 +504,9 @@ impl World {
             instance.seen.runner_id = runner_id.or(instance.seen.runner_id);
             instance.touched = seq;
             if phase == Phase::Started {
+                // It was listed while it was made, perhaps before it was started.
+                instance.seen.status = Status::Running;
+                instance.stopped_since = None;
                 instance.started_at.get_or_insert(now);
             }
         };

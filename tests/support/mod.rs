@@ -232,7 +232,9 @@ impl Rig {
             plan.config,
             plan.classes.replace("IMAGE", image),
         );
-        std::fs::write(scratch.0.join("config.yml"), config).unwrap();
+        let path = scratch.0.join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let lxd = Lxd::new(socket);
         let daemon = Daemon::start(&scratch.0.join("config.yml"));
         let mut rig = Rig { daemon, lxd, host, insides, github, prefix, address: String::new(), scratch };
@@ -259,6 +261,12 @@ impl Rig {
             Host::Standin(standin) => standin,
             Host::Real { .. } => panic!("this rig's LXD is real"),
         }
+    }
+
+    /// Lines that ask for attention, those about the rig's own config aside.
+    pub fn complaints(&self) -> Vec<String> {
+        let asks = |line: &String| line.contains(" WARN ") || line.contains(" ERROR ");
+        self.daemon.log().into_iter().filter(|line| asks(line) && !line.contains("] config ")).collect()
     }
 
     /// Queues a job; the webhook goes out by itself.
