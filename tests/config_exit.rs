@@ -1,0 +1,30 @@
+//! The built binary: what it prints, and the exit codes that service managers act on.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lxdrunner"));
+    // An empty directory, so that no config file of this machine is found.
+    let nowhere = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let home = ("HOME", nowhere.as_os_str());
+    command.args(arguments).current_dir(nowhere).env_remove("XDG_CONFIG_HOME").envs([home]).output().unwrap()
+}
+
+#[track_caller]
+fn check(arguments: &[&str], code: i32, part: &str) {
+    let output = run(arguments);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+    assert!(said.contains(part), "{arguments:?}: {said}");
+}
+
+#[test]
+fn exit_codes_tell_what_to_do() {
+    check(&["--version"], 0, concat!("lxdrunner ", env!("CARGO_PKG_VERSION")));
+    check(&["check", "--help"], 0, "Usage: lxdrunner check");
+    check(&["--nonsense"], 2, "--help");
+    check(&["-c", "/nowhere/config.yml"], 78, "cannot read the config file");
+    check(&["serve", "-c", "/dev/null"], 78, "is empty");
+    check(&["check", "-c", "/dev/null"], 78, "nothing was started");
+}
