@@ -162,17 +162,16 @@ fn what_is_not_ours_is_never_touched() {
     };
     let made = rig.lxd.create("default", "", &foreign).unwrap();
     rig.lxd.wait(&made, PATIENCE).unwrap();
-    let placeholder = rig.github.with(|state| {
-        let scope = lxdrunner::model::Scope::Org("acme".to_owned());
-        state.register(&scope, "always-offline", &["self-hosted".to_owned()]).unwrap()
-    });
+    let acme = lxdrunner::model::Scope::Org("acme".to_owned());
+    let client = lxdrunner::github::GitHub::new(&rig.github.api(), rig.github.token());
+    let placeholder = client.generate_jit_config(&acme, "always-offline", 1, &["self-hosted".to_owned()]).unwrap();
     let job = rig.queue();
     rig.wait_done(job);
     rig.wait_nothing_left();
     // Longer than anything of ours would have lived.
     rig.daemon.wait_count(&["github", "actions/runners"], 4);
     assert_eq!(rig.standin().instance_names("default"), [foreign.name]);
-    assert!(rig.github.with(|state| state.runners.contains_key(&placeholder)));
+    assert!(rig.github.with(|state| state.runners.contains_key(&placeholder.runner)));
 }
 
 #[test]

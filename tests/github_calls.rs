@@ -1,4 +1,5 @@
 //! The GitHub client against the GitHub stand-in: every call, and every way in which it can go wrong.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -246,6 +247,15 @@ fn silence_and_cuts_are_told() {
     let error = GitHub::new(&format!("http://{nobody}"), Secret::default()).user().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn a_connection_that_was_closed_meanwhile_is_not_used() {
+    let (standin, github) = both();
+    for _ in 0..20 {
+        github.user().unwrap();
+        standin.cut_connections();
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 //! The runner stand-in's package, unpacked and run as a process against the GitHub stand-in.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ impl Drop for Scratch {
 }
 
 fn unpack(into: &Path, spec: &PackageSpec) {
-    let built = package::build(into, spec).unwrap();
+    let built = package::build_as(into, spec).unwrap();
     assert_eq!(built.size, built.path.metadata().unwrap().len());
     let status = Command::new("tar").arg("xzf").arg(&built.path).arg("-C").arg(into).status().unwrap();
     assert!(status.success());
@@ -138,6 +139,42 @@ fn a_token_registers_a_runner_too() {
     });
 }
 
+/// A directory with only the tools that a system without curl has.
+fn tools_without_curl(at: &Path) -> PathBuf {
+    let tools = at.join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let names = "sh wget base64 sed cat mkdir rm cp chmod id date dirname sleep kill hostname mktemp uname tail printf";
+    for name in names.split(' ') {
+        let tool = std::env::split_paths(&path).map(|dir| dir.join(name)).find(|tool| tool.exists());
+        drop(std::os::unix::fs::symlink(tool.unwrap_or_default(), tools.join(name)));
+    }
+    tools
+}
+
+#[test]
+fn wget_does_where_there_is_no_curl() {
+    let scratch = Scratch::new("wget");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    let tools = tools_without_curl(at);
+    if !tools.join("wget").exists() {
+        return;
+    }
+    let (standin, github, org, repo) = acme();
+    let blob = jit(&github, &org);
+    let mut run = script(at, "run.sh");
+    run.env("ACTIONS_RUNNER_INPUT_JITCONFIG", &blob).env("PATH", &tools);
+    let mut run = Running(run.spawn().unwrap());
+    standin.wait_event(WAIT, 0, |event| matches!(event, Event::SessionOpened { .. })).expect("a session");
+    let job = standin.queue(&repo, JobSpec::new(&["linux"]).script("echo by wget"));
+    assert!(run.0.wait().unwrap().success());
+    assert_eq!(standin.with(|state| state.jobs[&job].log.clone()), "by wget\n");
+    let output =
+        script(at, "run.sh").env("ACTIONS_RUNNER_INPUT_JITCONFIG", &blob).env("PATH", &tools).output().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains("deleted from the server"), "401 is seen");
+}
+
 #[test]
 fn root_is_refused_and_so_is_a_registration_that_is_gone() {
     let scratch = Scratch::new("refused");
@@ -192,10 +229,10 @@ fn a_signal_closes_the_session() {
 fn padding_weighs_what_was_asked() {
     let scratch = Scratch::new("padding");
     let mut spec = PackageSpec::small(RunnerArch::X64);
-    let small = package::build(&scratch.0, &spec).unwrap();
-    assert_eq!(package::build(&scratch.0, &spec).unwrap().sha256, small.sha256, "the same each time");
+    let small = package::build_as(&scratch.0, &spec).unwrap();
+    assert_eq!(package::build_as(&scratch.0, &spec).unwrap().sha256, small.sha256, "the same each time");
     spec.padding = Some(Padding { files: 200, bytes: 6_000_000 });
-    let built = package::build(&scratch.0, &spec).unwrap();
+    let built = package::build_as(&scratch.0, &spec).unwrap();
     let packed = built.size as f64 / 6_000_000.0;
     assert!((0.3..0.45).contains(&packed), "{packed}");
     let listing = Command::new("tar").arg("tzf").arg(&built.path).output().unwrap();

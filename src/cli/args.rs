@@ -239,8 +239,13 @@ mod tests {
         check("check -c a.yml", Command::Check { config: file() }, false);
         check("-c a.yml check", Command::Check { config: file() }, false);
         check("demo", Command::Demo(DemoOptions::default()), false);
-        let options =
-            DemoOptions { jobs: 3, rounds: 5, socket: Some("/s".into()), image: Some("debian/12".to_owned()), standin: true };
+        let options = DemoOptions {
+            jobs: 3,
+            rounds: 5,
+            socket: Some("/s".into()),
+            image: Some("debian/12".to_owned()),
+            standin: true,
+        };
         check("demo --jobs 3 --rounds 5 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
     }
 

@@ -1,18 +1,82 @@
-//! `lxdrunner check`: whether everything that the config names is in order.
+//! `lxdrunner check`: whether everything that the config names is in order, one line each.
 
+mod github;
+mod lxd;
+
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs all checks.
+use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use crate::config::Config;
+
+/// Runs all checks; the file's own errors end it, as nothing can be asked then.
 pub fn run(config_path: PathBuf) -> ExitCode {
-    match super::load_config(&config_path) {
-        Ok((_, warnings)) => {
-            for warning in warnings {
-                println!("warn {warning}");
-            }
-            println!("ok   {}", config_path.display());
-            ExitCode::SUCCESS
-        }
-        Err(code) => code,
+    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let mut out = io::stdout().lock();
+    let mut findings = Findings::new(&mut out);
+    for warning in &warnings {
+        findings.warn(warning);
     }
+    findings.ok(format!(
+        "{}: {} in runnermap",
+        config_path.display(),
+        counted(config.classes.len(), "class", "classes")
+    ));
+    ask(&config, &mut findings);
+    if findings.failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS }
+}
+
+/// Asks LXD and GitHub; does not stop at the first thing that is wrong.
+pub fn ask(config: &Config, findings: &mut Findings<'_>) {
+    lxd::check(config, findings);
+    github::check(config, findings);
+}
+
+/// Prints what is found: `ok`, `warn` or `FAIL`, each a line.
+pub struct Findings<'a> {
+    out: &'a mut dyn Write,
+    failed: bool,
+}
+
+impl<'a> Findings<'a> {
+    /// Nothing found yet.
+    pub fn new(out: &'a mut dyn Write) -> Findings<'a> {
+        Findings { out, failed: false }
+    }
+
+    /// True where anything failed.
+    pub fn failed(&self) -> bool {
+        self.failed
+    }
+
+    fn ok(&mut self, what: impl Display) {
+        self.line("ok  ", &what);
+    }
+
+    fn warn(&mut self, what: impl Display) {
+        self.line("warn", &what);
+    }
+
+    fn fail(&mut self, what: impl Display, mend: impl Display) {
+        self.failed = true;
+        self.line("FAIL", &format_args!("{what} — {mend}"));
+    }
+
+    /// A failure whose text says the mend itself.
+    fn fail_as_told(&mut self, what: impl Display) {
+        self.failed = true;
+        self.line("FAIL", &what);
+    }
+
+    fn line(&mut self, mark: &str, what: &dyn Display) {
+        let text = what.to_string().replace(['\n', '\r'], " ");
+        // A reader that has gone (`| head`) does not change what the exit code says.
+        let _ = writeln!(self.out, "{mark} {text}");
+    }
+}
+
+fn counted(count: usize, one: &str, many: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }

@@ -17,7 +17,7 @@ pub use super::args::DemoOptions;
 use super::{EXIT_FAILURE, EXIT_USAGE};
 use crate::model::{JobId, RepoName, RunnerArch};
 use crate::standin::github::{Event, GitHubStandin, JobSpec, Removal};
-use crate::standin::package;
+use crate::standin::package::{self, PackageSpec};
 use daemon::{Daemon, Said};
 use figures::Figures;
 use place::Place;
@@ -111,7 +111,7 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
 fn offer_package(github: &GitHubStandin, directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let arch = place::host_arch();
-    let built = package::build(directory, arch.as_str(), "2.999.0")?;
+    let built = package::build(directory, &PackageSpec::small(arch))?;
     github.offer(&built.path, arch.as_str(), Some(built.sha256))
 }
 

@@ -39,6 +39,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         }
         Invocation::Run { command, verbose } => {
             set_up_log(verbose, &command);
+            if matches!(command, Command::Serve { .. }) {
+                crate::threads::exit_on_panic();
+            }
             match command {
                 Command::Serve { config } => with_config_path(config, serve::run),
                 Command::Check { config } => with_config_path(config, check::run),

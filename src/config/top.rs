@@ -223,7 +223,7 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
     let addr = one.require("addr", "write the image server's address, https://…", report).and_then(|item| {
         let text = item.text("an https:// address", report)?;
         let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains(['@', '?', '#']);
-        if !plain || !text.starts_with("https://") || text.len() < 10 {
+        if !plain || !text.starts_with("https://") || text.len() < 9 {
             report.error(&item.path, "is not the address of an image server", "write https://HOST/PATH");
             return None;
         }

@@ -99,7 +99,7 @@ impl GitHub {
     /// The login behind the credential, and the scopes of a classic token (`None` for others).
     pub fn user(&self) -> Result<(String, Option<Vec<String>>), Error> {
         let tried = "ask whose the credential is";
-        let answer = self.http.call(tried, "GET", "user", None, &[])?;
+        let answer = self.http.call(tried, "GET", "user", None)?;
         let user: json::User = decode(tried, &answer)?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|scopes| scopes.to_str().ok());
         let words = |scopes: &str| scopes.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
@@ -206,7 +206,7 @@ impl GitHub {
     pub fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deletion, Error> {
         let tried = format!("delete the runner {id} of {scope}");
         let path = format!("{}/actions/runners/{id}", scope_path(scope));
-        match self.http.call(&tried, "DELETE", &path, None, &[]) {
+        match self.http.call(&tried, "DELETE", &path, None) {
             Ok(_) => Ok(Deletion::Deleted),
             Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(Deletion::Gone),
             Err(Error { kind: ErrorKind::Refused(422), .. }) => Ok(Deletion::Busy),
@@ -251,7 +251,7 @@ impl GitHub {
         let tried = format!("generate a JIT config for the runner {name} of {scope}");
         let path = format!("{}/actions/runners/generate-jitconfig", scope_path(scope));
         let body = json!({"name": name, "runner_group_id": group, "labels": labels, "work_folder": WORK_FOLDER});
-        let answer = self.http.call(&tried, "POST", &path, Some(&body), &[])?;
+        let answer = self.http.call(&tried, "POST", &path, Some(&body))?;
         let jit: json::Jit = decode(&tried, &answer)?;
         Ok(JitConfig { runner: RunnerId(jit.runner.id), encoded: Secret::new(jit.encoded_jit_config) })
     }
@@ -260,7 +260,7 @@ impl GitHub {
     pub fn registration_token(&self, scope: &Scope) -> Result<Secret, Error> {
         let tried = format!("get a registration token for {scope}");
         let path = format!("{}/actions/runners/registration-token", scope_path(scope));
-        let answer = self.http.call(&tried, "POST", &path, None, &[])?;
+        let answer = self.http.call(&tried, "POST", &path, None)?;
         let token: json::Token = decode(&tried, &answer)?;
         Ok(Secret::new(token.token))
     }

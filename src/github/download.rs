@@ -70,8 +70,14 @@ impl GitHub {
         }
         let response = request.call().map_err(|error| ureq_failure(&tried, error))?;
         let (parts, body) = response.into_parts();
+        let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let etag = etag.filter(|etag| etag.starts_with('"'));
         let start = match (parts.status, resume) {
             (StatusCode::OK, _) => (0, length(&parts.headers)),
+            // A server that does not know If-Range gives a part of whatever it has now.
+            (StatusCode::PARTIAL_CONTENT, Some(resume)) if etag.as_ref().is_some_and(|etag| *etag != resume.etag) => {
+                return self.open_download(download, None);
+            }
             (StatusCode::PARTIAL_CONTENT, Some(resume)) => match content_range(&parts.headers) {
                 Some((from, total)) if from == resume.from => (from, total),
                 _ => return Err(Error::new(tried, ErrorKind::Malformed, "another part than was asked for")),
@@ -79,8 +85,6 @@ impl GitHub {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => return self.open_download(download, None),
             (status, _) => return Err(refused(tried, status.as_u16())),
         };
-        let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        let etag = etag.filter(|etag| etag.starts_with('"'));
         log::debug!("package_opened file={} from={} total={:?}", download.filename, start.0, start.1);
         Ok(Body { from: start.0, total: start.1, etag, reader: Box::new(body.into_reader()) })
     }

@@ -40,7 +40,7 @@ pub(super) struct Http {
     token: Secret,
 }
 
-/// An answer with a status of success, or one of those that the caller wanted to see.
+/// An answer, whole.
 pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
@@ -75,22 +75,15 @@ impl Http {
         self
     }
 
-    /// Calls `path` (with its query, without a leading slash). Statuses that mean success and those in `wanted` come
-    /// back as an answer, everything else as an error.
-    pub fn call(
-        &self,
-        tried: &str,
-        method: &str,
-        path: &str,
-        body: Option<&Value>,
-        wanted: &[u16],
-    ) -> Result<Answer, Error> {
-        self.call_url(tried, method, &format!("{}/{path}", self.base), body, wanted)
+    /// Calls `path` (with its query, without a leading slash). A status that means success comes back as an answer,
+    /// everything else as an error.
+    pub fn call(&self, tried: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        self.call_url(tried, method, &format!("{}/{path}", self.base), body)
     }
 
     /// GET of `path`, decoded.
     pub fn get<T: serde::de::DeserializeOwned>(&self, tried: &str, path: &str) -> Result<T, Error> {
-        let answer = self.call(tried, "GET", path, None, &[])?;
+        let answer = self.call(tried, "GET", path, None)?;
         decode(tried, &answer)
     }
 
@@ -104,7 +97,7 @@ impl Http {
         let mut url = format!("{}/{path}", self.base);
         let mut seen = Vec::new();
         loop {
-            let answer = self.call_url(tried, "GET", &url, None, &[])?;
+            let answer = self.call_url(tried, "GET", &url, None)?;
             take(decode(tried, &answer)?);
             let links = answer.headers.get_all(header::LINK);
             let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
@@ -124,20 +117,13 @@ impl Http {
         }
     }
 
-    fn call_url(
-        &self,
-        tried: &str,
-        method: &str,
-        url: &str,
-        body: Option<&Value>,
-        wanted: &[u16],
-    ) -> Result<Answer, Error> {
+    fn call_url(&self, tried: &str, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Error> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
             let answer = self.exchange(tried, method, &url, body)?;
             let moved = matches!(answer.status, 301 | 302 | 307 | 308);
             if !moved || (method != "GET" && !matches!(answer.status, 307 | 308)) {
-                return self.judge(tried, answer, wanted);
+                return self.judge(tried, answer);
             }
             let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
             url = location.and_then(|location| self.same_origin(location)).ok_or_else(|| {
@@ -199,9 +185,9 @@ impl Http {
     }
 
     /// Success, or the error that the status and the body tell of.
-    fn judge(&self, tried: &str, answer: Answer, wanted: &[u16]) -> Result<Answer, Error> {
+    fn judge(&self, tried: &str, answer: Answer) -> Result<Answer, Error> {
         let status = answer.status;
-        if (200..300).contains(&status) || wanted.contains(&status) {
+        if (200..300).contains(&status) {
             return Ok(answer);
         }
         let told: Option<super::json::Refusal> = serde_json::from_slice(&answer.body).ok();

@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::transport::{Body, Failure, Keep, Request, Response, Transport};
-use super::wire::{Envelope, ErrorEnvelope, InstanceJson, OperationJson, ServerJson, StateJson};
+use super::wire::{
+    Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
+};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
 
@@ -44,8 +46,11 @@ pub struct Server {
 /// An instance's status, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceStatus {
+    /// It runs.
     Running,
+    /// It does not.
     Stopped,
+    /// It is held in memory without running.
     Frozen,
     /// Starting, stopping, error, and whatever else LXD may say.
     Other,
@@ -54,11 +59,17 @@ pub enum InstanceStatus {
 /// An instance, as a listing tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
+    /// Unique in its project, and in the whole cluster.
     pub name: String,
+    /// Where it belongs.
     pub project: String,
+    /// Container or virtual machine.
     pub kind: InstanceType,
+    /// How it was when it was looked at.
     pub status: InstanceStatus,
+    /// True where LXD deletes it when it stops.
     pub ephemeral: bool,
+    /// By the server's clock.
     pub created_at: Option<Timestamp>,
     /// The cluster member that it is on, empty where there is no cluster.
     pub location: String,
@@ -74,24 +85,39 @@ pub enum Source {
     /// An image of this server, by fingerprint.
     Fingerprint(String),
     /// An image of an image server.
-    Remote { server: String, protocol: String, alias: String },
+    Remote {
+        /// Its base URL.
+        server: String,
+        /// `simplestreams` or `lxd`.
+        protocol: String,
+        /// The image's name there.
+        alias: String,
+    },
 }
 
 /// What `POST /1.0/instances` is asked for.
 #[derive(Clone, Debug)]
 pub struct NewInstance {
+    /// Letters, digits and hyphens, at most 63, a letter first, no hyphen last.
     pub name: String,
+    /// Must be the image's kind.
     pub kind: InstanceType,
+    /// Where its root comes from.
     pub source: Source,
+    /// In order; later ones win. Together with `devices` they must give it a root disk.
     pub profiles: Vec<String>,
+    /// Over the profiles'. **Readable from inside the instance.**
     pub config: ConfigMap,
+    /// Over the profiles'.
     pub devices: Devices,
+    /// True where LXD is to delete it when it stops.
     pub ephemeral: bool,
 }
 
 /// A command to be run in an instance, as root, without a terminal or standard input.
 #[derive(Clone, Debug)]
 pub struct Exec {
+    /// Program and arguments; no shell in between.
     pub command: Vec<String>,
     /// Never a secret: LXD shows it in its operations.
     pub environment: ConfigMap,
@@ -102,15 +128,18 @@ pub struct Exec {
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecResult {
+    /// Its exit code; 126 and 127 like in a shell, 128 and a signal's number where one ended it.
     pub code: i64,
     /// At most the last 64 KiB of each; empty where nothing was recorded.
     pub stdout: String,
+    /// LXD's own words where the command could not be started.
     pub stderr: String,
 }
 
 /// An asynchronous operation of the daemon, under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
+    /// LXD's UUID for it.
     pub id: String,
     /// What it does, for people: `create instance lxdrunner-7-1`.
     pub what: String,
@@ -121,6 +150,7 @@ pub struct Operation {
 pub struct Error {
     /// For people: `create instance lxdrunner-7-1`.
     pub tried: String,
+    /// For code.
     pub kind: ErrorKind,
     /// LXD's own words, or the system's, and the mend where one is known.
     pub message: String,
@@ -434,44 +464,21 @@ pub(super) fn instance_path(project: &str, name: &str, below: &str) -> String {
     format!("/1.0/instances/{}{below}?project={}", path_segment(name), query_value(project))
 }
 
-/// An operation that is over, as a result.
-pub(super) fn succeeded(tried: &str, ended: &OperationJson) -> Result<(), Error> {
-    if ended.status_code == 200 {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_of_not_reaching_the_daemon_has_its_mend() {
+        let check = |kind: io::ErrorKind, mend: &str| {
+            let failure = Failure::Connect(kind.into());
+            let error = Lxd::new("/run/x.socket").failed("ask", failure, CALL_TIMEOUT);
+            assert_eq!(error.kind, ErrorKind::Unreachable);
+            assert!(error.message.contains(mend) && error.message.contains("/run/x.socket"), "{error}");
+            assert!(std::error::Error::source(&error).is_some_and(|source| source.source().is_some()));
+        };
+        check(io::ErrorKind::PermissionDenied, "group");
+        check(io::ErrorKind::NotFound, "`socket`");
+        check(io::ErrorKind::ConnectionRefused, "running?");
     }
-    let message = if ended.err.is_empty() { "it failed without a reason".to_owned() } else { ended.err.clone() };
-    Err(Error::new(tried, ErrorKind::OperationFailed, message))
-}
-
-fn envelope<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, serde_json::Error> {
-    serde_json::from_slice(body)
-}
-
-pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<T, Error> {
-    match envelope::<T>(body) {
-        Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
-        Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
-        Err(error) => Err(Error {
-            tried: tried.to_owned(),
-            kind: ErrorKind::Malformed,
-            message: format!("the answer is not LXD's JSON: {error}"),
-            source: Some(Box::new(error)),
-        }),
-    }
-}
-
-/// What an error answer means. `status` is HTTP's, or the envelope's where HTTP's was sent too early.
-fn refusal(tried: &str, status: u16, body: &[u8]) -> Error {
-    let kind = match status {
-        401 | 403 => ErrorKind::Forbidden,
-        404 => ErrorKind::NotFound,
-        409 => ErrorKind::Conflict,
-        412 => ErrorKind::PreconditionFailed,
-        other => ErrorKind::Refused(other),
-    };
-    let message = match serde_json::from_slice::<ErrorEnvelope>(body) {
-        Ok(answer) if !answer.error.is_empty() => format!("{} (HTTP {status})", answer.error),
-        _ => format!("HTTP {status}"),
-    };
-    Error::new(tried, kind, message)
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path, succeeded};
+use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path};
 use super::transport::{Body, Keep};
+use super::wire::succeeded;
 use crate::http1::query_value;
 
 /// Bytes that are kept of each stream's end.

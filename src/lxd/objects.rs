@@ -43,8 +43,10 @@ struct AliasJson {
 /// Settings that instances share.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Profile {
+    /// Instance config.
     #[serde(default, deserialize_with = "null_as_default")]
     pub config: ConfigMap,
+    /// By name.
     #[serde(default, deserialize_with = "null_as_default")]
     pub devices: Devices,
 }
@@ -58,6 +60,7 @@ pub struct Network {
     /// `bridge`, `ovn`, `physical`, …
     #[serde(rename = "type", default)]
     pub kind: String,
+    /// `ipv4.address`, `ipv4.nat`, …
     #[serde(default, deserialize_with = "null_as_default")]
     pub config: ConfigMap,
 }
@@ -76,6 +79,7 @@ pub struct StoragePool {
 /// A set of instances with its own rules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Project {
+    /// Unique.
     pub name: String,
     /// `features.*`, `limits.*`, `restricted`, …
     #[serde(default, deserialize_with = "null_as_default")]

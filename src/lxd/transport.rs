@@ -36,7 +36,9 @@ pub struct Request<'a> {
     pub target: String,
     /// Beyond those that the transport sets itself (host, user agent, length).
     pub headers: Vec<(&'static str, String)>,
+    /// What is sent behind the head.
     pub body: Body<'a>,
+    /// What is wanted of the answer.
     pub keep: Keep,
     /// When the whole exchange must be over, connecting included.
     pub deadline: Instant,
@@ -44,12 +46,15 @@ pub struct Request<'a> {
 
 /// A request's body.
 pub enum Body<'a> {
+    /// None.
     Empty,
     /// In memory; JSON.
     Json(Vec<u8>),
     /// Read while it is sent; exactly `length` bytes are.
     Stream {
+        /// Where the bytes come from.
         content: &'a mut dyn Read,
+        /// How many.
         length: u64,
     },
 }
@@ -66,8 +71,11 @@ pub enum Keep {
 /// What came back.
 #[derive(Debug)]
 pub struct Response {
+    /// As HTTP says it; errors too.
     pub status: u16,
+    /// Of the last head, interim ones left out.
     pub headers: Headers,
+    /// As much of it as was wanted.
     pub body: Vec<u8>,
 }
 
@@ -336,5 +344,59 @@ fn broken_or_late(error: io::Error) -> Failure {
     match error.kind() {
         Io::WouldBlock | Io::TimedOut => Failure::Timeout,
         _ => Failure::Broken(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_taken_whole_up_to_the_cap_and_not_beyond() {
+        let check = |before: usize, piece: usize, fits: bool| {
+            let mut body = vec![0; before];
+            assert_eq!(keep(&mut body, &vec![0; piece], Keep::All).is_ok(), fits, "{before} + {piece}");
+            assert_eq!(body.len(), if fits { before + piece } else { before });
+        };
+        check(MAX_BODY - 2, 1, true);
+        check(MAX_BODY - 1, 1, true);
+        check(MAX_BODY - 1, 2, false);
+        check(MAX_BODY, 1, false);
+    }
+
+    #[test]
+    fn of_a_tail_only_the_end_is_held() {
+        let (limit, mut body) = (10, Vec::new());
+        for n in 0..100 {
+            keep(&mut body, &vec![n; BLOCK], Keep::Tail(limit)).unwrap();
+            assert!(body.len() <= 2 * limit + 2 * BLOCK, "{}", body.len());
+            assert!(body.ends_with(&[n; 10]));
+        }
+    }
+
+    #[test]
+    fn no_more_idle_connections_are_held_than_the_cap() {
+        let transport = Transport::new("/nowhere");
+        let mut ends = Vec::new();
+        for _ in 0..=MAX_IDLE {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            transport.put_idle(ours);
+            ends.push(theirs);
+        }
+        assert_eq!(transport.idle.lock().unwrap().len(), MAX_IDLE);
+        // What was closed at the other end, or spoke without being asked, is not handed out.
+        let alive = ends.remove(0);
+        (&ends[0]).write_all(b"x").unwrap();
+        let talking = ends.remove(0);
+        drop(ends);
+        assert!(transport.take_idle().is_some());
+        assert!(transport.take_idle().is_none());
+        drop((alive, talking));
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_no_timeout_of_zero() {
+        assert!(matches!(rest_of(Instant::now()), Err(Failure::Timeout)));
+        assert!(rest_of(Instant::now() + Duration::from_secs(9)).is_ok_and(|rest| rest > Duration::from_secs(5)));
     }
 }

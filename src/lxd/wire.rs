@@ -1,9 +1,9 @@
 //! LXD's JSON, as far as it is used, and its envelope.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
-use super::api::{Instance, InstanceStatus, Operation};
+use super::api::{Error, ErrorKind, Instance, InstanceStatus, Operation};
 use crate::model::{ConfigMap, InstanceType, Timestamp};
 
 /// The envelope around every answer but a file's.
@@ -18,9 +18,6 @@ pub(super) struct Envelope<T> {
     pub error_code: u16,
     pub metadata: Option<T>,
 }
-
-/// The envelope of an error.
-pub(super) type ErrorEnvelope = Envelope<IgnoredAny>;
 
 #[derive(Deserialize)]
 pub(super) struct ServerJson {
@@ -133,4 +130,48 @@ where
 fn lenient<'de, D: Deserializer<'de>>(input: D) -> Result<OperationMetadata, D::Error> {
     let any = serde_json::Value::deserialize(input)?;
     Ok(serde_json::from_value(any).unwrap_or_default())
+}
+
+/// An operation that is over, as a result.
+pub(super) fn succeeded(tried: &str, ended: &OperationJson) -> Result<(), Error> {
+    if ended.status_code == 200 {
+        return Ok(());
+    }
+    let message = if ended.err.is_empty() { "it failed without a reason".to_owned() } else { ended.err.clone() };
+    Err(Error::new(tried, ErrorKind::OperationFailed, message))
+}
+
+/// An answer's body.
+pub(super) fn envelope<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, serde_json::Error> {
+    serde_json::from_slice(body)
+}
+
+/// What an answer tells.
+pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<T, Error> {
+    match envelope::<T>(body) {
+        Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
+        Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
+        Err(error) => Err(Error {
+            tried: tried.to_owned(),
+            kind: ErrorKind::Malformed,
+            message: format!("the answer is not LXD's JSON: {error}"),
+            source: Some(Box::new(error)),
+        }),
+    }
+}
+
+/// What an error answer means. `status` is HTTP's, or the envelope's where HTTP's was sent too early.
+pub(super) fn refusal(tried: &str, status: u16, body: &[u8]) -> Error {
+    let kind = match status {
+        401 | 403 => ErrorKind::Forbidden,
+        404 => ErrorKind::NotFound,
+        409 => ErrorKind::Conflict,
+        412 => ErrorKind::PreconditionFailed,
+        other => ErrorKind::Refused(other),
+    };
+    let message = match envelope::<IgnoredAny>(body) {
+        Ok(answer) if !answer.error.is_empty() => format!("{} (HTTP {status})", answer.error),
+        _ => format!("HTTP {status}"),
+    };
+    Error::new(tried, kind, message)
 }

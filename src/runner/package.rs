@@ -1,22 +1,200 @@
-//! stub
-use crate::{
-    github::GitHub,
-    model::{RunnerArch, Scope},
-};
+//! The runner packages on this machine: looked up at GitHub, downloaded once, verified, kept.
+//!
+//! A package has its final name only after every byte of it was verified and is on the disk, so that what has the name
+//! is good and nobody hashes 200 MB at each start. Beside it lies `NAME.sha256`, as `sha256sum -c` reads it. While it
+//! comes it is `NAME.part`, locked by the process that writes it; the lock ends with the process, the part stays and
+//! the next download goes on where it ended, if the server still has the very same body.
+
+mod error;
+mod fetch;
+mod names;
+
+use std::fs;
 use std::path::{Path, PathBuf};
-pub struct Packages;
+
+pub use error::Error;
+use names::{Name, Version};
+
+use crate::github::{Download, GitHub};
+use crate::model::{RunnerArch, Scope};
+
+/// How many versions are kept of each architecture.
+const KEPT: usize = 2;
+
+/// The packages below one directory.
+#[derive(Clone, Debug)]
+pub struct Packages {
+    dir: PathBuf,
+}
+
+/// A package that is here and verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     pub path: PathBuf,
+    /// `2.330.0`
     pub version: String,
+    /// In bytes.
+    pub size: u64,
+    /// In hexadecimal, lower case.
+    pub sha256: String,
 }
+
+/// How far a download is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Bytes that are here, those of an earlier attempt included.
+    pub done: u64,
+    /// Bytes of the whole, where the server tells.
+    pub total: Option<u64>,
+    /// Of this attempt, on average.
+    pub bytes_per_second: f64,
+}
+
 impl Packages {
-    pub fn new(_: &Path) -> Packages {
-        Packages
+    /// The packages in `cache_home`; the directory is made with the first download.
+    pub fn new(cache_home: &Path) -> Packages {
+        Packages { dir: cache_home.to_owned() }
     }
-    pub fn cached(&self, _: RunnerArch, _: Option<&str>) -> Option<Package> {
-        None
+
+    /// The package of `wanted_version`, or of the newest that GitHub offers runners of `scope`; downloaded where it is
+    /// not here yet, which may take minutes.
+    ///
+    /// GitHub lists only the newest version. The address of another one is made after its pattern, and it has no
+    /// checksum to be verified with: what then protects it is TLS. A wanted version that is here is had without asking
+    /// GitHub. One download of an architecture at a time is the caller's duty; another process that downloads the
+    /// same package is waited for.
+    pub fn ensure(
+        &self,
+        github: &GitHub,
+        scope: &Scope,
+        arch: RunnerArch,
+        wanted_version: Option<&str>,
+    ) -> Result<Package, Error> {
+        self.ensure_and_tell(github, scope, arch, wanted_version, &|_| ())
     }
-    pub fn ensure(&self, _: &GitHub, _: &Scope, _: RunnerArch, _: Option<&str>) -> Result<Package, String> {
-        Err(String::new())
+
+    /// The same; `progress` is told now and then how far the download is.
+    pub fn ensure_and_tell(
+        &self,
+        github: &GitHub,
+        scope: &Scope,
+        arch: RunnerArch,
+        wanted_version: Option<&str>,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Package, Error> {
+        let wanted = match wanted_version {
+            Some(text) => Some(Version::parse(text).ok_or_else(|| Error::Version(text.to_owned()))?),
+            None => None,
+        };
+        if wanted.is_some()
+            && let Some(package) = self.cached(arch, wanted_version)
+        {
+            return Ok(package);
+        }
+        let (download, name) = choose(github.runner_downloads(scope)?, arch, wanted)?;
+        if let Some(package) = self.look(&name)
+            && download.sha256.as_ref().is_none_or(|sum| *sum == package.sha256)
+        {
+            return Ok(package);
+        }
+        fs::create_dir_all(&self.dir).map_err(|error| Error::io("make the directory", &self.dir, error))?;
+        let package = fetch::fetch(self, github, &download, &name, progress)?;
+        self.prune(arch, &name);
+        Ok(package)
+    }
+
+    /// The newest package that is here, or the one of `wanted_version`: for when GitHub does not answer.
+    pub fn cached(&self, arch: RunnerArch, wanted_version: Option<&str>) -> Option<Package> {
+        let names = self.names(arch);
+        let wanted = |name: &&Name| wanted_version.is_none_or(|wanted| name.version.text() == wanted);
+        names.iter().filter(wanted).find_map(|name| self.look(name))
+    }
+
+    /// The package of this name, where it is here and was verified.
+    fn look(&self, name: &Name) -> Option<Package> {
+        let path = self.dir.join(name.file());
+        let about = fs::metadata(&path).ok().filter(|about| about.is_file() && about.len() > 0)?;
+        let note = fs::read_to_string(self.dir.join(format!("{}.sha256", name.file()))).ok()?;
+        let sha256 = note.split_whitespace().next().filter(|sum| sum.len() == 64)?.to_owned();
+        Some(Package { path, version: name.version.text().to_owned(), size: about.len(), sha256 })
+    }
+
+    /// The names of the packages that are here, newest first.
+    fn names(&self, arch: RunnerArch) -> Vec<Name> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
+        let own = |entry: fs::DirEntry| Name::parse(entry.file_name().to_str()?, arch);
+        let mut names: Vec<Name> = entries.flatten().filter_map(own).collect();
+        names.sort_by(|a, b| b.version.cmp(&a.version));
+        names
+    }
+
+    /// Removes what is older than the newest two, `current` always being one of them, and what was never finished of
+    /// others. That something cannot be removed is no reason to fail: it is tried again after the next download.
+    fn prune(&self, arch: RunnerArch, current: &Name) {
+        let others = self.names(arch).into_iter().filter(|name| name != current);
+        for old in others.skip(KEPT - 1) {
+            let removed = fs::remove_file(self.dir.join(old.file()));
+            log::info!("package_removed file={} removed={}", old.file(), removed.is_ok());
+            drop(fs::remove_file(self.dir.join(format!("{}.sha256", old.file()))));
+        }
+        let Ok(entries) = fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten() {
+            let file = entry.file_name();
+            let unfinished = file.to_str().and_then(|file| file.strip_suffix(fetch::PART));
+            let Some(name) = unfinished.and_then(|file| Name::parse(file, arch)) else { continue };
+            if name != *current {
+                fetch::remove_unfinished(&self.dir, &name);
+            }
+        }
+    }
+}
+
+/// The download to make, and the name to keep it under.
+fn choose(offers: Vec<Download>, arch: RunnerArch, wanted: Option<Version>) -> Result<(Download, Name), Error> {
+    let named = |offer: Download| match offer.os == "linux" && offer.architecture == arch.as_str() {
+        true => Name::parse(&offer.filename, arch).map(|name| (offer, name)),
+        false => None,
+    };
+    let offered: Vec<String> = offers.iter().map(|offer| offer.filename.clone()).collect();
+    let newest = offers.into_iter().filter_map(named).max_by(|a, b| a.1.version.cmp(&b.1.version));
+    let Some((download, name)) = newest else { return Err(Error::NotOffered { arch, offered }) };
+    let Some(wanted) = wanted.filter(|wanted| *wanted != name.version) else { return Ok((download, name)) };
+    if !download.url.contains(name.version.text()) {
+        return Err(Error::NoPattern { url: download.url, wanted: wanted.text().to_owned() });
+    }
+    log::info!(
+        "package_pinned version={} newest={} note=\"GitHub tells no checksum of versions but the newest\"",
+        wanted.text(),
+        name.version.text()
+    );
+    let url = download.url.replace(name.version.text(), wanted.text());
+    let name = Name { arch, version: wanted };
+    Ok((Download { url, filename: name.file(), sha256: None, ..download }, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(arch: &str, version: &str) -> Download {
+        let filename = format!("actions-runner-linux-{arch}-{version}.tar.gz");
+        let url = format!("https://x.example/v{version}/{filename}");
+        Download { os: "linux".into(), architecture: arch.into(), url, filename, sha256: Some("s".into()), token: None }
+    }
+
+    #[test]
+    fn the_newest_is_chosen_and_a_pinned_one_is_made_after_its_pattern() {
+        let offers = || vec![offer("arm64", "2.9.0"), offer("x64", "2.9.0"), offer("x64", "2.10.0")];
+        let wanted = |text: &str| Version::parse(text);
+        let (newest, _) = choose(offers(), RunnerArch::X64, None).unwrap();
+        assert_eq!(newest, offer("x64", "2.10.0"));
+        assert_eq!(choose(offers(), RunnerArch::X64, wanted("2.10.0")).unwrap().0, newest);
+        let (pinned, name) = choose(offers(), RunnerArch::X64, wanted("2.8.1")).unwrap();
+        assert_eq!(pinned, Download { sha256: None, ..offer("x64", "2.8.1") });
+        assert_eq!(name.file(), pinned.filename);
+        assert!(matches!(choose(offers(), RunnerArch::Arm, None), Err(Error::NotOffered { .. })));
+        let hidden = Download { url: "https://x.example/latest".into(), ..offer("x64", "2.9.0") };
+        let error = choose(vec![hidden], RunnerArch::X64, wanted("2.8.1")).unwrap_err();
+        assert!(matches!(error, Error::NoPattern { .. }));
     }
 }

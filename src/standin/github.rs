@@ -19,6 +19,7 @@ pub mod wire;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ struct Shared {
     faults: Mutex<Vec<Fault>>,
     origin: Mutex<String>,
     outbox: hooks::Outbox,
+    stopping: AtomicBool,
 }
 
 impl Shared {
@@ -82,6 +84,7 @@ impl GitHubStandin {
             faults: Mutex::new(Vec::new()),
             origin: Mutex::new(String::new()),
             outbox: hooks.outbox(),
+            stopping: AtomicBool::new(false),
         });
         let for_server = Arc::clone(&shared);
         let server = Server::start(bind, move |request| answer(&for_server, request))?;
@@ -251,6 +254,15 @@ impl GitHubStandin {
     /// Runs the runner's side of the conversation in a thread here, for tests without containers.
     pub fn simulate_runner(&self, jit: &Secret) -> io::Result<SimulatedRunner> {
         SimulatedRunner::start(jit.expose())
+    }
+}
+
+impl Drop for GitHubStandin {
+    /// Sends home who waits for work; then the fields go, the server first.
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        let _state = locked(&self.shared.state);
+        self.shared.changed.notify_all();
     }
 }
 

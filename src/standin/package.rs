@@ -32,7 +32,8 @@ const SCRIPTS: [(&str, &str, bool); 9] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageSpec {
     pub version: String,
-    pub arch: RunnerArch,
+    /// In GitHub's words: `x64`.
+    pub arch: String,
     /// `None`: only the scripts, a few kilobytes.
     pub padding: Option<Padding>,
 }
@@ -53,7 +54,7 @@ impl Padding {
 impl PackageSpec {
     /// The small package.
     pub fn small(arch: RunnerArch) -> PackageSpec {
-        PackageSpec { version: VERSION.to_owned(), arch, padding: None }
+        PackageSpec { version: VERSION.to_owned(), arch: arch.as_str().to_owned(), padding: None }
     }
 
     /// The name of the package's file, in GitHub's pattern.
@@ -72,8 +73,13 @@ pub struct BuiltPackage {
     pub sha256: String,
 }
 
-/// Writes the package into `dir`, as a stream; two writers of the same package do not disturb each other.
-pub fn build(dir: &Path, spec: &PackageSpec) -> io::Result<BuiltPackage> {
+/// Writes the small package of this architecture (in GitHub's words) and version into `dir`.
+pub fn build(dir: &Path, arch: &str, version: &str) -> io::Result<BuiltPackage> {
+    build_as(dir, &PackageSpec { version: version.to_owned(), arch: arch.to_owned(), padding: None })
+}
+
+/// Writes a package into `dir`, as a stream; two writers of the same package do not disturb each other.
+pub fn build_as(dir: &Path, spec: &PackageSpec) -> io::Result<BuiltPackage> {
     let path = dir.join(spec.filename());
     let unfinished = dir.join(format!(".{}.{}", spec.filename(), std::process::id()));
     let written = write(&unfinished, spec).and_then(|(size, sha256)| {
@@ -155,7 +161,7 @@ impl Read for &mut Filler {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         for chunk in buffer.chunks_mut(4096) {
             self.block += 1;
-            if self.block % 3 != 0 {
+            if !self.block.is_multiple_of(3) {
                 chunk.fill(b'a' + u8::try_from(self.block % 26).unwrap_or(0));
                 continue;
             }

@@ -11,11 +11,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::Lxd;
-use lxdrunner::model::{JobId, RepoName};
+use lxdrunner::model::{JobId, RepoName, RunnerArch};
 use lxdrunner::standin::farm::{self, Insides};
 use lxdrunner::standin::github::{GitHubStandin, JobSpec, Stage};
 use lxdrunner::standin::lxd::LxdStandin;
-use lxdrunner::standin::package;
+use lxdrunner::standin::package::{self, PackageSpec};
 
 pub const HOOK_SECRET: &str = "a-hook-secret-that-must-not-be-seen";
 /// Long enough for a loaded machine; nothing waits for its end when all is well.
@@ -215,7 +215,7 @@ impl Rig {
         github.add_repo(&repo(), false);
         let offered = scratch.0.join("offered");
         std::fs::create_dir(&offered).unwrap();
-        let built = package::build(&offered, "x64", "2.999.0").unwrap();
+        let built = package::build(&offered, &PackageSpec::small(RunnerArch::X64)).unwrap();
         let sum = if plan.bad_checksum { "0".repeat(64) } else { built.sha256 };
         github.offer(&built.path, "x64", Some(sum)).unwrap();
         let n = COUNT.fetch_add(1, Ordering::SeqCst);

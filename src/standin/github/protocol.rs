@@ -10,6 +10,7 @@
 //! POST lost        → the process was killed (only a simulated runner can say so)
 //! ```
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -109,6 +110,9 @@ fn message(shared: &Shared, request: &Request, credential: &str) -> Response {
         }
         if let Some(text) = given(&mut state, credential) {
             return plain(200, &text);
+        }
+        if shared.stopping.load(Ordering::SeqCst) {
+            return Response::empty(204);
         }
         let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Response::empty(204) };
         let waited = shared.changed.wait_timeout(state, left);

@@ -19,8 +19,11 @@ pub type ExecHook = dyn Fn(&InstanceView, &[String], &ConfigMap) -> ExecOutcome 
 /// How a command ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecOutcome {
+    /// 126 and 127 make the operation fail, as LXD does where a command cannot be run or found.
     pub code: i64,
+    /// Kept where the exec asked for it.
     pub stdout: String,
+    /// The same.
     pub stderr: String,
 }
 
@@ -51,10 +54,12 @@ impl InstanceView {
         Some(InstanceView { shared: Arc::clone(shared), project, name })
     }
 
+    /// The instance's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// The instance's project.
     pub fn project(&self) -> &str {
         &self.project
     }

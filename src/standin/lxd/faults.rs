@@ -10,6 +10,7 @@ const MAX_CALLS: usize = 100_000;
 /// A call that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// For example `GET`.
     pub method: String,
     /// Percent-encoded, without the query.
     pub path: String,
@@ -105,8 +106,9 @@ impl Faults {
         }
     }
 
-    /// Notes a call and takes the fault that it is to have.
-    pub(super) fn arrived(&self, call: Call) -> Option<Fault> {
+    /// Notes a call and takes the fault that it is to have, and the epoch that [`Faults::hold`] asks for: a clearing
+    /// between the two must not be missed.
+    pub(super) fn arrived(&self, call: Call) -> (Option<Fault>, u64) {
         let mut inner = self.lock();
         let mut found = None;
         for rule in &mut inner.rules {
@@ -126,14 +128,13 @@ impl Faults {
         }
         inner.calls.push_back(call);
         self.changed.notify_all();
-        found
+        (found, inner.epoch)
     }
 
     /// Waits until the faults are cleared, the stand-in ends, or the time is over.
-    pub(super) fn hold(&self, time: Duration) {
+    pub(super) fn hold(&self, epoch: u64, time: Duration) {
         let deadline = Instant::now().checked_add(time);
         let mut inner = self.lock();
-        let epoch = inner.epoch;
         while inner.epoch == epoch && !inner.stopped {
             let rest = match deadline {
                 Some(deadline) => deadline.saturating_duration_since(Instant::now()),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use exec::{ExecHook, ExecOutcome, InstanceView};
 pub use faults::{Call, Fault, Faults};
@@ -33,6 +33,7 @@ use crate::model::Timestamp;
 pub struct Options {
     /// `lxd`, or `incus`, which names its headers otherwise.
     pub product: String,
+    /// What it says of itself.
     pub version: String,
     /// How long a start takes.
     pub start_delay: Duration,
@@ -40,6 +41,7 @@ pub struct Options {
     pub pool_full: bool,
     /// How many looks at a started virtual machine's state find its agent not yet there.
     pub agent_polls: u32,
+    /// Images of the server; an image server's are the same ones.
     pub images: Vec<ImageEntry>,
     /// What executed commands do; without a hook every command succeeds silently.
     pub exec: Box<ExecHook>,
@@ -102,6 +104,24 @@ impl LxdStandin {
         let state = self.shared.lock();
         let of_project = state.instances.keys().filter(|(p, _)| p == project);
         of_project.map(|(_, name)| name.clone()).collect()
+    }
+
+    /// Waits until `wanted` holds for the names of a project's instances; false where it does not within `patience`.
+    pub fn wait_until(&self, project: &str, patience: Duration, mut wanted: impl FnMut(&[String]) -> bool) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.lock();
+        loop {
+            let of_project = state.instances.keys().filter(|(p, _)| p == project);
+            let names: Vec<String> = of_project.map(|(_, name)| name.clone()).collect();
+            if wanted(&names) {
+                return true;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            state = self.shared.wait(state, rest);
+        }
     }
 
     /// A look into an instance; `None` where there is none.
@@ -176,9 +196,10 @@ impl Drop for LxdStandin {
         self.shared.stopping.store(true, Ordering::SeqCst);
         self.shared.wake();
         self.shared.close_connections();
-        // The accepting thread sleeps in `accept` until somebody comes.
-        drop(std::os::unix::net::UnixStream::connect(&self.socket));
-        if let Some(thread) = self.accepting.take() {
+        // The accepting thread sleeps in `accept` until somebody comes. Where the socket's file is gone already nobody
+        // can, and the thread stays asleep.
+        let woken = std::os::unix::net::UnixStream::connect(&self.socket).is_ok();
+        if let Some(thread) = self.accepting.take().filter(|_| woken) {
             drop(thread.join());
         }
         drop(std::fs::remove_file(&self.socket));

@@ -143,14 +143,14 @@ fn converse(mut stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
         let Start::Request { method, target } = head.start else { return Ok(()) };
         let (path, query) = target.split_once('?').unwrap_or((&target, ""));
         let call = Call { method: method.clone(), path: path.to_owned(), query: query.to_owned() };
-        let fault = shared.faults.arrived(call);
+        let (fault, epoch) = shared.faults.arrived(call);
         match &fault {
             Some(Fault::Close) => return Ok(()),
             Some(Fault::Stall) => {
-                shared.faults.hold(Duration::MAX);
+                shared.faults.hold(epoch, Duration::MAX);
                 return Ok(());
             }
-            Some(Fault::Delay(time)) => shared.faults.hold(*time),
+            Some(Fault::Delay(time)) => shared.faults.hold(epoch, *time),
             _ => {}
         }
         let answer = match (&fault, http1::split_target(&target)) {

@@ -14,12 +14,15 @@ use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
 /// An image of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageEntry {
+    /// Its one name.
     pub alias: String,
     /// 64 hexadecimal digits.
     pub fingerprint: String,
+    /// Container or virtual machine.
     pub kind: InstanceType,
     /// LXD's word: `x86_64`.
     pub architecture: String,
+    /// `os`, `release`, …
     pub properties: ConfigMap,
 }
 
@@ -44,15 +47,20 @@ impl ImageEntry {
 /// A profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProfileEntry {
+    /// Instance config.
     pub config: ConfigMap,
+    /// By name.
     pub devices: Devices,
 }
 
 /// A network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkEntry {
+    /// True where LXD made it.
     pub managed: bool,
+    /// `bridge`, `loopback`, …
     pub kind: String,
+    /// `ipv4.address`, …
     pub config: ConfigMap,
 }
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Registers the runner stand-in with a token, with the real config.sh's arguments.
 root=$(cd "$(dirname "$0")" && pwd) || exit 1
-# shellcheck source=bin/talk.sh
+# shellcheck source-path=SCRIPTDIR source=bin/talk.sh disable=SC1091
 . "$root/bin/talk.sh"
 
 if [ "$(id -u)" -eq 0 ] && [ -z "${RUNNER_ALLOW_RUNASROOT:-}" ]; then

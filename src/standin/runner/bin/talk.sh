@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # HTTP for the runner stand-in, by curl or else by wget. Sourced by the other scripts.
 
 # talk METHOD URL TOKEN ANSWER-FILE [BODY-FILE]: prints the status, 000 where there was no answer.
@@ -15,9 +16,9 @@ talk() {
     # Neither wget tells the status of a success; with nothing to read it was 204, which is 200 to those who ask.
     talk_errors=$4.errors
     if [ "$1" = POST ]; then
-        wget -q -S -T 40 -O "$4" --header "Authorization: Bearer $3" --post-file "${5:-/dev/null}" "$2" 2>"$talk_errors"
+        wget -q -S -t 1 -T 40 -O "$4" --header "Authorization: Bearer $3" --post-file "${5:-/dev/null}" "$2" 2>"$talk_errors"
     else
-        wget -q -S -T 40 -O "$4" --header "Authorization: Bearer $3" "$2" 2>"$talk_errors"
+        wget -q -S -t 1 -T 40 -O "$4" --header "Authorization: Bearer $3" "$2" 2>"$talk_errors"
     fi
     talk_code=$?
     # Of both wgets' words, the last line with "HTTP/1.1 NNN" has the status.

@@ -1,0 +1,118 @@
+//! What GitHub is asked: whether the credential is good, and good enough for every target.
+
+use std::collections::BTreeSet;
+
+use super::{Findings, counted};
+use crate::config::Config;
+use crate::github::{ErrorKind, GitHub};
+use crate::model::{RunnerArch, Scope};
+use crate::observe::discover_targets;
+
+pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
+    let github = GitHub::new(&config.github_api, config.pat.clone());
+    if !credential(&github, findings) {
+        return;
+    }
+    let Some(targets) = targets(config, &github, findings) else { return };
+    let mut good: Vec<&Scope> = Vec::new();
+    for scope in &targets {
+        if target(config, &github, scope, findings) {
+            good.push(scope);
+        }
+    }
+    if let Some(scope) = good.first() {
+        packages(config, &github, scope, findings);
+    }
+}
+
+/// False where nothing further can be asked.
+fn credential(github: &GitHub, findings: &mut Findings<'_>) -> bool {
+    match github.user() {
+        Ok((login, scopes)) => {
+            let rights = match scopes {
+                Some(scopes) if scopes.is_empty() => ", a classic token without any scope".to_owned(),
+                Some(scopes) => format!(", scopes {}", scopes.join(", ")),
+                None => String::new(),
+            };
+            findings.ok(format!("GitHub at {}: the credential is {login}'s{rights}", github.base()));
+            true
+        }
+        Err(error) => {
+            findings.fail_as_told(format!("GitHub at {}: {error}", github.base()));
+            // A token of another kind may have no user and still see its targets; a dead one sees nothing.
+            matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound)
+        }
+    }
+}
+
+fn targets(config: &Config, github: &GitHub, findings: &mut Findings<'_>) -> Option<Vec<Scope>> {
+    if !config.targets.is_empty() {
+        return Some(config.targets.clone());
+    }
+    match discover_targets(github) {
+        Ok(found) if found.is_empty() => {
+            let mend = "give it the right to administer one, or name targets in the config";
+            findings.fail("the credential is in no organisation and administers no repository", mend);
+            None
+        }
+        Ok(found) => {
+            findings.ok(format!("targets: {} that the credential can see", found.len()));
+            Some(found)
+        }
+        Err(error) => {
+            findings.fail_as_told(format!("targets: {error}"));
+            None
+        }
+    }
+}
+
+fn target(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Findings<'_>) -> bool {
+    match github.runners(scope) {
+        // Who may list runners may register them too.
+        Ok(runners) => {
+            let there = counted(runners.len(), "runner is", "runners are");
+            findings.ok(format!("target {scope}: runners can be administered; {there} registered"));
+        }
+        Err(error) => {
+            findings.fail_as_told(format!("target {scope}: {error}"));
+            return false;
+        }
+    }
+    if let Scope::Repo(name) = scope {
+        match github.repo(name) {
+            Ok(repo) if repo.archived => findings.warn(format!("target {scope}: is archived, it has no jobs")),
+            Ok(repo) if repo.public && !config.allow_public_repos => {
+                let what = "is public, its jobs are refused: anybody's pull request would run here; if that is meant, \
+                            set allow_public_repos: true";
+                findings.warn(format!("target {scope}: {what}"));
+            }
+            Ok(_) => {}
+            Err(error) => findings.warn(format!("target {scope}: {error}")),
+        }
+        return true;
+    }
+    let groups: BTreeSet<&str> = config.classes.iter().map(|class| class.runner_group.as_str()).collect();
+    for group in groups {
+        if let Err(error) = github.runner_group(scope, group) {
+            findings.fail(format!("target {scope}: runner group {group:?}: {error}"), "see runner_group");
+        }
+    }
+    true
+}
+
+fn packages(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Findings<'_>) {
+    let arches: BTreeSet<RunnerArch> = config.classes.iter().map(|class| class.arch).collect();
+    let offered = match github.runner_downloads(scope) {
+        Ok(offered) => offered,
+        Err(error) => return findings.fail_as_told(format!("runner packages: {error}")),
+    };
+    for arch in arches {
+        match offered.iter().find(|d| d.os == "linux" && d.architecture == arch.as_str()) {
+            Some(package) => {
+                let sum = if package.sha256.is_some() { "" } else { ", without a checksum" };
+                findings.ok(format!("runner package for {arch}: {}{sum}", package.filename));
+            }
+            None => findings.fail(format!("GitHub offers no runner package for linux {arch}"), "change runner_arch"),
+        }
+    }
+}

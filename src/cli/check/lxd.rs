@@ -1,0 +1,254 @@
+//! What LXD is asked: whether it answers, and whether what the classes need is there.
+
+use std::collections::BTreeMap;
+
+use super::Findings;
+use crate::config::{Class, Config, ImageRef};
+use crate::lxd::{Lxd, Server};
+use crate::model::{Devices, InstanceType, RunnerArch};
+
+const GIB: u64 = 1024 * 1024 * 1024;
+/// A runner takes about 600 MB unpacked, and a job some more.
+const LEAST_SPACE: u64 = GIB;
+const SOME_SPACE: u64 = 5 * GIB;
+
+pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
+    let lxd = Lxd::new(&config.socket);
+    let Some(server) = server(&lxd, findings) else { return };
+    let mut asked = Asked { lxd: &lxd, server: &server, pools: BTreeMap::new() };
+    for class in &config.classes {
+        asked.class(class, findings);
+    }
+}
+
+fn server(lxd: &Lxd, findings: &mut Findings<'_>) -> Option<Server> {
+    let socket = lxd.socket().display();
+    match lxd.server() {
+        Err(error) => {
+            findings.fail(format!("LXD at {socket}: {error}"), "the classes cannot be checked before it answers");
+            None
+        }
+        Ok(server) if !server.trusted => {
+            let mend = "run lxdrunner as root, or as a user of the group that owns the socket: usermod -aG lxd USER";
+            findings.fail(format!("LXD at {socket} answers, but does not trust this user"), mend);
+            None
+        }
+        Ok(server) => {
+            let cluster = if server.clustered { ", a cluster" } else { "" };
+            findings.ok(format!("LXD at {socket}: {} {}{cluster}", server.product, server.version));
+            Some(server)
+        }
+    }
+}
+
+struct Asked<'a> {
+    lxd: &'a Lxd,
+    server: &'a Server,
+    /// Pools that were told of already, by name: whether they are good.
+    pools: BTreeMap<String, bool>,
+}
+
+impl Asked<'_> {
+    fn class(&mut self, class: &Class, findings: &mut Findings<'_>) {
+        let name = format!("class {:?}", class.name);
+        self.machine(&name, class, findings);
+        if !self.project(&name, class, findings) {
+            return;
+        }
+        self.image(&name, class, findings);
+        let Some(mut devices) = self.profiles(&name, class, findings) else { return };
+        // The instance's own devices come last and replace those of the same name.
+        devices.extend(class.devices.clone());
+        self.disk(&name, class, &devices, findings);
+        self.network(&name, class, &devices, findings);
+    }
+
+    /// Processor, virtualisation, and where in a cluster.
+    fn machine(&self, name: &str, class: &Class, findings: &mut Findings<'_>) {
+        let wanted = lxd_arch(class.arch);
+        let known = &self.server.architectures;
+        if !known.is_empty() && !known.iter().any(|a| wanted.contains(&a.as_str())) {
+            let what = format!("{name}: runner_arch is {}, but LXD here runs {}", class.arch, known.join(", "));
+            if self.server.clustered {
+                findings.warn(format!("{what}; other members of the cluster may run it"));
+            } else {
+                findings.fail(what, "change runner_arch");
+            }
+        }
+        if class.kind == InstanceType::VirtualMachine && !std::path::Path::new("/dev/kvm").exists() {
+            findings.warn(format!("{name}: no /dev/kvm here; virtual machines need hardware virtualisation"));
+        }
+        if class.target.is_empty() {
+            return;
+        }
+        if !self.server.clustered {
+            findings.fail(format!("{name}: target {:?}, but LXD is not a cluster", class.target), "leave target out");
+        } else if !class.target.starts_with('@') {
+            match self.lxd.cluster_members() {
+                Ok(members) if members.contains(&class.target) => {}
+                Ok(members) => {
+                    let mend = format!("members are {}", members.join(", "));
+                    findings.fail(format!("{name}: the cluster has no member {:?}", class.target), mend);
+                }
+                Err(error) => findings.warn(format!("{name}: {error}")),
+            }
+        }
+    }
+
+    fn project(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> bool {
+        match self.lxd.projects() {
+            Ok(projects) if projects.iter().any(|p| p.name == class.project) => true,
+            Ok(_) => {
+                let mend = format!("make it: lxc project create {}", class.project);
+                findings.fail(format!("{name}: LXD has no project {:?}", class.project), mend);
+                false
+            }
+            Err(error) => {
+                findings.warn(format!("{name}: {error}"));
+                true
+            }
+        }
+    }
+
+    fn image(&self, name: &str, class: &Class, findings: &mut Findings<'_>) {
+        let alias = match &class.image {
+            ImageRef::Local(alias) => alias,
+            ImageRef::Remote { remote, server, alias, .. } => {
+                findings
+                    .ok(format!("{name}: image {remote}:{alias} is fetched by LXD from {server} when it is needed"));
+                return;
+            }
+        };
+        let fingerprint = self.lxd.image_alias(&class.project, alias).map(|found| found.unwrap_or(alias.clone()));
+        match fingerprint.and_then(|fingerprint| self.lxd.image(&class.project, &fingerprint)) {
+            Ok(Some(image)) => {
+                let short = image.fingerprint.get(..12).unwrap_or(&image.fingerprint);
+                let what = format!("{name}: image {alias} ({short}, {}, {})", image.kind, image.architecture);
+                if !image.kind.is_empty() && image.kind != class.kind.as_str() {
+                    findings
+                        .fail(what, format!("the class's type is {}: use an image of that type", class.kind.as_str()));
+                } else if !image.architecture.is_empty() && !lxd_arch(class.arch).contains(&image.architecture.as_str())
+                {
+                    findings.fail(what, format!("the class's runner_arch is {}: use an image of that", class.arch));
+                } else {
+                    findings.ok(what);
+                }
+            }
+            Ok(None) => {
+                let mend = format!(
+                    "see lxc image list; copy one: lxc image copy ubuntu:24.04 local: --alias {alias}; or write REMOTE:ALIAS"
+                );
+                findings.fail(format!("{name}: LXD has no image {alias:?}"), mend);
+            }
+            Err(error) => findings.fail_as_told(format!("{name}: {error}")),
+        }
+    }
+
+    /// The devices of all profiles; `None` where one is missing.
+    fn profiles(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Devices> {
+        let mut devices = Devices::new();
+        let mut whole = true;
+        for profile in &class.profiles {
+            match self.lxd.profile(&class.project, profile) {
+                Ok(Some(found)) => devices.extend(found.devices),
+                Ok(None) => {
+                    let mend = format!("see lxc profile list, or make it: lxc profile create {profile}");
+                    findings.fail(format!("{name}: LXD has no profile {profile:?}"), mend);
+                    whole = false;
+                }
+                Err(error) => {
+                    findings.fail_as_told(format!("{name}: {error}"));
+                    whole = false;
+                }
+            }
+        }
+        if whole {
+            findings.ok(format!("{name}: profiles {}", class.profiles.join(", ")));
+        }
+        whole.then_some(devices)
+    }
+
+    fn disk(&mut self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
+        let get = |d: &BTreeMap<String, String>, key: &str| d.get(key).cloned().unwrap_or_default();
+        let root = devices.values().find(|d| get(d, "type") == "disk" && get(d, "path") == "/");
+        let Some(pool) = root.map(|d| get(d, "pool")) else {
+            let first = class.profiles.first().map_or("default", String::as_str);
+            let mend = format!("add one: lxc profile device add {first} root disk path=/ pool=POOL");
+            findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), mend);
+            return;
+        };
+        if let Some(good) = self.pools.get(&pool) {
+            if *good {
+                findings.ok(format!("{name}: storage pool {pool}"));
+            } else {
+                findings.fail(format!("{name}: storage pool {pool}"), "see above");
+            }
+            return;
+        }
+        let good = self.pool(name, &pool, findings);
+        self.pools.insert(pool, good);
+    }
+
+    fn pool(&self, name: &str, pool: &str, findings: &mut Findings<'_>) -> bool {
+        let found = match self.lxd.storage_pool(pool) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                findings.fail(format!("{name}: LXD has no storage pool {pool:?}"), "see lxc storage list");
+                return false;
+            }
+            Err(error) => {
+                findings.fail_as_told(format!("{name}: {error}"));
+                return false;
+            }
+        };
+        let free = found.space.map(|(used, total)| total.saturating_sub(used));
+        let shown = free.map(|f| format!(", {:.1} GiB free", f as f64 / GIB as f64)).unwrap_or_default();
+        let what = format!("{name}: storage pool {pool} ({}{shown})", found.driver);
+        let ready = found.status.is_empty() || found.status == "Created";
+        match free {
+            _ if !ready => {
+                findings.fail(what, format!("its status is {}: see lxc storage show {pool}", found.status));
+                return false;
+            }
+            Some(free) if free < LEAST_SPACE => {
+                findings.fail(what, "a runner needs 1 GiB at the least: remove what is not needed, or enlarge it");
+                return false;
+            }
+            Some(free) if free < SOME_SPACE => findings.warn(format!("{what}: that is not much for jobs")),
+            _ => findings.ok(what),
+        }
+        true
+    }
+
+    fn network(&self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
+        let nics: Vec<_> = devices.iter().filter(|(_, d)| d.get("type").is_some_and(|t| t == "nic")).collect();
+        if nics.is_empty() {
+            let first = class.profiles.first().map_or("default", String::as_str);
+            let mend = format!("a runner must reach GitHub: lxc network attach-profile NETWORK {first} eth0");
+            findings.fail(format!("{name}: neither the profiles nor the class have a network device"), mend);
+        }
+        for (nic, device) in nics {
+            let Some(network) = device.get("network").or_else(|| device.get("parent")) else {
+                findings.ok(format!("{name}: network device {nic}"));
+                continue;
+            };
+            match self.lxd.network(&class.project, network) {
+                Ok(Some(_)) => findings.ok(format!("{name}: network {network}")),
+                Ok(None) => {
+                    let mend = "see lxc network list";
+                    findings.fail(format!("{name}: LXD has no network {network:?}, which device {nic} names"), mend);
+                }
+                Err(error) => findings.fail_as_told(format!("{name}: {error}")),
+            }
+        }
+    }
+}
+
+/// LXD's words for what GitHub calls the processor. A 64-bit ARM runs 32-bit instances under its own name.
+fn lxd_arch(arch: RunnerArch) -> &'static [&'static str] {
+    match arch {
+        RunnerArch::X64 => &["x86_64"],
+        RunnerArch::Arm64 => &["aarch64"],
+        RunnerArch::Arm => &["armv7l", "armv8l"],
+    }
+}

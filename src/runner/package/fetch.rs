@@ -1,0 +1,308 @@
+//! One package's way from the network to the disk.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use super::error::Error;
+use super::names::Name;
+use super::{Package, Packages, Progress};
+use crate::github::{Body, Download, ErrorKind, GitHub, Resume};
+
+/// What a package is called while it comes.
+pub(super) const PART: &str = ".part";
+/// What is noted about a part: the address and the server's name of the body that it is of.
+const ORIGIN: &str = ".part.origin";
+/// A real package has 200 MB; what is ten times as long is none.
+const MAX_PACKAGE: u64 = 2 << 30;
+/// Attempts within one call; each but the first goes on where the last was cut.
+const ATTEMPTS: usize = 5;
+/// How often a download is told of in the log.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
+/// How often it is told to the caller at most.
+const TELL_INTERVAL: Duration = Duration::from_millis(200);
+/// How often another process's download is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+const CHUNK: usize = 64 << 10;
+const MEGABYTE: f64 = 1_000_000.0;
+
+/// Downloads, verifies and names a package, unless another process did so meanwhile.
+pub(super) fn fetch(
+    packages: &Packages,
+    github: &GitHub,
+    download: &Download,
+    name: &Name,
+    progress: &dyn Fn(Progress),
+) -> Result<Package, Error> {
+    let dir = &packages.dir;
+    let mut part = lock(dir, name)?;
+    let right = |package: &Package| download.sha256.as_ref().is_none_or(|sum| *sum == package.sha256);
+    if let Some(package) = packages.look(name).filter(right) {
+        remove_unfinished_held(dir, name);
+        return Ok(package);
+    }
+    let mut resumed_a_wrong_one = false;
+    loop {
+        let (found, resumed) = fill(dir, github, download, name, &mut part, progress)?;
+        if !is_gzip(dir, name, &mut part)? {
+            truncate(dir, name, &part)?;
+            remove_unfinished_held(dir, name);
+            return Err(Error::NotAPackage { file: name.file() });
+        }
+        match &download.sha256 {
+            Some(expected) if *expected != found => {
+                truncate(dir, name, &part)?;
+                // What an earlier process left may be what was wrong: once more, from the start.
+                if resumed && !std::mem::replace(&mut resumed_a_wrong_one, true) {
+                    log::warn!("package_damaged file={} retry=from-the-start", name.file());
+                    continue;
+                }
+                remove_unfinished_held(dir, name);
+                return Err(Error::Checksum { file: name.file(), expected: expected.clone(), found });
+            }
+            _ => return keep(packages, name, &part, &found, download.sha256.is_some()),
+        }
+    }
+}
+
+/// Looks at the two bytes that RFC 1952 begins with: all that can be told where GitHub tells no checksum.
+fn is_gzip(dir: &Path, name: &Name, part: &mut File) -> Result<bool, Error> {
+    let mut magic = [0; 2];
+    let read = part.seek(SeekFrom::Start(0)).and_then(|_| part.read_exact(&mut magic));
+    match read {
+        Ok(()) => Ok(magic == [0x1f, 0x8b]),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(Error::io("read", &dir.join(name.file() + PART), error)),
+    }
+}
+
+/// Gives the verified part its final name, on the disk and not only in memory.
+fn keep(packages: &Packages, name: &Name, part: &File, sum: &str, verified: bool) -> Result<Package, Error> {
+    let dir = &packages.dir;
+    let (from, to) = (dir.join(name.file() + PART), dir.join(name.file()));
+    let failed = |tried, path: &Path| {
+        let path = path.to_owned();
+        move |error| Error::io(tried, &path, error)
+    };
+    part.sync_all().map_err(failed("write", &from))?;
+    let note = dir.join(name.file() + ".sha256");
+    let unfinished = dir.join(name.file() + ".sha256.part");
+    let written = File::create(&unfinished).and_then(|mut file| {
+        writeln!(file, "{sum}  {}", name.file())?;
+        file.sync_all()
+    });
+    written.map_err(failed("write", &unfinished))?;
+    fs::rename(&unfinished, &note).map_err(failed("name", &note))?;
+    fs::rename(&from, &to).map_err(failed("name", &to))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("write", dir))?;
+    // Without the part it is of no use, and no harm.
+    drop(fs::remove_file(dir.join(name.file() + ORIGIN)));
+    log::info!("package_ready file={} sha256={sum} verified={verified}", name.file());
+    packages.look(name).ok_or_else(|| Error::io("find", &to, io::ErrorKind::NotFound.into()))
+}
+
+/// Brings the part to its whole length; its SHA-256, and whether bytes of an earlier process are in it.
+fn fill(
+    dir: &Path,
+    github: &GitHub,
+    download: &Download,
+    name: &Name,
+    part: &mut File,
+    progress: &dyn Fn(Progress),
+) -> Result<(String, bool), Error> {
+    let mut resumed = false;
+    let mut last = None;
+    for attempt in 0..ATTEMPTS {
+        let resume = what_is_here(dir, name, part, download);
+        let before = resume.as_ref().map_or(0, |resume| resume.from);
+        let body = match github.open_download(download, resume.as_ref()) {
+            Ok(body) => body,
+            // The server may be back in a moment, but only if it was there a moment ago.
+            Err(error) if attempt > 0 && passing(error.kind) => {
+                last = Some(Error::GitHub(error));
+                break;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        resumed |= attempt == 0 && body.from > 0;
+        let (done, total, sum) = pour(dir, name, download, part, body, progress)?;
+        if let Some(sum) = sum {
+            return Ok((sum, resumed));
+        }
+        log::warn!("package_cut file={} done={done} attempt={}", name.file(), attempt + 1);
+        last = Some(Error::Cut { file: name.file(), done, total });
+        if done <= before {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::Cut { file: name.file(), done: 0, total: None }))
+}
+
+fn passing(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Server(_))
+}
+
+/// Pours a body into the part: bytes that are there now, bytes of the whole, and the sum where it is complete.
+fn pour(
+    dir: &Path,
+    name: &Name,
+    download: &Download,
+    part: &mut File,
+    mut body: Body,
+    progress: &dyn Fn(Progress),
+) -> Result<(u64, Option<u64>, Option<String>), Error> {
+    let path = dir.join(name.file() + PART);
+    let failed = |error| Error::io("write", &path, error);
+    let mut hash = Sha256::new();
+    if body.from == 0 {
+        truncate(dir, name, part)?;
+        if let Some(etag) = &body.etag {
+            let origin = dir.join(name.file() + ORIGIN);
+            fs::write(&origin, format!("{etag}\n{}\n", download.url))
+                .map_err(|error| Error::io("write", &origin, error))?;
+        }
+    }
+    part.seek(SeekFrom::Start(0)).map_err(failed)?;
+    let mut chunk = vec![0; CHUNK];
+    let mut hashed = 0;
+    while hashed < body.from {
+        let count = part.read(&mut chunk).map_err(failed)?;
+        if count == 0 {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+        }
+        hash.update(chunk.get(..count).unwrap_or_default());
+        hashed += count as u64;
+    }
+    let mut teller = Teller::new(&name.file(), body.from, body.total, progress);
+    let mut done = body.from;
+    loop {
+        let count = match body.reader.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                log::debug!("package_read_failed file={} error={error}", name.file());
+                return Ok((done, body.total, None));
+            }
+        };
+        done += count as u64;
+        if done > MAX_PACKAGE {
+            truncate(dir, name, part)?;
+            return Err(Error::TooLong { file: name.file(), most: MAX_PACKAGE });
+        }
+        let bytes = chunk.get(..count).unwrap_or_default();
+        part.write_all(bytes).map_err(failed)?;
+        hash.update(bytes);
+        teller.tell(done, false);
+    }
+    if body.total.is_some_and(|total| done < total) || done == 0 {
+        return Ok((done, body.total, None));
+    }
+    teller.tell(done, true);
+    let sum = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok((done, body.total, Some(sum)))
+}
+
+/// What an earlier attempt left, where it is of this download.
+fn what_is_here(dir: &Path, name: &Name, part: &File, download: &Download) -> Option<Resume> {
+    let from = part.metadata().ok()?.len();
+    let origin = fs::read_to_string(dir.join(name.file() + ORIGIN)).ok()?;
+    let (etag, url) = origin.trim_end().split_once('\n')?;
+    (from > 0 && url == download.url).then(|| Resume { from, etag: etag.to_owned() })
+}
+
+fn truncate(dir: &Path, name: &Name, part: &File) -> Result<(), Error> {
+    drop(fs::remove_file(dir.join(name.file() + ORIGIN)));
+    part.set_len(0).map_err(|error| Error::io("empty", &dir.join(name.file() + PART), error))
+}
+
+/// The part, locked against other processes. Waits while another one has it.
+fn lock(dir: &Path, name: &Name) -> Result<File, Error> {
+    let path = dir.join(name.file() + PART);
+    let failed = |error| Error::io("write", &path, error);
+    let mut told = false;
+    loop {
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {
+                // The one that had it may have renamed or removed it: then this is no longer the file of the name.
+                let own = file.metadata().map_err(failed)?.ino();
+                if fs::metadata(&path).is_ok_and(|there| there.ino() == own) {
+                    return Ok(file);
+                }
+            }
+            Err(TryLockError::WouldBlock) => {
+                if !std::mem::replace(&mut told, true) {
+                    log::info!("package_waiting file={} reason=\"another process downloads it\"", name.file());
+                }
+                std::thread::sleep(LOOK_INTERVAL);
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+    }
+}
+
+/// Removes a part that nobody writes.
+pub(super) fn remove_unfinished(dir: &Path, name: &Name) {
+    let path = dir.join(name.file() + PART);
+    let Ok(file) = OpenOptions::new().write(true).open(&path) else { return };
+    if file.try_lock().is_ok() {
+        remove_unfinished_held(dir, name);
+    }
+}
+
+fn remove_unfinished_held(dir: &Path, name: &Name) {
+    for end in [ORIGIN, PART] {
+        // Absent is as good as removed.
+        drop(fs::remove_file(dir.join(name.file() + end)));
+    }
+}
+
+/// Tells the caller and the log how far it is, neither too often.
+struct Teller<'a> {
+    file: String,
+    from: u64,
+    total: Option<u64>,
+    started: Instant,
+    told: Instant,
+    logged: Instant,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl<'a> Teller<'a> {
+    fn new(file: &str, from: u64, total: Option<u64>, progress: &'a dyn Fn(Progress)) -> Teller<'a> {
+        let now = Instant::now();
+        log::info!(
+            "package_download file={file} from_mb={:.1} of_mb={:.1}",
+            from as f64 / MEGABYTE,
+            total.unwrap_or(0) as f64 / MEGABYTE
+        );
+        Teller { file: file.to_owned(), from, total, started: now, told: now, logged: now, progress }
+    }
+
+    fn tell(&mut self, done: u64, last: bool) {
+        let now = Instant::now();
+        if !last && now.duration_since(self.told) < TELL_INTERVAL {
+            return;
+        }
+        self.told = now;
+        let seconds = now.duration_since(self.started).as_secs_f64().max(0.001);
+        let bytes_per_second = done.saturating_sub(self.from) as f64 / seconds;
+        (self.progress)(Progress { done, total: self.total, bytes_per_second });
+        if last || now.duration_since(self.logged) >= LOG_INTERVAL {
+            self.logged = now;
+            let percent = self.total.filter(|total| *total > 0).map_or(0, |total| done.saturating_mul(100) / total);
+            log::info!(
+                "package_download file={} percent={percent} mb={:.1} mb_per_s={:.1}",
+                self.file,
+                done as f64 / MEGABYTE,
+                bytes_per_second / MEGABYTE
+            );
+        }
+    }
+}

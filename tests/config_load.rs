@@ -1,0 +1,282 @@
+//! Config files that are good: the original's forms, the example, defaults, and every key.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lxdrunner::config::{Config, ImageRef, Registration, Remote};
+use lxdrunner::model::{InstanceType, Labels, RunnerArch, Scope};
+
+/// A directory of this test's own, gone with it.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
+        let path = std::env::temp_dir().join(format!("lxdrunner-config-load-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Directory(path)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.0.join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[track_caller]
+fn load(path: &Path) -> (Config, Vec<String>) {
+    let (config, warnings) = Config::load(path).unwrap_or_else(|errors| panic!("{errors}"));
+    (config, warnings.iter().map(ToString::to_string).collect())
+}
+
+fn labels(list: &str) -> Labels {
+    list.split(',').collect()
+}
+
+#[test]
+fn the_originals_old_form_loads_unchanged() {
+    let path = Path::new("tests/fixtures/original-old.yml");
+    let (config, warnings) = load(path);
+    assert_eq!(config.pat.expose(), "fake_pat_of_the_old_form");
+    assert_eq!(config.socket, Path::new("/var/snap/lxd/common/lxd/unix.socket"));
+    assert_eq!(config.cache_home, Path::new("tests/fixtures/pkgcache"));
+    assert_eq!((config.prefix.as_str(), config.max_workers, config.web_port), ("lxdrunner", 10, 5000));
+    let classes: Vec<_> = config.classes.iter().map(|c| (c.name.as_str(), c.labels.clone(), c.kind)).collect();
+    let expected = [
+        ("Ubuntu Container Runner", labels("self-hosted,linux,x64"), InstanceType::Container),
+        ("Debian 10 Container Runner", labels("self-hosted,linux,x64,debian"), InstanceType::Container),
+        ("Ubuntu Virtual Machine Runner", labels("self-hosted,linux,x64,vm"), InstanceType::VirtualMachine),
+    ];
+    assert_eq!(classes, expected);
+    assert_eq!(config.classes[1].image, ImageRef::Local("debian/10/cloud".to_owned()));
+    for (line, key) in [(4, "pkgdir"), (5, "setupscript"), (10, "web_tls"), (38, "activecfg"), (39, "rundelay")] {
+        let start = format!("tests/fixtures/original-old.yml:{line}: {key}: ");
+        assert!(warnings.iter().any(|w| w.starts_with(&start)), "{start} is not in {warnings:#?}");
+    }
+}
+
+#[test]
+fn the_originals_new_form_loads_unchanged() {
+    let (config, _) = load(Path::new("tests/fixtures/original-new.yml"));
+    let image = |remote: &str, server: &str, alias: &str| ImageRef::Remote {
+        remote: remote.to_owned(),
+        server: server.to_owned(),
+        protocol: "simplestreams".to_owned(),
+        alias: alias.to_owned(),
+    };
+    let images: Vec<_> = config.classes.iter().map(|c| c.image.clone()).collect();
+    let expected = [
+        image("ubuntu", "https://cloud-images.ubuntu.com/releases", "focal"),
+        image("ubuntu", "https://cloud-images.ubuntu.com/releases", "focal"),
+        image("images", "https://images.linuxcontainers.org", "debian/11/cloud"),
+    ];
+    assert_eq!(images, expected);
+    assert_eq!(config.classes[0].labels, labels("self-hosted,linux,x64"));
+    assert_eq!(config.classes[0].profiles, ["default"]);
+}
+
+#[test]
+fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
+    let directory = Directory::new("example");
+    let example = std::fs::read_to_string("config.yml.example").unwrap();
+    let (config, warnings) = load(&directory.write("plain.yml", &example));
+    assert_eq!(config.classes.len(), 2);
+    // The secrets look like examples, which they are; and there may be no LXD.
+    let expected = |w: &String| [" pat: ", " hooksecret: ", " socket: "].iter().any(|key| w.contains(key));
+    assert!(warnings.iter().all(expected), "{warnings:#?}");
+
+    // A key that is commented out has no single space behind its #, as words have. Left out is what says the same in
+    // another way, or names a file.
+    let other = ["pat_file:", "hooksecret_file:", "github_app:", "targets: []", "setup_script:"];
+    let uncomment = |line: &str| {
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let rest = line.trim_start().strip_prefix('#').unwrap_or_default();
+        let words = rest.is_empty() || (rest.starts_with(' ') && !rest.starts_with("  "));
+        if words || other.iter().any(|o| rest.starts_with(o)) { line.to_owned() } else { format!("{indent}{rest}") }
+    };
+    let all: String = example.lines().map(|line| uncomment(line) + "\n").collect();
+    let (config, _) = load(&directory.write("all.yml", &all));
+    assert_eq!(config.targets.len(), 3, "{all}");
+    // What is shown as the default is the default.
+    let (plain, _) = load(&directory.write("plain.yml", &example));
+    assert_eq!(
+        format!("{:?}", Config { targets: vec![], classes: vec![], ..config.clone() }),
+        format!("{:?}", Config { targets: vec![], classes: vec![], ..plain.clone() })
+    );
+    let (first, shown) = (&plain.classes[0], &config.classes[0]);
+    assert_eq!(shown.config["limits.cpu"], "4");
+    assert_eq!(shown.devices["scratch"]["path"], "/scratch");
+    let mut shown = shown.clone();
+    shown.config.clear();
+    shown.devices.clear();
+    shown.arch = first.arch;
+    shown.labels = first.labels.clone();
+    assert_eq!(&shown, first);
+}
+
+const LEAST: &str = "\
+pat: a-token-for-the-tests
+hooksecret: a-secret-for-the-tests
+socket: /lxd.socket
+runnermap:
+  - {name: one, labels: [self-hosted], image: dev, runner_arch: x64}
+";
+
+#[test]
+fn defaults() {
+    let directory = Directory::new("defaults");
+    let (config, warnings) = load(&directory.write("config.yml", LEAST));
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.github_api, "https://api.github.com");
+    assert!(config.targets.is_empty() && !config.allow_public_repos);
+    assert_eq!((config.prefix.as_str(), config.max_workers), ("lxdrunner", 10));
+    assert_eq!(config.reconcile_interval, Duration::from_secs(60));
+    assert_eq!(config.provision_timeout, Duration::from_secs(300));
+    assert_eq!(config.idle_timeout, Duration::from_secs(600));
+    assert_eq!(config.max_lifetime, Duration::from_secs(86_400));
+    assert_eq!((config.registration, config.runner_version.clone()), (Registration::Jit, None));
+    assert_eq!(config.listen(), "0.0.0.0:5000".parse().unwrap());
+    assert_eq!(config.cache_home, Path::new("/var/cache/lxdrunner"));
+    assert_eq!(config.remotes.keys().collect::<Vec<_>>(), ["images", "ubuntu"]);
+    let class = &config.classes[0];
+    assert_eq!((class.kind, class.arch, class.max_workers), (InstanceType::Container, RunnerArch::X64, 10));
+    assert_eq!(
+        (class.project.as_str(), class.target.as_str(), class.runner_group.as_str()),
+        ("default", "", "Default")
+    );
+    assert_eq!((class.profiles.as_slice(), class.setup_script.as_deref()), (&["default".to_owned()][..], None));
+}
+
+#[test]
+fn every_key_is_taken() {
+    let directory = Directory::new("every");
+    directory.write("pat", "a-token-of-a-file\n");
+    directory.write("secret", "a-secret-of-a-file\r\n");
+    directory.write("setup.sh", "#!/bin/sh\necho mine\n");
+    let text = "\
+x-common: &common {profiles: [a, b], max_workers: 3}
+pat_file: pat
+hooksecret_file: secret
+github_api: https://ghe.example/api/v3/
+targets: [{org: ACME}, {repo: Alice/Tool}, {enterprise: big}]
+allow_public_repos: true
+remotes:
+  main: {addr: unix:///run/lxd.socket}
+  own: {addr: https://own.example/, protocol: lxd}
+  ubuntu: {addr: https://mirror.example}
+prefix: ci-7
+max_workers: 20
+reconcile_interval: 30s
+provision_timeout: 10m
+idle_timeout: 90
+max_lifetime: 2d
+registration: token
+runner_version: v2.330.0
+web_host: '::1'
+web_port: 8080
+web_tls: false
+cache_home: cache
+runnermap:
+  - <<: *common
+    name: big
+    labels: [GPU, 24]
+    image: own:debian
+    type: virtual-machine
+    runner_os: linux
+    runner_arch: arm64
+    setup_script: setup.sh
+    config: {limits.cpu: 4, security.nesting: true, user.mine: x}
+    devices: {gpu: {type: gpu, id: 0}}
+    project: ci
+    target: '@gpu'
+    runner_group: Heavy
+    standby: 0
+    idle: 0
+  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm}
+";
+    let (config, warnings) = load(&directory.write("config.yml", text));
+    assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!((config.pat.expose(), config.hooksecret.expose()), ("a-token-of-a-file", "a-secret-of-a-file"));
+    assert_eq!(config.github_api, "https://ghe.example/api/v3");
+    let targets: Vec<String> = config.targets.iter().map(Scope::to_string).collect();
+    assert_eq!(targets, ["org:acme", "repo:Alice/Tool", "enterprise:big"]);
+    assert_eq!(config.socket, Path::new("/run/lxd.socket"));
+    let own = Remote { addr: "https://own.example".to_owned(), protocol: "lxd".to_owned() };
+    assert_eq!(config.remotes["own"], own);
+    assert_eq!(config.remotes["ubuntu"].addr, "https://mirror.example");
+    assert_eq!((config.prefix.as_str(), config.max_workers), ("ci-7", 20));
+    let lengths = [config.reconcile_interval, config.provision_timeout, config.idle_timeout, config.max_lifetime];
+    assert_eq!(lengths.map(|l| l.as_secs()), [30, 600, 90, 172_800]);
+    assert_eq!((config.registration, config.runner_version.as_deref()), (Registration::Token, Some("2.330.0")));
+    assert_eq!((config.web_host, config.web_port), ("::1".parse::<IpAddr>().unwrap(), 8080));
+    assert_eq!(config.cache_home, directory.0.join("cache"));
+    let class = &config.classes[0];
+    assert_eq!((class.profiles.len(), class.max_workers), (2, 3));
+    assert_eq!(class.labels, labels("self-hosted,linux,arm64,gpu,24"));
+    assert_eq!(class.setup_script.as_deref(), Some("#!/bin/sh\necho mine\n"));
+    let instance: Vec<_> = class.config.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(instance, [("limits.cpu", "4"), ("security.nesting", "true"), ("user.mine", "x")]);
+    assert_eq!(class.devices["gpu"]["id"], "0");
+    assert_eq!((class.project.as_str(), class.target.as_str(), class.runner_group.as_str()), ("ci", "@gpu", "Heavy"));
+    assert_eq!(config.classes[1].image, ImageRef::Local("fp".to_owned()));
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let directory = Directory::new("secrets");
+    let (config, _) = load(&directory.write("config.yml", LEAST));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("a-token") && !shown.contains("a-secret"), "{shown}");
+}
+
+#[test]
+fn what_is_worth_a_word_is_a_warning() {
+    let directory = Directory::new("warnings");
+    #[track_caller]
+    fn check(directory: &Directory, from: &str, to: &str, line: usize, part: &str) {
+        assert!(LEAST.contains(from));
+        let path = directory.write("config.yml", &LEAST.replacen(from, to, 1));
+        let (_, warnings) = load(&path);
+        let start = format!("{}:{line}: ", path.display());
+        let found = warnings.iter().any(|w| w.starts_with(&start) && w.contains(part));
+        assert!(found && warnings.len() == 1, "{to}: {warnings:#?}");
+    }
+    let top = |to: &str, part: &str| check(&directory, "pat:", &format!("{to}\npat:"), 1, part);
+    top("web_tls: true", "reverse proxy");
+    top("github_app: {app_id: 1, private_key_file: x}", "the pat is used");
+    top("github_api: http://ghe.example/api/v3", "not encrypted");
+    top("github_api: https://ghe.example", "/api/v3");
+    top("web_port: 0", "free port");
+    let class =
+        |to: &str, part: &str| check(&directory, "runner_arch: x64", &format!("runner_arch: x64, {to}"), 5, part);
+    class("standby: 1", "not kept");
+    class("idle: 2", "not kept");
+    class("config: {security.privileged: true}", "take it over");
+    check(&directory, "[self-hosted]", "[arm64]", 5, "will get this linux x64 class");
+    check(&directory, "a-secret-for-the-tests", "short", 2, "openssl rand");
+    check(&directory, "a-token-for-the-tests", "fake_token", 1, "example");
+}
+
+#[test]
+fn secrets_that_everybody_can_read_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new("modes");
+    let path = directory.write("config.yml", &LEAST.replacen("pat: a-token-for-the-tests", "pat_file: pat", 1));
+    let pat = directory.write("pat", "a-token-of-a-file\n");
+    assert_eq!(load(&path).1, Vec::<String>::new());
+    for file in [&path, &pat] {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let warnings = load(&path).1;
+    let told = |file: &Path| warnings.iter().any(|w| w.contains(&format!("chmod 600 {}", file.display())));
+    assert!(told(&path) && told(&pat) && warnings.len() == 2, "{warnings:#?}");
+}
