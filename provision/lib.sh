@@ -279,8 +279,8 @@ start_private() {
 
     read_daemon_pid
     if [ -z "$daemon_pid" ]; then
-        binary=$(daemon_binary)
-        [ -n "$binary" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
+        daemon=$(daemon_binary)
+        [ -n "$daemon" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
         as_root install -d -m 0711 "$dir"
         : >"$state/daemon.pid"
         # In a session of its own: Ctrl-C is for us, and we end it in good order. Without the lock: should we
@@ -289,7 +289,7 @@ start_private() {
         (
             exec 9>&-
             as_root setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$state/daemon.pid" \
-                env "$dir_variable=$dir" "$binary" --group "$(id -gn)" --logfile "$state/daemon.log"
+                env "$dir_variable=$dir" "$daemon" --group "$(id -gn)" --logfile "$state/daemon.log"
         ) </dev/null >"$state/daemon.out" 2>&1 &
         launcher=$!
         tries=300
@@ -448,13 +448,17 @@ end() {
     exit "$code"
 }
 
-set_up() {
+# What is needed to build; to be called first, so that nothing of LXD runs while that lasts.
+set_up_build() {
+    check_system
+    check_build_tools
+}
+
+set_up_lxd() {
     trap end EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    check_system
-    check_build_tools
     find_lxd
     ensure_image
     LXDRUNNER_TEST_LXD_SOCKET=$socket
