@@ -140,7 +140,7 @@ fn turn_for_ever(
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
-    let mut world = World::new(&config.targets, Timestamp::now());
+    let mut world = World::new(&config.targets);
     let mut narrator = Narrator::default();
     loop {
         let now = Timestamp::now();

@@ -13,6 +13,7 @@ use support::*;
 #[test]
 fn a_queued_job_gets_an_instance_and_everything_is_gone_afterwards() {
     let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
     let job = rig.queue();
     assert_eq!(rig.wait_done(job), "success");
     rig.wait_nothing_left();
@@ -176,7 +177,8 @@ fn what_is_not_ours_is_never_touched() {
 
 #[test]
 fn an_image_that_is_missing_is_told_once_and_the_job_runs_after_the_mend() {
-    let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(lxdrunner::standin::farm::IMAGE));
+    let rig =
+        Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(lxdrunner::standin::farm::IMAGE));
     let job = rig.queue();
     rig.daemon.wait(&["ERROR", "launch failed; the job stays queued", "class=\"small\""]);
     // Tried again, and not told again.

@@ -95,7 +95,10 @@ fn a_runner_takes_one_job_and_ends() {
         line.contains(at.to_str().unwrap()) && line.contains("jitconfig")
     });
     assert_eq!(environments.count(), 0, "the JIT config is in no argument");
+    let begun = std::time::Instant::now();
     while !worker_runs(at) {
+        // The job was begun before its worker is started.
+        assert!(begun.elapsed() < WAIT, "no worker is seen");
         std::thread::yield_now();
     }
     std::fs::write(&gate, "").unwrap();

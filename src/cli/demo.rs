@@ -17,7 +17,7 @@ pub use super::args::DemoOptions;
 use super::{EXIT_FAILURE, EXIT_USAGE};
 use crate::model::{JobId, RepoName, RunnerArch};
 use crate::standin::github::{Event, GitHubStandin, JobSpec, Removal};
-use crate::standin::package::{self, PackageSpec};
+use crate::standin::package;
 use daemon::{Daemon, Said};
 use figures::Figures;
 use place::Place;
@@ -68,9 +68,8 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
     remains.watch(Arc::clone(&place.lxd));
     println!("{}", place.description);
 
-    let github = GitHubStandin::start(place.bind).map_err(|error| {
-        failed(&format!("cannot listen on {} for the GitHub stand-in", place.bind))(&error)
-    })?;
+    let github = GitHubStandin::start(place.bind)
+        .map_err(|error| failed(&format!("cannot listen on {} for the GitHub stand-in", place.bind))(&error))?;
     github.add_org(OWNER);
     let repo: RepoName = RepoName { owner: OWNER.to_owned(), name: REPO.to_owned() };
     github.add_repo(&repo, false);
@@ -78,7 +77,8 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
     offer_package(&github, &offered).map_err(|error| failed("cannot make the runner package")(&error))?;
 
     let config = config_text(&github, &place, &prefix, options, remains.directory());
-    let daemon = Daemon::start(&config, remains.directory()).map_err(|error| failed("cannot start the daemon")(&error))?;
+    let daemon =
+        Daemon::start(&config, remains.directory()).map_err(|error| failed("cannot start the daemon")(&error))?;
     remains.hold(Arc::clone(&daemon.child));
     let address = daemon.wait(READY_WITHIN, |said| match said {
         Said::Listening(address) => Some(address.clone()),
@@ -111,17 +111,11 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
 fn offer_package(github: &GitHubStandin, directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let arch = place::host_arch();
-    let built = package::build(directory, &PackageSpec::small(arch))?;
+    let built = package::build(directory, arch.as_str(), package::VERSION)?;
     github.offer(&built.path, arch.as_str(), Some(built.sha256))
 }
 
-fn config_text(
-    github: &GitHubStandin,
-    place: &Place,
-    prefix: &str,
-    options: &DemoOptions,
-    directory: &Path,
-) -> String {
+fn config_text(github: &GitHubStandin, place: &Place, prefix: &str, options: &DemoOptions, directory: &Path) -> String {
     let quoted = |text: &dyn Display| serde_json::Value::String(text.to_string()).to_string();
     let arch: RunnerArch = place::host_arch();
     format!(
@@ -169,7 +163,11 @@ fn play(
         // The stand-in says when something happens; the daemon's own words are looked for in between.
         let Some((place, moment)) = github.wait_event(Duration::from_millis(20), heard, |_| true) else {
             if Instant::now() > deadline {
-                return Err(daemon.trouble(&format!("{} of {} jobs are not done in time", jobs.len() - finished.len(), jobs.len())));
+                return Err(daemon.trouble(&format!(
+                    "{} of {} jobs are not done in time",
+                    jobs.len() - finished.len(),
+                    jobs.len()
+                )));
             }
             continue;
         };

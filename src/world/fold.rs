@@ -476,7 +476,7 @@ impl World {
         let Launched { job, class, scope, name } = launch;
         let class = config.classes.get(class);
         let class_name = class.map(|c| c.name.clone()).unwrap_or_default();
-        let mut remember = |world: &mut World, phase: Phase, runner_id| {
+        let remember = |world: &mut World, phase: Phase, runner_id| {
             let seq = world.seq;
             let instance = world.instances.entry(name.clone()).or_insert_with(|| Instance {
                 seen: InstanceSeen {

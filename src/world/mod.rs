@@ -211,7 +211,6 @@ pub struct PackageState {
 #[derive(Debug)]
 pub struct World {
     pub(crate) seq: u64,
-    pub(crate) started_at: Timestamp,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
     /// Jobs that are over, and when we learnt of it: a late or repeated `queued` must not revive them.
     over: BTreeMap<JobId, Timestamp>,
@@ -256,10 +255,9 @@ const MAX_JOBS: usize = 50_000;
 
 impl World {
     /// Knows nothing yet. `targets` is what the config names; empty means that GitHub must be asked.
-    pub fn new(targets: &[Scope], now: Timestamp) -> World {
+    pub fn new(targets: &[Scope]) -> World {
         World {
             seq: 1,
-            started_at: now,
             jobs: BTreeMap::new(),
             over: BTreeMap::new(),
             instances: BTreeMap::new(),

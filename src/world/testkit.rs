@@ -96,7 +96,7 @@ impl Stage {
     /// LXD lists nothing, GitHub knows no runner, and the runner package is there.
     pub fn new(config: Config) -> Stage {
         let now = Timestamp(1_000_000_000);
-        let world = World::new(&config.targets, now);
+        let world = World::new(&config.targets);
         let mut stage = Stage { config, world, now };
         stage.lxd(vec![]);
         for scope in stage.config.targets.clone() {

@@ -1,6 +1,7 @@
 //! A rig for tests of the built daemon: GitHub is the stand-in, LXD the stand-in or a real one, and the daemon is the
 //! binary, started as a user starts it.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -11,11 +12,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::Lxd;
-use lxdrunner::model::{JobId, RepoName, RunnerArch};
+use lxdrunner::model::{JobId, RepoName};
 use lxdrunner::standin::farm::{self, Insides};
 use lxdrunner::standin::github::{GitHubStandin, JobSpec, Stage};
 use lxdrunner::standin::lxd::LxdStandin;
-use lxdrunner::standin::package::{self, PackageSpec};
+use lxdrunner::standin::package;
 
 pub const HOOK_SECRET: &str = "a-hook-secret-that-must-not-be-seen";
 /// Long enough for a loaded machine; nothing waits for its end when all is well.
@@ -215,7 +216,7 @@ impl Rig {
         github.add_repo(&repo(), false);
         let offered = scratch.0.join("offered");
         std::fs::create_dir(&offered).unwrap();
-        let built = package::build(&offered, &PackageSpec::small(RunnerArch::X64)).unwrap();
+        let built = package::build(&offered, "x64", package::VERSION).unwrap();
         let sum = if plan.bad_checksum { "0".repeat(64) } else { built.sha256 };
         github.offer(&built.path, "x64", Some(sum)).unwrap();
         let n = COUNT.fetch_add(1, Ordering::SeqCst);
@@ -304,9 +305,9 @@ impl Rig {
     #[track_caller]
     pub fn wait_nothing_left(&self) {
         let ours = format!("{}-", self.prefix);
-        let gone = self.github.wait_for(PATIENCE, |state| {
-            (!state.runners.values().any(|r| r.name.starts_with(&ours))).then_some(())
-        });
+        let gone = self
+            .github
+            .wait_for(PATIENCE, |state| (!state.runners.values().any(|r| r.name.starts_with(&ours))).then_some(()));
         assert!(gone.is_some(), "registrations: {:?}", self.registrations());
         self.wait_instances(|names| names.is_empty());
     }

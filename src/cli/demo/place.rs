@@ -42,7 +42,10 @@ impl Place {
     /// The real LXD where one answers, unless it is not wanted; else the stand-in.
     pub fn find(options: &DemoOptions, directory: &Path) -> Result<Place, Trouble> {
         if options.standin {
-            return Place::standin(directory, "The LXD of this demo is a stand-in, as asked for: no container is started.");
+            return Place::standin(
+                directory,
+                "The LXD of this demo is a stand-in, as asked for: no container is started.",
+            );
         }
         if let Some(socket) = &options.socket {
             return Place::real(socket, options.image.as_deref());
@@ -64,7 +67,8 @@ impl Place {
 
     fn standin(directory: &Path, description: &str) -> Result<Place, Trouble> {
         let lxd = directory.join("lxd");
-        std::fs::create_dir(&lxd).map_err(|error| super::failed("cannot make a directory for the LXD stand-in")(&error))?;
+        std::fs::create_dir(&lxd)
+            .map_err(|error| super::failed("cannot make a directory for the LXD stand-in")(&error))?;
         let standin = farm::lxd(&lxd).map_err(|error| super::failed("cannot start the LXD stand-in")(&error))?;
         Ok(Place {
             socket: standin.socket().to_owned(),
@@ -81,7 +85,10 @@ impl Place {
         let asked = |error: crate::lxd::Error| Trouble::Failed(error.to_string());
         let server = lxd.server().map_err(asked)?;
         if !server.trusted {
-            return Err(Trouble::Failed(format!("{} does not trust this user; run as root or in the group lxd", socket.display())));
+            return Err(Trouble::Failed(format!(
+                "{} does not trust this user; run as root or in the group lxd",
+                socket.display()
+            )));
         }
         let image = match image {
             Some(alias) if lxd.image_alias("default", alias).map_err(asked)?.is_some() => alias.to_owned(),

@@ -1,0 +1,163 @@
+//! `lxdrunner check` against the stand-ins: what is there is ok, what is not gets a line with the mend.
+
+use std::path::PathBuf;
+
+use lxdrunner::cli::check::{Findings, ask};
+use lxdrunner::config::Config;
+use lxdrunner::standin::farm;
+use lxdrunner::standin::github::{Fault, GitHubStandin};
+use lxdrunner::standin::lxd::LxdStandin;
+
+struct World {
+    lxd: LxdStandin,
+    github: GitHubStandin,
+    // The last to go: the stand-in's end needs its socket.
+    directory: Directory,
+}
+
+struct Directory(PathBuf);
+
+impl World {
+    fn new(name: &str) -> World {
+        let directory = std::env::temp_dir().join(format!("lxdrunner-check-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let lxd = farm::lxd(&directory).unwrap();
+        let github = GitHubStandin::start("127.0.0.1:0".parse().unwrap()).unwrap();
+        github.add_org("acme");
+        github.add_repo(&"acme/tool".parse().unwrap(), true);
+        let package = directory.join("actions-runner-linux-x64-2.999.0.tar.gz");
+        std::fs::write(&package, b"not looked into").unwrap();
+        github.offer(&package, "x64", Some("00".repeat(32))).unwrap();
+        World { lxd, github, directory: Directory(directory) }
+    }
+
+    /// What is found with `top` and `class` put into the config, and whether anything failed.
+    fn check(&self, top: &str, class: &str) -> (Vec<String>, bool) {
+        let text = format!(
+            "{top}\npat: {}\nhooksecret: a-secret-for-the-tests\ngithub_api: {}\nsocket: {}\nrunnermap:\n  - {{name: one, {class}}}\n",
+            self.github.token().expose(),
+            self.github.api(),
+            self.lxd.socket().display(),
+        );
+        let path = self.directory.0.join("config.yml");
+        std::fs::write(&path, text).unwrap();
+        let (config, _) = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+        look(&config)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn look(config: &Config) -> (Vec<String>, bool) {
+    let mut out = Vec::new();
+    let mut findings = Findings::new(&mut out);
+    ask(config, &mut findings);
+    let failed = findings.failed();
+    let lines: Vec<String> = String::from_utf8(out).unwrap().lines().map(str::to_owned).collect();
+    assert_eq!(failed, lines.iter().any(|l| l.starts_with("FAIL ")), "{lines:#?}");
+    assert!(lines.iter().all(|l| ["ok   ", "warn ", "FAIL "].iter().any(|mark| l.starts_with(mark))), "{lines:#?}");
+    (lines, failed)
+}
+
+const CLASS: &str = "labels: [self-hosted], image: standin, runner_arch: x64";
+const TARGET: &str = "targets: [{org: acme}]";
+
+#[track_caller]
+fn has(lines: &[String], start: &str, part: &str) {
+    assert!(lines.iter().any(|l| l.starts_with(start) && l.contains(part)), "{start} … {part}: {lines:#?}");
+}
+
+#[test]
+fn where_all_is_well_every_line_is_ok() {
+    let world = World::new("well");
+    let (lines, failed) = world.check(TARGET, CLASS);
+    assert!(!failed && lines.iter().all(|l| l.starts_with("ok   ")), "{lines:#?}");
+    has(&lines, "ok   LXD at ", "lxd 5.0.2");
+    has(&lines, "ok   class \"one\": image standin", "container");
+    has(&lines, "ok   class \"one\": profiles default", "");
+    has(&lines, "ok   class \"one\": storage pool ", "");
+    has(&lines, "ok   class \"one\": network ", "");
+    has(&lines, "ok   GitHub at ", "the credential is ");
+    has(&lines, "ok   target org:acme: ", "registered");
+    has(&lines, "ok   runner package for x64: ", "actions-runner-linux-x64-2.999.0.tar.gz");
+}
+
+#[test]
+fn targets_that_are_not_named_are_found() {
+    let world = World::new("found");
+    let (lines, failed) = world.check("", CLASS);
+    assert!(!failed, "{lines:#?}");
+    has(&lines, "ok   targets: 1", "");
+    has(&lines, "ok   target org:acme", "");
+}
+
+#[test]
+fn what_lxd_lacks_is_told_each_with_its_mend() {
+    let world = World::new("lacks");
+    #[track_caller]
+    fn check(world: &World, class: &str, start: &str, mend: &str) {
+        let (lines, failed) = world.check(TARGET, &format!("labels: [self-hosted], runner_arch: x64, {class}"));
+        assert!(failed);
+        has(&lines, &format!("FAIL class \"one\": {start}"), mend);
+        // GitHub is asked all the same.
+        has(&lines, "ok   target org:acme", "");
+    }
+    check(&world, "image: nothing", "LXD has no image \"nothing\"", "lxc image copy");
+    check(
+        &world,
+        "image: standin, profiles: [default, none]",
+        "LXD has no profile \"none\"",
+        "lxc profile create none",
+    );
+    check(&world, "image: standin, project: none", "LXD has no project \"none\"", "lxc project create none");
+    check(&world, "image: standin, target: there", "target \"there\", but LXD is not a cluster", "leave target out");
+    check(&world, "image: standin, type: virtual-machine", "image standin", "type is virtual-machine");
+    check(&world, "image: standin, profiles: []", "neither the profiles nor the class have a root disk", "root disk");
+    check(
+        &world,
+        "image: standin, profiles: []",
+        "neither the profiles nor the class have a network",
+        "attach-profile",
+    );
+    let pool = "image: standin, devices: {root: {type: disk, path: /, pool: none}}";
+    check(&world, pool, "LXD has no storage pool \"none\"", "lxc storage list");
+    let network = "image: standin, devices: {eth0: {type: nic, network: none}}";
+    check(&world, network, "LXD has no network \"none\"", "lxc network list");
+}
+
+#[test]
+fn a_socket_that_does_not_answer_is_told_and_github_is_asked_all_the_same() {
+    let world = World::new("socket");
+    let path = world.directory.0.join("config.yml");
+    world.check(TARGET, CLASS);
+    let (mut config, _) = Config::load(&path).unwrap();
+    config.socket = world.directory.0.join("nobody");
+    let (lines, failed) = look(&config);
+    assert!(failed);
+    has(&lines, "FAIL LXD at ", "nobody");
+    has(&lines, "ok   target org:acme", "");
+}
+
+#[test]
+fn what_github_refuses_is_told_with_its_mend() {
+    let world = World::new("refused");
+    let (lines, failed) = world.check("targets: [{org: acme}, {org: other}, {repo: acme/tool}]", CLASS);
+    assert!(failed);
+    has(&lines, "ok   target org:acme", "");
+    has(&lines, "FAIL target org:other", "404");
+    has(&lines, "warn target repo:acme/tool", "allow_public_repos");
+
+    let (lines, failed) = world.check(TARGET, "labels: [self-hosted], image: standin, runner_arch: arm64");
+    assert!(failed);
+    has(&lines, "FAIL GitHub offers no runner package for linux arm64", "runner_arch");
+
+    world.github.inject(Fault::status("/user", 401, "Bad credentials"));
+    let (lines, failed) = world.check(TARGET, CLASS);
+    assert!(failed && !lines.iter().any(|l| l.contains("target ")), "{lines:#?}");
+    has(&lines, "FAIL GitHub at ", "renew pat");
+    assert!(!lines.iter().any(|l| l.contains(world.github.token().expose())));
+}

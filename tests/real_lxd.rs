@@ -1,0 +1,98 @@
+//! The built daemon on a real LXD: containers really start, the runner package's processes really run in them.
+
+mod support;
+
+use lxdrunner::standin::github::{Event, JobSpec};
+use support::*;
+
+/// Checks, as a job, what a job must and must not find.
+const LOOK_AROUND: &str = r#"
+set -eu
+test "$(id -un)" = runner
+test "$HOME" = /home/runner
+test ! -r /run/lxdrunner/secret
+sudo test ! -e /run/lxdrunner/secret
+test "$(sudo stat -f -c %T /run/lxdrunner)" = tmpfs
+if env | grep -q JITCONFIG; then echo "the JIT config is in the job's environment"; exit 1; fi
+test ! -e /opt/lxdrunner/package.tar.gz
+# Nothing of another job: the home is as it was made.
+test ! -e "$HOME/was-here"
+touch "$HOME/was-here"
+"#;
+
+#[test]
+fn the_main_job() {
+    let Some(rig) = Rig::real(Plan::default()) else { return };
+    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted", "linux"]).script(LOOK_AROUND));
+    assert_eq!(rig.wait_done(job), "success", "{:?}", rig.github.with(|s| s.jobs[&job].log.clone()));
+    rig.wait_nothing_left();
+    rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\"", "ran_a_job=true"]);
+    assert_eq!(rig.daemon.count(&["WARN"]) + rig.daemon.count(&["ERROR"]), 0);
+}
+
+#[test]
+fn a_burst_each_job_in_an_instance_of_its_own() {
+    let Some(rig) = Rig::real(Plan::with("max_workers: 3")) else { return };
+    let spec = || JobSpec::new(&["self-hosted"]).script(LOOK_AROUND);
+    let jobs: Vec<_> = (0..6).map(|_| rig.github.queue(&repo(), spec())).collect();
+    for job in jobs {
+        assert_eq!(rig.wait_done(job), "success");
+    }
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_server_without_the_jit_endpoint_is_served_with_a_registration_token() {
+    let Some(rig) = Rig::real(Plan::default()) else { return };
+    rig.github.with(|state| state.jit = false);
+    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(LOOK_AROUND));
+    assert_eq!(rig.wait_done(job), "success");
+    let by_token = rig.github.timeline().iter().any(|m| matches!(m.event, Event::Registered { jit: false, .. }));
+    assert!(by_token);
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_job_and_one_in_the_middle_of_a_launch() {
+    let Some(mut rig) = Rig::real(Plan::default()) else { return };
+    let slow = JobSpec::new(&["self-hosted"]).script("sleep 3; echo done");
+    let first = rig.github.queue(&repo(), slow);
+    let started = |e: &Event| matches!(e, Event::JobStarted { job, .. } if *job == first);
+    rig.github.wait_event(PATIENCE, 0, started).unwrap();
+    rig.restart();
+    let second = rig.queue();
+    rig.daemon.wait(&["msg=\"instance made\""]);
+    rig.restart();
+    assert_eq!(rig.wait_done(first), "success");
+    assert_eq!(rig.wait_done(second), "success");
+    rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn a_set_up_script_of_ones_own_that_fails_is_told_with_its_output() {
+    let scratch = Scratch::new();
+    let script = scratch.0.join("setup.sh");
+    std::fs::write(&script, "#!/bin/sh\nfor n in $(seq 1 60); do echo \"line $n of mine\"; done\nexit 7\n").unwrap();
+    let class = format!(
+        "  - {{name: own, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, setup_script: {}}}\n",
+        script.display()
+    );
+    let Some(rig) = Rig::real(Plan { classes: class, ..Plan::default() }) else { return };
+    rig.queue();
+    rig.daemon.wait(&["ERROR", "setup-runner.sh ended with code 7"]);
+    rig.daemon.wait(&["line 60 of mine"]);
+    assert_eq!(rig.daemon.count(&["line 20 of mine"]), 0);
+    rig.daemon.wait(&["reason=\"abandoned while it was provisioned\"", "msg=removed"]);
+}
+
+#[test]
+fn an_image_and_a_profile_that_do_not_exist_are_named() {
+    let classes = "  - {name: no-image, labels: [a], image: no-such-image, type: container, runner_os: linux, runner_arch: x64}\n  \
+                   - {name: no-profile, labels: [b], image: IMAGE, profiles: [no-such-profile], type: container, runner_os: linux, runner_arch: x64}\n";
+    let Some(rig) = Rig::real(Plan { classes: classes.to_owned(), ..Plan::default() }) else { return };
+    rig.github.queue(&repo(), JobSpec::new(&["a"]));
+    rig.github.queue(&repo(), JobSpec::new(&["b"]));
+    rig.daemon.wait(&["ERROR", "class=\"no-image\"", "launch failed"]);
+    rig.daemon.wait(&["ERROR", "class=\"no-profile\"", "launch failed", "no-such-profile"]);
+    assert_eq!(rig.instances(), Vec::<String>::new());
+}
