@@ -96,6 +96,21 @@ fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
 }
 
 #[test]
+fn a_virtual_machine_is_waited_for_until_its_agent_answers() {
+    let classes =
+        "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64}\n";
+    let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
+    let job = rig.github.queue(&repo(), JobSpec::new(&["vm"]));
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+    let calls = rig.standin().faults().calls();
+    let first = |part: &str| calls.iter().position(|call| call.path.contains(part)).unwrap();
+    let looked = calls.iter().filter(|call| call.method == "GET" && call.path.ends_with("/state")).count();
+    assert!(looked >= 3, "once without an agent, twice with: {looked}");
+    assert!(first("/state") < first("/files"), "nothing is pushed before the agent is there");
+}
+
+#[test]
 fn a_burst_beyond_the_cap_is_served_in_turn() {
     let rig = Rig::new(Plan::with("max_workers: 3"));
     let jobs: Vec<_> = (0..12).map(|_| rig.queue()).collect();
