@@ -201,3 +201,31 @@ fn report(world: &World) -> server::Health {
         Err(reason) => server::Health::Bad(reason),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_finds_the_channel_full_makes_us_look_at_github() {
+        let (events, inbox) = bounded(1);
+        let lost = Arc::new(AtomicBool::new(false));
+        let deliver = deliver_to(events, Arc::clone(&lost));
+        deliver(Hint::Ping);
+        assert!(!lost.load(Ordering::SeqCst));
+        deliver(Hint::Ping);
+        assert!(lost.load(Ordering::SeqCst));
+        assert_eq!(inbox.len(), 1);
+
+        let config = crate::world::testkit::config();
+        let mut world = World::new(&config.targets);
+        let now = Timestamp(1_000_000);
+        world.look_begun(true);
+        let instances = Some(Ok(vec![]));
+        let looked = crate::world::Snapshot { begun: 1, instances, github: Some(Default::default()) };
+        world.fold(Event::Snapshot(Box::new(looked)), &config, now);
+        assert!(!plan(&world, &config, now).look_at_github);
+        world.fold(Event::HintsLost, &config, now);
+        assert!(plan(&world, &config, now.after(Duration::from_secs(5))).look_at_github);
+    }
+}
