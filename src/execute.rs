@@ -65,6 +65,13 @@ impl Executor {
     }
 
     fn launch(&self, job: JobId, class: &Class, scope: &Scope, name: &str) -> Outcome {
+        if let Some(wait) = self.github.quiet_for() {
+            let reason = format!(
+                "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
+                wait.as_secs() + 1
+            );
+            return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false };
+        }
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
         let blame = Blame::Class(class.name.clone());
         if let Err(failure) = steps.create(&self.config.prefix, scope, job, &process_identity()) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lxdrunner::model::ConfigMap;
 use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::{Event, JobSpec};
+use lxdrunner::standin::github::{Event, Fault, JobSpec};
 use lxdrunner::standin::lxd::ImageEntry;
 use support::*;
 
@@ -269,4 +269,19 @@ fn lxd_away_is_told_by_healthz_and_its_return_is_noticed() {
     std::fs::rename(&away, &socket).unwrap();
     rig.daemon.wait(&["what=\"lxd\"", "works again"]);
     assert_eq!(rig.health().0, 200);
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_without_a_request_and_without_an_instance() {
+    let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.inject(Fault::retry_after("/orgs/acme/actions/runners/generate-jitconfig", 4));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed", "rate limit"]);
+    let asked = rig.github.requests().len();
+    // Whatever is tried meanwhile ends before it leaves the house.
+    rig.daemon.wait(&["launch failed", "GitHub said to slow down"]);
+    assert_eq!(rig.github.requests().len(), asked);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
 }
