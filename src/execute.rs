@@ -13,6 +13,7 @@ use crate::identity::process_identity;
 use crate::lxd::api::ErrorKind;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, RepoName, RunnerArch, RunnerId, Scope, keys};
+use crate::runner::cause::why_not_created;
 use crate::runner::package::Packages;
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside};
 use crate::world::{Action, Blame, Outcome, RemoveReason};
@@ -47,7 +48,7 @@ impl Executor {
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
             Action::Launch { job, class, scope, name } => match self.config.classes.get(*class) {
-                Some(class) => self.launch(*job, class, scope, name),
+                Some(class) => nameless(self.launch(*job, class, scope, name), name),
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
             Action::Remove { name, project, scope, runner, reason } => {
@@ -115,7 +116,13 @@ impl Executor {
             return Outcome::LaunchFailed { blame: Blame::Host, reason: failure.to_string(), made: false };
         }
         match self.lxd.instance(&class.project, name) {
-            Ok(None) => Outcome::LaunchFailed { blame, reason: failure.to_string(), made: false },
+            Ok(None) => {
+                let reason = match why_not_created(&self.lxd, class) {
+                    Some(cause) => format!("{failure}; {cause}"),
+                    None => failure.to_string(),
+                };
+                Outcome::LaunchFailed { blame, reason, made: false }
+            }
             Ok(Some((there, _))) => {
                 let key = |key: &str| there.config.get(key).map(String::as_str);
                 if key(keys::DAEMON) == Some(&process_identity()) {
@@ -311,5 +318,16 @@ impl Executor {
             return Ok(None);
         }
         Ok(Some(self.github.repo(repo)?.public))
+    }
+}
+
+/// A reason that does not name the instance: the same failure of the next instance is no news.
+fn nameless(outcome: Outcome, name: &str) -> Outcome {
+    match outcome {
+        Outcome::LaunchFailed { blame, reason, made } => {
+            let reason = reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance");
+            Outcome::LaunchFailed { blame, reason, made }
+        }
+        other => other,
     }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use lxdrunner::model::ConfigMap;
 use lxdrunner::standin::farm::Setup;
 use lxdrunner::standin::github::{Event, Fault, JobSpec};
-use lxdrunner::standin::lxd::ImageEntry;
 use support::*;
 
 #[test]
@@ -189,66 +188,6 @@ fn what_is_not_ours_is_never_touched() {
     rig.daemon.wait_count(&["github", "actions/runners"], 4);
     assert_eq!(rig.standin().instance_names("default"), [foreign.name]);
     assert!(rig.github.with(|state| state.runners.contains_key(&placeholder.runner)));
-}
-
-#[test]
-fn an_image_that_is_missing_is_told_once_and_the_job_runs_after_the_mend() {
-    let rig =
-        Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(lxdrunner::standin::farm::IMAGE));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed; the job stays queued", "class=\"small\""]);
-    // Tried again, and not told again.
-    rig.daemon.wait_count(&["DEBUG", "launch failed"], 2);
-    assert_eq!(rig.complaints().len(), 1, "{:#?}", rig.complaints());
-    rig.standin().add_image(ImageEntry::container(lxdrunner::standin::farm::IMAGE));
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_set_up_that_fails_is_cleared_away_told_with_its_last_lines_and_tried_again() {
-    let rig = Rig::new(Plan::default());
-    let output: String = (0..60).map(|n| format!("step {n:02}\n")).collect();
-    rig.insides.set_setup(Setup::Fails(3, output));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed", "setup-runner.sh ended with code 3"]);
-    rig.daemon.wait(&["step 20"]);
-    rig.daemon.wait(&["step 59"]);
-    assert_eq!(rig.daemon.count(&["step 19"]), 0, "only the last 40 lines");
-    rig.insides.set_setup(Setup::Works);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_set_up_that_hangs_ends_with_the_deadline() {
-    let rig = Rig::new(Plan::with("provision_timeout: 3"));
-    rig.insides.set_setup(Setup::Hangs("still unpacking\n".to_owned()));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "setup-runner.sh did not end", "provision_timeout"]);
-    rig.daemon.wait(&["still unpacking"]);
-    rig.insides.set_setup(Setup::Works);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_full_pool_is_told_and_survived() {
-    let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().set_pool_full(true));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed"]);
-    rig.standin().set_pool_full(false);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_package_with_a_wrong_checksum_is_not_used() {
-    let rig = Rig::new(Plan { bad_checksum: true, ..Plan::default() });
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "runner package"]);
-    rig.daemon.wait(&[&format!("job={job}"), "not launched"]);
-    assert_eq!(rig.instances(), Vec::<String>::new());
 }
 
 #[test]

@@ -304,7 +304,12 @@ pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
         }
         _ => ErrorKind::Unreachable,
     };
-    Error::new(tried, kind, error.to_string()).with_source(error)
+    let message = match &error {
+        ureq::Error::Timeout(ureq::Timeout::Global) => format!("the call may take {} s", CALL_TIMEOUT.as_secs()),
+        ureq::Error::Timeout(step) => format!("at the step: {step}"),
+        other => other.to_string(),
+    };
+    Error::new(tried, kind, message).with_source(error)
 }
 
 /// Our word for a failure while a body was read.
