@@ -9,6 +9,8 @@ mod action;
 mod fold;
 mod matching;
 mod note;
+mod outcome;
+mod snapshot;
 #[cfg(test)]
 pub(crate) mod testkit;
 #[cfg(test)]

@@ -112,9 +112,8 @@ impl Stage {
     ) -> Next {
         let class = self.config.classes[class].clone();
         let blame = Blame::Class(class.name.clone());
-        let failed = |blame, reason: &str, made| {
-            Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made })
-        };
+        let failed =
+            |blame, reason: &str, made| Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made });
         match &e.step {
             Step::Queued | Step::Create => {
                 let luck = self.luck(Some(lxd));

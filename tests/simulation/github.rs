@@ -103,8 +103,7 @@ impl GitHub {
 
     /// The runners as they were at `time`. `lie`: a runner that has been busy for a while is called idle.
     pub fn list(&self, scope: &Scope, time: u64, lie: bool) -> Vec<Runner> {
-        let there =
-            |r: &&RunnerRow| r.scope == *scope && r.made <= time && r.gone.is_none_or(|at| at > time);
+        let there = |r: &&RunnerRow| r.scope == *scope && r.made <= time && r.gone.is_none_or(|at| at > time);
         let row = |r: &RunnerRow| Runner {
             id: RunnerId(r.id),
             name: r.name.clone(),

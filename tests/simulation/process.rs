@@ -146,7 +146,10 @@ impl Stage {
         process.idle_turns = if idle { process.idle_turns + 1 } else { 0 };
         let (turn, idle_turns) = (process.turn, process.idle_turns);
         if idle_turns > 30 {
-            self.fail(&format!("daemon {daemon} turns without an event and without doing anything: {:?}", plan.deferred));
+            self.fail(&format!(
+                "daemon {daemon} turns without an event and without doing anything: {:?}",
+                plan.deferred
+            ));
         }
         let wake = match plan.wake_at {
             None => self.now + 60_000,

@@ -8,10 +8,10 @@ use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
 use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
+use crate::execution::Execution;
 use crate::github::{GitHub, REPOS, scope_of};
 use crate::process::Process;
 use crate::rng::Rng;
-use crate::execution::Execution;
 
 /// The first moment of every story; milliseconds.
 pub const DAWN: u64 = 1_700_000_000_000;
