@@ -3,7 +3,7 @@
 use super::matching::place;
 use super::{Event, Hint, JobState, MAX_JOBS, Note, RunnerState, World};
 use crate::config::Config;
-use crate::model::{Job, JobId, JobStatus, Timestamp};
+use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
     /// Takes an event in. What it returns is for people; decisions are [`crate::plan::plan`]'s.
@@ -106,6 +106,7 @@ impl World {
                 instance.touched = self.seq;
                 instance.took_job = true;
                 instance.started_at.get_or_insert(now);
+                instance.seen.phase = Phase::Started;
                 if !matches!(instance.runner, RunnerState::Done(_)) {
                     instance.runner = RunnerState::Busy;
                 }

@@ -30,18 +30,18 @@ impl World {
             Action::Deregister { scope, runner, name } => match outcome {
                 Outcome::Deregistered => {
                     if let Some(view) = self.scopes.get_mut(&scope) {
-                        view.offline_since.remove(&name);
+                        view.offline_since.remove(&runner);
                         view.runners.iter_mut().for_each(|list| list.retain(|r| r.id != runner));
                     }
                     notes.push(Note::Deregistered { runner: name, scope });
                 }
                 Outcome::Kept { why } => {
-                    self.scopes.entry(scope).or_default().offline_since.remove(&name);
+                    self.scopes.entry(scope).or_default().offline_since.remove(&runner);
                     notes.push(Note::Kept { instance: name, why });
                 }
                 other => {
                     // Looked at again after as long as it took to call it dead.
-                    self.scopes.entry(scope.clone()).or_default().offline_since.insert(name, now);
+                    self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
                     if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
                         self.trouble(&format!("github runners of {scope}"), &reason, notes);
                     }
@@ -120,6 +120,7 @@ impl World {
                 },
                 runner: RunnerState::Awaited,
                 first_seen: now,
+                made_at: now,
                 started_at: None,
                 stopped_since: None,
                 took_job: false,
@@ -127,7 +128,7 @@ impl World {
                 failures: 0,
                 touched: seq,
             });
-            instance.seen.phase = phase;
+            instance.seen.phase = phase.max(instance.seen.phase);
             instance.seen.runner_id = runner_id.or(instance.seen.runner_id);
             instance.touched = seq;
             if phase == Phase::Started {
@@ -155,10 +156,16 @@ impl World {
                 self.github_look.wanted = true;
                 notes.push(Note::Clash { instance: name, job, reason });
             }
-            Outcome::LaunchFailed { blame, reason, made } => {
+            Outcome::LaunchFailed { blame, reason, made, runner } => {
                 if made {
-                    remember(self, Phase::Provisioning, None);
+                    remember(self, Phase::Provisioning, runner);
                 }
+                if runner.is_some() || matches!(blame, Blame::Scope(_)) {
+                    // GitHub may have a runner of this name, perhaps without our having heard so.
+                    self.taken.insert(name.clone(), now);
+                    self.github_look.wanted = true;
+                }
+                self.lxd_look.wanted = true;
                 let (until, news) = self.pause(blame.clone(), &reason, now);
                 notes.push(Note::LaunchFailed { instance: name, job, blame, reason, until, news });
             }
@@ -188,6 +195,10 @@ impl World {
                 if let Some(instance) = self.instances.get_mut(name) {
                     instance.leave_until = Some(now.after(LONGEST_PAUSE));
                     instance.touched = self.seq;
+                    // Whatever GitHub lists: no job that waits will get this runner.
+                    instance.seen.phase = Phase::Started;
+                    instance.took_job = true;
+                    instance.runner = RunnerState::Busy;
                 }
                 notes.push(Note::Kept { instance: name.to_owned(), why });
             }

@@ -9,6 +9,7 @@ use super::{
     Snapshot, Status, World, pause_after,
 };
 use crate::config::Config;
+use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, RepoName, Runner, Scope, Timestamp};
 
 impl World {
@@ -18,10 +19,14 @@ impl World {
         look.ended_at = Some(now);
         let listed = snapshot.instances.is_some();
         match snapshot.instances {
+            // The other kind of look was begun later and came back sooner: it knows better.
+            Some(_) if snapshot.begun <= self.listed.0 => {}
             Some(Ok(seen)) => {
                 self.recovered("lxd", notes);
                 self.lxd = Some(Ok(now));
                 self.fold_instances(snapshot.begun, seen, now, notes);
+                self.listed = (snapshot.begun, Some(now));
+                self.gone.retain(|_, at| *at > snapshot.begun);
             }
             Some(Err(reason)) => {
                 self.trouble("lxd", &reason, notes);
@@ -50,8 +55,19 @@ impl World {
     }
 
     fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp, notes: &mut Vec<Note>) {
+        // It was not there at the last look and is there now, whatever the clocks of LXD and of this host say.
+        let not_before = self.listed.1.unwrap_or_default();
         let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
         for seen in seen {
+            if self.gone.get(&seen.name).is_some_and(|at| *at > begun) {
+                continue;
+            }
+            let another = |known: &Instance| {
+                known.touched <= begun && known.seen.created_at.zip(seen.created_at).is_some_and(|(was, is)| was != is)
+            };
+            if self.instances.get(&seen.name).is_some_and(another) {
+                self.instances.remove(&seen.name);
+            }
             match self.instances.get_mut(&seen.name) {
                 Some(known) if known.touched > begun => {}
                 Some(known) => {
@@ -59,7 +75,9 @@ impl World {
                         known.started_at.get_or_insert(now);
                     }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
-                    known.seen = InstanceSeen { runner_id, ..seen };
+                    // What runs stays started, even where its key could not be written.
+                    let phase = seen.phase.max(known.seen.phase);
+                    known.seen = InstanceSeen { runner_id, phase, ..seen };
                     known.stopped_since = match known.seen.status {
                         Status::Stopped => known.stopped_since.or(Some(now)),
                         _ => None,
@@ -70,6 +88,7 @@ impl World {
                     let instance = Instance {
                         runner: RunnerState::Awaited,
                         first_seen: now,
+                        made_at: seen.created_at.unwrap_or(now).max(not_before).min(now),
                         started_at,
                         stopped_since: (seen.status == Status::Stopped).then_some(now),
                         took_job: false,
@@ -93,6 +112,7 @@ impl World {
 
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
         let Some(gone) = self.instances.remove(name) else { return };
+        self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
         notes.push(Note::InstanceGone { instance: name.to_owned(), job: gone.seen.job, took_job });
         if took_job || gone.started_at.is_none() {
@@ -118,7 +138,11 @@ impl World {
                     }
                 }
             }
-            Some(Err(reason)) => self.trouble("github targets", &reason, notes),
+            Some(Err(reason)) => {
+                self.trouble("github targets", &reason, notes);
+                // Nothing else was asked either.
+                self.scopes.values_mut().for_each(|view| view.runners = None);
+            }
             None => {}
         }
         for (scope, runners) in seen.runners {
@@ -152,11 +176,15 @@ impl World {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
             }
-            let runner = by_name.get(instance.seen.name.as_str());
+            // A host that shares our prefix may have the name of what we are still making: that is known by its id.
+            let ours_to_name = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
+            let same = |r: &&&Runner| !ours_to_name || instance.seen.runner_id == Some(r.id);
+            let runner = by_name.get(instance.seen.name.as_str()).filter(same);
             if let Some(runner) = runner {
                 instance.seen.runner_id = Some(runner.id);
-                if runner.online {
+                if runner.online || runner.busy {
                     instance.started_at.get_or_insert(now);
+                    instance.seen.phase = Phase::Started;
                 }
                 if runner.busy {
                     instance.took_job = true;
@@ -164,6 +192,9 @@ impl World {
             }
             instance.runner = match (runner, instance.runner) {
                 (Some(r), _) if r.busy => RunnerState::Busy,
+                (Some(_), RunnerState::Done(since)) if instance.took_job => RunnerState::Done(since),
+                // It takes one job in its life: GitHub is wrong to call it idle after that.
+                (Some(_), _) if instance.took_job => RunnerState::Busy,
                 (Some(r), RunnerState::Idle(since)) if r.online => RunnerState::Idle(since),
                 (Some(r), _) if r.online => RunnerState::Idle(now),
                 (Some(_), RunnerState::Idle(_)) => RunnerState::Awaited,
@@ -175,8 +206,7 @@ impl World {
         let view = self.scopes.entry(scope).or_default();
         let was = std::mem::take(&mut view.offline_since);
         for runner in runners.iter().filter(|r| !r.online && !r.busy) {
-            let since = was.get(&runner.name).copied().unwrap_or(now);
-            view.offline_since.insert(runner.name.clone(), since);
+            view.offline_since.insert(runner.id, was.get(&runner.id).copied().unwrap_or(now));
         }
         view.runners = Some(runners);
     }
