@@ -71,7 +71,7 @@ impl Executor {
                 "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
                 wait.as_secs() + 1
             );
-            return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false };
+            return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false, runner: None };
         }
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
         let blame = Blame::Class(class.name.clone());
@@ -87,22 +87,26 @@ impl Executor {
             }
             return Outcome::Launched { runner: registered };
         };
-        if let Some(runner) = registered {
-            // No runner will come for it; should this fail, the periodic look finds it offline.
-            if let Err(error) = self.github.delete_runner(scope, runner) {
+        // Most likely no runner will come for it. It may be there all the same, even busy, where only the answer to its
+        // start was lost: then whoever removes the instance must ask once more.
+        let runner = registered.filter(|runner| match self.github.delete_runner(scope, *runner) {
+            Ok(Deletion::Deleted | Deletion::Gone) => false,
+            Ok(Deletion::Busy) => true,
+            Err(error) => {
                 debug!(
                     "instance={name} runner={runner} msg=\"could not take the registration back\" error=\"{error}\""
                 );
+                true
             }
-        }
+        });
         match stop {
-            Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true },
+            Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true, runner },
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
             Stop::Clash(reason) => match self.delete(&class.project, name, true) {
                 Ok(()) => Outcome::Clash { reason },
                 Err(error) => {
                     let reason = format!("{reason}; and the instance could not be removed: {error}");
-                    Outcome::LaunchFailed { blame: Blame::Host, reason, made: true }
+                    Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None }
                 }
             },
         }
@@ -113,7 +117,9 @@ impl Executor {
         if let Failure::Lxd(error) = failure
             && error.kind == ErrorKind::Unreachable
         {
-            return Outcome::LaunchFailed { blame: Blame::Host, reason: failure.to_string(), made: false };
+            // It may have been made, and the answer lost.
+            let reason = failure.to_string();
+            return Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None };
         }
         match self.lxd.instance(&class.project, name) {
             Ok(None) => {
@@ -121,12 +127,12 @@ impl Executor {
                     Some(cause) => format!("{failure}; {cause}"),
                     None => failure.to_string(),
                 };
-                Outcome::LaunchFailed { blame, reason, made: false }
+                Outcome::LaunchFailed { blame, reason, made: false, runner: None }
             }
             Ok(Some((there, _))) => {
                 let key = |key: &str| there.config.get(key).map(String::as_str);
                 if key(keys::DAEMON) == Some(&process_identity()) {
-                    return Outcome::LaunchFailed { blame, reason: failure.to_string(), made: true };
+                    return Outcome::LaunchFailed { blame, reason: failure.to_string(), made: true, runner: None };
                 }
                 let reason = match key(keys::OWNER) {
                     Some(owner) if owner == self.config.prefix => "another daemon launched it".to_owned(),
@@ -136,7 +142,7 @@ impl Executor {
             }
             Err(error) => {
                 let reason = format!("{failure}; and then: {error}");
-                Outcome::LaunchFailed { blame, reason, made: true }
+                Outcome::LaunchFailed { blame, reason, made: true, runner: None }
             }
         }
     }
@@ -324,9 +330,9 @@ impl Executor {
 /// A reason that does not name the instance: the same failure of the next instance is no news.
 fn nameless(outcome: Outcome, name: &str) -> Outcome {
     match outcome {
-        Outcome::LaunchFailed { blame, reason, made } => {
+        Outcome::LaunchFailed { blame, reason, made, runner } => {
             let reason = reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance");
-            Outcome::LaunchFailed { blame, reason, made }
+            Outcome::LaunchFailed { blame, reason, made, runner }
         }
         other => other,
     }

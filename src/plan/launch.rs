@@ -37,7 +37,7 @@ pub(super) fn is_supply(world: &World, instance: &Instance, config: &Config, now
         (Some(_), _) => false,
         (None, Phase::Provisioning) => {
             let alive = instance.seen.maker == Maker::Unknown;
-            alive && now.since(instance.created_at()) < config.provision_timeout
+            alive && now.since(instance.made_at) < config.provision_timeout
         }
         (None, Phase::Started) => match instance.runner {
             RunnerState::Idle(_) => true,

@@ -209,6 +209,7 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
         blame: Blame::Class("gpu".to_owned()),
         reason: reason.to_owned(),
         made: false,
+        runner: None,
     };
     let notes = stage.outcome(of(2), failed("no such image"));
     assert!(matches!(notes[..], [Note::LaunchFailed { news: true, .. }]));
@@ -253,4 +254,55 @@ fn a_check_run_is_looked_up_once_and_then_a_job_like_any_other() {
     assert!(stage.launches() == ["lxdrunner-1-1"] && stage.plan().actions.len() == 1);
     stage.fold(Event::Hint(Hint::CheckRun { repo: "other/app".parse().unwrap(), job: JobId(9), completed: false }));
     assert_eq!(stage.plan().actions.len(), 1, "what is not a target is not asked about");
+}
+
+#[test]
+fn a_listing_that_was_overtaken_brings_nothing_back() {
+    let mut stage = Stage::new(config());
+    stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
+    // A look at GitHub begins; it lists LXD first and then takes long.
+    let slow = stage.world.seq();
+    stage.pass(1).lxd(vec![seen("lxdrunner-1-1", 1)]);
+    stage.pass(1).lxd(vec![]);
+    let notes = stage.snapshot(slow, Some(vec![seen("lxdrunner-1-1", 1)]), Some(GitHubSeen::default()));
+    assert_eq!((notes, stage.world.instances().count()), (vec![], 0));
+    // A removal ends while LXD is listed.
+    stage.lxd(vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-2-1", 2) }]);
+    stage.pass(5);
+    let removal = stage.dispatch().into_iter().find(|a| matches!(a, Action::Remove { .. })).unwrap();
+    let begun = stage.world.seq();
+    stage.outcome(removal, Outcome::Removed);
+    stage.snapshot(begun, Some(vec![seen("lxdrunner-2-1", 2)]), None);
+    assert_eq!(stage.world.instances().count(), 0);
+}
+
+#[test]
+fn a_runner_that_took_its_job_is_never_idle_again() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.queued(2);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"], "GitHub calls it idle, but a job waits");
+    stage.pass(3600).runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!(stage.removals(), []);
+    stage.runners(acme(), vec![]);
+    stage.pass(61);
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Finished)]);
+}
+
+#[test]
+fn an_instance_is_no_older_than_we_can_have_missed_it() {
+    #[track_caller]
+    fn check(created: u64, removed: bool) {
+        let mut stage = Stage::new(config());
+        stage.pass(60).lxd(vec![InstanceSeen { created_at: Some(Timestamp(created)), ..seen("lxdrunner-1-1", 1) }]);
+        stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, true)]);
+        assert_eq!(!stage.removals().is_empty(), removed, "LXD's clock was wrong");
+        stage.pass(24 * 3600 + 1);
+        assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::TooOld)]);
+    }
+    check(1, false);
+    check(u64::MAX / 2, false);
 }

@@ -112,8 +112,9 @@ impl Stage {
     ) -> Next {
         let class = self.config.classes[class].clone();
         let blame = Blame::Class(class.name.clone());
-        let failed =
-            |blame, reason: &str, made| Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made });
+        let failed = |blame, reason: &str, made| {
+            Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made, runner: None })
+        };
         match &e.step {
             Step::Queued | Step::Create => {
                 let luck = self.luck(Some(lxd));
@@ -206,10 +207,9 @@ impl Stage {
             }
             Step::TakeBack(blame, reason) => {
                 let (blame, reason) = (blame.clone(), *reason);
-                if let Some(runner) = e.registered {
-                    let _ = self.delete_runner(e.daemon, runner, None);
-                }
-                failed(blame, reason, true)
+                let left = |stage: &mut Stage, id| stage.delete_runner(e.daemon, id, None) != Ok(true);
+                let runner = e.registered.filter(|id| left(self, *id)).map(RunnerId);
+                Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made: true, runner })
             }
             Step::DropInstance => match self.luck(Some(lxd)) {
                 Luck::Good => {

@@ -22,6 +22,7 @@ pub struct Process {
     looking: [bool; 2],
     flights: BTreeSet<Flight>,
     lxd_known: bool,
+    listed: u64,
     scopes_known: BTreeMap<Scope, bool>,
     idle_turns: u32,
 }
@@ -38,6 +39,7 @@ impl Process {
             looking: [false; 2],
             flights: BTreeSet::new(),
             lxd_known: false,
+            listed: 0,
             scopes_known: BTreeMap::new(),
             idle_turns: 0,
         }
@@ -102,7 +104,11 @@ impl Stage {
     pub fn looked(&mut self, daemon: usize, snapshot: Snapshot) {
         let process = &mut self.daemons[daemon];
         process.looking[usize::from(snapshot.github.is_some())] = false;
-        process.lxd_known = matches!(snapshot.instances, Some(Ok(_)));
+        // A look that was overtaken by a later one says nothing.
+        if snapshot.begun > process.listed {
+            process.lxd_known = matches!(snapshot.instances, Some(Ok(_)));
+            process.listed = if process.lxd_known { snapshot.begun } else { process.listed };
+        }
         for (scope, runners) in snapshot.github.iter().flat_map(|g| &g.runners) {
             process.scopes_known.insert(scope.clone(), runners.is_ok());
         }
