@@ -7,7 +7,7 @@ use std::{fmt, io};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::transport::{Body, Failure, Keep, Request, Response, Transport};
+use super::transport::{Body, Failure, Keep, Request, Response, Transport, Upgraded};
 use super::wire::{
     Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
 };
@@ -444,6 +444,18 @@ impl Lxd {
                 Err(self.failed(tried, failure, timeout))
             }
         }
+    }
+
+    /// A connection that is to speak another protocol.
+    pub(super) fn upgrade(
+        &self,
+        tried: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        deadline: Instant,
+    ) -> Result<Upgraded, Error> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        self.transport.upgrade(target, headers, deadline).map_err(|failure| self.failed(tried, failure, timeout))
     }
 
     fn failed(&self, tried: &str, failure: Failure, timeout: Duration) -> Error {

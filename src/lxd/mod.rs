@@ -1,13 +1,16 @@
 //! LXD (or Incus) over its unix socket.
 
 pub mod api;
+pub mod events;
 mod exec;
 mod files;
 mod objects;
 pub mod transport;
+pub mod websocket;
 mod wire;
 
 pub use api::{
     Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Operation, Server, Source,
 };
+pub use events::Events;
 pub use objects::{Image, Network, Profile, Project, StoragePool};
