@@ -224,3 +224,24 @@ fn a_rate_limit_is_waited_for_without_a_request_and_without_an_instance() {
     assert_eq!(rig.wait_done(job), "success");
     rig.wait_nothing_left();
 }
+
+#[test]
+fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too() {
+    let rig = Rig::new(Plan::with("max_workers: 1"));
+    let streams = |rig: &Rig| rig.standin().faults().calls().iter().filter(|c| c.path == "/1.0/events").count();
+    for round in 1..=2 {
+        // One place: the second job starts when the end of the first instance is known.
+        let jobs = [rig.queue(), rig.queue()];
+        for job in jobs {
+            assert_eq!(rig.wait_done(job), "success");
+        }
+        rig.wait_nothing_left();
+        assert!(rig.daemon.count(&["lxd_event=instance-deleted"]) >= 2 * round, "{round}");
+        assert_eq!(streams(&rig), round);
+        rig.standin().close_connections();
+        rig.daemon.wait_count(&["not listening to LXD"], round);
+        rig.standin()
+            .faults()
+            .wait_until(PATIENCE, |calls| calls.iter().filter(|call| call.path == "/1.0/events").count() > round);
+    }
+}

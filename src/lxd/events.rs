@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::api::{Error, ErrorKind, Lxd};
 use super::transport::Upgraded;
-use super::websocket::{Message, Reader, pong};
+use crate::websocket::{Message, Reader, pong};
 
 /// How long the daemon may take to agree to the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ mod exec;
 mod files;
 mod objects;
 pub mod transport;
-pub mod websocket;
 mod wire;
 
 pub use api::{

@@ -494,3 +494,23 @@ fn what_goes_over_the_wire_besides() {
         }
     });
 }
+
+#[test]
+fn the_event_stream_tells_of_instances_that_end() {
+    on_both("events", |bench| {
+        let mut events = bench.lxd.events().unwrap();
+        let name = bench.running();
+        // Other cases of this suite make events too.
+        let mut next = || loop {
+            let ended = events.next_end().unwrap();
+            if ended.instance == name {
+                return ended.action;
+            }
+        };
+        // It ends by itself, and LXD deletes it, because it is ephemeral.
+        bench.exec(&name, &["poweroff", "-f"]).ok();
+        let first = next();
+        assert!(matches!(first.as_str(), "instance-shutdown" | "instance-stopped"), "{first}");
+        while next() != "instance-deleted" {}
+    });
+}
