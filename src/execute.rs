@@ -210,21 +210,29 @@ impl Executor {
             return Outcome::Removed;
         }
         let forced = reason == RemoveReason::TooOld;
-        let running = instance.status == InstanceStatus::Running;
-        if running && !forced && look_inside(&self.lxd, &instance) == Inside::Working {
-            return Outcome::Kept { why: "a worker process runs in it".to_owned() };
+        // Only what is stopped surely runs nothing; a frozen one holds its job.
+        let stopped = instance.status == InstanceStatus::Stopped;
+        if instance.status == InstanceStatus::Running && !forced {
+            match look_inside(&self.lxd, &instance) {
+                Inside::Working => return Outcome::Kept { why: "a worker process runs in it".to_owned() },
+                // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
+                Inside::Unknown if reason == RemoveReason::Idle => {
+                    return failed(&"it is not certain that its runner is idle: the look inside did not work");
+                }
+                Inside::Quiet | Inside::Unknown => {}
+            }
         }
         if let Some((scope, runner)) = runner {
             match self.github.delete_runner(scope, runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => {}
-                Ok(Deletion::Busy) if forced || !running => {}
+                Ok(Deletion::Busy) if forced || stopped => {}
                 Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
                 // Nothing runs in it any more, or may: GitHub's word is not needed.
-                Err(_) if forced || !running || reason == RemoveReason::Finished => {}
+                Err(_) if forced || stopped || reason == RemoveReason::Finished => {}
                 Err(error) => return failed(&error),
             }
         }
-        match self.delete(project, name, running || instance.status != InstanceStatus::Stopped) {
+        match self.delete(project, name, !stopped) {
             Ok(()) => {
                 info!("instance={name} reason=\"{reason}\" msg=removed");
                 Outcome::Removed

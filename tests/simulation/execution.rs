@@ -245,8 +245,12 @@ impl Stage {
                 let process = self.lxd[lxd].get(&name).and_then(|i| i.process);
                 let job = process.and_then(|p| self.github.runner(p).job);
                 let working = job.is_some_and(|(_, job)| self.github.job(job).done.is_none());
-                if running && !forced && !self.fault(self.faults.blind) && working {
+                let blind = self.fault(self.faults.blind);
+                if running && !forced && !blind && working {
                     return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() });
+                }
+                if running && blind && reason == RemoveReason::Idle {
+                    return failed("the look inside did not work");
                 }
                 Next::Go(Step::RemoveRunner { running }, 50, 1000)
             }
