@@ -51,7 +51,7 @@ impl Executor {
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
             Action::Remove { name, project, scope, runner, reason } => {
-                self.remove(name, project, scope.as_ref().zip(*runner), *reason)
+                self.remove(name, project, scope.as_ref(), *runner, *reason)
             }
             Action::Deregister { scope, runner, .. } => match self.github.delete_runner(scope, *runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => Outcome::Deregistered,
@@ -153,6 +153,9 @@ impl Executor {
         let credentials = self.register(class, scope, name)?;
         *registered = credentials.runner();
         steps.started(&starting).map_err(of_class)?;
+        if let Some(runner) = *registered {
+            steps.note_runner(runner).map_err(of_class)?;
+        }
         let wanted = self.config.runner_version.as_deref();
         let package = self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
             blame: Blame::Package(class.arch),
@@ -198,7 +201,14 @@ impl Executor {
         Ok(id)
     }
 
-    fn remove(&self, name: &str, project: &str, runner: Option<(&Scope, RunnerId)>, reason: RemoveReason) -> Outcome {
+    fn remove(
+        &self,
+        name: &str,
+        project: &str,
+        scope: Option<&Scope>,
+        runner: Option<RunnerId>,
+        reason: RemoveReason,
+    ) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::RemoveFailed { reason: error.to_string() };
         let instance = match self.lxd.instance(project, name) {
             Ok(Some((instance, _))) => instance,
@@ -222,8 +232,18 @@ impl Executor {
                 Inside::Quiet | Inside::Unknown => {}
             }
         }
-        if let Some((scope, runner)) = runner {
-            match self.github.delete_runner(scope, runner) {
+        if let Some(scope) = scope {
+            let noted = instance.config.get(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId);
+            let deletion = match runner.or(noted) {
+                Some(runner) => self.github.delete_runner(scope, runner),
+                None => match self.delete_unknown_runner(scope, name) {
+                    Ok(None) if forced || stopped => Ok(Deletion::Busy),
+                    Ok(None) => return failed(&"its runner came up meanwhile, it is looked at again"),
+                    Ok(Some(deletion)) => Ok(deletion),
+                    Err(error) => Err(error),
+                },
+            };
+            match deletion {
                 Ok(Deletion::Deleted | Deletion::Gone) => {}
                 Ok(Deletion::Busy) if forced || stopped => {}
                 Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
@@ -239,6 +259,19 @@ impl Executor {
             }
             Err(error) => failed(&error),
         }
+    }
+
+    /// The runner of an instance whose registration we were never told. `None`: it is
+    /// connected by now, and may be given a job at any moment. One that is not stays where JIT is used: without our
+    /// knowing its id it was never started, and the name may be that of another host's, which is just being made.
+    fn delete_unknown_runner(&self, scope: &Scope, name: &str) -> Result<Option<Deletion>, github::Error> {
+        Ok(match self.github.runner_by_name(scope, name)? {
+            Some(runner) if runner.online || runner.busy => None,
+            Some(runner) if self.config.registration == Registration::Token => {
+                Some(self.github.delete_runner(scope, runner.id)?)
+            }
+            _ => Some(Deletion::Gone),
+        })
     }
 
     /// Stops and deletes. An ephemeral instance may be gone at any point of it.
