@@ -11,7 +11,7 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{debug, info, warn};
@@ -109,6 +109,23 @@ struct Hands {
     look_github: Sender<u64>,
 }
 
+/// The time that decisions go by: the wall clock at the start, and from there on what really passed. A board without a
+/// battery boots with any date, and is set right later, by years: every deadline would be over at once, or never.
+struct Clock {
+    wall: Timestamp,
+    set: Instant,
+}
+
+impl Clock {
+    fn set() -> Clock {
+        Clock { wall: Timestamp::now(), set: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.wall.after(self.set.elapsed())
+    }
+}
+
 fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + Send + Sync + 'static {
     move |hint| {
         if let Err(TrySendError::Full(_)) = events.try_send(Event::Hint(hint)) {
@@ -183,21 +200,22 @@ fn turn_for_ever(
 ) -> ! {
     let mut world = World::new(&config.targets);
     let mut narrator = Narrator::default();
+    let clock = Clock::set();
     loop {
-        let now = Timestamp::now();
+        let now = clock.now();
         let wake_at = decide(&mut world, config, hands, &mut narrator, now);
-        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(Timestamp::now()));
+        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
             recv(health) -> answer => {
                 if let Ok(answer) = answer {
-                    let _ = answer.try_send(report(&world));
+                    let _ = answer.try_send(report(&world, clock.now()));
                 }
                 None
             }
             default(pause) => None,
         };
-        let now = Timestamp::now();
+        let now = clock.now();
         if lost.swap(false, Ordering::SeqCst) {
             narrator.tell(&world.fold(Event::HintsLost, config, now));
         }
@@ -234,8 +252,8 @@ fn decide(
     plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 
-fn report(world: &World) -> server::Health {
-    match world.lxd_health(Timestamp::now()) {
+fn report(world: &World, now: Timestamp) -> server::Health {
+    match world.lxd_health(now) {
         Ok(()) => {
             server::Health::Good(format!("ok jobs={} instances={}", world.jobs().count(), world.instances().count()))
         }

@@ -52,7 +52,7 @@ impl Executor {
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
             Action::Remove { name, project, scope, runner, reason } => {
-                self.remove(name, project, scope.as_ref().zip(*runner), *reason)
+                self.remove(name, project, scope.as_ref(), *runner, *reason)
             }
             Action::Deregister { scope, runner, .. } => match self.github.delete_runner(scope, *runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => Outcome::Deregistered,
@@ -167,6 +167,9 @@ impl Executor {
         let credentials = self.register(class, scope, name)?;
         *registered = credentials.runner();
         steps.started(&starting).map_err(of_class)?;
+        if let Some(runner) = *registered {
+            steps.note_runner(runner).map_err(of_class)?;
+        }
         let wanted = self.config.runner_version.as_deref();
         let package = self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
             blame: Blame::Package(class.arch),
@@ -212,7 +215,14 @@ impl Executor {
         Ok(id)
     }
 
-    fn remove(&self, name: &str, project: &str, runner: Option<(&Scope, RunnerId)>, reason: RemoveReason) -> Outcome {
+    fn remove(
+        &self,
+        name: &str,
+        project: &str,
+        scope: Option<&Scope>,
+        runner: Option<RunnerId>,
+        reason: RemoveReason,
+    ) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::RemoveFailed { reason: error.to_string() };
         let instance = match self.lxd.instance(project, name) {
             Ok(Some((instance, _))) => instance,
@@ -224,27 +234,58 @@ impl Executor {
             return Outcome::Removed;
         }
         let forced = reason == RemoveReason::TooOld;
-        let running = instance.status == InstanceStatus::Running;
-        if running && !forced && look_inside(&self.lxd, &instance) == Inside::Working {
-            return Outcome::Kept { why: "a worker process runs in it".to_owned() };
+        // Only what is stopped surely runs nothing; a frozen one holds its job.
+        let stopped = instance.status == InstanceStatus::Stopped;
+        if instance.status == InstanceStatus::Running && !forced {
+            match look_inside(&self.lxd, &instance) {
+                Inside::Working => return Outcome::Kept { why: "a worker process runs in it".to_owned() },
+                // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
+                Inside::Unknown if reason == RemoveReason::Idle => {
+                    return failed(&"it is not certain that its runner is idle: the look inside did not work");
+                }
+                Inside::Quiet | Inside::Unknown => {}
+            }
         }
-        if let Some((scope, runner)) = runner {
-            match self.github.delete_runner(scope, runner) {
+        if let Some(scope) = scope {
+            let noted = instance.config.get(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId);
+            let deletion = match runner.or(noted) {
+                Some(runner) => self.github.delete_runner(scope, runner),
+                None => match self.delete_unknown_runner(scope, name) {
+                    Ok(None) if forced || stopped => Ok(Deletion::Busy),
+                    Ok(None) => return failed(&"its runner came up meanwhile, it is looked at again"),
+                    Ok(Some(deletion)) => Ok(deletion),
+                    Err(error) => Err(error),
+                },
+            };
+            match deletion {
                 Ok(Deletion::Deleted | Deletion::Gone) => {}
-                Ok(Deletion::Busy) if forced || !running => {}
+                Ok(Deletion::Busy) if forced || stopped => {}
                 Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
                 // Nothing runs in it any more, or may: GitHub's word is not needed.
-                Err(_) if forced || !running || reason == RemoveReason::Finished => {}
+                Err(_) if forced || stopped || reason == RemoveReason::Finished => {}
                 Err(error) => return failed(&error),
             }
         }
-        match self.delete(project, name, running || instance.status != InstanceStatus::Stopped) {
+        match self.delete(project, name, !stopped) {
             Ok(()) => {
                 info!("instance={name} reason=\"{reason}\" msg=removed");
                 Outcome::Removed
             }
             Err(error) => failed(&error),
         }
+    }
+
+    /// The runner of an instance whose registration we were never told. `None`: it is
+    /// connected by now, and may be given a job at any moment. One that is not stays where JIT is used: without our
+    /// knowing its id it was never started, and the name may be that of another host's, which is just being made.
+    fn delete_unknown_runner(&self, scope: &Scope, name: &str) -> Result<Option<Deletion>, github::Error> {
+        Ok(match self.github.runner_by_name(scope, name)? {
+            Some(runner) if runner.online || runner.busy => None,
+            Some(runner) if self.config.registration == Registration::Token => {
+                Some(self.github.delete_runner(scope, runner.id)?)
+            }
+            _ => Some(Deletion::Gone),
+        })
     }
 
     /// Stops and deletes. An ephemeral instance may be gone at any point of it.

@@ -135,7 +135,7 @@ fn obstacle(world: &World, config: &Config, scope: &Scope, class: usize, now: Ti
     }
     if world.packages.get(&class.arch).is_none_or(|p| p.version.is_none()) {
         let blame = Blame::Package(class.arch);
-        return Some(match world.pauses.get(&blame) {
+        return Some(match world.pauses.get(&blame).filter(|p| p.until > now) {
             Some(pause) => Reason::Paused { blame, reason: pause.reason.clone(), until: pause.until },
             None => Reason::NoPackage(class.arch),
         });

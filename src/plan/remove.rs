@@ -107,7 +107,7 @@ fn reason<'a>(
 
 /// Offline registrations with a name that only we give and without an instance. Another host with our prefix may be
 /// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
-pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
+pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, actions: &mut Vec<Action>) {
     for (scope, view) in &world.scopes {
         for runner in view.runners.iter().flatten() {
             let name = &runner.name;
@@ -117,7 +117,7 @@ pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, pl
             let busy = world.flights.contains_key(&Flight::Instance(name.clone()))
                 || world.flights.contains_key(&Flight::Runner(scope.clone(), runner.id));
             if dead && ours && !present && !busy && !runner.online && !runner.busy {
-                plan.actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
+                actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
             }
         }
     }

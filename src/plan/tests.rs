@@ -395,3 +395,47 @@ fn the_runner_of_another_host_is_not_taken_for_the_one_that_we_are_making() {
     let plan = stage.plan();
     assert!(matches!(plan.actions[..], [Action::Remove { runner: None, .. }]), "{:?}", plan.actions);
 }
+
+#[test]
+fn a_package_that_vanished_is_fetched_again_and_nothing_spins_meanwhile() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let (blame, reason) = (Blame::Package(RunnerArch::X64), "not in the cache".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    stage.pass(2);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+    assert!(matches!(stage.dispatch()[..], [Action::FetchPackage { .. }]));
+    stage.pass(1).lxd(vec![]);
+    let plan = stage.plan();
+    assert_eq!(plan.deferred, [(JobId(1), Reason::NoPackage(RunnerArch::X64))]);
+    assert!(plan.wake_at.is_some_and(|at| at > stage.now), "the download takes a while");
+}
+
+#[test]
+fn a_target_that_refuses_does_not_keep_the_package_from_the_others() {
+    let mut stage = Stage::new(config());
+    stage.pass(24 * 3600);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let Action::FetchPackage { scope, arch } = stage.dispatch().remove(0) else { panic!() };
+        asked.push(scope.to_string());
+        stage.outcome(Action::FetchPackage { scope, arch }, Outcome::PackageFailed { reason: "404".to_owned() });
+        stage.pass(10);
+    }
+    assert_eq!(asked, ["org:acme", "repo:alice/tool"]);
+}
+
+#[test]
+fn a_flood_of_questions_keeps_no_launch_waiting() {
+    let mut stage = Stage::new(config());
+    for id in 100..200 {
+        let (repo, job) = ("acme/app".parse().unwrap(), JobId(id));
+        stage.fold(Event::Hint(crate::model::Hint::CheckRun { repo, job, completed: false }));
+    }
+    stage.queued(1);
+    let actions = stage.dispatch();
+    assert!(matches!(actions[0], Action::Launch { .. }), "{actions:?}");
+    assert_eq!(actions.len(), 1 + ERRANDS_AT_ONCE);
+    assert_eq!(stage.dispatch(), []);
+}

@@ -274,6 +274,13 @@ impl<'a> Provision<'a> {
         }
     }
 
+    /// Notes on the instance which registration is its own: whoever finds it half-made must be able to ask GitHub
+    /// whether its runner came up after all.
+    pub fn note_runner(&self, runner: RunnerId) -> Result<(), Failure> {
+        let config = ConfigMap::from([(keys::RUNNER_ID.to_owned(), runner.to_string())]);
+        Ok(self.lxd.patch_config(&self.class.project, self.name, &config, None)?)
+    }
+
     /// Notes on the instance that it needs nobody any more.
     pub fn note_started(&self, runner: Option<RunnerId>) -> Result<(), lxd::Error> {
         let mut config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);

@@ -30,6 +30,10 @@ impl World {
 
     pub(super) fn fold_hint(&mut self, hint: Hint, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
         match hint {
+            // A job waits before it is queued, never after: where we know it already, GitHub is asked what is true.
+            Hint::Job(job) if job.status == JobStatus::Waiting && self.jobs.contains_key(&job.id) => {
+                self.fold_hint(Hint::LookAt(job.repo), config, now, notes);
+            }
             Hint::Job(job) => self.fold_job(job, config, now, notes),
             Hint::CheckRun { repo, job, completed: false } => {
                 if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS
@@ -103,6 +107,17 @@ impl World {
         let queued_at = job.created_at.unwrap_or(now).min(now);
         let state = JobState { job, place, queued_at, not_before: None, wasted: 0, heard_at: now, touched: seq };
         self.jobs.insert(state.job.id, state);
+    }
+
+    /// The runner of an instance that we only just know may have been given a job already.
+    pub(super) fn may_have_a_job(&mut self, name: &str) {
+        let has = |j: &JobState| j.job.status == JobStatus::InProgress && j.job.runner_name.as_deref() == Some(name);
+        if self.jobs.values().any(has)
+            && let Some(instance) = self.instances.get_mut(name)
+        {
+            instance.took_job = true;
+            instance.runner = RunnerState::Busy;
+        }
     }
 
     fn job_is_taken(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {

@@ -294,6 +294,10 @@ impl World {
 
     /// An action was handed to a worker.
     pub fn dispatched(&mut self, action: &Action) {
+        if let Action::LookAtRepo { repo } = action {
+            // What is heard of it from here on asks for another look.
+            self.look_at.remove(repo);
+        }
         self.flights.insert(action.flight(), action.clone());
     }
 

@@ -76,19 +76,16 @@ impl World {
                     _ => {}
                 }
             }
-            Action::LookAtRepo { repo } => {
-                self.look_at.remove(&repo);
-                match outcome {
-                    Outcome::JobsFound(jobs) => {
-                        jobs.into_iter().for_each(|job| self.fold_job(job, config, now, notes));
-                    }
-                    Outcome::LookFailed { reason } => {
-                        self.github_look.wanted = true;
-                        notes.push(Note::LookFailed { what: format!("queue of {repo}"), reason });
-                    }
-                    _ => {}
+            Action::LookAtRepo { repo } => match outcome {
+                Outcome::JobsFound(jobs) => {
+                    jobs.into_iter().for_each(|job| self.fold_job(job, config, now, notes));
                 }
-            }
+                Outcome::LookFailed { reason } => {
+                    self.github_look.wanted = true;
+                    notes.push(Note::LookFailed { what: format!("queue of {repo}"), reason });
+                }
+                _ => {}
+            },
         }
     }
 
@@ -141,6 +138,7 @@ impl World {
         match outcome {
             Outcome::Launched { runner } => {
                 remember(self, Phase::Started, runner);
+                self.may_have_a_job(&name);
                 self.pauses.remove(&Blame::Class(class_name));
                 self.pauses.remove(&Blame::Scope(scope.clone()));
                 self.pauses.remove(&Blame::Host);
@@ -164,6 +162,10 @@ impl World {
                     // GitHub may have a runner of this name, perhaps without our having heard so.
                     self.taken.insert(name.clone(), now);
                     self.github_look.wanted = true;
+                }
+                if let Blame::Package(arch) = blame {
+                    // It is not where it was: nothing is launched until it is there again.
+                    self.packages.remove(&arch);
                 }
                 self.lxd_look.wanted = true;
                 let (until, news) = self.pause(blame.clone(), &reason, now);

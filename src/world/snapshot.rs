@@ -97,7 +97,9 @@ impl World {
                         touched: begun,
                         seen,
                     };
-                    self.instances.insert(instance.seen.name.clone(), instance);
+                    let name = instance.seen.name.clone();
+                    self.instances.insert(name.clone(), instance);
+                    self.may_have_a_job(&name);
                 }
             }
         }
@@ -115,6 +117,10 @@ impl World {
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
         notes.push(Note::InstanceGone { instance: name.to_owned(), job: gone.seen.job, took_job });
+        if gone.started_at.is_some() {
+            // Its registration may be listed for a moment, and deliveries that name it may come for a while.
+            self.taken.insert(name.to_owned(), now);
+        }
         if took_job || gone.started_at.is_none() {
             return;
         }
@@ -124,6 +130,8 @@ impl World {
         if let Some(job) = waiting.filter(|j| j.job.status == JobStatus::Queued) {
             job.wasted += 1;
             job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
+            // Or it had this very job, and the deliveries that said so were lost.
+            self.unknown_jobs.insert(job.job.id, (job.job.repo.clone(), now));
         }
     }
 

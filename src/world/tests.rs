@@ -306,3 +306,73 @@ fn an_instance_is_no_older_than_we_can_have_missed_it() {
     check(1, false);
     check(u64::MAX / 2, false);
 }
+
+#[test]
+fn a_runner_may_have_its_job_before_we_know_of_it() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
+    stage.queued(2);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"]);
+    // The same for one that a listing tells of.
+    stage.told(7, JobStatus::InProgress, Some("lxdrunner-7-1"));
+    stage.lxd(vec![seen("lxdrunner-7-1", 7)]);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"]);
+}
+
+#[test]
+fn late_deliveries_about_a_runner_do_not_meet_another_of_its_name() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.told(2, JobStatus::Completed, Some("lxdrunner-1-1"));
+    stage.lxd(vec![]);
+    assert_eq!(stage.launch_all(), ["lxdrunner-1-2"]);
+    stage.told(2, JobStatus::Completed, Some("lxdrunner-1-1"));
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+}
+
+#[test]
+fn a_job_whose_runner_went_without_a_word_is_asked_about() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    // It ran, and every delivery that said so was lost.
+    stage.lxd(vec![]);
+    let question = stage.dispatch().remove(0);
+    assert!(matches!(question, Action::LookUpJob { job: JobId(1), .. }), "{question:?}");
+    let done = Job { status: JobStatus::Completed, ..job(1, "acme/app", &["self-hosted"]) };
+    stage.outcome(question, Outcome::JobFound(Some(Box::new(done))));
+    stage.pass(3600);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+}
+
+#[test]
+fn a_late_waiting_takes_no_job_out_of_the_queue() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.told(1, JobStatus::Waiting, None);
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+    let is_look = |a: &Action| matches!(a, Action::LookAtRepo { .. });
+    let look = stage.plan().actions.into_iter().find(is_look).unwrap();
+    stage.world.dispatched(&look);
+    let waiting = Job { status: JobStatus::Waiting, ..job(1, "acme/app", &["self-hosted"]) };
+    stage.outcome(look, Outcome::JobsFound(vec![waiting]));
+    assert_eq!(stage.launches(), Vec::<String>::new(), "GitHub's list is the truth");
+}
+
+#[test]
+fn what_is_heard_of_a_repository_while_it_is_looked_at_asks_for_another_look() {
+    let mut stage = Stage::new(config());
+    let hint = || Event::Hint(Hint::LookAt("acme/app".parse().unwrap()));
+    stage.fold(hint());
+    let look = stage.dispatch().remove(0);
+    stage.fold(hint());
+    assert_eq!(stage.dispatch(), [], "one at a time");
+    stage.outcome(look, Outcome::JobsFound(vec![]));
+    assert_eq!(stage.dispatch().len(), 1);
+    stage.outcome(Action::LookAtRepo { repo: "acme/app".parse().unwrap() }, Outcome::JobsFound(vec![]));
+    assert_eq!(stage.dispatch(), []);
+}

@@ -75,7 +75,7 @@ impl Stage {
         match e.action.clone() {
             Action::Launch { job, class, scope, name } => self.launch(e, lxd, (job.0, class, scope, name)),
             Action::Remove { name, runner, scope, reason, .. } => {
-                self.remove(e, lxd, name, runner.filter(|_| scope.is_some()), reason)
+                self.remove(e, lxd, (name, scope.unwrap()), runner, reason)
             }
             Action::Deregister { runner, name, .. } => match self.delete_runner(e.daemon, runner.0, Some(&name)) {
                 Ok(true) => Next::End(Outcome::Deregistered),
@@ -168,7 +168,12 @@ impl Stage {
                 }
             }
             Step::Started => match self.luck(Some(lxd)) {
-                Luck::Good => Next::Go(Step::StartRunner, 500, 8000),
+                Luck::Good => {
+                    if let Some(inst) = self.lxd[lxd].get_mut(&name) {
+                        inst.runner_key = e.registered.map(RunnerId);
+                    }
+                    Next::Go(Step::StartRunner, 500, 8000)
+                }
                 _ => Next::Go(Step::TakeBack(blame, "set-up failed"), 50, 1000),
             },
             Step::StartRunner => {
@@ -227,7 +232,7 @@ impl Stage {
         &mut self,
         e: &mut Execution,
         lxd: usize,
-        name: String,
+        (name, scope): (String, lxdrunner::model::Scope),
         runner: Option<RunnerId>,
         reason: RemoveReason,
     ) -> Next {
@@ -245,20 +250,39 @@ impl Stage {
                 let process = self.lxd[lxd].get(&name).and_then(|i| i.process);
                 let job = process.and_then(|p| self.github.runner(p).job);
                 let working = job.is_some_and(|(_, job)| self.github.job(job).done.is_none());
-                if running && !forced && !self.fault(self.faults.blind) && working {
+                let blind = self.fault(self.faults.blind);
+                if running && !forced && !blind && working {
                     return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() });
+                }
+                if running && blind && reason == RemoveReason::Idle {
+                    return failed("the look inside did not work");
                 }
                 Next::Go(Step::RemoveRunner { running }, 50, 1000)
             }
             Step::RemoveRunner { running } => {
-                if let Some(runner) = runner {
-                    match self.delete_runner(e.daemon, runner.0, None) {
-                        Ok(true) => {}
-                        Ok(false) if forced || !running => {}
-                        Ok(false) => return Next::End(Outcome::Kept { why: "422".to_owned() }),
-                        Err(()) if forced || !running || reason == RemoveReason::Finished => {}
-                        Err(()) => return failed("502"),
+                let noted = self.lxd[lxd].get(&name).and_then(|i| i.runner_key);
+                let named = self.github.named(&scope, &name);
+                let deletion = match (runner.or(noted), named) {
+                    (Some(runner), _) => self.delete_runner(e.daemon, runner.0, None),
+                    (None, _) if self.github_fails() => Err(()),
+                    (None, None) => Ok(true),
+                    (None, Some(named)) => {
+                        let now = self.now;
+                        let online = self.github.runner(named).is_online(now);
+                        match (online, self.token) {
+                            (true, _) if forced || !running => Ok(false),
+                            (true, _) => return failed("its runner came up meanwhile"),
+                            (false, true) => self.delete_runner(e.daemon, named, None),
+                            (false, false) => Ok(true),
+                        }
                     }
+                };
+                match deletion {
+                    Ok(true) => {}
+                    Ok(false) if forced || !running => {}
+                    Ok(false) => return Next::End(Outcome::Kept { why: "422".to_owned() }),
+                    Err(()) if forced || !running || reason == RemoveReason::Finished => {}
+                    Err(()) => return failed("502"),
                 }
                 Next::Go(Step::RemoveStop, 20, 500)
             }

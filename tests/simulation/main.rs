@@ -69,7 +69,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         lie: 25 * hardness,
         sick_runner: 10 * hardness,
         no_power_off: 10 * hardness,
-        blind: 0,
+        blind: 10 * hardness,
     };
     // One daemon, two on one LXD, or two hosts that share a prefix and an organisation.
     let homes: &[usize] = [&[0usize][..], &[0], &[0, 0], &[0, 1]][rng.range(0, 3) as usize];
