@@ -32,20 +32,26 @@ TXT
 }
 
 missed=0
+# The demo at rest, the job of this shell that it is, and its daemon.
 demo_pid=
+shell_pid=
 idle_pid=
 work=
 set_up_here=
+
+# It ends its daemon itself, and clears away.
+end_demo() {
+    [ -n "$demo_pid" ] || return 0
+    kill -s TERM "$demo_pid" 2>/dev/null || true
+    wait "$shell_pid" 2>/dev/null || true
+    demo_pid=
+}
 
 # Called on every way out.
 finish() {
     result=$?
     trap '' EXIT HUP INT TERM
-    if [ -n "$demo_pid" ]; then
-        # It ends its daemon itself, and clears away.
-        kill -s TERM "$demo_pid" 2>/dev/null || true
-        wait "$demo_pid" 2>/dev/null || true
-    fi
+    end_demo
     [ -z "$work" ] || rm -rf "$work"
     if [ -n "$set_up_here" ]; then
         set +e
@@ -108,14 +114,18 @@ kilobytes() {
 }
 
 idle() {
-    with_socket "$binary" demo --idle $((settle + watch + 20)) --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" \
-        >"$work/idle" 2>&1 9>&- &
-    demo_pid=$!
+    # Not $!: that is a shell's, or sudo's.
+    : >"$work/idle"
+    # shellcheck disable=SC2016
+    with_socket sh -c 'echo "$$" >"$0"; exec "$@"' "$work/pid" "$binary" demo --idle $((settle + watch + 20)) \
+        --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" >"$work/idle" 2>&1 9>&- &
+    shell_pid=$!
     tries=0
     while [ -z "$idle_pid" ]; do
         idle_pid=$(sed -n 's/^The daemon (process \([0-9]*\)).*/\1/p' "$work/idle")
         tries=$((tries + 1))
-        if [ "$tries" -ge 300 ] || ! kill -0 "$demo_pid" 2>/dev/null; then
+        [ ! -s "$work/pid" ] || demo_pid=$(cat "$work/pid")
+        if [ "$tries" -ge 300 ] || ! kill -0 "$shell_pid" 2>/dev/null; then
             cat "$work/idle" >&2
             die "the daemon does not come up (see above)"
         fi
@@ -139,9 +149,7 @@ idle() {
     line "daemon at rest: processor time" "" \
         "$(awk -v t="$busy" -v hz="$(getconf CLK_TCK)" -v s="$watch" 'BEGIN { printf "%.2f s in %d s", t / hz, s }')"
     line "daemon at rest: threads" "" "$threads"
-    kill -s TERM "$demo_pid"
-    wait "$demo_pid" 2>/dev/null || true
-    demo_pid=
+    end_demo
 }
 
 demo() {
