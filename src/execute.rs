@@ -164,7 +164,10 @@ impl Executor {
         };
         let starting = steps.start().map_err(of_class)?;
         // GitHub answers while the instance boots.
-        let credentials = self.register(class, scope, name)?;
+        let credentials = self.register(class, scope, name).inspect_err(|_| {
+            // LXD refuses to stop or delete what it is about to start.
+            drop(steps.started(&starting));
+        })?;
         *registered = credentials.runner();
         steps.started(&starting).map_err(of_class)?;
         if let Some(runner) = *registered {

@@ -472,7 +472,10 @@ impl Lxd {
                 (ErrorKind::Unreachable, format!("{failure} ({socket}); {mend}"))
             }
             Failure::Broken(_) => (ErrorKind::Unreachable, format!("{failure} ({socket}); was LXD restarted?")),
-            Failure::Timeout => (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket})")),
+            Failure::Timeout => {
+                let mend = "LXD is stuck or overloaded; its log tells, and a restart of it leaves instances running";
+                (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket}); {mend}"))
+            }
             Failure::Http(_) | Failure::TooLong => (ErrorKind::Malformed, format!("{failure} ({socket})")),
             Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
         };

@@ -106,3 +106,11 @@ fn at_everything() {
     let quick = BAD.iter().filter(|bad| bad.answer != "nothing");
     table("GitHub at everything", quick.map(check).collect());
 }
+
+/// What was made for it can be removed at once: LXD refuses to remove what is about to start.
+#[test]
+fn a_registration_that_fails_leaves_nothing_on_a_real_lxd() {
+    let Some(rig) = Rig::real(Plan::default()) else { return };
+    rig.github.inject(Fault::status(JIT, 500, "Server Error").times(usize::MAX));
+    check_launch_fails(&rig, &["500: Server Error"], |rig| rig.github.clear_faults());
+}
