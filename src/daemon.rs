@@ -11,10 +11,10 @@ use std::io::Read;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::config::Config;
 use crate::execute::Executor;
@@ -35,6 +35,9 @@ const EVENTS: usize = 1024;
 const OTHER_WORKERS: usize = 3;
 /// Events taken in before planning again.
 const BATCH: usize = 256;
+/// The pause before LXD's event stream is opened again, doubling from the first to the last.
+const RECONNECT_FIRST: Duration = Duration::from_millis(500);
+const RECONNECT_LAST: Duration = Duration::from_secs(30);
 /// The main loop answers a health question within this time, or is not well.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -84,6 +87,9 @@ pub fn run(config: Config) -> Result<Infallible, server::Error> {
         });
         ask
     };
+    let (listener, heard) = (Arc::clone(&lxd), events.clone());
+    let ours = format!("{}-", config.prefix);
+    threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
     let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
     turn_for_ever(&config, &inbox, &health_questions, &lost, &hands)
 }
@@ -103,6 +109,23 @@ struct Hands {
     look_github: Sender<u64>,
 }
 
+/// The time that decisions go by: the wall clock at the start, and from there on what really passed. A board without a
+/// battery boots with any date, and is set right later, by years: every deadline would be over at once, or never.
+struct Clock {
+    wall: Timestamp,
+    set: Instant,
+}
+
+impl Clock {
+    fn set() -> Clock {
+        Clock { wall: Timestamp::now(), set: Instant::now() }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.wall.after(self.set.elapsed())
+    }
+}
+
 fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + Send + Sync + 'static {
     move |hint| {
         if let Err(TrySendError::Full(_)) = events.try_send(Event::Hint(hint)) {
@@ -111,6 +134,41 @@ fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + S
                 warn!("msg=\"more deliveries than can be taken in; GitHub is looked at instead\"");
             }
         }
+    }
+}
+
+/// Hears from LXD which instances end, and opens the stream again whenever it breaks.
+fn listen_for_ever(lxd: &Lxd, ours: &str, events: &Sender<Event>) {
+    let mut pause = RECONNECT_FIRST;
+    loop {
+        let trouble = match lxd.events() {
+            Ok(mut stream) => {
+                pause = RECONNECT_FIRST;
+                if events.send(Event::Listening(true)).is_err() {
+                    return;
+                }
+                let error = loop {
+                    match stream.next_end() {
+                        Ok(ended) if ended.instance.starts_with(ours) => {
+                            debug!("instance={} lxd_event={}", ended.instance, ended.action);
+                            if events.send(Event::InstanceEnded).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) => break error,
+                    }
+                };
+                if events.send(Event::Listening(false)).is_err() {
+                    return;
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        debug!("msg=\"not listening to LXD, it is listed more often\" again_in={pause:?} reason=\"{trouble}\"");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RECONNECT_LAST);
     }
 }
 
@@ -142,21 +200,22 @@ fn turn_for_ever(
 ) -> ! {
     let mut world = World::new(&config.targets);
     let mut narrator = Narrator::default();
+    let clock = Clock::set();
     loop {
-        let now = Timestamp::now();
+        let now = clock.now();
         let wake_at = decide(&mut world, config, hands, &mut narrator, now);
-        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(Timestamp::now()));
+        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
             recv(health) -> answer => {
                 if let Ok(answer) = answer {
-                    let _ = answer.try_send(report(&world));
+                    let _ = answer.try_send(report(&world, clock.now()));
                 }
                 None
             }
             default(pause) => None,
         };
-        let now = Timestamp::now();
+        let now = clock.now();
         if lost.swap(false, Ordering::SeqCst) {
             narrator.tell(&world.fold(Event::HintsLost, config, now));
         }
@@ -193,11 +252,39 @@ fn decide(
     plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 
-fn report(world: &World) -> server::Health {
-    match world.lxd_health(Timestamp::now()) {
+fn report(world: &World, now: Timestamp) -> server::Health {
+    match world.lxd_health(now) {
         Ok(()) => {
             server::Health::Good(format!("ok jobs={} instances={}", world.jobs().count(), world.instances().count()))
         }
         Err(reason) => server::Health::Bad(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_finds_the_channel_full_makes_us_look_at_github() {
+        let (events, inbox) = bounded(1);
+        let lost = Arc::new(AtomicBool::new(false));
+        let deliver = deliver_to(events, Arc::clone(&lost));
+        deliver(Hint::Ping);
+        assert!(!lost.load(Ordering::SeqCst));
+        deliver(Hint::Ping);
+        assert!(lost.load(Ordering::SeqCst));
+        assert_eq!(inbox.len(), 1);
+
+        let config = crate::world::testkit::config();
+        let mut world = World::new(&config.targets);
+        let now = Timestamp(1_000_000);
+        world.look_begun(true);
+        let instances = Some(Ok(vec![]));
+        let looked = crate::world::Snapshot { begun: 1, instances, github: Some(Default::default()) };
+        world.fold(Event::Snapshot(Box::new(looked)), &config, now);
+        assert!(!plan(&world, &config, now).look_at_github);
+        world.fold(Event::HintsLost, &config, now);
+        assert!(plan(&world, &config, now.after(Duration::from_secs(5))).look_at_github);
     }
 }

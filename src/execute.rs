@@ -52,7 +52,7 @@ impl Executor {
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
             Action::Remove { name, project, scope, runner, reason } => {
-                self.remove(name, project, scope.as_ref().zip(*runner), *reason)
+                self.remove(name, project, scope.as_ref(), *runner, *reason)
             }
             Action::Deregister { scope, runner, .. } => match self.github.delete_runner(scope, *runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => Outcome::Deregistered,
@@ -66,6 +66,13 @@ impl Executor {
     }
 
     fn launch(&self, job: JobId, class: &Class, scope: &Scope, name: &str) -> Outcome {
+        if let Some(wait) = self.github.quiet_for() {
+            let reason = format!(
+                "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
+                wait.as_secs() + 1
+            );
+            return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false, runner: None };
+        }
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
         let blame = Blame::Class(class.name.clone());
         if let Err(failure) = steps.create(&self.config.prefix, scope, job, &process_identity()) {
@@ -80,22 +87,26 @@ impl Executor {
             }
             return Outcome::Launched { runner: registered };
         };
-        if let Some(runner) = registered {
-            // No runner will come for it; should this fail, the periodic look finds it offline.
-            if let Err(error) = self.github.delete_runner(scope, runner) {
+        // Most likely no runner will come for it. It may be there all the same, even busy, where only the answer to its
+        // start was lost: then whoever removes the instance must ask once more.
+        let runner = registered.filter(|runner| match self.github.delete_runner(scope, *runner) {
+            Ok(Deletion::Deleted | Deletion::Gone) => false,
+            Ok(Deletion::Busy) => true,
+            Err(error) => {
                 debug!(
                     "instance={name} runner={runner} msg=\"could not take the registration back\" error=\"{error}\""
                 );
+                true
             }
-        }
+        });
         match stop {
-            Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true },
+            Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true, runner },
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
             Stop::Clash(reason) => match self.delete(&class.project, name, true) {
                 Ok(()) => Outcome::Clash { reason },
                 Err(error) => {
                     let reason = format!("{reason}; and the instance could not be removed: {error}");
-                    Outcome::LaunchFailed { blame: Blame::Host, reason, made: true }
+                    Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None }
                 }
             },
         }
@@ -106,7 +117,9 @@ impl Executor {
         if let Failure::Lxd(error) = failure
             && error.kind == ErrorKind::Unreachable
         {
-            return Outcome::LaunchFailed { blame: Blame::Host, reason: failure.to_string(), made: false };
+            // It may have been made, and the answer lost.
+            let reason = failure.to_string();
+            return Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None };
         }
         match self.lxd.instance(&class.project, name) {
             Ok(None) => {
@@ -114,12 +127,12 @@ impl Executor {
                     Some(cause) => format!("{failure}; {cause}"),
                     None => failure.to_string(),
                 };
-                Outcome::LaunchFailed { blame, reason, made: false }
+                Outcome::LaunchFailed { blame, reason, made: false, runner: None }
             }
             Ok(Some((there, _))) => {
                 let key = |key: &str| there.config.get(key).map(String::as_str);
                 if key(keys::DAEMON) == Some(&process_identity()) {
-                    return Outcome::LaunchFailed { blame, reason: failure.to_string(), made: true };
+                    return Outcome::LaunchFailed { blame, reason: failure.to_string(), made: true, runner: None };
                 }
                 let reason = match key(keys::OWNER) {
                     Some(owner) if owner == self.config.prefix => "another daemon launched it".to_owned(),
@@ -129,7 +142,7 @@ impl Executor {
             }
             Err(error) => {
                 let reason = format!("{failure}; and then: {error}");
-                Outcome::LaunchFailed { blame, reason, made: true }
+                Outcome::LaunchFailed { blame, reason, made: true, runner: None }
             }
         }
     }
@@ -157,6 +170,9 @@ impl Executor {
         })?;
         *registered = credentials.runner();
         steps.started(&starting).map_err(of_class)?;
+        if let Some(runner) = *registered {
+            steps.note_runner(runner).map_err(of_class)?;
+        }
         let wanted = self.config.runner_version.as_deref();
         let package = self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
             blame: Blame::Package(class.arch),
@@ -202,7 +218,14 @@ impl Executor {
         Ok(id)
     }
 
-    fn remove(&self, name: &str, project: &str, runner: Option<(&Scope, RunnerId)>, reason: RemoveReason) -> Outcome {
+    fn remove(
+        &self,
+        name: &str,
+        project: &str,
+        scope: Option<&Scope>,
+        runner: Option<RunnerId>,
+        reason: RemoveReason,
+    ) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::RemoveFailed { reason: error.to_string() };
         let instance = match self.lxd.instance(project, name) {
             Ok(Some((instance, _))) => instance,
@@ -214,27 +237,58 @@ impl Executor {
             return Outcome::Removed;
         }
         let forced = reason == RemoveReason::TooOld;
-        let running = instance.status == InstanceStatus::Running;
-        if running && !forced && look_inside(&self.lxd, &instance) == Inside::Working {
-            return Outcome::Kept { why: "a worker process runs in it".to_owned() };
+        // Only what is stopped surely runs nothing; a frozen one holds its job.
+        let stopped = instance.status == InstanceStatus::Stopped;
+        if instance.status == InstanceStatus::Running && !forced {
+            match look_inside(&self.lxd, &instance) {
+                Inside::Working => return Outcome::Kept { why: "a worker process runs in it".to_owned() },
+                // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
+                Inside::Unknown if reason == RemoveReason::Idle => {
+                    return failed(&"it is not certain that its runner is idle: the look inside did not work");
+                }
+                Inside::Quiet | Inside::Unknown => {}
+            }
         }
-        if let Some((scope, runner)) = runner {
-            match self.github.delete_runner(scope, runner) {
+        if let Some(scope) = scope {
+            let noted = instance.config.get(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId);
+            let deletion = match runner.or(noted) {
+                Some(runner) => self.github.delete_runner(scope, runner),
+                None => match self.delete_unknown_runner(scope, name) {
+                    Ok(None) if forced || stopped => Ok(Deletion::Busy),
+                    Ok(None) => return failed(&"its runner came up meanwhile, it is looked at again"),
+                    Ok(Some(deletion)) => Ok(deletion),
+                    Err(error) => Err(error),
+                },
+            };
+            match deletion {
                 Ok(Deletion::Deleted | Deletion::Gone) => {}
-                Ok(Deletion::Busy) if forced || !running => {}
+                Ok(Deletion::Busy) if forced || stopped => {}
                 Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
                 // Nothing runs in it any more, or may: GitHub's word is not needed.
-                Err(_) if forced || !running || reason == RemoveReason::Finished => {}
+                Err(_) if forced || stopped || reason == RemoveReason::Finished => {}
                 Err(error) => return failed(&error),
             }
         }
-        match self.delete(project, name, running || instance.status != InstanceStatus::Stopped) {
+        match self.delete(project, name, !stopped) {
             Ok(()) => {
                 info!("instance={name} reason=\"{reason}\" msg=removed");
                 Outcome::Removed
             }
             Err(error) => failed(&error),
         }
+    }
+
+    /// The runner of an instance whose registration we were never told. `None`: it is
+    /// connected by now, and may be given a job at any moment. One that is not stays where JIT is used: without our
+    /// knowing its id it was never started, and the name may be that of another host's, which is just being made.
+    fn delete_unknown_runner(&self, scope: &Scope, name: &str) -> Result<Option<Deletion>, github::Error> {
+        Ok(match self.github.runner_by_name(scope, name)? {
+            Some(runner) if runner.online || runner.busy => None,
+            Some(runner) if self.config.registration == Registration::Token => {
+                Some(self.github.delete_runner(scope, runner.id)?)
+            }
+            _ => Some(Deletion::Gone),
+        })
     }
 
     /// Stops and deletes. An ephemeral instance may be gone at any point of it.
@@ -320,9 +374,9 @@ impl Executor {
 /// A reason that does not name the instance: the same failure of the next instance is no news.
 fn nameless(outcome: Outcome, name: &str) -> Outcome {
     match outcome {
-        Outcome::LaunchFailed { blame, reason, made } => {
+        Outcome::LaunchFailed { blame, reason, made, runner } => {
             let reason = reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance");
-            Outcome::LaunchFailed { blame, reason, made }
+            Outcome::LaunchFailed { blame, reason, made, runner }
         }
         other => other,
     }

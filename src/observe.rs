@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::github::{self, GitHub};
 use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
-use crate::model::{JobId, Phase, RepoName, RunnerId, Scope, keys};
+use crate::model::{JobId, Phase, RepoName, RunnerId, Scope, Timestamp, keys};
 use crate::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
 /// How long the lists of what there is to serve are believed.
@@ -134,15 +134,25 @@ pub fn discover_targets(github: &GitHub) -> Result<Vec<Scope>, github::Error> {
 pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, lxd::Error> {
     let projects: BTreeSet<&str> = config.classes.iter().map(|class| class.project.as_str()).collect();
     let mut all = Vec::new();
+    let booted = booted_at();
     for project in projects {
         let list = lxd.instances(project, &config.prefix)?;
-        all.extend(list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&config.prefix)).map(seen));
+        all.extend(
+            list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&config.prefix)).map(|i| seen(i, booted)),
+        );
     }
     Ok(all)
 }
 
+/// When this host booted, by its clock of now; `None` where it does not tell (proc(5): uptime in seconds).
+fn booted_at() -> Option<Timestamp> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let whole: u64 = text.split(['.', ' ']).next()?.parse().ok()?;
+    Some(Timestamp(Timestamp::now().0.saturating_sub(whole.checked_add(1)?.checked_mul(1000)?)))
+}
+
 /// An instance as decisions need it. Its keys are ours, but whoever is root in LXD can write anything into them.
-fn seen(instance: lxd::Instance) -> InstanceSeen {
+fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     InstanceSeen {
         class: key(keys::CLASS).unwrap_or_default().to_owned(),
@@ -158,7 +168,9 @@ fn seen(instance: lxd::Instance) -> InstanceSeen {
             InstanceStatus::Stopped => Status::Stopped,
             InstanceStatus::Frozen | InstanceStatus::Other => Status::Other,
         },
-        created_at: instance.created_at,
+        // What runs on this host was not made before it booted, unless by a clock that was set right since: that says
+        // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)
+        created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),
         maker: maker(key(keys::DAEMON).unwrap_or_default()),
         name: instance.name,
         project: instance.project,

@@ -1,4 +1,5 @@
 //! The built daemon against both stand-ins: the main job, and everything that may go wrong on the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use lxdrunner::model::ConfigMap;
 use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::{Event, JobSpec};
+use lxdrunner::standin::github::{Event, Fault, JobSpec};
 use support::*;
 
 #[test]
@@ -91,6 +92,21 @@ fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
     rig.daemon.wait(&[&format!("job={unknown}"), "WARN", "not launched", "arm64"]);
     rig.daemon.wait(&[&format!("job={hosted}"), "DEBUG", "not launched"]);
     rig.wait_nothing_left();
+}
+
+#[test]
+fn a_virtual_machine_is_waited_for_until_its_agent_answers() {
+    let classes =
+        "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64}\n";
+    let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
+    let job = rig.github.queue(&repo(), JobSpec::new(&["vm"]));
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+    let calls = rig.standin().faults().calls();
+    let first = |part: &str| calls.iter().position(|call| call.path.contains(part)).unwrap();
+    let looked = calls.iter().filter(|call| call.method == "GET" && call.path.ends_with("/state")).count();
+    assert!(looked >= 3, "once without an agent, twice with: {looked}");
+    assert!(first("/state") < first("/files"), "nothing is pushed before the agent is there");
 }
 
 #[test]
@@ -192,4 +208,40 @@ fn lxd_away_is_told_by_healthz_and_its_return_is_noticed() {
     std::fs::rename(&away, &socket).unwrap();
     rig.daemon.wait(&["what=\"lxd\"", "works again"]);
     assert_eq!(rig.health().0, 200);
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_without_a_request_and_without_an_instance() {
+    let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.inject(Fault::retry_after("/orgs/acme/actions/runners/generate-jitconfig", 4));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed", "rate limit"]);
+    let asked = rig.github.requests().len();
+    // Whatever is tried meanwhile ends before it leaves the house.
+    rig.daemon.wait(&["launch failed", "GitHub said to slow down"]);
+    assert_eq!(rig.github.requests().len(), asked);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too() {
+    let rig = Rig::new(Plan::with("max_workers: 1"));
+    let streams = |rig: &Rig| rig.standin().faults().calls().iter().filter(|c| c.path == "/1.0/events").count();
+    for round in 1..=2 {
+        // One place: the second job starts when the end of the first instance is known.
+        let jobs = [rig.queue(), rig.queue()];
+        for job in jobs {
+            assert_eq!(rig.wait_done(job), "success");
+        }
+        rig.wait_nothing_left();
+        assert!(rig.daemon.count(&["lxd_event=instance-deleted"]) >= 2 * round, "{round}");
+        assert_eq!(streams(&rig), round);
+        rig.standin().close_connections();
+        rig.daemon.wait_count(&["not listening to LXD"], round);
+        rig.standin()
+            .faults()
+            .wait_until(PATIENCE, |calls| calls.iter().filter(|call| call.path == "/1.0/events").count() > round);
+    }
 }

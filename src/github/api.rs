@@ -80,6 +80,11 @@ impl GitHub {
         self.http.base()
     }
 
+    /// How long GitHub wants to be left alone from now on; calls before that fail without being sent.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        self.http.quiet_for()
+    }
+
     /// The web address that runners of `scope` register with: `https://github.com/acme`.
     pub fn web_url(&self, scope: &Scope) -> String {
         let origin = self.http.origin();

@@ -37,7 +37,7 @@ pub(super) fn is_supply(world: &World, instance: &Instance, config: &Config, now
         (Some(_), _) => false,
         (None, Phase::Provisioning) => {
             let alive = instance.seen.maker == Maker::Unknown;
-            alive && now.since(instance.created_at()) < config.provision_timeout
+            alive && now.since(instance.made_at) < config.provision_timeout
         }
         (None, Phase::Started) => match instance.runner {
             RunnerState::Idle(_) => true,
@@ -135,7 +135,7 @@ fn obstacle(world: &World, config: &Config, scope: &Scope, class: usize, now: Ti
     }
     if world.packages.get(&class.arch).is_none_or(|p| p.version.is_none()) {
         let blame = Blame::Package(class.arch);
-        return Some(match world.pauses.get(&blame) {
+        return Some(match world.pauses.get(&blame).filter(|p| p.until > now) {
             Some(pause) => Reason::Paused { blame, reason: pause.reason.clone(), until: pause.until },
             None => Reason::NoPackage(class.arch),
         });

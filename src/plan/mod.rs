@@ -19,12 +19,17 @@ use crate::world::{Action, Blame, Flight, Refusal, World, scope_for};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
+/// Questions to GitHub and removals of dead registrations under way at once: a flood of deliveries, or a GitHub that
+/// answers slowly, must leave workers for launches.
+const ERRANDS_AT_ONCE: usize = 2;
 /// How often GitHub is asked which runner package is the newest.
 const PACKAGE_LOOKUP: Duration = Duration::from_secs(24 * 3600);
 /// A look at GitHub that does not wait for its turn comes no sooner than this after the last one.
 const GITHUB_SPACING: Duration = Duration::from_secs(5);
 /// The same for LXD.
 const LXD_SPACING: Duration = Duration::from_millis(200);
+/// LXD is listed at least so often.
+const LXD_SELDOM: Duration = Duration::from_secs(10);
 
 /// What is to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -98,13 +103,20 @@ impl fmt::Display for Reason {
 pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     looks(world, config, now, &mut plan);
-    questions(world, &mut plan);
     packages(world, config, now, &mut plan);
+    // What makes room and what uses it goes first; what only asks or tidies up does not keep it waiting.
     if matches!(world.lxd, Some(Ok(_))) {
         remove::removals(world, config, now, &mut plan);
-        remove::deregistrations(world, config, now, &mut plan);
     }
     launch::launches(world, config, now, &mut plan);
+    let mut errands = Vec::new();
+    questions(world, &mut errands);
+    if matches!(world.lxd, Some(Ok(_))) {
+        remove::deregistrations(world, config, now, &mut errands);
+    }
+    let errand = |flight: &&Flight| matches!(flight, Flight::Job(_) | Flight::Repo(_) | Flight::Runner(..));
+    let under_way = world.flights.keys().filter(errand).count();
+    plan.actions.extend(errands.into_iter().take(ERRANDS_AT_ONCE.saturating_sub(under_way)));
     plan
 }
 
@@ -115,11 +127,13 @@ impl Plan {
     }
 }
 
-/// How often LXD is listed. Something changes only while there are instances of ours.
+/// How often LXD is listed: seldom where it tells by itself what ends, or where there is nothing of ours; else often
+/// enough to notice soon.
 fn lxd_interval(world: &World) -> Duration {
     match world.instances.len() {
-        0 if world.flights.is_empty() => Duration::from_secs(10),
-        n => Duration::from_secs((1 + n as u64 / 50).min(10)),
+        _ if world.listening => LXD_SELDOM,
+        0 if world.flights.is_empty() => LXD_SELDOM,
+        n => Duration::from_secs(1 + n as u64 / 50).min(LXD_SELDOM),
     }
 }
 
@@ -142,23 +156,23 @@ fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
 }
 
 /// Jobs and repositories that GitHub must be asked about.
-fn questions(world: &World, plan: &mut Plan) {
+fn questions(world: &World, actions: &mut Vec<Action>) {
     let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
     let idle = |flight: Flight| !world.flights.contains_key(&flight);
     for (job, (repo, _)) in &world.unknown_jobs {
         if idle(Flight::Job(*job)) && served(repo) {
-            plan.actions.push(Action::LookUpJob { repo: repo.clone(), job: *job });
+            actions.push(Action::LookUpJob { repo: repo.clone(), job: *job });
         }
     }
     for repo in world.look_at.keys() {
         if idle(Flight::Repo(repo.clone())) && served(repo) {
-            plan.actions.push(Action::LookAtRepo { repo: repo.clone() });
+            actions.push(Action::LookAtRepo { repo: repo.clone() });
         }
     }
 }
 
 fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
-    let Some(scope) = world.targets.as_ref().and_then(|targets| targets.first()) else { return };
+    let Some(targets) = world.targets.as_deref() else { return };
     let wanted: BTreeSet<RunnerArch> = config.classes.iter().map(|class| class.arch).collect();
     for arch in wanted {
         let state = world.packages.get(&arch);
@@ -167,7 +181,11 @@ fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
         if fresh || world.flights.contains_key(&Flight::Package(arch)) {
             continue;
         }
-        match world.pauses.get(&Blame::Package(arch)) {
+        let pause = world.pauses.get(&Blame::Package(arch));
+        // Every target offers the same; one that refuses must not keep the others from theirs.
+        let failures = pause.map_or(0, |p| p.failures as usize);
+        let Some(scope) = targets.get(failures % targets.len().max(1)) else { return };
+        match pause {
             Some(pause) if pause.until > now => plan.wake(pause.until),
             _ => plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() }),
         }

@@ -61,7 +61,7 @@ fn reason<'a>(
     surplus: &mut BTreeMap<Group<'a>, usize>,
     now: Timestamp,
 ) -> Option<RemoveReason> {
-    let age = now.since(instance.created_at());
+    let age = now.since(instance.made_at);
     if age > config.max_lifetime {
         return Some(RemoveReason::TooOld);
     }
@@ -84,9 +84,14 @@ fn reason<'a>(
             RunnerState::Busy => None,
             RunnerState::Done(since) => (now.since(since) > POWER_OFF).then_some(RemoveReason::Finished),
             RunnerState::Awaited => {
-                let waited = now.since(instance.started_at.unwrap_or(instance.first_seen));
+                // One that was online is given as long to come back.
+                let view = scope.and_then(|s| world.scopes.get(s));
+                let offline = view.zip(instance.seen.runner_id).and_then(|(v, id)| v.offline_since.get(&id).copied());
+                let since = instance.started_at.unwrap_or(instance.first_seen);
+                let waited = now.since(offline.map_or(since, |at| at.max(since)));
                 (runners_known && waited > config.provision_timeout).then_some(RemoveReason::NeverOnline)
             }
+            RunnerState::Idle(_) if !runners_known => None,
             RunnerState::Idle(since) => {
                 let group = (scope?, instance.seen.class.as_str());
                 let left = surplus.get_mut(&group).filter(|left| **left > 0)?;
@@ -102,17 +107,17 @@ fn reason<'a>(
 
 /// Offline registrations with a name that only we give and without an instance. Another host with our prefix may be
 /// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
-pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
+pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, actions: &mut Vec<Action>) {
     for (scope, view) in &world.scopes {
         for runner in view.runners.iter().flatten() {
             let name = &runner.name;
-            let dead = view.offline_since.get(name).is_some_and(|at| now.since(*at) > config.provision_timeout);
+            let dead = view.offline_since.get(&runner.id).is_some_and(|at| now.since(*at) > config.provision_timeout);
             let ours = parse_name(&config.prefix, name).is_some();
             let present = world.instances.contains_key(name);
             let busy = world.flights.contains_key(&Flight::Instance(name.clone()))
                 || world.flights.contains_key(&Flight::Runner(scope.clone(), runner.id));
             if dead && ours && !present && !busy && !runner.online && !runner.busy {
-                plan.actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
+                actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
             }
         }
     }

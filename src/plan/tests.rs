@@ -125,7 +125,7 @@ fn after_a_failure_one_launch_tries_before_the_others_follow() {
     assert_eq!(launches.len(), 3);
     for launch in launches {
         let blame = Blame::Class("small".to_owned());
-        stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "profile".to_owned(), made: false });
+        stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "profile".to_owned(), made: false, runner: None });
     }
     stage.pass(2);
     assert_eq!(stage.launches().len(), 1);
@@ -140,7 +140,7 @@ fn a_launch_that_failed_halfway_is_cleared_away() {
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
     let blame = Blame::Class("small".to_owned());
-    stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "set-up".to_owned(), made: true });
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "set-up".to_owned(), made: true, runner: None });
     assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Abandoned)]);
     let removal = stage.dispatch().remove(0);
     assert_eq!(stage.removals(), NONE, "under way");
@@ -235,8 +235,14 @@ fn a_busy_answer_keeps_an_instance_and_failures_make_the_pauses_grow() {
     stage.pass(601);
     let removal = stage.dispatch().remove(0);
     stage.outcome(removal, Outcome::Kept { why: "422".to_owned() });
-    assert_eq!(stage.removals(), NONE);
-    stage.pass(60);
+    stage.pass(61).runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    stage.pass(700).queued(2);
+    assert_eq!(stage.removals(), NONE, "it is known to be busy, whatever GitHub lists");
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"], "and no supply");
+    let mut stage = Stage::new(config());
+    stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    stage.pass(601);
     let mut pauses = Vec::new();
     for _ in 0..3 {
         let removal = stage.dispatch().remove(0);
@@ -311,4 +317,125 @@ fn a_job_of_a_late_listing_keeps_its_place_in_the_line() {
     let created_at = Some(Timestamp(stage.now.0 - 60_000));
     stage.jobs(vec![Job { created_at, ..job(1, "acme/app", &["linux"]) }]);
     assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+}
+
+#[test]
+fn nothing_idle_is_removed_while_github_is_unknown() {
+    let mut stage = Stage::new(config());
+    stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    stage.pass(700);
+    assert_eq!(stage.removals().len(), 1);
+    stage.github(GitHubSeen { runners: vec![(acme(), Err("502".to_owned()))], ..GitHubSeen::default() });
+    assert_eq!(stage.removals(), NONE);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!(stage.removals().len(), 1);
+    stage.github(GitHubSeen { targets: Some(Err("502".to_owned())), ..GitHubSeen::default() });
+    assert_eq!(stage.removals(), NONE, "what was not asked is unknown too");
+}
+
+#[test]
+fn an_idle_runner_that_flickers_is_given_time_to_come_back() {
+    let mut stage = Stage::new(config());
+    stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    stage.pass(400).runners(acme(), vec![runner(1, "lxdrunner-1-1", false, false)]);
+    assert_eq!(stage.removals(), NONE);
+    stage.pass(301).runners(acme(), vec![runner(1, "lxdrunner-1-1", false, false)]);
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::NeverOnline)]);
+}
+
+#[test]
+fn a_runner_that_came_up_is_not_abandoned_because_its_key_was_not_written() {
+    // The key's write failed, and the answer "launched" came: the listing still says provisioning.
+    let half =
+        || InstanceSeen { phase: Phase::Provisioning, maker: Maker::Us, runner_id: None, ..seen("lxdrunner-1-1", 1) };
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.lxd(vec![half()]);
+    assert_eq!((stage.removals(), stage.reason(1)), (NONE.to_vec(), Some(Reason::Covered)));
+    // The process died before it wrote the key: the runner is online, and as good as any other.
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.lxd(vec![InstanceSeen { maker: Maker::Dead, ..half() }]);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!((stage.removals(), stage.reason(1)), (NONE.to_vec(), Some(Reason::Covered)));
+    stage.told(1, JobStatus::Completed, None);
+    stage.pass(601);
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Idle)]);
+}
+
+#[test]
+fn a_registration_that_is_left_of_a_failed_launch_is_asked_about_and_its_name_not_used_again() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let blame = Blame::Class("small".to_owned());
+    let runner = Some(RunnerId(7));
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "no answer".to_owned(), made: true, runner });
+    let plan = stage.plan();
+    assert!(matches!(plan.actions[..], [Action::Remove { runner: Some(RunnerId(7)), .. }]), "{:?}", plan.actions);
+    stage.dispatch().into_iter().for_each(|removal| drop(stage.outcome(removal, Outcome::Removed)));
+    stage.pass(2);
+    assert_eq!(stage.launches(), ["lxdrunner-1-2"]);
+}
+
+#[test]
+fn the_runner_of_another_host_is_not_taken_for_the_one_that_we_are_making() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let half =
+        InstanceSeen { phase: Phase::Provisioning, maker: Maker::Us, runner_id: None, ..seen("lxdrunner-1-1", 1) };
+    stage.lxd(vec![half]);
+    stage.runners(acme(), vec![runner(99, "lxdrunner-1-1", true, true)]);
+    let blame = Blame::Host;
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "409".to_owned(), made: true, runner: None });
+    let plan = stage.plan();
+    assert!(matches!(plan.actions[..], [Action::Remove { runner: None, .. }]), "{:?}", plan.actions);
+}
+
+#[test]
+fn a_package_that_vanished_is_fetched_again_and_nothing_spins_meanwhile() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let (blame, reason) = (Blame::Package(RunnerArch::X64), "not in the cache".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    stage.pass(2);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+    assert!(matches!(stage.dispatch()[..], [Action::FetchPackage { .. }]));
+    stage.pass(1).lxd(vec![]);
+    let plan = stage.plan();
+    assert_eq!(plan.deferred, [(JobId(1), Reason::NoPackage(RunnerArch::X64))]);
+    assert!(plan.wake_at.is_some_and(|at| at > stage.now), "the download takes a while");
+}
+
+#[test]
+fn a_target_that_refuses_does_not_keep_the_package_from_the_others() {
+    let mut stage = Stage::new(config());
+    stage.pass(24 * 3600);
+    let mut asked = Vec::new();
+    for _ in 0..2 {
+        let Action::FetchPackage { scope, arch } = stage.dispatch().remove(0) else { panic!() };
+        asked.push(scope.to_string());
+        stage.outcome(Action::FetchPackage { scope, arch }, Outcome::PackageFailed { reason: "404".to_owned() });
+        stage.pass(10);
+    }
+    assert_eq!(asked, ["org:acme", "repo:alice/tool"]);
+}
+
+#[test]
+fn a_flood_of_questions_keeps_no_launch_waiting() {
+    let mut stage = Stage::new(config());
+    for id in 100..200 {
+        let (repo, job) = ("acme/app".parse().unwrap(), JobId(id));
+        stage.fold(Event::Hint(crate::model::Hint::CheckRun { repo, job, completed: false }));
+    }
+    stage.queued(1);
+    let actions = stage.dispatch();
+    assert!(matches!(actions[0], Action::Launch { .. }), "{actions:?}");
+    assert_eq!(actions.len(), 1 + ERRANDS_AT_ONCE);
+    assert_eq!(stage.dispatch(), []);
 }

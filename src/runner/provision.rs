@@ -200,7 +200,14 @@ impl<'a> Provision<'a> {
         self.push("setup-runner.sh", setup)?;
         self.push("start-runner.sh", START_SCRIPT)?;
         let begun = Instant::now();
-        self.script("setup-runner.sh", ConfigMap::new(), "/var/log/lxdrunner-setup.log")?;
+        // Its own waiting ends before ours does, so that it can say what it waited for.
+        let patience = self.left("setup-runner.sh")?.as_secs() * 9 / 10;
+        let environment = ConfigMap::from([
+            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience.to_string()),
+            ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
+            ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
+        ]);
+        self.script("setup-runner.sh", environment, "/var/log/lxdrunner-setup.log")?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
     }
@@ -265,6 +272,13 @@ impl<'a> Provision<'a> {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Notes on the instance which registration is its own: whoever finds it half-made must be able to ask GitHub
+    /// whether its runner came up after all.
+    pub fn note_runner(&self, runner: RunnerId) -> Result<(), Failure> {
+        let config = ConfigMap::from([(keys::RUNNER_ID.to_owned(), runner.to_string())]);
+        Ok(self.lxd.patch_config(&self.class.project, self.name, &config, None)?)
     }
 
     /// Notes on the instance that it needs nobody any more.

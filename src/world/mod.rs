@@ -9,6 +9,8 @@ mod action;
 mod fold;
 mod matching;
 mod note;
+mod outcome;
+mod snapshot;
 #[cfg(test)]
 pub(crate) mod testkit;
 #[cfg(test)]
@@ -34,6 +36,10 @@ pub enum Event {
     Snapshot(Box<Snapshot>),
     /// A worker is done with an action.
     Outcome(Action, Outcome),
+    /// LXD says that an instance with a name like ours stopped or was deleted.
+    InstanceEnded,
+    /// LXD's event stream is open now, or is not any more.
+    Listening(bool),
 }
 
 /// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
@@ -101,8 +107,11 @@ pub enum RunnerState {
 pub struct Instance {
     pub seen: InstanceSeen,
     pub runner: RunnerState,
-    /// When this process first knew of it; stands in for an unknown creation time.
+    /// When this process first knew of it.
     pub first_seen: Timestamp,
+    /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
+    /// meanwhile, by years on a board without a battery, must not make it look old.
+    pub made_at: Timestamp,
     /// When it was first known to have its runner process started.
     pub started_at: Option<Timestamp>,
     /// Since when it is seen stopped.
@@ -114,13 +123,6 @@ pub struct Instance {
     /// Attempts to remove it that failed.
     pub failures: u32,
     touched: u64,
-}
-
-impl Instance {
-    /// When it was made.
-    pub fn created_at(&self) -> Timestamp {
-        self.seen.created_at.unwrap_or(self.first_seen)
-    }
 }
 
 /// A job that is not over.
@@ -145,7 +147,7 @@ pub struct ScopeView {
     /// The last good listing; `None` before the first and after a failed one.
     pub runners: Option<Vec<Runner>>,
     /// Since when each runner that is offline now was seen offline without a break.
-    pub offline_since: BTreeMap<String, Timestamp>,
+    pub offline_since: BTreeMap<RunnerId, Timestamp>,
 }
 
 /// Why nothing is launched for a while: failures of one kind, with growing pauses.
@@ -176,8 +178,8 @@ pub enum Outcome {
     Launched { runner: Option<RunnerId> },
     /// The name is taken: somebody else launched it.
     Clash { reason: String },
-    /// It did not work out. `made` tells whether an instance may exist now.
-    LaunchFailed { blame: Blame, reason: String, made: bool },
+    /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
+    LaunchFailed { blame: Blame, reason: String, made: bool, runner: Option<RunnerId> },
     /// The instance is gone, or was not ours (any more).
     Removed,
     /// It is busy: left alone.
@@ -215,6 +217,10 @@ pub struct World {
     /// Jobs that are over, and when we learnt of it: a late or repeated `queued` must not revive them.
     over: BTreeMap<JobId, Timestamp>,
     pub(crate) instances: BTreeMap<String, Instance>,
+    /// Instances that went, and the number of the event that told: an older listing must not bring them back.
+    gone: BTreeMap<String, u64>,
+    /// The latest good listing of LXD: the number at which it was begun, and when it came.
+    listed: (u64, Option<Timestamp>),
     /// `None` until LXD was listed once with success.
     pub(crate) lxd: Option<Result<Timestamp, String>>,
     /// The scopes that we serve; `None` until known.
@@ -231,6 +237,8 @@ pub struct World {
     /// Repositories whose queue is worth a look.
     pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
     pub(crate) lxd_look: Look,
+    /// True while LXD tells of instances that end by itself.
+    pub(crate) listening: bool,
     pub(crate) github_look: Look,
     /// Failures of looks at GitHub, by what was asked, to tell changes only.
     troubles: BTreeSet<String>,
@@ -261,6 +269,8 @@ impl World {
             jobs: BTreeMap::new(),
             over: BTreeMap::new(),
             instances: BTreeMap::new(),
+            gone: BTreeMap::new(),
+            listed: (0, None),
             lxd: None,
             targets: (!targets.is_empty()).then(|| targets.to_vec()),
             scopes: BTreeMap::new(),
@@ -271,6 +281,7 @@ impl World {
             unknown_jobs: BTreeMap::new(),
             look_at: BTreeMap::new(),
             lxd_look: Look::default(),
+            listening: false,
             github_look: Look::default(),
             troubles: BTreeSet::new(),
         }
@@ -283,6 +294,10 @@ impl World {
 
     /// An action was handed to a worker.
     pub fn dispatched(&mut self, action: &Action) {
+        if let Action::LookAtRepo { repo } = action {
+            // What is heard of it from here on asks for another look.
+            self.look_at.remove(repo);
+        }
         self.flights.insert(action.flight(), action.clone());
     }
 

@@ -209,6 +209,7 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
         blame: Blame::Class("gpu".to_owned()),
         reason: reason.to_owned(),
         made: false,
+        runner: None,
     };
     let notes = stage.outcome(of(2), failed("no such image"));
     assert!(matches!(notes[..], [Note::LaunchFailed { news: true, .. }]));
@@ -253,4 +254,125 @@ fn a_check_run_is_looked_up_once_and_then_a_job_like_any_other() {
     assert!(stage.launches() == ["lxdrunner-1-1"] && stage.plan().actions.len() == 1);
     stage.fold(Event::Hint(Hint::CheckRun { repo: "other/app".parse().unwrap(), job: JobId(9), completed: false }));
     assert_eq!(stage.plan().actions.len(), 1, "what is not a target is not asked about");
+}
+
+#[test]
+fn a_listing_that_was_overtaken_brings_nothing_back() {
+    let mut stage = Stage::new(config());
+    stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
+    // A look at GitHub begins; it lists LXD first and then takes long.
+    let slow = stage.world.seq();
+    stage.pass(1).lxd(vec![seen("lxdrunner-1-1", 1)]);
+    stage.pass(1).lxd(vec![]);
+    let notes = stage.snapshot(slow, Some(vec![seen("lxdrunner-1-1", 1)]), Some(GitHubSeen::default()));
+    assert_eq!((notes, stage.world.instances().count()), (vec![], 0));
+    // A removal ends while LXD is listed.
+    stage.lxd(vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-2-1", 2) }]);
+    stage.pass(5);
+    let removal = stage.dispatch().into_iter().find(|a| matches!(a, Action::Remove { .. })).unwrap();
+    let begun = stage.world.seq();
+    stage.outcome(removal, Outcome::Removed);
+    stage.snapshot(begun, Some(vec![seen("lxdrunner-2-1", 2)]), None);
+    assert_eq!(stage.world.instances().count(), 0);
+}
+
+#[test]
+fn a_runner_that_took_its_job_is_never_idle_again() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.queued(2);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"], "GitHub calls it idle, but a job waits");
+    stage.pass(3600).runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    assert_eq!(stage.removals(), []);
+    stage.runners(acme(), vec![]);
+    stage.pass(61);
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Finished)]);
+}
+
+#[test]
+fn an_instance_is_no_older_than_we_can_have_missed_it() {
+    #[track_caller]
+    fn check(created: u64, removed: bool) {
+        let mut stage = Stage::new(config());
+        stage.pass(60).lxd(vec![InstanceSeen { created_at: Some(Timestamp(created)), ..seen("lxdrunner-1-1", 1) }]);
+        stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, true)]);
+        assert_eq!(!stage.removals().is_empty(), removed, "LXD's clock was wrong");
+        stage.pass(24 * 3600 + 1);
+        assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::TooOld)]);
+    }
+    check(1, false);
+    check(u64::MAX / 2, false);
+}
+
+#[test]
+fn a_runner_may_have_its_job_before_we_know_of_it() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
+    stage.queued(2);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"]);
+    // The same for one that a listing tells of.
+    stage.told(7, JobStatus::InProgress, Some("lxdrunner-7-1"));
+    stage.lxd(vec![seen("lxdrunner-7-1", 7)]);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"]);
+}
+
+#[test]
+fn late_deliveries_about_a_runner_do_not_meet_another_of_its_name() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.told(2, JobStatus::Completed, Some("lxdrunner-1-1"));
+    stage.lxd(vec![]);
+    assert_eq!(stage.launch_all(), ["lxdrunner-1-2"]);
+    stage.told(2, JobStatus::Completed, Some("lxdrunner-1-1"));
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+}
+
+#[test]
+fn a_job_whose_runner_went_without_a_word_is_asked_about() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    // It ran, and every delivery that said so was lost.
+    stage.lxd(vec![]);
+    let question = stage.dispatch().remove(0);
+    assert!(matches!(question, Action::LookUpJob { job: JobId(1), .. }), "{question:?}");
+    let done = Job { status: JobStatus::Completed, ..job(1, "acme/app", &["self-hosted"]) };
+    stage.outcome(question, Outcome::JobFound(Some(Box::new(done))));
+    stage.pass(3600);
+    assert_eq!(stage.launches(), Vec::<String>::new());
+}
+
+#[test]
+fn a_late_waiting_takes_no_job_out_of_the_queue() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.told(1, JobStatus::Waiting, None);
+    assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+    let is_look = |a: &Action| matches!(a, Action::LookAtRepo { .. });
+    let look = stage.plan().actions.into_iter().find(is_look).unwrap();
+    stage.world.dispatched(&look);
+    let waiting = Job { status: JobStatus::Waiting, ..job(1, "acme/app", &["self-hosted"]) };
+    stage.outcome(look, Outcome::JobsFound(vec![waiting]));
+    assert_eq!(stage.launches(), Vec::<String>::new(), "GitHub's list is the truth");
+}
+
+#[test]
+fn what_is_heard_of_a_repository_while_it_is_looked_at_asks_for_another_look() {
+    let mut stage = Stage::new(config());
+    let hint = || Event::Hint(Hint::LookAt("acme/app".parse().unwrap()));
+    stage.fold(hint());
+    let look = stage.dispatch().remove(0);
+    stage.fold(hint());
+    assert_eq!(stage.dispatch(), [], "one at a time");
+    stage.outcome(look, Outcome::JobsFound(vec![]));
+    assert_eq!(stage.dispatch().len(), 1);
+    stage.outcome(Action::LookAtRepo { repo: "acme/app".parse().unwrap() }, Outcome::JobsFound(vec![]));
+    assert_eq!(stage.dispatch(), []);
 }

@@ -1,0 +1,272 @@
+//! How a look at LXD and GitHub changes what we know.
+
+use std::time::Duration;
+
+use super::matching::place;
+use super::outcome::LONGEST_WASTE_PAUSE;
+use super::{
+    Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER, RunnerState,
+    Snapshot, Status, World, pause_after,
+};
+use crate::config::Config;
+use crate::identity::Maker;
+use crate::model::{Job, JobId, JobStatus, Phase, RepoName, Runner, Scope, Timestamp};
+
+impl World {
+    pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+        let look = if snapshot.github.is_some() { &mut self.github_look } else { &mut self.lxd_look };
+        look.under_way = false;
+        look.ended_at = Some(now);
+        let listed = snapshot.instances.is_some();
+        match snapshot.instances {
+            // The other kind of look was begun later and came back sooner: it knows better.
+            Some(_) if snapshot.begun <= self.listed.0 => {}
+            Some(Ok(seen)) => {
+                self.recovered("lxd", notes);
+                self.lxd = Some(Ok(now));
+                self.fold_instances(snapshot.begun, seen, now, notes);
+                self.listed = (snapshot.begun, Some(now));
+                self.gone.retain(|_, at| *at > snapshot.begun);
+            }
+            Some(Err(reason)) => {
+                self.trouble("lxd", &reason, notes);
+                self.lxd = Some(Err(reason));
+            }
+            None => {}
+        }
+        if let Some(github) = snapshot.github {
+            debug_assert!(listed, "instances are listed before runners");
+            self.fold_github(snapshot.begun, github, config, now, notes);
+        }
+        self.forget(now);
+    }
+
+    /// Something that fails is told once, until it works again.
+    pub(super) fn trouble(&mut self, what: &str, reason: &str, notes: &mut Vec<Note>) {
+        if self.troubles.insert(what.to_owned()) {
+            notes.push(Note::Trouble { what: what.to_owned(), reason: reason.to_owned() });
+        }
+    }
+
+    pub(super) fn recovered(&mut self, what: &str, notes: &mut Vec<Note>) {
+        if self.troubles.remove(what) {
+            notes.push(Note::Recovered { what: what.to_owned() });
+        }
+    }
+
+    fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp, notes: &mut Vec<Note>) {
+        // It was not there at the last look and is there now, whatever the clocks of LXD and of this host say.
+        let not_before = self.listed.1.unwrap_or_default();
+        let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
+        for seen in seen {
+            if self.gone.get(&seen.name).is_some_and(|at| *at > begun) {
+                continue;
+            }
+            let another = |known: &Instance| {
+                known.touched <= begun && known.seen.created_at.zip(seen.created_at).is_some_and(|(was, is)| was != is)
+            };
+            if self.instances.get(&seen.name).is_some_and(another) {
+                self.instances.remove(&seen.name);
+            }
+            match self.instances.get_mut(&seen.name) {
+                Some(known) if known.touched > begun => {}
+                Some(known) => {
+                    if seen.phase == Phase::Started {
+                        known.started_at.get_or_insert(now);
+                    }
+                    let runner_id = seen.runner_id.or(known.seen.runner_id);
+                    // What runs stays started, even where its key could not be written.
+                    let phase = seen.phase.max(known.seen.phase);
+                    known.seen = InstanceSeen { runner_id, phase, ..seen };
+                    known.stopped_since = match known.seen.status {
+                        Status::Stopped => known.stopped_since.or(Some(now)),
+                        _ => None,
+                    };
+                }
+                None => {
+                    let started_at = (seen.phase == Phase::Started).then_some(now);
+                    let instance = Instance {
+                        runner: RunnerState::Awaited,
+                        first_seen: now,
+                        made_at: seen.created_at.unwrap_or(now).max(not_before).min(now),
+                        started_at,
+                        stopped_since: (seen.status == Status::Stopped).then_some(now),
+                        took_job: false,
+                        leave_until: None,
+                        failures: 0,
+                        touched: begun,
+                        seen,
+                    };
+                    let name = instance.seen.name.clone();
+                    self.instances.insert(name.clone(), instance);
+                    self.may_have_a_job(&name);
+                }
+            }
+        }
+        let gone = |i: &Instance| !listed.contains(&i.seen.name) && i.touched <= begun;
+        let gone: Vec<String> = self.instances.values().filter(|i| gone(i)).map(|i| i.seen.name.clone()).collect();
+        for name in gone {
+            if !self.flights.contains_key(&Flight::Instance(name.clone())) {
+                self.instance_is_gone(&name, now, notes);
+            }
+        }
+    }
+
+    pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        let Some(gone) = self.instances.remove(name) else { return };
+        self.gone.insert(name.to_owned(), self.seq);
+        let took_job = gone.took_job;
+        notes.push(Note::InstanceGone { instance: name.to_owned(), job: gone.seen.job, took_job });
+        if gone.started_at.is_some() {
+            // Its registration may be listed for a moment, and deliveries that name it may come for a while.
+            self.taken.insert(name.to_owned(), now);
+        }
+        if took_job || gone.started_at.is_none() {
+            return;
+        }
+        // Its runner ended without a job that we know of. Where the job still waits, something may be wrong with
+        // the runner itself: the next one waits a little longer each time.
+        let waiting = gone.seen.job.and_then(|job| self.jobs.get_mut(&job));
+        if let Some(job) = waiting.filter(|j| j.job.status == JobStatus::Queued) {
+            job.wasted += 1;
+            job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
+            // Or it had this very job, and the deliveries that said so were lost.
+            self.unknown_jobs.insert(job.job.id, (job.job.repo.clone(), now));
+        }
+    }
+
+    fn fold_github(&mut self, begun: u64, seen: GitHubSeen, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+        match seen.targets {
+            Some(Ok(targets)) => {
+                self.recovered("github targets", notes);
+                if self.targets.as_deref() != Some(&targets) {
+                    self.targets = Some(targets);
+                    for job in self.jobs.values_mut() {
+                        job.place = place(&job.job, self.targets.as_deref(), config);
+                    }
+                }
+            }
+            Some(Err(reason)) => {
+                self.trouble("github targets", &reason, notes);
+                // Nothing else was asked either.
+                self.scopes.values_mut().for_each(|view| view.runners = None);
+            }
+            None => {}
+        }
+        for (scope, runners) in seen.runners {
+            let what = format!("github runners of {scope}");
+            match runners {
+                Ok(runners) => {
+                    self.recovered(&what, notes);
+                    self.fold_runners(begun, scope, runners, now);
+                }
+                Err(reason) => {
+                    self.trouble(&what, &reason, notes);
+                    self.scopes.entry(scope).or_default().runners = None;
+                }
+            }
+        }
+        for (repo, jobs) in seen.jobs {
+            let what = format!("github jobs of {repo}");
+            match jobs {
+                Ok(jobs) => {
+                    self.recovered(&what, notes);
+                    self.fold_jobs(begun, &repo, jobs, config, now, notes);
+                }
+                Err(reason) => self.trouble(&what, &reason, notes),
+            }
+        }
+    }
+
+    fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
+        let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
+        for instance in self.instances.values_mut() {
+            if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
+                continue;
+            }
+            // A host that shares our prefix may have the name of what we are still making: that is known by its id.
+            let ours_to_name = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
+            let same = |r: &&&Runner| !ours_to_name || instance.seen.runner_id == Some(r.id);
+            let runner = by_name.get(instance.seen.name.as_str()).filter(same);
+            if let Some(runner) = runner {
+                instance.seen.runner_id = Some(runner.id);
+                if runner.online || runner.busy {
+                    instance.started_at.get_or_insert(now);
+                    instance.seen.phase = Phase::Started;
+                }
+                if runner.busy {
+                    instance.took_job = true;
+                }
+            }
+            instance.runner = match (runner, instance.runner) {
+                (Some(r), _) if r.busy => RunnerState::Busy,
+                (Some(_), RunnerState::Done(since)) if instance.took_job => RunnerState::Done(since),
+                // It takes one job in its life: GitHub is wrong to call it idle after that.
+                (Some(_), _) if instance.took_job => RunnerState::Busy,
+                (Some(r), RunnerState::Idle(since)) if r.online => RunnerState::Idle(since),
+                (Some(r), _) if r.online => RunnerState::Idle(now),
+                (Some(_), RunnerState::Idle(_)) => RunnerState::Awaited,
+                (Some(_), before) => before,
+                (None, RunnerState::Idle(_) | RunnerState::Busy) => RunnerState::Done(now),
+                (None, before) => before,
+            };
+        }
+        let view = self.scopes.entry(scope).or_default();
+        let was = std::mem::take(&mut view.offline_since);
+        for runner in runners.iter().filter(|r| !r.online && !r.busy) {
+            view.offline_since.insert(runner.id, was.get(&runner.id).copied().unwrap_or(now));
+        }
+        view.runners = Some(runners);
+    }
+
+    /// A repository's open jobs, whole: what is not among them is not open any more.
+    fn fold_jobs(
+        &mut self,
+        begun: u64,
+        repo: &RepoName,
+        jobs: Vec<Job>,
+        config: &Config,
+        now: Timestamp,
+        notes: &mut Vec<Note>,
+    ) {
+        let open: std::collections::BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
+        for job in jobs {
+            if self.jobs.get(&job.id).is_some_and(|known| known.touched > begun) {
+                continue;
+            }
+            if job.status == JobStatus::Queued {
+                self.believe_listing(job.id, now);
+            }
+            self.fold_job(job, config, now, notes);
+        }
+        let stale = |job: &&JobState| {
+            let unheard = now.since(job.heard_at) > LISTING_LAG;
+            &job.job.repo == repo && !open.contains(&job.job.id) && job.touched <= begun && unheard
+        };
+        let closed: Vec<JobId> = self.jobs.values().filter(stale).map(|j| j.job.id).collect();
+        for job in closed {
+            self.job_is_over(job, now, notes);
+        }
+    }
+
+    /// GitHub lists as queued what we take for taken or over. Within the time that its listings lag, we know better;
+    /// after that, it does.
+    fn believe_listing(&mut self, job: JobId, now: Timestamp) {
+        let lagging = |at: Timestamp| now.since(at) <= LISTING_LAG;
+        if self.over.get(&job).is_some_and(|at| !lagging(*at)) {
+            self.over.remove(&job);
+        }
+        if self.jobs.get(&job).is_some_and(|j| j.job.status != JobStatus::Queued && !lagging(j.heard_at)) {
+            self.jobs.remove(&job);
+        }
+    }
+
+    /// Lets go of what is too old to matter.
+    fn forget(&mut self, now: Timestamp) {
+        self.over.retain(|_, at| now.since(*at) < REMEMBER_OVER);
+        self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);
+        self.taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
+        self.unknown_jobs.retain(|_, (_, at)| now.since(*at) < Duration::from_secs(600));
+        self.look_at.retain(|_, at| now.since(*at) < Duration::from_secs(600));
+    }
+}

@@ -1,0 +1,335 @@
+//! Actions carried out step by step, as `execute.rs` does it: each step takes its time, and may fail before or after
+//! having acted.
+
+use lxdrunner::model::{JobStatus, Phase, RunnerId};
+use lxdrunner::world::{Action, Blame, Outcome, RemoveReason};
+
+use crate::stage::{Ev, Inst, Stage};
+
+#[derive(Debug)]
+pub enum Step {
+    Queued,
+    Create,
+    Created,
+    Register,
+    Started,
+    StartRunner,
+    Note,
+    TakeBack(Blame, &'static str),
+    DropInstance,
+    RemoveLook,
+    RemoveInside { running: bool },
+    RemoveRunner { running: bool },
+    RemoveStop,
+    RemoveDelete,
+    Ask,
+}
+
+pub struct Execution {
+    pub daemon: usize,
+    pub life: u32,
+    pub action: Action,
+    pub step: Step,
+    pub registered: Option<u64>,
+}
+
+pub enum Next {
+    Go(Step, u64, u64),
+    End(Outcome),
+}
+
+/// What a step meets.
+enum Luck {
+    Good,
+    /// It fails, and nothing was done.
+    Bad,
+    /// It was done, and the answer got lost.
+    Lost,
+}
+
+impl Stage {
+    fn luck(&mut self, lxd: Option<usize>) -> Luck {
+        let down = lxd.map_or(!self.github_up, |lxd| !self.lxd_up[lxd]);
+        match () {
+            () if down || self.fault(self.faults.step) => Luck::Bad,
+            () if self.fault(self.faults.lost_answer) => Luck::Lost,
+            () => Luck::Good,
+        }
+    }
+
+    pub fn step(&mut self, id: u64) {
+        let Some(mut execution) = self.executions.remove(&id) else { return };
+        match self.perform(&mut execution) {
+            Next::Go(step, low, high) => {
+                execution.step = step;
+                self.executions.insert(id, execution);
+                self.after(low, high, Ev::Step(id));
+            }
+            Next::End(outcome) => self.ended(execution, outcome),
+        }
+    }
+
+    /// One effect; also called for what was on its way when the process died.
+    pub fn perform(&mut self, e: &mut Execution) -> Next {
+        let lxd = self.daemons[e.daemon].lxd;
+        match e.action.clone() {
+            Action::Launch { job, class, scope, name } => self.launch(e, lxd, (job.0, class, scope, name)),
+            Action::Remove { name, runner, scope, reason, .. } => {
+                self.remove(e, lxd, (name, scope.unwrap()), runner, reason)
+            }
+            Action::Deregister { runner, name, .. } => match self.delete_runner(e.daemon, runner.0, Some(&name)) {
+                Ok(true) => Next::End(Outcome::Deregistered),
+                Ok(false) => Next::End(Outcome::Kept { why: "422".to_owned() }),
+                Err(()) => Next::End(Outcome::RemoveFailed { reason: "502".to_owned() }),
+            },
+            Action::FetchPackage { .. } => Next::End(match self.luck(None) {
+                Luck::Good => Outcome::PackageReady { version: "2.330.0".to_owned() },
+                _ => Outcome::PackageFailed { reason: "502".to_owned() },
+            }),
+            Action::LookUpJob { job, .. } => Next::End(match self.github_fails() {
+                true => Outcome::LookFailed { reason: "502".to_owned() },
+                false => {
+                    let time = self.now;
+                    Outcome::JobFound(Some(Box::new(self.github.job(job.0).at(time))))
+                }
+            }),
+            Action::LookAtRepo { repo } => Next::End(match self.github_fails() {
+                true => Outcome::LookFailed { reason: "502".to_owned() },
+                false => {
+                    let at = crate::github::REPOS.iter().position(|r| *r == repo.to_string()).unwrap();
+                    let time = self.lagged();
+                    Outcome::JobsFound(self.github.open_jobs(at, time))
+                }
+            }),
+        }
+    }
+
+    fn launch(
+        &mut self,
+        e: &mut Execution,
+        lxd: usize,
+        (job, class, scope, name): (u64, usize, lxdrunner::model::Scope, String),
+    ) -> Next {
+        let class = self.config.classes[class].clone();
+        let blame = Blame::Class(class.name.clone());
+        let failed = |blame, reason: &str, made| {
+            Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made, runner: None })
+        };
+        match &e.step {
+            Step::Queued | Step::Create => {
+                let luck = self.luck(Some(lxd));
+                if !matches!(luck, Luck::Bad) && !self.lxd[lxd].contains_key(&name) {
+                    let inst = Inst {
+                        owner: Some((e.daemon, e.life)),
+                        class: class.name.clone(),
+                        scope,
+                        job,
+                        phase: Phase::Provisioning,
+                        runner_key: None,
+                        running: false,
+                        made: self.now,
+                        process: None,
+                    };
+                    self.lxd[lxd].insert(name, inst);
+                    if matches!(luck, Luck::Good) {
+                        return Next::Go(Step::Created, 50, 3000);
+                    }
+                } else if self.lxd_up[lxd] {
+                    return match self.lxd[lxd].get(&name).map(|i| i.owner) {
+                        None => failed(blame, "not created", false),
+                        Some(Some(owner)) if owner == (e.daemon, e.life) => failed(blame, "half created", true),
+                        Some(_) => Next::End(Outcome::Clash { reason: "the name is taken".to_owned() }),
+                    };
+                }
+                failed(Blame::Host, "unreachable", true)
+            }
+            Step::Created => match self.luck(Some(lxd)) {
+                Luck::Good => {
+                    if let Some(inst) = self.lxd[lxd].get_mut(&name) {
+                        inst.running = true;
+                    }
+                    Next::Go(if self.token { Step::Started } else { Step::Register }, 100, 2000)
+                }
+                _ => failed(blame, "not started", true),
+            },
+            Step::Register => {
+                if self.github.named(&scope, &name).is_some() {
+                    return Next::Go(Step::DropInstance, 100, 2000);
+                }
+                let luck = self.luck(None);
+                if !matches!(luck, Luck::Bad) {
+                    let id = self.github.register(&scope, &name, &class.labels, Some(e.daemon), self.now);
+                    self.tell(format!("registration {name} ({id}) made by {}", e.daemon));
+                    e.registered = Some(id).filter(|_| matches!(luck, Luck::Good));
+                }
+                match luck {
+                    Luck::Good => Next::Go(Step::Started, 100, 4000),
+                    _ => failed(Blame::Scope(scope), "502", true),
+                }
+            }
+            Step::Started => match self.luck(Some(lxd)) {
+                Luck::Good => {
+                    if let Some(inst) = self.lxd[lxd].get_mut(&name) {
+                        inst.runner_key = e.registered.map(RunnerId);
+                    }
+                    Next::Go(Step::StartRunner, 500, 8000)
+                }
+                _ => Next::Go(Step::TakeBack(blame, "set-up failed"), 50, 1000),
+            },
+            Step::StartRunner => {
+                let luck = self.luck(Some(lxd));
+                let now = self.now;
+                if !matches!(luck, Luck::Bad) && self.lxd[lxd].get(&name).is_some_and(|i| i.running) {
+                    let runner = match (self.token, e.registered) {
+                        (true, _) => {
+                            // `config.sh --replace`: an offline registration of this name gives way.
+                            if let Some(old) = self.github.named(&scope, &name) {
+                                self.github.runner(old).gone = Some(now);
+                            }
+                            Some(self.github.register(&scope, &name, &class.labels, Some(e.daemon), now))
+                        }
+                        (false, registered) => registered,
+                    };
+                    self.lxd[lxd].get_mut(&name).unwrap().process = runner;
+                    self.tell(format!("runner process of {name} starts ({runner:?})"));
+                    if let Some(runner) = runner.filter(|_| !self.fault(self.faults.sick_runner)) {
+                        self.after(300, 6000, Ev::Online { runner });
+                    }
+                }
+                match luck {
+                    Luck::Good => Next::Go(Step::Note, 20, 500),
+                    _ => Next::Go(Step::TakeBack(blame, "start-runner.sh: no answer"), 50, 1000),
+                }
+            }
+            Step::Note => {
+                if !matches!(self.luck(Some(lxd)), Luck::Bad)
+                    && let Some(inst) = self.lxd[lxd].get_mut(&name)
+                {
+                    inst.phase = Phase::Started;
+                    inst.runner_key = e.registered.map(RunnerId);
+                }
+                Next::End(Outcome::Launched { runner: e.registered.map(RunnerId) })
+            }
+            Step::TakeBack(blame, reason) => {
+                let (blame, reason) = (blame.clone(), *reason);
+                let left = |stage: &mut Stage, id| stage.delete_runner(e.daemon, id, None) != Ok(true);
+                let runner = e.registered.filter(|id| left(self, *id)).map(RunnerId);
+                Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made: true, runner })
+            }
+            Step::DropInstance => match self.luck(Some(lxd)) {
+                Luck::Good => {
+                    self.kill(lxd, &name, false);
+                    self.lxd[lxd].remove(&name);
+                    Next::End(Outcome::Clash { reason: "409".to_owned() })
+                }
+                _ => failed(Blame::Host, "409, and not removed", true),
+            },
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn remove(
+        &mut self,
+        e: &mut Execution,
+        lxd: usize,
+        (name, scope): (String, lxdrunner::model::Scope),
+        runner: Option<RunnerId>,
+        reason: RemoveReason,
+    ) -> Next {
+        let forced = reason == RemoveReason::TooOld;
+        let failed = |reason: &str| Next::End(Outcome::RemoveFailed { reason: reason.to_owned() });
+        if !matches!(e.step, Step::RemoveRunner { .. }) && matches!(self.luck(Some(lxd)), Luck::Bad) {
+            return failed("LXD does not answer");
+        }
+        match e.step {
+            Step::Queued | Step::RemoveLook => match self.lxd[lxd].get(&name) {
+                Some(inst) if inst.owner.is_some() => Next::Go(Step::RemoveInside { running: inst.running }, 20, 300),
+                _ => Next::End(Outcome::Removed),
+            },
+            Step::RemoveInside { running } => {
+                let process = self.lxd[lxd].get(&name).and_then(|i| i.process);
+                let job = process.and_then(|p| self.github.runner(p).job);
+                let working = job.is_some_and(|(_, job)| self.github.job(job).done.is_none());
+                let blind = self.fault(self.faults.blind);
+                if running && !forced && !blind && working {
+                    return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() });
+                }
+                if running && blind && reason == RemoveReason::Idle {
+                    return failed("the look inside did not work");
+                }
+                Next::Go(Step::RemoveRunner { running }, 50, 1000)
+            }
+            Step::RemoveRunner { running } => {
+                let noted = self.lxd[lxd].get(&name).and_then(|i| i.runner_key);
+                let named = self.github.named(&scope, &name);
+                let deletion = match (runner.or(noted), named) {
+                    (Some(runner), _) => self.delete_runner(e.daemon, runner.0, None),
+                    (None, _) if self.github_fails() => Err(()),
+                    (None, None) => Ok(true),
+                    (None, Some(named)) => {
+                        let now = self.now;
+                        let online = self.github.runner(named).is_online(now);
+                        match (online, self.token) {
+                            (true, _) if forced || !running => Ok(false),
+                            (true, _) => return failed("its runner came up meanwhile"),
+                            (false, true) => self.delete_runner(e.daemon, named, None),
+                            (false, false) => Ok(true),
+                        }
+                    }
+                };
+                match deletion {
+                    Ok(true) => {}
+                    Ok(false) if forced || !running => {}
+                    Ok(false) => return Next::End(Outcome::Kept { why: "422".to_owned() }),
+                    Err(()) if forced || !running || reason == RemoveReason::Finished => {}
+                    Err(()) => return failed("502"),
+                }
+                Next::Go(Step::RemoveStop, 20, 500)
+            }
+            Step::RemoveStop => {
+                self.kill(lxd, &name, forced);
+                Next::Go(Step::RemoveDelete, 50, 1000)
+            }
+            Step::RemoveDelete => {
+                if self.lxd[lxd].get(&name).is_some_and(|i| i.running) {
+                    return failed("it runs again");
+                }
+                self.lxd[lxd].remove(&name);
+                self.tell(format!("instance {name} deleted ({reason:?})"));
+                Next::End(Outcome::Removed)
+            }
+            _ => unreachable!(),
+        }
+    }
+
+    /// `Ok(false)`: busy. `dead` names the registration where it is removed for having no instance.
+    fn delete_runner(&mut self, daemon: usize, id: u64, dead: Option<&str>) -> Result<bool, ()> {
+        let now = self.now;
+        let luck = self.luck(None);
+        if matches!(luck, Luck::Bad) {
+            return Err(());
+        }
+        let lie = self.fault(self.faults.lie);
+        let row = self.github.runner(id);
+        if row.gone.is_some() {
+            return Ok(true);
+        }
+        let job = row.job.map(|(_, job)| job);
+        let (by, name, online) = (row.by, row.name.clone(), row.is_online(now));
+        let running = job.is_some_and(|job| self.github.job(job).at(now).status == JobStatus::InProgress);
+        let runner = self.github.runners.iter().find(|r| r.id == id).unwrap();
+        if running && runner.offline.is_none() && !(lie && self.github.may_lie(runner, now)) {
+            return Ok(false);
+        }
+        let strange = by.is_none() || (by != Some(daemon) && online && dead.is_none() && self.lxd.len() > 1);
+        if strange || (dead.is_some() && online) {
+            self.fail(&format!("registration {name} ({id}) of {by:?} was taken away by {daemon}"));
+        }
+        self.github.runner(id).gone = Some(now);
+        self.tell(format!("registration {name} ({id}) deleted"));
+        match luck {
+            Luck::Lost => Err(()),
+            _ => Ok(true),
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The real `World` and `plan` against a simulated LXD and GitHub, on a virtual clock: faults, lost, repeated and late
+//! deliveries, lying and lagging listings, and crashes between any two effects. A seed makes one story; the same seed
+//! makes it again.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+mod execution;
+mod github;
+mod process;
+mod rng;
+mod stage;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use lxdrunner::config::Config;
+use lxdrunner::model::{Labels, Phase, Scope};
+use lxdrunner::world::Event;
+
+use github::GitHub;
+use process::Process;
+use rng::Rng;
+use stage::{DAWN, Ev, Faults, Inst, Stage, Totals};
+
+/// Stories told in one run.
+const SEEDS: u64 = 60;
+/// How long things go wrong.
+const TROUBLES: Duration = Duration::from_secs(1500);
+/// By when all must be well after that.
+const RECOVERY: Duration = Duration::from_secs(7200);
+
+const CONFIG: &str = "
+pat: t
+hooksecret: s
+socket: /nowhere
+targets: [{org: acme}, {repo: alice/tool}]
+prefix: sim
+max_workers: 4
+reconcile_interval: 30
+provision_timeout: 120
+idle_timeout: 180
+max_lifetime: 3h
+runnermap:
+  - {name: small, labels: [self-hosted, linux, x64], image: i, max_workers: 3}
+  - {name: gpu, labels: [self-hosted, linux, x64, gpu], image: i, max_workers: 2}
+";
+
+fn config() -> Config {
+    let path = std::env::temp_dir().join(format!("lxdrunner-simulation-{}.yml", std::process::id()));
+    std::fs::write(&path, CONFIG).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let loaded = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    let _ = std::fs::remove_file(&path);
+    loaded.0
+}
+
+fn stage(seed: u64, config: &Config) -> Stage {
+    let mut rng = Rng::new(seed);
+    // Every third story has its faults at their worst, and some have hardly any.
+    let hardness = [0, 1, 1, 3, 3, 8][rng.range(0, 5) as usize];
+    let faults = Faults {
+        step: 6 * hardness,
+        lost_answer: 5 * hardness,
+        github: 12 * hardness,
+        drop: 50 * hardness,
+        duplicate: 50,
+        late: 30 * hardness,
+        lag: 100 * hardness,
+        lie: 25 * hardness,
+        sick_runner: 10 * hardness,
+        no_power_off: 10 * hardness,
+        blind: 10 * hardness,
+    };
+    // One daemon, two on one LXD, or two hosts that share a prefix and an organisation.
+    let homes: &[usize] = [&[0usize][..], &[0], &[0, 0], &[0, 1]][rng.range(0, 3) as usize];
+    let lxds = homes.iter().max().unwrap() + 1;
+    let totals = Totals { lives: 0, crashes: 0, crashed_effects: 0, events: 0 };
+    let token = rng.chance(200);
+    let jobs_left = rng.range(5, 40);
+    let mut stage = Stage {
+        seed,
+        now: DAWN,
+        rng,
+        config: config.clone(),
+        faults,
+        calm: false,
+        token,
+        queue: BTreeMap::new(),
+        numbers: 0,
+        github: GitHub::default(),
+        github_up: true,
+        lxd: (0..lxds).map(|_| BTreeMap::new()).collect(),
+        lxd_up: vec![true; lxds],
+        daemons: homes.iter().map(|lxd| Process::new(*lxd)).collect(),
+        executions: BTreeMap::new(),
+        jobs_left,
+        story: VecDeque::new(),
+        totals,
+    };
+    strangers(&mut stage);
+    stage.after(0, 20_000, Ev::JobArrives);
+    let until = DAWN + TROUBLES.as_millis() as u64;
+    for daemon in 0..stage.daemons.len() {
+        stage.after(0, 2000, Ev::Restart(daemon));
+        for _ in 0..hardness * 2 {
+            let at = stage.rng.range(DAWN, until);
+            stage.at(at, Ev::Crash(daemon));
+        }
+    }
+    for lxd in 0..lxds {
+        for _ in 0..hardness.min(3) {
+            let at = stage.rng.range(DAWN, until);
+            let length = stage.rng.range(500, 40_000);
+            stage.at(at, Ev::Lxd { lxd, up: false });
+            stage.at(at + length, Ev::Lxd { lxd, up: true });
+        }
+    }
+    for _ in 0..hardness.min(3) {
+        let at = stage.rng.range(DAWN, until);
+        let length = stage.rng.range(1000, 200_000);
+        stage.at(at, Ev::GitHub { up: false });
+        stage.at(at + length, Ev::GitHub { up: true });
+    }
+    stage
+}
+
+/// What is not ours: an instance that has the very name of our first job's, and runners that look a little like ours.
+fn strangers(stage: &mut Stage) {
+    for map in &mut stage.lxd {
+        let inst = Inst {
+            owner: None,
+            class: "small".to_owned(),
+            scope: Scope::Org("acme".to_owned()),
+            job: 100,
+            phase: Phase::Started,
+            runner_key: None,
+            running: true,
+            made: DAWN,
+            process: None,
+        };
+        map.insert("sim-100-1".to_owned(), inst);
+    }
+    let acme = Scope::Org("acme".to_owned());
+    for name in ["sim-placeholder", "placeholder", "sim2-101-1", "sim-101"] {
+        stage.github.register(&acme, name, &Labels::default(), None, DAWN);
+    }
+}
+
+fn happen(stage: &mut Stage, ev: Ev) {
+    let alive = |stage: &Stage, daemon: usize, life: u32| {
+        stage.daemons[daemon].world.is_some() && stage.daemons[daemon].life == life
+    };
+    match ev {
+        Ev::JobArrives => stage.job_arrives(),
+        Ev::Cancel(job) => stage.cancel(job),
+        Ev::Deliver { daemon, hint } => {
+            if stage.daemons[daemon].world.is_some() {
+                stage.fold(daemon, Event::Hint(hint));
+            }
+        }
+        Ev::Assign => stage.assign(),
+        Ev::JobEnds { job, runner } => stage.job_ends(job, runner),
+        Ev::Online { runner } => stage.online(runner),
+        Ev::PowerOff { lxd, name, runner } => stage.power_off(lxd, name, runner),
+        Ev::SelfDelete { lxd, name, made } => stage.self_delete(lxd, &name, made),
+        Ev::Wake { daemon, life, turn } => stage.wake(daemon, life, turn),
+        Ev::Step(id) => stage.step(id),
+        Ev::List { daemon, life, begun, github } if alive(stage, daemon, life) => {
+            let snapshot = lxdrunner::world::Snapshot { begun, instances: Some(stage.list(daemon)), github: None };
+            let snapshot = Box::new(snapshot);
+            match github {
+                true => stage.after(50, 4000, Ev::Ask { daemon, life, snapshot }),
+                false => stage.after(1, 200, Ev::Look { daemon, life, snapshot }),
+            }
+        }
+        Ev::Ask { daemon, life, mut snapshot } if alive(stage, daemon, life) => {
+            snapshot.github = Some(stage.ask_github());
+            stage.after(1, 3000, Ev::Look { daemon, life, snapshot });
+        }
+        Ev::Look { daemon, life, snapshot } if alive(stage, daemon, life) => stage.looked(daemon, *snapshot),
+        Ev::List { .. } | Ev::Ask { .. } | Ev::Look { .. } => {}
+        Ev::Crash(daemon) => stage.crash(daemon),
+        Ev::Restart(daemon) => stage.boot(daemon),
+        Ev::Lxd { lxd, up } => {
+            stage.lxd_up[lxd] = up || stage.calm;
+            stage.tell(format!("LXD {lxd} answers: {up}"));
+        }
+        Ev::GitHub { up } => {
+            stage.github_up = up || stage.calm;
+            stage.tell(format!("GitHub answers: {up}"));
+        }
+    }
+}
+
+fn story(seed: u64, config: &Config) -> Totals {
+    let mut stage = stage(seed, config);
+    let calm = stage.wait(TROUBLES);
+    let end = calm + RECOVERY.as_millis() as u64;
+    while let Some(((at, _), ev)) = stage.queue.pop_first() {
+        stage.now = at;
+        stage.totals.events += 1;
+        if at >= calm && !stage.calm {
+            stage.tell("from here on all is well".to_owned());
+            stage.calm = true;
+            stage.github_up = true;
+            stage.lxd_up.iter_mut().for_each(|up| *up = true);
+        }
+        happen(&mut stage, ev);
+        stage.check_caps();
+        if stage.calm && stage.jobs_left == 0 && stage.clean().is_ok() {
+            break;
+        }
+        if at >= end {
+            break;
+        }
+    }
+    if let Err(left) = stage.clean() {
+        stage.fail(&left);
+    }
+    stage.totals
+}
+
+#[test]
+fn every_job_runs_and_nothing_is_left_whatever_goes_wrong() {
+    let config = config();
+    let one: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+    let many = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    let seeds = one.map_or(1..many + 1, |seed| seed..seed + 1);
+    let (mut lives, mut crashes, mut cut, mut events) = (0, 0, 0, 0);
+    let told = seeds.clone().count();
+    for seed in seeds {
+        let totals = story(seed, &config);
+        lives += totals.lives;
+        crashes += totals.crashes;
+        cut += totals.crashed_effects;
+        events += totals.events;
+    }
+    println!("{told} stories, {lives} job lives, {crashes} crashes that cut {cut} actions, {events} events");
+}

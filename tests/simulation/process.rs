@@ -1,0 +1,237 @@
+//! The daemon's process: the real `World` and `plan`, wired as `daemon.rs` wires them, and what must hold at each turn.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use lxdrunner::model::{Phase, Scope};
+use lxdrunner::plan::{LAUNCHES_AT_ONCE, Plan, plan};
+use lxdrunner::world::{Action, Event, Flight, Outcome, RemoveReason, Snapshot, World};
+
+use crate::execution::{Execution, Next, Step};
+use crate::stage::{Ev, Stage};
+
+pub struct Process {
+    /// Which LXD it serves.
+    pub lxd: usize,
+    /// Counts its starts.
+    pub life: u32,
+    /// `None` while it is down.
+    pub world: Option<World>,
+    pub queued: VecDeque<u64>,
+    pub working: usize,
+    turn: u64,
+    looking: [bool; 2],
+    flights: BTreeSet<Flight>,
+    lxd_known: bool,
+    listed: u64,
+    scopes_known: BTreeMap<Scope, bool>,
+    idle_turns: u32,
+}
+
+impl Process {
+    pub fn new(lxd: usize) -> Process {
+        Process {
+            lxd,
+            life: 0,
+            world: None,
+            queued: VecDeque::new(),
+            working: 0,
+            turn: 0,
+            looking: [false; 2],
+            flights: BTreeSet::new(),
+            lxd_known: false,
+            listed: 0,
+            scopes_known: BTreeMap::new(),
+            idle_turns: 0,
+        }
+    }
+}
+
+impl Stage {
+    pub fn boot(&mut self, daemon: usize) {
+        if self.daemons[daemon].world.is_some() {
+            return;
+        }
+        let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
+        let world = World::new(&self.config.targets);
+        self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
+        self.tell(format!("daemon {daemon} starts"));
+        self.decide(daemon);
+    }
+
+    /// The process dies between any two effects; what was on its way may still happen.
+    pub fn crash(&mut self, daemon: usize) {
+        if self.calm || self.daemons[daemon].world.take().is_none() {
+            return;
+        }
+        self.totals.crashes += 1;
+        let ids: Vec<u64> = self.executions.iter().filter(|(_, e)| e.daemon == daemon).map(|(id, _)| *id).collect();
+        for id in ids {
+            let Some(mut execution) = self.executions.remove(&id) else { continue };
+            self.tell(format!("daemon {daemon} dies at {:?} of {:?}", execution.step, execution.action.flight()));
+            self.totals.crashed_effects += 1;
+            if !matches!(execution.step, Step::Queued) && self.rng.chance(500) {
+                let _: Next = self.perform(&mut execution);
+            }
+        }
+        self.tell(format!("daemon {daemon} died"));
+        self.after(300, 30_000, Ev::Restart(daemon));
+    }
+
+    pub fn fold(&mut self, daemon: usize, event: Event) {
+        let now = self.time();
+        let Some(mut world) = self.daemons[daemon].world.take() else { return };
+        for note in world.fold(event, &self.config, now) {
+            self.tell(format!("daemon {daemon}: {note:?}"));
+        }
+        self.daemons[daemon].world = Some(world);
+        self.daemons[daemon].idle_turns = 0;
+        // Several events are taken in before it plans again, now and then.
+        if self.rng.chance(200) {
+            let (life, turn) = (self.daemons[daemon].life, self.daemons[daemon].turn);
+            self.after(1, 50, Ev::Wake { daemon, life, turn });
+        } else {
+            self.decide(daemon);
+        }
+    }
+
+    pub fn wake(&mut self, daemon: usize, life: u32, turn: u64) {
+        let process = &self.daemons[daemon];
+        if process.world.is_some() && (process.life, process.turn) == (life, turn) {
+            self.decide(daemon);
+        }
+    }
+
+    pub fn looked(&mut self, daemon: usize, snapshot: Snapshot) {
+        let process = &mut self.daemons[daemon];
+        process.looking[usize::from(snapshot.github.is_some())] = false;
+        // A look that was overtaken by a later one says nothing.
+        if snapshot.begun > process.listed {
+            process.lxd_known = matches!(snapshot.instances, Some(Ok(_)));
+            process.listed = if process.lxd_known { snapshot.begun } else { process.listed };
+        }
+        for (scope, runners) in snapshot.github.iter().flat_map(|g| &g.runners) {
+            process.scopes_known.insert(scope.clone(), runners.is_ok());
+        }
+        self.fold(daemon, Event::Snapshot(Box::new(snapshot)));
+    }
+
+    fn decide(&mut self, daemon: usize) {
+        let now = self.time();
+        let Some(mut world) = self.daemons[daemon].world.take() else { return };
+        let plan = plan(&world, &self.config, now);
+        self.check(daemon, &world, &plan);
+        let life = self.daemons[daemon].life;
+        let mut idle = true;
+        for (github, wanted) in [(false, plan.look_at_lxd), (true, plan.look_at_github)] {
+            if wanted && !std::mem::replace(&mut self.daemons[daemon].looking[usize::from(github)], true) {
+                let begun = world.seq();
+                world.look_begun(github);
+                self.after(5, 400, Ev::List { daemon, life, begun, github });
+                idle = false;
+            }
+        }
+        let workers = LAUNCHES_AT_ONCE.min(self.config.max_workers) + 3;
+        for action in plan.actions {
+            if self.daemons[daemon].queued.len() >= workers {
+                break;
+            }
+            idle = false;
+            world.dispatched(&action);
+            self.tell(format!("daemon {daemon} dispatches {action:?}"));
+            if !self.daemons[daemon].flights.insert(action.flight()) {
+                self.fail(&format!("{:?} was begun twice", action.flight()));
+            }
+            self.numbers += 1;
+            let id = self.numbers;
+            self.executions.insert(id, Execution { daemon, life, action, step: Step::Queued, registered: None });
+            self.daemons[daemon].queued.push_back(id);
+        }
+        let process = &mut self.daemons[daemon];
+        process.world = Some(world);
+        process.turn += 1;
+        process.idle_turns = if idle { process.idle_turns + 1 } else { 0 };
+        let (turn, idle_turns) = (process.turn, process.idle_turns);
+        if idle_turns > 30 {
+            self.fail(&format!(
+                "daemon {daemon} turns without an event and without doing anything: {:?}",
+                plan.deferred
+            ));
+        }
+        let wake = match plan.wake_at {
+            None => self.now + 60_000,
+            Some(at) if at <= now => self.now + 100,
+            Some(at) => at.0,
+        };
+        self.at(wake, Ev::Wake { daemon, life, turn });
+        self.hand_out(daemon);
+    }
+
+    /// Gives free workers what waits.
+    fn hand_out(&mut self, daemon: usize) {
+        let workers = LAUNCHES_AT_ONCE.min(self.config.max_workers) + 3;
+        while self.daemons[daemon].working < workers {
+            let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
+            self.daemons[daemon].working += 1;
+            let step = match self.executions[&id].action {
+                Action::Launch { .. } => Step::Create,
+                Action::Remove { .. } => Step::RemoveLook,
+                _ => Step::Ask,
+            };
+            if let Some(execution) = self.executions.get_mut(&id) {
+                execution.step = step;
+            }
+            self.after(5, 1500, Ev::Step(id));
+        }
+    }
+
+    pub fn ended(&mut self, execution: Execution, outcome: Outcome) {
+        let Execution { daemon, life, action, .. } = execution;
+        let process = &mut self.daemons[daemon];
+        if process.world.is_none() || process.life != life {
+            return;
+        }
+        process.working -= 1;
+        process.flights.remove(&action.flight());
+        self.hand_out(daemon);
+        self.fold(daemon, Event::Outcome(action, outcome));
+        self.check_caps();
+    }
+
+    /// What must hold of every plan.
+    fn check(&self, daemon: usize, world: &World, plan: &Plan) {
+        let process = &self.daemons[daemon];
+        let known = |scope: &Scope| process.scopes_known.get(scope) == Some(&true);
+        for action in &plan.actions {
+            let allowed = match action {
+                Action::Remove { name, scope, reason, .. } => {
+                    let instance = world.instances().find(|i| i.seen.name == *name);
+                    let half_made = instance.is_some_and(|i| i.seen.phase == Phase::Provisioning);
+                    let without_github = matches!(reason, RemoveReason::TooOld | RemoveReason::Finished)
+                        || (*reason == RemoveReason::Abandoned && half_made);
+                    process.lxd_known && (without_github || scope.as_ref().is_none_or(known))
+                }
+                Action::Deregister { scope, .. } => process.lxd_known && known(scope),
+                Action::Launch { .. } => process.lxd_known,
+                _ => true,
+            };
+            if !allowed {
+                self.fail(&format!("daemon {daemon} plans {action:?} on an unknown"));
+            }
+        }
+    }
+
+    pub fn check_caps(&self) {
+        if self.daemons.len() > 1 {
+            return;
+        }
+        let ours = || self.lxd[0].values().filter(|i| i.owner.is_some());
+        if ours().count() > self.config.max_workers {
+            self.fail("max_workers is passed");
+        }
+        for class in &self.config.classes {
+            if ours().filter(|i| i.class == class.name).count() > class.max_workers {
+                self.fail(&format!("max_workers of class {} is passed", class.name));
+            }
+        }
+    }
+}

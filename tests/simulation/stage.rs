@@ -1,0 +1,380 @@
+//! The stage: virtual time, the models, the faults and the log of what happened.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use lxdrunner::config::Config;
+use lxdrunner::identity::Maker;
+use lxdrunner::model::{Hint, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
+use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
+
+use crate::execution::Execution;
+use crate::github::{GitHub, REPOS, scope_of};
+use crate::process::Process;
+use crate::rng::Rng;
+
+/// The first moment of every story; milliseconds.
+pub const DAWN: u64 = 1_700_000_000_000;
+
+pub enum Ev {
+    JobArrives,
+    Cancel(u64),
+    Deliver { daemon: usize, hint: Hint },
+    Assign,
+    JobEnds { job: u64, runner: u64 },
+    Online { runner: u64 },
+    PowerOff { lxd: usize, name: String, runner: u64 },
+    SelfDelete { lxd: usize, name: String, made: u64 },
+    Wake { daemon: usize, life: u32, turn: u64 },
+    Step(u64),
+    List { daemon: usize, life: u32, begun: u64, github: bool },
+    Ask { daemon: usize, life: u32, snapshot: Box<Snapshot> },
+    Look { daemon: usize, life: u32, snapshot: Box<Snapshot> },
+    Crash(usize),
+    Restart(usize),
+    Lxd { lxd: usize, up: bool },
+    GitHub { up: bool },
+}
+
+pub struct Inst {
+    /// `None`: somebody else's, without our keys.
+    pub owner: Option<(usize, u32)>,
+    pub class: String,
+    pub scope: Scope,
+    pub job: u64,
+    pub phase: Phase,
+    pub runner_key: Option<RunnerId>,
+    pub running: bool,
+    pub made: u64,
+    /// The runner process inside, by its registration.
+    pub process: Option<u64>,
+}
+
+/// What goes wrong, in permille; and the shape of the story.
+pub struct Faults {
+    pub step: u64,
+    pub lost_answer: u64,
+    pub github: u64,
+    pub drop: u64,
+    pub duplicate: u64,
+    pub late: u64,
+    pub lag: u64,
+    pub lie: u64,
+    pub sick_runner: u64,
+    pub no_power_off: u64,
+    pub blind: u64,
+}
+
+pub struct Totals {
+    pub lives: u64,
+    pub crashes: u64,
+    pub crashed_effects: u64,
+    pub events: u64,
+}
+
+pub struct Stage {
+    pub seed: u64,
+    pub now: u64,
+    pub rng: Rng,
+    pub config: Config,
+    pub faults: Faults,
+    pub calm: bool,
+    pub token: bool,
+    pub queue: BTreeMap<(u64, u64), Ev>,
+    pub numbers: u64,
+    pub github: GitHub,
+    pub github_up: bool,
+    pub lxd: Vec<BTreeMap<String, Inst>>,
+    pub lxd_up: Vec<bool>,
+    pub daemons: Vec<Process>,
+    pub executions: BTreeMap<u64, Execution>,
+    pub jobs_left: u64,
+    pub story: VecDeque<String>,
+    pub totals: Totals,
+}
+
+impl Stage {
+    pub fn after(&mut self, low: u64, high: u64, ev: Ev) {
+        let at = self.now + self.rng.range(low, high);
+        self.at(at, ev);
+    }
+
+    pub fn at(&mut self, at: u64, ev: Ev) {
+        self.numbers += 1;
+        self.queue.insert((at.max(self.now), self.numbers), ev);
+    }
+
+    pub fn tell(&mut self, line: String) {
+        if self.story.len() >= 80 {
+            self.story.pop_front();
+        }
+        let at = self.now - DAWN;
+        self.story.push_back(format!("{:>6}.{:03} {line}", at / 1000, at % 1000));
+    }
+
+    #[track_caller]
+    pub fn fail(&self, why: &str) -> ! {
+        let story: Vec<&str> = self.story.iter().map(String::as_str).collect();
+        panic!(
+            "seed {}: {why}\nthe last events:\n{}\nagain: SEED={} cargo test --test simulation",
+            self.seed,
+            story.join("\n"),
+            self.seed
+        );
+    }
+
+    pub fn time(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    /// True where a fault of this likelihood happens now.
+    pub fn fault(&mut self, permille: u64) -> bool {
+        !self.calm && self.rng.chance(permille)
+    }
+
+    // ---- GitHub moves ----
+
+    pub fn job_arrives(&mut self) {
+        if self.jobs_left == 0 {
+            return;
+        }
+        self.jobs_left -= 1;
+        let repo = self.rng.range(0, 2) as usize;
+        let labels = match self.rng.range(0, 9) {
+            0 => vec!["ubuntu-latest"],
+            1..=3 => vec!["self-hosted", "gpu"],
+            _ => vec!["self-hosted", "linux"],
+        };
+        let id = 100 + self.github.jobs.len() as u64;
+        let row = crate::github::JobRow { id, repo, labels, created: self.now, taken: None, done: None };
+        self.tell(format!("job {id} queued in {} {:?}", REPOS[repo], row.labels));
+        self.github.jobs.push(row);
+        self.webhook(id);
+        self.after(100, 3000, Ev::Assign);
+        if self.rng.chance(120) {
+            self.after(500, 60_000, Ev::Cancel(id));
+        }
+        let pause = if self.rng.chance(500) { 300 } else { 90_000 };
+        self.after(0, pause, Ev::JobArrives);
+    }
+
+    pub fn cancel(&mut self, id: u64) {
+        let now = self.now;
+        let job = self.github.job(id);
+        if job.done.is_none() && job.taken.is_none() {
+            job.done = Some(now);
+            self.tell(format!("job {id} cancelled"));
+            self.webhook(id);
+        }
+    }
+
+    /// Tells every daemon how the job stands, unless the delivery is lost; perhaps twice, perhaps late.
+    pub fn webhook(&mut self, id: u64) {
+        let now = self.now;
+        let job = self.github.job(id).at(now);
+        for daemon in 0..self.daemons.len() {
+            let mut copies = u32::from(!self.fault(self.faults.drop));
+            copies += u32::from(self.fault(self.faults.duplicate));
+            for _ in 0..copies {
+                let hint = match self.rng.range(0, 9) {
+                    0 => Hint::CheckRun {
+                        repo: job.repo.clone(),
+                        job: JobId(id),
+                        completed: job.status == JobStatus::Completed,
+                    },
+                    1 if job.status == JobStatus::Queued => Hint::LookAt(job.repo.clone()),
+                    _ => Hint::Job(job.clone()),
+                };
+                let latest = if self.fault(self.faults.late) { 90_000 } else { 1500 };
+                self.after(50, latest, Ev::Deliver { daemon, hint });
+            }
+        }
+    }
+
+    pub fn assign(&mut self) {
+        let pairs = self.github.matches(self.now);
+        if pairs.is_empty() {
+            return;
+        }
+        let (job, runner) = pairs[self.rng.range(0, pairs.len() as u64 - 1) as usize];
+        let now = self.now;
+        let name = self.github.runner(runner).name.clone();
+        self.github.runner(runner).job = Some((now, job));
+        self.github.job(job).taken = Some((now, name.clone()));
+        self.tell(format!("runner {name} ({runner}) takes job {job}"));
+        self.webhook(job);
+        let long = if self.rng.chance(200) { 900_000 } else { 30_000 };
+        self.after(1000, long, Ev::JobEnds { job, runner });
+        self.after(100, 3000, Ev::Assign);
+    }
+
+    pub fn job_ends(&mut self, job: u64, runner: u64) {
+        let now = self.now;
+        if self.github.job(job).done.is_some() {
+            return;
+        }
+        self.github.job(job).done = Some(now);
+        self.totals.lives += 1;
+        self.tell(format!("job {job} is done"));
+        let row = self.github.runner(runner);
+        row.gone = Some(now);
+        row.offline = Some(now);
+        self.webhook(job);
+        self.power_off_soon(runner);
+    }
+
+    pub fn power_off_soon(&mut self, runner: u64) {
+        let place = self.lxd.iter().enumerate().find_map(|(lxd, map)| {
+            map.iter().find(|(_, i)| i.process == Some(runner)).map(|(name, _)| (lxd, name.clone()))
+        });
+        if let Some((lxd, name)) = place
+            && !self.fault(self.faults.no_power_off)
+        {
+            self.after(100, 3000, Ev::PowerOff { lxd, name, runner });
+        }
+    }
+
+    pub fn online(&mut self, runner: u64) {
+        let now = self.now;
+        let lives = self.lxd.iter().any(|map| map.values().any(|i| i.process == Some(runner)));
+        let row = self.github.runner(runner);
+        if !lives {
+            return;
+        }
+        if row.gone.is_some() {
+            // Its registration was taken away: the listener ends.
+            self.power_off_soon(runner);
+            return;
+        }
+        row.online = Some(now);
+        let name = row.name.clone();
+        self.tell(format!("runner {name} ({runner}) is online"));
+        self.after(100, 3000, Ev::Assign);
+    }
+
+    // ---- LXD moves ----
+
+    pub fn power_off(&mut self, lxd: usize, name: String, runner: u64) {
+        let Some(inst) = self.lxd[lxd].get_mut(&name).filter(|i| i.process == Some(runner)) else { return };
+        inst.running = false;
+        inst.process = None;
+        let made = inst.made;
+        self.tell(format!("instance {name} powers off"));
+        if !self.fault(20) {
+            self.after(50, 2000, Ev::SelfDelete { lxd, name, made });
+        }
+    }
+
+    pub fn self_delete(&mut self, lxd: usize, name: &str, made: u64) {
+        if self.lxd[lxd].get(name).is_some_and(|i| i.made == made && !i.running) {
+            self.lxd[lxd].remove(name);
+            self.tell(format!("instance {name} is gone"));
+        }
+    }
+
+    /// Takes an instance's processes away; whoever asks for that must have been careful.
+    pub fn kill(&mut self, lxd: usize, name: &str, forced: bool) {
+        let now = self.now;
+        let Some(inst) = self.lxd[lxd].get_mut(name) else { return };
+        if inst.owner.is_none() {
+            self.fail(&format!("instance {name}, which is somebody else's, was stopped"));
+        }
+        inst.running = false;
+        let Some(process) = inst.process.take() else { return };
+        let row = self.github.runner(process);
+        row.offline.get_or_insert(now);
+        let job = row.job.map(|(_, job)| job).filter(|_| row.gone.is_none_or(|at| at == now));
+        let Some(job) = job.filter(|job| self.github.job(*job).done.is_none()) else { return };
+        if !forced {
+            self.fail(&format!("instance {name} was stopped while its runner ran job {job}"));
+        }
+        self.github.job(job).done = Some(now);
+        self.github.runner(process).gone = Some(now);
+        self.webhook(job);
+    }
+
+    /// What a look at LXD by this life of this daemon finds.
+    pub fn list(&mut self, daemon: usize) -> Result<Vec<InstanceSeen>, String> {
+        let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life);
+        if !self.lxd_up[lxd] || self.fault(self.faults.step) {
+            return Err("LXD does not answer".to_owned());
+        }
+        let lives: Vec<(u32, bool)> = self.daemons.iter().map(|d| (d.life, d.world.is_some())).collect();
+        let stranger = self.token && self.rng.chance(100);
+        let maker = |owner: (usize, u32)| match lives[owner.0] {
+            _ if owner == (daemon, life) => Maker::Us,
+            _ if stranger => Maker::Unknown,
+            (life, true) if life == owner.1 => Maker::Unknown,
+            _ => Maker::Dead,
+        };
+        let ours = self.lxd[lxd].iter().filter_map(|(name, i)| {
+            Some(InstanceSeen {
+                name: name.clone(),
+                project: "default".to_owned(),
+                class: i.class.clone(),
+                scope: Some(i.scope.clone()),
+                job: Some(JobId(i.job)),
+                runner_id: i.runner_key,
+                phase: i.phase,
+                status: if i.running { Status::Running } else { Status::Stopped },
+                created_at: Some(Timestamp(i.made)),
+                maker: maker(i.owner?),
+            })
+        });
+        Ok(ours.collect())
+    }
+
+    /// What a look at GitHub finds; each listing may be late, may lie and may fail.
+    pub fn ask_github(&mut self) -> GitHubSeen {
+        let mut seen = GitHubSeen { targets: Some(Ok(self.config.targets.clone())), ..GitHubSeen::default() };
+        for scope in self.config.targets.clone() {
+            let (time, lie) = (self.lagged(), self.fault(self.faults.lie));
+            let answer = match self.github_fails() {
+                true => Err("502".to_owned()),
+                false => Ok(self.github.list(&scope, time, lie)),
+            };
+            seen.runners.push((scope, answer));
+        }
+        for (at, repo) in REPOS.iter().enumerate() {
+            let time = self.lagged();
+            let answer = match self.github_fails() {
+                true => Err("502".to_owned()),
+                false => Ok(self.github.open_jobs(at, time)),
+            };
+            seen.jobs.push((repo.parse().unwrap(), answer));
+        }
+        seen
+    }
+
+    pub fn lagged(&mut self) -> u64 {
+        if self.fault(self.faults.lag) { self.now - self.rng.range(0, 20_000) } else { self.now }
+    }
+
+    pub fn github_fails(&mut self) -> bool {
+        !self.github_up || self.fault(self.faults.github)
+    }
+
+    // ---- the end ----
+
+    pub fn clean(&self) -> Result<(), String> {
+        if let Some(job) = self.github.jobs.iter().find(|j| j.ours() && j.done.is_none()) {
+            return Err(format!("job {} of {} never ran to its end", job.id, scope_of(job.repo)));
+        }
+        for map in &self.lxd {
+            if let Some((name, _)) = map.iter().find(|(_, i)| i.owner.is_some()) {
+                return Err(format!("instance {name} is left"));
+            }
+            if map.values().filter(|i| i.owner.is_none()).count() != 1 {
+                return Err("the instance of somebody else is gone".to_owned());
+            }
+        }
+        match self.github.runners.iter().find(|r| r.by.is_some() && r.gone.is_none()) {
+            Some(left) => Err(format!("registration {} ({}) is left", left.name, left.id)),
+            None => Ok(()),
+        }
+    }
+
+    pub fn wait(&self, by: Duration) -> u64 {
+        self.now + by.as_millis() as u64
+    }
+}
