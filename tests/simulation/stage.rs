@@ -16,6 +16,9 @@ use crate::rng::Rng;
 /// The first moment of every story; milliseconds.
 pub const DAWN: u64 = 1_700_000_000_000;
 
+/// Events that a failure tells of.
+const LINES: usize = 400;
+
 pub enum Ev {
     JobArrives,
     Cancel(u64),
@@ -105,7 +108,7 @@ impl Stage {
     }
 
     pub fn tell(&mut self, line: String) {
-        if self.story.len() >= 80 {
+        if self.story.len() >= LINES {
             self.story.pop_front();
         }
         let at = self.now - DAWN;
