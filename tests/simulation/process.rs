@@ -138,6 +138,7 @@ impl Stage {
             idle = false;
             world.dispatched(&action);
             self.tell(format!("daemon {daemon} dispatches {action:?}"));
+            self.totals.launches += u64::from(matches!(action, Action::Launch { .. }));
             if !self.daemons[daemon].flights.insert(action.flight()) {
                 self.fail(&format!("{:?} was begun twice", action.flight()));
             }

@@ -73,6 +73,7 @@ pub struct Totals {
     pub crashes: u64,
     pub crashed_effects: u64,
     pub events: u64,
+    pub launches: u64,
 }
 
 pub struct Stage {
@@ -358,6 +359,21 @@ impl Stage {
     }
 
     // ---- the end ----
+
+    /// Where nothing goes wrong, one runner a job is enough; one more for the name that is taken, and for each job that
+    /// GitHub gave to a runner of the other class.
+    pub fn check_thrift(&self) {
+        let jobs = self.github.jobs.iter().filter(|j| j.ours()).count() as u64;
+        let gpu = |labels: &mut dyn Iterator<Item = &str>| labels.any(|l| l == "gpu");
+        let astray = |r: &&crate::github::RunnerRow| {
+            let job = r.job.and_then(|(_, id)| self.github.jobs.iter().find(|j| j.id == id));
+            job.is_some_and(|j| gpu(&mut r.labels.iter()) && !gpu(&mut j.labels.iter().copied()))
+        };
+        let enough = jobs + 1 + self.github.runners.iter().filter(astray).count() as u64;
+        if self.faults.step == 0 && self.daemons.len() == 1 && self.totals.launches > enough {
+            self.fail(&format!("{} launches for {jobs} jobs", self.totals.launches));
+        }
+    }
 
     pub fn clean(&self) -> Result<(), String> {
         if let Some(job) = self.github.jobs.iter().find(|j| j.ours() && j.done.is_none()) {
