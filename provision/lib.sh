@@ -279,15 +279,18 @@ start_private() {
 
     read_daemon_pid
     if [ -z "$daemon_pid" ]; then
-        binary=$(daemon_binary)
-        [ -n "$binary" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
+        daemon=$(daemon_binary)
+        [ -n "$daemon" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
         as_root install -d -m 0711 "$dir"
         : >"$state/daemon.pid"
-        # In a session of its own: Ctrl-C is for us, and we end it in good order.
+        # In a session of its own: Ctrl-C is for us, and we end it in good order. Without the lock: should we
+        # be killed, the next run takes the daemon over.
         # shellcheck disable=SC2016
-        as_root setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$state/daemon.pid" \
-            env "$dir_variable=$dir" "$binary" --group "$(id -gn)" --logfile "$state/daemon.log" \
-            </dev/null >"$state/daemon.out" 2>&1 9>&- &
+        (
+            exec 9>&-
+            as_root setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$state/daemon.pid" \
+                env "$dir_variable=$dir" "$daemon" --group "$(id -gn)" --logfile "$state/daemon.log"
+        ) </dev/null >"$state/daemon.out" 2>&1 &
         launcher=$!
         tries=300
         until [ -S "$socket" ] && client query /1.0 >/dev/null 2>&1; do
@@ -308,12 +311,21 @@ start_private() {
             die "$flavour refused $state/preseed.yaml (see above)"
         : >"$state/set-up"
     fi
+    # What a run that was killed has left.
+    delete_instances
 }
 
 # Everything that is mounted below a directory, the innermost first.
 unmount_below() {
     awk -v below="$1/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mounted; do
         as_root umount -l "$mounted" || true
+    done
+}
+
+# All of them: nothing else runs on this daemon.
+delete_instances() {
+    client list --format csv --columns n 2>/dev/null | while read -r instance; do
+        client delete --force "$instance" >/dev/null 2>&1 || true
     done
 }
 
@@ -324,9 +336,7 @@ stop_private() {
         read_daemon_pid
     done
     [ -n "$daemon_pid" ] || return 0
-    client list --format csv --columns n 2>/dev/null | while read -r instance; do
-        client delete --force "$instance" >/dev/null 2>&1 || true
-    done
+    delete_instances
     # The signal that means "the machine goes down": the bridge and the storage go with the daemon.
     as_root kill -s PWR "$daemon_pid" 2>/dev/null || true
     waited=0
@@ -438,13 +448,17 @@ end() {
     exit "$code"
 }
 
-set_up() {
+# What is needed to build; to be called first, so that nothing of LXD runs while that lasts.
+set_up_build() {
+    check_system
+    check_build_tools
+}
+
+set_up_lxd() {
     trap end EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
     trap 'exit 143' TERM
-    check_system
-    check_build_tools
     find_lxd
     ensure_image
     LXDRUNNER_TEST_LXD_SOCKET=$socket

@@ -6,7 +6,9 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=provision/lib.sh
 . "$top/provision/lib.sh"
 
-set_up
+set_up_build
 cd "$top"
+cargo test --locked --no-run "$@" || die "the tests do not build (see above)"
+set_up_lxd
 with_socket env LXDRUNNER_TEST_LXD_SOCKET="$LXDRUNNER_TEST_LXD_SOCKET" LXDRUNNER_TEST_IMAGE="$LXDRUNNER_TEST_IMAGE" \
     LXDRUNNER_TEST_REQUIRE_LXD=1 cargo test --locked "$@" 9>&-

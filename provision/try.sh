@@ -35,10 +35,12 @@ case ${1:-} in
     ;;
 esac
 
-set_up
+set_up_build
 binary=${LXDRUNNER_BIN:-}
 if [ -z "$binary" ]; then
-    (cd "$top" && cargo build --release --locked --quiet 9>&-) || die "the build failed (see above)"
+    (cd "$top" && cargo build --release --locked) || die "the build failed (see above)"
     binary=${CARGO_TARGET_DIR:-$top/target}/release/lxdrunner
 fi
+[ -x "$binary" ] || die "there is no program at $binary${LXDRUNNER_BIN:+ (LXDRUNNER_BIN)}"
+set_up_lxd
 with_socket "$binary" demo --socket "$LXDRUNNER_TEST_LXD_SOCKET" --image "$LXDRUNNER_TEST_IMAGE" "$@" 9>&-

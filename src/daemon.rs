@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use crate::config::Config;
 use crate::execute::Executor;
@@ -35,6 +35,9 @@ const EVENTS: usize = 1024;
 const OTHER_WORKERS: usize = 3;
 /// Events taken in before planning again.
 const BATCH: usize = 256;
+/// The pause before LXD's event stream is opened again, doubling from the first to the last.
+const RECONNECT_FIRST: Duration = Duration::from_millis(500);
+const RECONNECT_LAST: Duration = Duration::from_secs(30);
 /// The main loop answers a health question within this time, or is not well.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -84,6 +87,9 @@ pub fn run(config: Config) -> Result<Infallible, server::Error> {
         });
         ask
     };
+    let (listener, heard) = (Arc::clone(&lxd), events.clone());
+    let ours = format!("{}-", config.prefix);
+    threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
     let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
     turn_for_ever(&config, &inbox, &health_questions, &lost, &hands)
 }
@@ -128,6 +134,41 @@ fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + S
                 warn!("msg=\"more deliveries than can be taken in; GitHub is looked at instead\"");
             }
         }
+    }
+}
+
+/// Hears from LXD which instances end, and opens the stream again whenever it breaks.
+fn listen_for_ever(lxd: &Lxd, ours: &str, events: &Sender<Event>) {
+    let mut pause = RECONNECT_FIRST;
+    loop {
+        let trouble = match lxd.events() {
+            Ok(mut stream) => {
+                pause = RECONNECT_FIRST;
+                if events.send(Event::Listening(true)).is_err() {
+                    return;
+                }
+                let error = loop {
+                    match stream.next_end() {
+                        Ok(ended) if ended.instance.starts_with(ours) => {
+                            debug!("instance={} lxd_event={}", ended.instance, ended.action);
+                            if events.send(Event::InstanceEnded).is_err() {
+                                return;
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) => break error,
+                    }
+                };
+                if events.send(Event::Listening(false)).is_err() {
+                    return;
+                }
+                error
+            }
+            Err(error) => error,
+        };
+        debug!("msg=\"not listening to LXD, it is listed more often\" again_in={pause:?} reason=\"{trouble}\"");
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(RECONNECT_LAST);
     }
 }
 
@@ -217,5 +258,33 @@ fn report(world: &World, now: Timestamp) -> server::Health {
             server::Health::Good(format!("ok jobs={} instances={}", world.jobs().count(), world.instances().count()))
         }
         Err(reason) => server::Health::Bad(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_finds_the_channel_full_makes_us_look_at_github() {
+        let (events, inbox) = bounded(1);
+        let lost = Arc::new(AtomicBool::new(false));
+        let deliver = deliver_to(events, Arc::clone(&lost));
+        deliver(Hint::Ping);
+        assert!(!lost.load(Ordering::SeqCst));
+        deliver(Hint::Ping);
+        assert!(lost.load(Ordering::SeqCst));
+        assert_eq!(inbox.len(), 1);
+
+        let config = crate::world::testkit::config();
+        let mut world = World::new(&config.targets);
+        let now = Timestamp(1_000_000);
+        world.look_begun(true);
+        let instances = Some(Ok(vec![]));
+        let looked = crate::world::Snapshot { begun: 1, instances, github: Some(Default::default()) };
+        world.fold(Event::Snapshot(Box::new(looked)), &config, now);
+        assert!(!plan(&world, &config, now).look_at_github);
+        world.fold(Event::HintsLost, &config, now);
+        assert!(plan(&world, &config, now.after(Duration::from_secs(5))).look_at_github);
     }
 }

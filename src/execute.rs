@@ -13,6 +13,7 @@ use crate::identity::process_identity;
 use crate::lxd::api::ErrorKind;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, RepoName, RunnerArch, RunnerId, Scope, keys};
+use crate::runner::cause::why_not_created;
 use crate::runner::package::Packages;
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside};
 use crate::world::{Action, Blame, Outcome, RemoveReason};
@@ -47,7 +48,7 @@ impl Executor {
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
             Action::Launch { job, class, scope, name } => match self.config.classes.get(*class) {
-                Some(class) => self.launch(*job, class, scope, name),
+                Some(class) => nameless(self.launch(*job, class, scope, name), name),
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
             Action::Remove { name, project, scope, runner, reason } => {
@@ -65,6 +66,13 @@ impl Executor {
     }
 
     fn launch(&self, job: JobId, class: &Class, scope: &Scope, name: &str) -> Outcome {
+        if let Some(wait) = self.github.quiet_for() {
+            let reason = format!(
+                "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
+                wait.as_secs() + 1
+            );
+            return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false, runner: None };
+        }
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
         let blame = Blame::Class(class.name.clone());
         if let Err(failure) = steps.create(&self.config.prefix, scope, job, &process_identity()) {
@@ -114,7 +122,13 @@ impl Executor {
             return Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None };
         }
         match self.lxd.instance(&class.project, name) {
-            Ok(None) => Outcome::LaunchFailed { blame, reason: failure.to_string(), made: false, runner: None },
+            Ok(None) => {
+                let reason = match why_not_created(&self.lxd, class) {
+                    Some(cause) => format!("{failure}; {cause}"),
+                    None => failure.to_string(),
+                };
+                Outcome::LaunchFailed { blame, reason, made: false, runner: None }
+            }
             Ok(Some((there, _))) => {
                 let key = |key: &str| there.config.get(key).map(String::as_str);
                 if key(keys::DAEMON) == Some(&process_identity()) {
@@ -150,7 +164,10 @@ impl Executor {
         };
         let starting = steps.start().map_err(of_class)?;
         // GitHub answers while the instance boots.
-        let credentials = self.register(class, scope, name)?;
+        let credentials = self.register(class, scope, name).inspect_err(|_| {
+            // LXD refuses to stop or delete what it is about to start.
+            drop(steps.started(&starting));
+        })?;
         *registered = credentials.runner();
         steps.started(&starting).map_err(of_class)?;
         if let Some(runner) = *registered {
@@ -351,5 +368,16 @@ impl Executor {
             return Ok(None);
         }
         Ok(Some(self.github.repo(repo)?.public))
+    }
+}
+
+/// A reason that does not name the instance: the same failure of the next instance is no news.
+fn nameless(outcome: Outcome, name: &str) -> Outcome {
+    match outcome {
+        Outcome::LaunchFailed { blame, reason, made, runner } => {
+            let reason = reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance");
+            Outcome::LaunchFailed { blame, reason, made, runner }
+        }
+        other => other,
     }
 }

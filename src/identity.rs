@@ -2,6 +2,7 @@
 //! provisions it, so that after a crash the next daemon knows at once what is half-made and nobody's.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Who provisions an instance, as far as this process can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +15,14 @@ pub enum Maker {
     Unknown,
 }
 
-/// The part of an identity that must be equal for a look into `/proc` to mean anything: the boot and the pid namespace.
+/// The part of an identity that must be equal for a look into `/proc` to mean anything: the boot, the pid namespace, and
+/// the user (other users' processes may be hidden, see `hidepid` in proc(5)).
 fn place() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
     let inode: String = namespace.chars().filter(char::is_ascii_digit).collect();
-    Some(format!("{}.{inode}", boot.get(..8)?))
+    let user = fs::metadata("/proc/self").ok()?.uid();
+    Some(format!("{}.{inode}.{user}", boot.get(..8)?))
 }
 
 /// The start time of a process in clock ticks since boot: field 22 of `/proc/PID/stat` (proc(5)); the name in field 2
@@ -30,7 +33,7 @@ fn start_time(pid: &str) -> Option<u64> {
     rest.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// This process, for an instance's key: `BOOT.PIDNAMESPACE.PID.STARTTIME`.
+/// This process, for an instance's key: `BOOT.PIDNAMESPACE.USER.PID.STARTTIME`.
 pub fn process_identity() -> String {
     let pid = std::process::id().to_string();
     match (place(), start_time(&pid)) {
@@ -75,6 +78,7 @@ mod tests {
         check(&format!("{place}.{pid}.{other_start}"), Maker::Dead);
         check(&format!("{place}.4194305.1"), Maker::Dead);
         check(&format!("{place}.1.{init}"), Maker::Unknown);
+        check(&format!("{place}7.4194305.1"), Maker::Unknown);
         check(&format!("deadbeef.1.{pid}.{start}"), Maker::Unknown);
         check(&format!("{place}.../../x.{start}"), Maker::Unknown);
         check("", Maker::Unknown);

@@ -18,4 +18,5 @@ pub mod runner;
 pub mod standin;
 pub mod threads;
 pub mod webhook;
+pub mod websocket;
 pub mod world;

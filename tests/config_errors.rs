@@ -1,4 +1,5 @@
 //! Config files that are wrong: what is said, on which line, with which mend.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::{Path, PathBuf};
 

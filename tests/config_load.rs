@@ -1,4 +1,5 @@
 //! Config files that are good: the original's forms, the example, defaults, and every key.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

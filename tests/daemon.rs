@@ -1,4 +1,5 @@
 //! The built daemon against both stand-ins: the main job, and everything that may go wrong on the way.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
 
@@ -6,8 +7,7 @@ use std::time::Duration;
 
 use lxdrunner::model::ConfigMap;
 use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::{Event, JobSpec};
-use lxdrunner::standin::lxd::ImageEntry;
+use lxdrunner::standin::github::{Event, Fault, JobSpec};
 use support::*;
 
 #[test]
@@ -95,6 +95,21 @@ fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
 }
 
 #[test]
+fn a_virtual_machine_is_waited_for_until_its_agent_answers() {
+    let classes =
+        "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64}\n";
+    let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
+    let job = rig.github.queue(&repo(), JobSpec::new(&["vm"]));
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+    let calls = rig.standin().faults().calls();
+    let first = |part: &str| calls.iter().position(|call| call.path.contains(part)).unwrap();
+    let looked = calls.iter().filter(|call| call.method == "GET" && call.path.ends_with("/state")).count();
+    assert!(looked >= 3, "once without an agent, twice with: {looked}");
+    assert!(first("/state") < first("/files"), "nothing is pushed before the agent is there");
+}
+
+#[test]
 fn a_burst_beyond_the_cap_is_served_in_turn() {
     let rig = Rig::new(Plan::with("max_workers: 3"));
     let jobs: Vec<_> = (0..12).map(|_| rig.queue()).collect();
@@ -176,66 +191,6 @@ fn what_is_not_ours_is_never_touched() {
 }
 
 #[test]
-fn an_image_that_is_missing_is_told_once_and_the_job_runs_after_the_mend() {
-    let rig =
-        Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(lxdrunner::standin::farm::IMAGE));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed; the job stays queued", "class=\"small\""]);
-    // Tried again, and not told again.
-    rig.daemon.wait_count(&["DEBUG", "launch failed"], 2);
-    assert_eq!(rig.complaints().len(), 1, "{:#?}", rig.complaints());
-    rig.standin().add_image(ImageEntry::container(lxdrunner::standin::farm::IMAGE));
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_set_up_that_fails_is_cleared_away_told_with_its_last_lines_and_tried_again() {
-    let rig = Rig::new(Plan::default());
-    let output: String = (0..60).map(|n| format!("step {n:02}\n")).collect();
-    rig.insides.set_setup(Setup::Fails(3, output));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed", "setup-runner.sh ended with code 3"]);
-    rig.daemon.wait(&["step 20"]);
-    rig.daemon.wait(&["step 59"]);
-    assert_eq!(rig.daemon.count(&["step 19"]), 0, "only the last 40 lines");
-    rig.insides.set_setup(Setup::Works);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_set_up_that_hangs_ends_with_the_deadline() {
-    let rig = Rig::new(Plan::with("provision_timeout: 3"));
-    rig.insides.set_setup(Setup::Hangs("still unpacking\n".to_owned()));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "setup-runner.sh did not end", "provision_timeout"]);
-    rig.daemon.wait(&["still unpacking"]);
-    rig.insides.set_setup(Setup::Works);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_full_pool_is_told_and_survived() {
-    let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().set_pool_full(true));
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "launch failed"]);
-    rig.standin().set_pool_full(false);
-    assert_eq!(rig.wait_done(job), "success");
-    rig.wait_nothing_left();
-}
-
-#[test]
-fn a_package_with_a_wrong_checksum_is_not_used() {
-    let rig = Rig::new(Plan { bad_checksum: true, ..Plan::default() });
-    let job = rig.queue();
-    rig.daemon.wait(&["ERROR", "runner package"]);
-    rig.daemon.wait(&[&format!("job={job}"), "not launched"]);
-    assert_eq!(rig.instances(), Vec::<String>::new());
-}
-
-#[test]
 fn lxd_away_is_told_by_healthz_and_its_return_is_noticed() {
     let rig = Rig::new(Plan::default());
     let deadline = std::time::Instant::now() + PATIENCE;
@@ -253,4 +208,40 @@ fn lxd_away_is_told_by_healthz_and_its_return_is_noticed() {
     std::fs::rename(&away, &socket).unwrap();
     rig.daemon.wait(&["what=\"lxd\"", "works again"]);
     assert_eq!(rig.health().0, 200);
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_without_a_request_and_without_an_instance() {
+    let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.inject(Fault::retry_after("/orgs/acme/actions/runners/generate-jitconfig", 4));
+    let job = rig.queue();
+    rig.daemon.wait(&["ERROR", "launch failed", "rate limit"]);
+    let asked = rig.github.requests().len();
+    // Whatever is tried meanwhile ends before it leaves the house.
+    rig.daemon.wait(&["launch failed", "GitHub said to slow down"]);
+    assert_eq!(rig.github.requests().len(), asked);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
+fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too() {
+    let rig = Rig::new(Plan::with("max_workers: 1"));
+    let streams = |rig: &Rig| rig.standin().faults().calls().iter().filter(|c| c.path == "/1.0/events").count();
+    for round in 1..=2 {
+        // One place: the second job starts when the end of the first instance is known.
+        let jobs = [rig.queue(), rig.queue()];
+        for job in jobs {
+            assert_eq!(rig.wait_done(job), "success");
+        }
+        rig.wait_nothing_left();
+        assert!(rig.daemon.count(&["lxd_event=instance-deleted"]) >= 2 * round, "{round}");
+        assert_eq!(streams(&rig), round);
+        rig.standin().close_connections();
+        rig.daemon.wait_count(&["not listening to LXD"], round);
+        rig.standin()
+            .faults()
+            .wait_until(PATIENCE, |calls| calls.iter().filter(|call| call.path == "/1.0/events").count() > round);
+    }
 }

@@ -199,7 +199,9 @@ fn check(fault: Fault, kind: ErrorKind, message: &str) {
     assert!(error.message.contains(message), "{error}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("standin-token") && !text.contains('\n'), "{text}");
-    github.user().unwrap();
+    if !matches!(kind, ErrorKind::RateLimited(_)) {
+        github.user().unwrap();
+    }
 }
 
 #[test]
@@ -222,6 +224,22 @@ fn limits_say_when_to_come_back() {
     check(Fault::limit_until("/user", 1), limited(1), "API rate limit");
     check(Fault::limit_until("/user", u64::MAX), limited(3600), "API rate limit");
     check(Fault::status("/user", 429, "slow down"), limited(60), "slow down");
+}
+
+#[test]
+fn while_told_to_wait_nothing_is_sent() {
+    let (standin, github) = both();
+    standin.inject(Fault::retry_after("/user", 1));
+    let limited = |error: &lxdrunner::github::Error| matches!(error.kind, ErrorKind::RateLimited(_));
+    assert!(limited(&github.user().unwrap_err()));
+    let sent = standin.requests().len();
+    let clone = github.clone();
+    while let Some(wait) = github.quiet_for() {
+        assert!(limited(&clone.user().unwrap_err()) || github.quiet_for().is_none());
+        assert_eq!(standin.requests().len(), sent);
+        std::thread::sleep(wait);
+    }
+    github.user().unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// The rooms, lowest floor first. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["model", "http1", "threads", "identity"],
+    &["model", "http1", "threads", "identity", "websocket"],
     &["config"],
     &["lxd", "github"],
     &["world"],
@@ -21,7 +21,7 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// The stand-ins speak the wire's protocols; they must not share the daemon's view of them.
-const STANDIN_MAY_USE: &[&str] = &["model", "http1", "threads", "standin"];
+const STANDIN_MAY_USE: &[&str] = &["model", "http1", "threads", "websocket", "standin"];
 
 /// Rooms that only decide, and what they must not as much as name.
 const PURE: &[&str] = &["world", "plan"];

@@ -1,4 +1,5 @@
 //! The built daemon on a real LXD: containers really start, the runner package's processes really run in them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod support;
 
@@ -97,4 +98,15 @@ fn an_image_and_a_profile_that_do_not_exist_are_named() {
     rig.daemon.wait(&["ERROR", "class=\"no-image\"", "launch failed"]);
     rig.daemon.wait(&["ERROR", "class=\"no-profile\"", "launch failed", "no-such-profile"]);
     assert_eq!(rig.instances(), Vec::<String>::new());
+}
+
+#[test]
+fn an_instance_without_a_network_is_told_by_the_set_up_itself() {
+    // The profile's nic is taken away: no route will ever come.
+    let classes = "  - {name: lonely, labels: [a], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, devices: {eth0: {type: none}}}\n";
+    let plan = Plan { classes: classes.to_owned(), ..Plan::with("provision_timeout: 8") };
+    let Some(rig) = Rig::real(plan) else { return };
+    rig.github.queue(&repo(), JobSpec::new(&["a"]));
+    rig.daemon.wait(&["ERROR", "launch failed", "setup-runner.sh ended with code 1"]);
+    rig.daemon.wait(&["no default route after"]);
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -49,11 +50,13 @@ pub struct DemoOptions {
     pub image: Option<String>,
     /// Use the stand-in even where there is an LXD.
     pub standin: bool,
+    /// Queue nothing, and keep everything up that long.
+    pub idle: Option<Duration>,
 }
 
 impl Default for DemoOptions {
     fn default() -> DemoOptions {
-        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false }
+        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false, idle: None }
     }
 }
 
@@ -110,12 +113,14 @@ Shows the whole story on this machine with a stand-in for GitHub: a webhook for 
 that takes the job, and nothing left behind.
 
 Usage: lxdrunner demo [--jobs N] [--rounds N] [--socket PATH] [--image ALIAS] [--standin] [-v]
+       lxdrunner demo --idle SECONDS [--socket PATH] [--image ALIAS] [--standin]
 
   --jobs N        Queue N jobs at once (1 to 100, default 1)
   --rounds N      Play it N times and give the medians (1 to 100, default 1)
   --socket PATH   LXD's unix socket; found by itself where it is not given
   --image ALIAS   The local image to start from; found by itself where it is not given
   --standin       Use the stand-in for LXD too, even where there is an LXD
+  --idle SECONDS  Queue nothing; keep all of it up that long (1 to 3600), to measure the daemon at rest
   -v, --verbose   Log every call
   -h, --help      This text";
 
@@ -140,11 +145,16 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
             Arg::Long("jobs") => {
                 only_demo = Some("--jobs");
-                demo.jobs = up_to_hundred("--jobs", &parser.value().map_err(hint)?)?;
+                demo.jobs = up_to("--jobs", &parser.value().map_err(hint)?, 100)?;
             }
             Arg::Long("rounds") => {
                 only_demo = Some("--rounds");
-                demo.rounds = up_to_hundred("--rounds", &parser.value().map_err(hint)?)?;
+                demo.rounds = up_to("--rounds", &parser.value().map_err(hint)?, 100)?;
+            }
+            Arg::Long("idle") => {
+                only_demo = Some("--idle");
+                let value = parser.value().map_err(hint)?;
+                demo.idle = Some(Duration::from_secs(up_to("--idle", &value, 3600)?.into()));
             }
             Arg::Long("socket") => {
                 only_demo = Some("--socket");
@@ -183,10 +193,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     Ok(Invocation::Run { command, verbose })
 }
 
-fn up_to_hundred(option: &str, value: &OsString) -> Result<u32, String> {
+fn up_to(option: &str, value: &OsString, most: u32) -> Result<u32, String> {
     let text = value.to_string_lossy();
-    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
-    number.ok_or_else(|| format!("{option} {text}: write a number from 1 to 100"))
+    let number = text.parse().ok().filter(|n| (1..=most).contains(n));
+    number.ok_or_else(|| format!("{option} {text}: write a number from 1 to {most}"))
 }
 
 fn command_name(word: &str) -> Result<Name, String> {
@@ -245,7 +255,13 @@ mod tests {
             socket: Some("/s".into()),
             image: Some("debian/12".to_owned()),
             standin: true,
+            idle: None,
         };
+        check(
+            "demo --idle 60",
+            Command::Demo(DemoOptions { idle: Some(Duration::from_secs(60)), ..Default::default() }),
+            false,
+        );
         check("demo --jobs 3 --rounds 5 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
     }
 
@@ -260,6 +276,7 @@ mod tests {
         check_error("demo --jobs 0", "1 to 100");
         check_error("demo --jobs many", "1 to 100");
         check_error("demo --rounds 101", "1 to 100");
+        check_error("demo --idle 3601", "1 to 3600");
         check_error("check --jobs 2", "option of demo");
         check_error("demo -c a.yml", "config of its own");
     }

@@ -88,9 +88,15 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
     daemon
         .wait(READY_WITHIN, |said| matches!(said, Said::PackageReady).then_some(()))
         .ok_or_else(|| daemon.trouble("the daemon does not get the runner package"))?;
-    println!("The daemon listens on {address}; the GitHub stand-in on {}.\n", github.address());
+    let pid = daemon.pid();
+    println!("The daemon (process {pid}) listens on {address}; the GitHub stand-in on {}.\n", github.address());
     github.set_hook(&format!("http://{address}/hooks/lxdrunner"), HOOK_SECRET);
 
+    if let Some(time) = options.idle {
+        println!("Nothing is queued for {} s.", time.as_secs());
+        std::thread::sleep(time);
+        return clear_away(&remains);
+    }
     let mut figures = Figures::default();
     for round in 1..=options.rounds {
         if options.rounds > 1 {
@@ -99,6 +105,10 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
         play(options, &github, &repo, &place, &prefix, &daemon, &mut figures)?;
     }
     figures.print(options);
+    clear_away(&remains)
+}
+
+fn clear_away(remains: &Remains) -> Result<(), Trouble> {
     let left = remains.tidy();
     if left.is_empty() {
         println!("Nothing is left: no instance, no registration, no file.");
@@ -120,7 +130,7 @@ fn config_text(github: &GitHubStandin, place: &Place, prefix: &str, options: &De
     let arch: RunnerArch = place::host_arch();
     format!(
         "pat: {pat}\nhooksecret: {HOOK_SECRET}\ngithub_api: {api}\ntargets: [{{org: {OWNER}}}]\n\
-         socket: {socket}\nprefix: {prefix}\nmax_workers: {jobs}\nreconcile_interval: 10\n\
+         socket: {socket}\nprefix: {prefix}\nmax_workers: {jobs}\nreconcile_interval: {look}\n\
          web_host: 127.0.0.1\nweb_port: 0\nweb_tls: false\ncache_home: {cache}\n\
          runnermap:\n  - name: demo\n    labels: [self-hosted, linux, {arch}]\n    image: {image}\n    \
          type: container\n    runner_os: linux\n    runner_arch: {arch}\n    profiles: [default]\n",
@@ -128,6 +138,8 @@ fn config_text(github: &GitHubStandin, place: &Place, prefix: &str, options: &De
         api = quoted(&github.api()),
         socket = quoted(&place.socket.display()),
         jobs = options.jobs,
+        // At rest it is to be as it is with the default.
+        look = if options.idle.is_some() { 60 } else { 10 },
         cache = quoted(&directory.join("cache").display()),
         image = quoted(&place.image),
     )

@@ -223,8 +223,15 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
     let addr = one.require("addr", "write the image server's address, https://…", report).and_then(|item| {
         let text = item.text("an https:// address", report)?;
         let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains(['@', '?', '#']);
-        if !plain || !text.starts_with("https://") || text.len() < 9 {
-            report.error(&item.path, "is not the address of an image server", "write https://HOST/PATH");
+        let uri = text.parse::<ureq::http::Uri>().ok();
+        let served = |uri: &ureq::http::Uri| match (uri.scheme_str(), uri.host()) {
+            (Some("https"), Some(_)) => true,
+            (Some("http"), Some(host)) => is_loopback(host),
+            _ => false,
+        };
+        if !plain || !uri.as_ref().is_some_and(served) {
+            let mend = "write https://HOST/PATH (plain http only for a mirror on this machine)";
+            report.error(&item.path, "is not the address of an image server", mend);
             return None;
         }
         Some(text.trim_end_matches('/').to_owned())
@@ -294,6 +301,12 @@ fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) {
     }
 }
 
+/// True for this machine itself, where nobody listens on the way.
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
     let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
     let mend = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
@@ -307,8 +320,7 @@ fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
         report.error(&item.path, "has a user name or password in it", "the token goes into pat or pat_file");
         return None;
     }
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let local = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let local = is_loopback(host);
     if scheme == "http" && !local {
         report.warn(&item.path, "is not encrypted: the token can be read on the way; use https");
     }

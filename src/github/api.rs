@@ -80,6 +80,11 @@ impl GitHub {
         self.http.base()
     }
 
+    /// How long GitHub wants to be left alone from now on; calls before that fail without being sent.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        self.http.quiet_for()
+    }
+
     /// The web address that runners of `scope` register with: `https://github.com/acme`.
     pub fn web_url(&self, scope: &Scope) -> String {
         let origin = self.http.origin();
@@ -248,7 +253,7 @@ impl GitHub {
         group: u64,
         labels: &[String],
     ) -> Result<JitConfig, Error> {
-        let tried = format!("generate a JIT config for the runner {name} of {scope}");
+        let tried = format!("generate a JIT config for a runner of {scope}");
         let path = format!("{}/actions/runners/generate-jitconfig", scope_path(scope));
         let body = json!({"name": name, "runner_group_id": group, "labels": labels, "work_folder": WORK_FOLDER});
         let answer = self.http.call(&tried, "POST", &path, Some(&body))?;

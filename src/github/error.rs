@@ -7,6 +7,10 @@ use std::time::Duration;
 /// The longest message of GitHub's, in characters, that is kept.
 const MAX_MESSAGE: usize = 300;
 
+/// What a credential needs, in the words of GitHub's settings pages.
+const RIGHTS: &str = "a classic token the scope admin:org, for a repository repo; a fine-grained one Self-hosted \
+                      runners, for a repository Administration, to read and write";
+
 /// A call that failed: what was tried, on what, and what came back.
 #[derive(Debug)]
 pub struct Error {
@@ -69,12 +73,13 @@ impl fmt::Display for Error {
             }
             ErrorKind::Forbidden => write!(
                 f,
-                "GitHub forbids it (403: {message}); the credential needs the right to administer the runners there"
+                "GitHub forbids it (403: {message}); the credential needs the right to administer the runners there: \
+                 {RIGHTS}"
             ),
             ErrorKind::NotFound => write!(
                 f,
                 "not found (404: {message}); it is absent or hidden from this credential: check the name and the \
-                 credential's rights"
+                 credential's rights: {RIGHTS}"
             ),
             ErrorKind::Conflict => write!(f, "it clashes with what is there (409: {message})"),
             ErrorKind::Refused(status) => write!(f, "GitHub refused it ({status}: {message})"),
@@ -82,7 +87,11 @@ impl fmt::Display for Error {
                 write!(f, "GitHub's rate limit is used up ({message}); next try in {} s", wait.as_secs())
             }
             ErrorKind::Server(status) => write!(f, "GitHub failed ({status}: {message}); it is tried again"),
-            ErrorKind::Timeout => write!(f, "no answer in time ({message}); it is tried again"),
+            ErrorKind::Timeout => write!(
+                f,
+                "no answer in time ({message}); it is tried again; if it stays, check the network, its proxy and \
+                 github_api in the config"
+            ),
             ErrorKind::Unreachable => {
                 write!(f, "no connection ({message}); check the network, its proxy and github_api in the config")
             }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -38,6 +39,8 @@ pub(super) struct Http {
     base: String,
     origin: String,
     token: Secret,
+    /// GitHub said to slow down until then: nothing is sent before, by any clone of this.
+    quiet_until: Arc<Mutex<Option<Instant>>>,
 }
 
 /// An answer, whole.
@@ -57,7 +60,7 @@ impl Http {
     pub fn new(base: &str, token: Secret) -> Http {
         let base = base.trim_end_matches('/').to_owned();
         let origin = origin_of(&base).unwrap_or_else(|| base.clone());
-        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token }
+        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token, quiet_until: Arc::default() }
     }
 
     pub fn base(&self) -> &str {
@@ -67,6 +70,18 @@ impl Http {
     /// `scheme://host[:port]` of the base.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// How long GitHub wants to be left alone from now on.
+    pub fn quiet_for(&self) -> Option<Duration> {
+        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    fn be_quiet_for(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *quiet_until = Some(quiet_until.map_or(until, |already| already.max(until)));
     }
 
     /// The same way to the same place with another deadline for a whole call.
@@ -135,6 +150,9 @@ impl Http {
 
     /// One request and its whole answer, whatever its status.
     fn exchange(&self, tried: &str, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Error> {
+        if let Some(left) = self.quiet_for() {
+            return Err(Error::new(tried, ErrorKind::RateLimited(left), "not asked: GitHub said to slow down"));
+        }
         let started = Instant::now();
         let outcome = self.send(method, url, body);
         let path = url.strip_prefix(&self.base).unwrap_or(url);
@@ -204,7 +222,10 @@ impl Http {
             false => message.replace(self.token.expose(), "***"),
         };
         let kind = match (status, limit) {
-            (_, Some(wait)) => ErrorKind::RateLimited(wait),
+            (_, Some(wait)) => {
+                self.be_quiet_for(wait);
+                ErrorKind::RateLimited(wait)
+            }
             (500.., _) => ErrorKind::Server(status),
             _ if html => {
                 let message =
@@ -283,7 +304,12 @@ pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
         }
         _ => ErrorKind::Unreachable,
     };
-    Error::new(tried, kind, error.to_string()).with_source(error)
+    let message = match &error {
+        ureq::Error::Timeout(ureq::Timeout::Global) => format!("the call may take {} s", CALL_TIMEOUT.as_secs()),
+        ureq::Error::Timeout(step) => format!("at the step: {step}"),
+        other => other.to_string(),
+    };
+    Error::new(tried, kind, message).with_source(error)
 }
 
 /// Our word for a failure while a body was read.

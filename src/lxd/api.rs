@@ -7,7 +7,7 @@ use std::{fmt, io};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::transport::{Body, Failure, Keep, Request, Response, Transport};
+use super::transport::{Body, Failure, Keep, Request, Response, Transport, Upgraded};
 use super::wire::{
     Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
 };
@@ -357,8 +357,17 @@ impl Lxd {
             let slice = Duration::from_secs(rest.min(WAIT_SLICE).as_millis().div_ceil(1000).try_into().unwrap_or(1));
             let path = format!("/1.0/operations/{}/wait?timeout={}", path_segment(&operation.id), slice.as_secs());
             let patience = slice + Duration::from_secs(1);
-            let response = self.call(tried, "GET", path, Body::Empty, patience)?;
-            let seen: OperationJson = metadata(tried, &response.body)?;
+            let seen: OperationJson = match self.call(tried, "GET", path, Body::Empty, patience) {
+                Ok(response) => metadata(tried, &response.body)?,
+                // LXD answers 200 with an operation that goes on, or that failed; Incus 6.0 answers 500 to the one, and
+                // with the failure's own status to the other. The operation itself tells.
+                Err(error)
+                    if matches!(error.kind, ErrorKind::Refused(_) | ErrorKind::NotFound | ErrorKind::Conflict) =>
+                {
+                    self.get(tried, format!("/1.0/operations/{}", path_segment(&operation.id))).map_err(|_| error)?
+                }
+                Err(error) => return Err(error),
+            };
             // 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).
             if seen.status_code >= 200 {
                 return Ok(seen);
@@ -437,6 +446,18 @@ impl Lxd {
         }
     }
 
+    /// A connection that is to speak another protocol.
+    pub(super) fn upgrade(
+        &self,
+        tried: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        deadline: Instant,
+    ) -> Result<Upgraded, Error> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        self.transport.upgrade(target, headers, deadline).map_err(|failure| self.failed(tried, failure, timeout))
+    }
+
     fn failed(&self, tried: &str, failure: Failure, timeout: Duration) -> Error {
         let socket = self.socket().display();
         let (kind, message) = match &failure {
@@ -451,7 +472,10 @@ impl Lxd {
                 (ErrorKind::Unreachable, format!("{failure} ({socket}); {mend}"))
             }
             Failure::Broken(_) => (ErrorKind::Unreachable, format!("{failure} ({socket}); was LXD restarted?")),
-            Failure::Timeout => (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket})")),
+            Failure::Timeout => {
+                let mend = "LXD is stuck or overloaded; its log tells, and a restart of it leaves instances running";
+                (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket}); {mend}"))
+            }
             Failure::Http(_) | Failure::TooLong => (ErrorKind::Malformed, format!("{failure} ({socket})")),
             Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
         };

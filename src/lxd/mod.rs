@@ -1,6 +1,7 @@
 //! LXD (or Incus) over its unix socket.
 
 pub mod api;
+pub mod events;
 mod exec;
 mod files;
 mod objects;
@@ -10,4 +11,5 @@ mod wire;
 pub use api::{
     Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Operation, Server, Source,
 };
+pub use events::Events;
 pub use objects::{Image, Network, Profile, Project, StoragePool};

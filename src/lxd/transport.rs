@@ -79,6 +79,15 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+/// What came of asking for another protocol.
+#[derive(Debug)]
+pub enum Upgraded {
+    /// The connection speaks it from here on; `rest` came behind the head already.
+    Yes { stream: UnixStream, rest: Vec<u8> },
+    /// The daemon answered something else.
+    No { status: u16 },
+}
+
 /// Why nothing usable came back.
 #[derive(Debug)]
 pub enum Failure {
@@ -161,6 +170,41 @@ impl Transport {
         // Connecting has no deadline in std. It waits only while the daemon's backlog (thousands) is full.
         let stream = UnixStream::connect(&self.socket).map_err(Failure::Connect)?;
         self.attempt(stream, &head, &mut request).map_err(|attempt| attempt.failure)
+    }
+
+    /// Asks for another protocol on a connection of its own, which then has no read timeout any more.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub fn upgrade(&self, target: &str, headers: &[(&str, &str)], deadline: Instant) -> Result<Upgraded, Failure> {
+        let stream = UnixStream::connect(&self.socket).map_err(Failure::Connect)?;
+        let headers: Vec<(&str, &str)> = [("Host", "lxd")].iter().chain(headers).copied().collect();
+        let head = http1::encode_request("GET", target, &headers).map_err(Failure::Http)?;
+        write_all(&stream, &head, deadline, &mut 0)?;
+        let mut parser = Parser::response_to("GET");
+        let mut block = [0; 4096];
+        loop {
+            stream.set_read_timeout(Some(rest_of(deadline)?)).map_err(Failure::Broken)?;
+            let read = match (&stream).read(&mut block) {
+                Ok(0) => return Err(Failure::Broken(Io::UnexpectedEof.into())),
+                Ok(read) => read,
+                Err(error) if error.kind() == Io::Interrupted => continue,
+                Err(error) => return Err(broken_or_late(error)),
+            };
+            let bytes = block.get(..read).unwrap_or_default();
+            let (used, event) = parser.step(bytes).map_err(Failure::Http)?;
+            if let Event::Head(head) = event {
+                return match head.start {
+                    Start::Response { status: 101 } => {
+                        stream.set_read_timeout(None).map_err(Failure::Broken)?;
+                        let rest = bytes.get(used..).unwrap_or_default().to_vec();
+                        Ok(Upgraded::Yes { stream, rest })
+                    }
+                    Start::Response { status } => Ok(Upgraded::No { status }),
+                    Start::Request { .. } => Err(Failure::Http(http1::Error::StartLine)),
+                };
+            }
+        }
     }
 
     fn take_idle(&self) -> Option<UnixStream> {

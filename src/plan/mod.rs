@@ -28,6 +28,8 @@ const PACKAGE_LOOKUP: Duration = Duration::from_secs(24 * 3600);
 const GITHUB_SPACING: Duration = Duration::from_secs(5);
 /// The same for LXD.
 const LXD_SPACING: Duration = Duration::from_millis(200);
+/// LXD is listed at least so often.
+const LXD_SELDOM: Duration = Duration::from_secs(10);
 
 /// What is to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -125,11 +127,13 @@ impl Plan {
     }
 }
 
-/// How often LXD is listed. Something changes only while there are instances of ours.
+/// How often LXD is listed: seldom where it tells by itself what ends, or where there is nothing of ours; else often
+/// enough to notice soon.
 fn lxd_interval(world: &World) -> Duration {
     match world.instances.len() {
-        0 if world.flights.is_empty() => Duration::from_secs(10),
-        n => Duration::from_secs((1 + n as u64 / 50).min(10)),
+        _ if world.listening => LXD_SELDOM,
+        0 if world.flights.is_empty() => LXD_SELDOM,
+        n => Duration::from_secs(1 + n as u64 / 50).min(LXD_SELDOM),
     }
 }
 

@@ -1,4 +1,5 @@
 //! Runners: their package, and how one comes into an instance.
 
+pub mod cause;
 pub mod package;
 pub mod provision;

@@ -200,7 +200,14 @@ impl<'a> Provision<'a> {
         self.push("setup-runner.sh", setup)?;
         self.push("start-runner.sh", START_SCRIPT)?;
         let begun = Instant::now();
-        self.script("setup-runner.sh", ConfigMap::new(), "/var/log/lxdrunner-setup.log")?;
+        // Its own waiting ends before ours does, so that it can say what it waited for.
+        let patience = self.left("setup-runner.sh")?.as_secs() * 9 / 10;
+        let environment = ConfigMap::from([
+            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience.to_string()),
+            ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
+            ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
+        ]);
+        self.script("setup-runner.sh", environment, "/var/log/lxdrunner-setup.log")?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
     }

@@ -12,8 +12,10 @@ use super::github::simulate::Progress;
 use super::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
 use crate::model::ConfigMap;
 
-/// The one image of the LXD stand-in here.
+/// The image of a container in the LXD stand-in here.
 pub const IMAGE: &str = "standin";
+/// The image of a virtual machine.
+pub const VM_IMAGE: &str = "standin-vm";
 
 /// How the set-up script behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -136,7 +138,7 @@ pub fn lxd(directory: &Path) -> io::Result<LxdStandin> {
 pub fn lxd_with(directory: &Path, insides: &Insides) -> io::Result<LxdStandin> {
     let insides = insides.clone();
     let options = Options {
-        images: vec![ImageEntry::container(IMAGE)],
+        images: vec![ImageEntry::container(IMAGE), ImageEntry::virtual_machine(VM_IMAGE)],
         exec: Box::new(move |view, command, environment| insides.execute(view, command, environment)),
         ..Options::default()
     };

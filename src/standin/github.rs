@@ -208,6 +208,11 @@ impl GitHubStandin {
         locked(&self.shared.faults).push(fault);
     }
 
+    /// Takes back all failures that were ordered and did not happen yet.
+    pub fn clear_faults(&self) {
+        locked(&self.shared.faults).clear();
+    }
+
     /// Closes every connection that is open now.
     pub fn cut_connections(&self) {
         self.server.cut_connections();

@@ -13,6 +13,12 @@ impl World {
         match event {
             Event::Hint(hint) => self.fold_hint(hint, config, now, &mut notes),
             Event::HintsLost => self.github_look.wanted = true,
+            Event::InstanceEnded => self.lxd_look.wanted = true,
+            Event::Listening(listening) => {
+                // What happened while nobody listened is only seen in a listing.
+                self.listening = listening;
+                self.lxd_look.wanted = true;
+            }
             Event::Snapshot(snapshot) => self.fold_snapshot(*snapshot, config, now, &mut notes),
             Event::Outcome(action, outcome) => {
                 self.flights.remove(&action.flight());

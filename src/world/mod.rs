@@ -36,6 +36,10 @@ pub enum Event {
     Snapshot(Box<Snapshot>),
     /// A worker is done with an action.
     Outcome(Action, Outcome),
+    /// LXD says that an instance with a name like ours stopped or was deleted.
+    InstanceEnded,
+    /// LXD's event stream is open now, or is not any more.
+    Listening(bool),
 }
 
 /// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
@@ -235,6 +239,8 @@ pub struct World {
     /// Repositories whose queue is worth a look.
     pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
     pub(crate) lxd_look: Look,
+    /// True while LXD tells of instances that end by itself.
+    pub(crate) listening: bool,
     pub(crate) github_look: Look,
     /// Failures of looks at GitHub, by what was asked, to tell changes only.
     troubles: BTreeSet<String>,
@@ -277,6 +283,7 @@ impl World {
             unknown_jobs: BTreeMap::new(),
             look_at: BTreeMap::new(),
             lxd_look: Look::default(),
+            listening: false,
             github_look: Look::default(),
             troubles: BTreeSet::new(),
         }

@@ -51,7 +51,21 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the binary with a config file.
     pub fn start(config: &Path) -> Daemon {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lxdrunner"))
+        Daemon::start_with(Command::new(env!("CARGO_BIN_EXE_lxdrunner")), config)
+    }
+
+    /// The same, as another user. The binary is copied to where the config is: that user may not see the original.
+    pub fn start_as(user: u32, config: &Path) -> Daemon {
+        use std::os::unix::process::CommandExt;
+        let copy = config.with_file_name("lxdrunner");
+        std::fs::copy(env!("CARGO_BIN_EXE_lxdrunner"), &copy).unwrap();
+        let mut command = Command::new(copy);
+        command.uid(user).gid(user).current_dir("/");
+        Daemon::start_with(command, config)
+    }
+
+    fn start_with(mut command: Command, config: &Path) -> Daemon {
+        let mut child = command
             .args(["serve".as_ref(), "-c".as_ref(), config.as_os_str()])
             .env("LXDRUNNER_LOG", "debug")
             .env("LXDRUNNER_END_WITH_STDIN", "1")
@@ -134,6 +148,8 @@ pub struct Plan {
     pub targets: String,
     /// A wrong checksum is told for the package.
     pub bad_checksum: bool,
+    /// The daemon runs as this user, which only root can order.
+    pub user: Option<u32>,
 }
 
 impl Default for Plan {
@@ -144,6 +160,7 @@ impl Default for Plan {
                 .to_owned(),
             targets: "[{org: acme}]".to_owned(),
             bad_checksum: false,
+            user: None,
         }
     }
 }
@@ -236,7 +253,17 @@ impl Rig {
         std::fs::write(&path, config).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let lxd = Lxd::new(socket);
-        let daemon = Daemon::start(&scratch.0.join("config.yml"));
+        let daemon = match plan.user {
+            None => Daemon::start(&path),
+            Some(user) => {
+                let cache = scratch.0.join("cache");
+                std::fs::create_dir(&cache).unwrap();
+                for owned in [&path, &cache] {
+                    std::os::unix::fs::chown(owned, Some(user), Some(user)).unwrap();
+                }
+                Daemon::start_as(user, &path)
+            }
+        };
         let mut rig = Rig { daemon, lxd, host, insides, github, prefix, address: String::new(), scratch };
         rig.find_address();
         rig

@@ -83,6 +83,11 @@ impl Daemon {
         }
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        locked(&self.child).id()
+    }
+
     /// What was said since the last call.
     pub fn said(&self) -> Vec<Said> {
         std::mem::take(&mut *locked(&self.heard.said))

@@ -5,16 +5,18 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::lxd::{InstanceStatus, Lxd};
+use crate::lxd::{Instance, InstanceStatus, Lxd};
 use crate::model::keys;
 
 /// How long an instance may take to stop and to be deleted.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for LXD to begin with what it was asked for.
+const BETWEEN_LISTINGS: Duration = Duration::from_millis(100);
 
 /// Everything that must not outlive the demo. Dropping it tidies up.
 pub struct Remains {
@@ -112,28 +114,34 @@ impl Inner {
         left
     }
 
+    /// Removes our instances until none is left. One that LXD is still making or starting cannot be removed yet, and one
+    /// that the daemon asked for with its last breath appears a moment later.
     fn remove_instances(&self, lxd: &Lxd) -> Vec<String> {
-        let list = match lxd.instances("default", &self.prefix) {
-            Ok(list) => list,
-            Err(error) => return vec![format!("instances called {}-…, perhaps: {error}", self.prefix)],
-        };
-        let ours = list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&self.prefix));
-        let mut left = Vec::new();
-        for instance in ours {
-            if instance.status != InstanceStatus::Stopped {
-                let stop = lxd.set_state("default", &instance.name, "stop", true);
-                let _ = stop.and_then(|operation| lxd.wait(&operation, PATIENCE));
+        let deadline = Instant::now() + PATIENCE;
+        let mut none_left = 0;
+        while none_left < 2 {
+            let list = match lxd.instances("default", &self.prefix) {
+                Ok(list) => list,
+                Err(error) => return vec![format!("instances called {}-…, perhaps: {error}", self.prefix)],
+            };
+            let ours: Vec<Instance> =
+                list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&self.prefix)).collect();
+            if Instant::now() > deadline {
+                return ours.iter().map(|instance| format!("instance {}", instance.name)).collect();
             }
-            let delete = lxd.delete("default", &instance.name);
-            let _ = delete.and_then(|operation| lxd.wait(&operation, PATIENCE));
-            // Ephemeral ones delete themselves: what counts is that it is gone.
-            match lxd.instance("default", &instance.name) {
-                Ok(None) => {}
-                Ok(Some(_)) => left.push(format!("instance {}", instance.name)),
-                Err(error) => left.push(format!("instance {}, perhaps: {error}", instance.name)),
+            none_left = if ours.is_empty() { none_left + 1 } else { 0 };
+            // Whatever fails here is tried again; what counts is that it is gone in the end.
+            for instance in &ours {
+                if instance.status != InstanceStatus::Stopped {
+                    let stop = lxd.set_state("default", &instance.name, "stop", true);
+                    let _ = stop.and_then(|operation| lxd.wait(&operation, PATIENCE));
+                }
+                let delete = lxd.delete("default", &instance.name);
+                let _ = delete.and_then(|operation| lxd.wait(&operation, PATIENCE));
             }
+            std::thread::sleep(BETWEEN_LISTINGS);
         }
-        left
+        Vec::new()
     }
 }
 

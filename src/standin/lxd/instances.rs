@@ -214,8 +214,12 @@ pub(super) fn delete(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answ
         return Err(Answer::error(400, "Instance is running"));
     }
     Ok(operations::run(shared, "Deleting instance", ask.project(), name, move |shared| {
-        match shared.lock().instances.remove(&key) {
-            Some(_) => Ok(Value::Null),
+        let mut state = shared.lock();
+        match state.instances.remove(&key) {
+            Some(_) => {
+                state.note("instance-deleted", &key.0, &key.1);
+                Ok(Value::Null)
+            }
             None => Err("Instance not found".to_owned()),
         }
     }))

@@ -5,6 +5,7 @@
 //! empty. What an executed command does is told by a hook, and any call can be made to fail.
 
 mod answer;
+mod events;
 mod exec;
 mod faults;
 mod files;

@@ -153,6 +153,9 @@ fn converse(mut stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             Some(Fault::Delay(time)) => shared.faults.hold(epoch, *time),
             _ => {}
         }
+        if fault.is_none() && path == "/1.0/events" {
+            return super::events::stream(stream, shared);
+        }
         let answer = match (&fault, http1::split_target(&target)) {
             (Some(Fault::Status(status, body)), _) => {
                 Answer { status: *status, headers: Vec::new(), body: body.clone().into_bytes() }

@@ -137,6 +137,8 @@ pub(super) struct State {
     pub instances: BTreeMap<(String, String), InstanceRecord>,
     pub operations: BTreeMap<String, OperationRecord>,
     next_operation: u64,
+    /// For the event stream, from the beginning.
+    pub happened: Vec<super::events::Happened>,
 }
 
 impl State {
@@ -160,6 +162,7 @@ impl State {
             projects: BTreeSet::from(["default".to_owned()]),
             instances: BTreeMap::new(),
             operations: BTreeMap::new(),
+            happened: Vec::new(),
             next_operation: 1,
         }
     }
@@ -244,9 +247,17 @@ impl State {
                 operation.ended = Some((String::new(), Instant::now()));
             }
         }
+        self.note("instance-shutdown", project, name);
         if ephemeral {
             self.instances.remove(&key);
+            self.note("instance-deleted", project, name);
         }
+    }
+
+    /// Tells the listeners of the event stream.
+    pub fn note(&mut self, action: &'static str, project: &str, name: &str) {
+        let (project, name) = (project.to_owned(), name.to_owned());
+        self.happened.push(super::events::Happened { action, project, name });
     }
 
     /// An operation as LXD shows it.

@@ -1,0 +1,154 @@
+//! LXD's event stream, as far as it tells of instances that end: a websocket over the daemon's socket.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::api::{Error, ErrorKind, Lxd};
+use super::transport::Upgraded;
+use crate::websocket::{Message, Reader, pong};
+
+/// How long the daemon may take to agree to the stream.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A pong that the daemon does not take within this time means that it is stuck.
+const PONG_TIMEOUT: Duration = Duration::from_secs(10);
+const TRIED: &str = "listen to LXD's events";
+
+/// An instance ended: it stopped, by itself or not, or was deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Its name.
+    pub instance: String,
+    /// LXD's word for what happened, for example `instance-shutdown`.
+    pub action: String,
+}
+
+/// An open stream. What happened before it was opened is not told: list, once it is open.
+pub struct Events {
+    stream: UnixStream,
+    reader: Reader,
+}
+
+#[derive(Deserialize)]
+struct EventJson {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    metadata: Option<LifecycleJson>,
+}
+
+#[derive(Deserialize)]
+struct LifecycleJson {
+    #[serde(default)]
+    action: String,
+    /// `/1.0/instances/NAME?project=PROJECT`
+    #[serde(default)]
+    source: String,
+}
+
+impl Lxd {
+    /// Opens the stream of what happens to instances, in all projects.
+    ///
+    /// # Errors
+    /// As of any call; `Refused` where the daemon does not agree.
+    pub fn events(&self) -> Result<Events, Error> {
+        let target = "/1.0/events?type=lifecycle&all-projects=true";
+        // The key is for proxies that cache (RFC 6455, 1.3): any will do here.
+        let headers = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "bHhkcnVubmVyLWxpc3RlbnM="),
+        ];
+        match self.upgrade(TRIED, target, &headers, Instant::now() + OPEN_TIMEOUT)? {
+            Upgraded::Yes { stream, rest } => {
+                let mut reader = Reader::default();
+                reader.feed(&rest);
+                Ok(Events { stream, reader })
+            }
+            Upgraded::No { status } => {
+                let message = format!("it answers {status} instead of opening a websocket");
+                Err(Error::new(TRIED, ErrorKind::Refused(status), message))
+            }
+        }
+    }
+}
+
+impl Events {
+    /// Waits for the next instance to end, however long it takes. Everything else is passed over.
+    ///
+    /// # Errors
+    /// The stream ended, as it does when the daemon is restarted: open another one.
+    pub fn next_end(&mut self) -> Result<Ended, Error> {
+        let broken = |message: String, kind: ErrorKind| Error::new(TRIED, kind, message);
+        let mut block = [0; 4096];
+        loop {
+            while let Some(message) = self.reader.next().map_err(|e| broken(e.to_string(), ErrorKind::Malformed))? {
+                match message {
+                    Message::Data(bytes) => {
+                        if let Some(ended) = understand(&bytes) {
+                            return Ok(ended);
+                        }
+                    }
+                    Message::Ping(payload) => self
+                        .answer(&pong(&payload))
+                        .map_err(|e| broken(format!("cannot answer its ping: {e}"), ErrorKind::Unreachable))?,
+                    Message::Close => return Err(broken("the daemon closed it".to_owned(), ErrorKind::Unreachable)),
+                }
+            }
+            match self.stream.read(&mut block) {
+                Ok(0) => return Err(broken("the daemon is gone".to_owned(), ErrorKind::Unreachable)),
+                Ok(read) => self.reader.feed(block.get(..read).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(broken(error.to_string(), ErrorKind::Unreachable)),
+            }
+        }
+    }
+
+    fn answer(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(PONG_TIMEOUT))?;
+        self.stream.write_all(frame)
+    }
+}
+
+/// `None` for what is not an instance's end, or no event at all.
+fn understand(bytes: &[u8]) -> Option<Ended> {
+    let event: EventJson = serde_json::from_slice(bytes).ok()?;
+    let LifecycleJson { action, source } = event.metadata.filter(|_| event.kind == "lifecycle")?;
+    let ends = ["instance-shutdown", "instance-stopped", "instance-deleted"];
+    if !ends.contains(&action.as_str()) {
+        return None;
+    }
+    let path = source.split('?').next().unwrap_or_default();
+    let instance = path.rsplit('/').next().filter(|name| !name.is_empty())?.to_owned();
+    Some(Ended { instance, action })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_instances_end_is_understood() {
+        let check = |text: &str, expected: Option<(&str, &str)>| {
+            let ended = understand(text.as_bytes());
+            let seen = ended.as_ref().map(|e| (e.instance.as_str(), e.action.as_str()));
+            assert_eq!(seen, expected, "{text}");
+        };
+        check(
+            r#"{"type":"lifecycle","metadata":{"action":"instance-shutdown","source":"/1.0/instances/a-1-1?project=p"}}"#,
+            Some(("a-1-1", "instance-shutdown")),
+        );
+        check(
+            r#"{"type":"lifecycle","metadata":{"action":"instance-deleted","source":"/1.0/instances/a-1-1","context":{"x":[1]}}}"#,
+            Some(("a-1-1", "instance-deleted")),
+        );
+        check(r#"{"type":"lifecycle","metadata":{"action":"instance-started","source":"/1.0/instances/a"}}"#, None);
+        check(r#"{"type":"logging","metadata":{"action":"instance-deleted","source":"/1.0/instances/a"}}"#, None);
+        check(r#"{"type":"lifecycle","metadata":{"action":"instance-deleted","source":""}}"#, None);
+        check(r#"{"type":"lifecycle"}"#, None);
+        check("nonsense", None);
+    }
+}
