@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lxdrunner::config::Config;
 use lxdrunner::identity::Maker;
-use lxdrunner::model::{Hint, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, RunnerId, Scope, Timestamp};
 use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
 use crate::execution::Execution;
@@ -364,10 +364,10 @@ impl Stage {
     /// GitHub gave to a runner of the other class.
     pub fn check_thrift(&self) {
         let jobs = self.github.jobs.iter().filter(|j| j.ours()).count() as u64;
-        let gpu = |labels: &mut dyn Iterator<Item = &str>| labels.any(|l| l == "gpu");
+        let gpu = |labels: &Labels| labels.iter().any(|l| l == "gpu");
         let astray = |r: &&crate::github::RunnerRow| {
             let job = r.job.and_then(|(_, id)| self.github.jobs.iter().find(|j| j.id == id));
-            job.is_some_and(|j| gpu(&mut r.labels.iter()) && !gpu(&mut j.labels.iter().copied()))
+            job.is_some_and(|j| gpu(&r.labels) && !j.labels.contains(&"gpu"))
         };
         let enough = jobs + 1 + self.github.runners.iter().filter(astray).count() as u64;
         if self.faults.step == 0 && self.daemons.len() == 1 && self.totals.launches > enough {
