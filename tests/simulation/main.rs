@@ -57,7 +57,7 @@ fn config() -> Config {
 fn stage(seed: u64, config: &Config) -> Stage {
     let mut rng = Rng::new(seed);
     // Every third story has its faults at their worst, and some have hardly any.
-    let hardness = [0, 1, 1, 3, 3, 8][rng.range(0, 5) as usize];
+    let hardness = [0, 0, 1, 3, 3, 8][rng.range(0, 5) as usize];
     let faults = Faults {
         step: 6 * hardness,
         lost_answer: 5 * hardness,

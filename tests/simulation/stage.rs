@@ -273,6 +273,11 @@ impl Stage {
         if self.lxd[lxd].get(name).is_some_and(|i| i.made == made && !i.running) {
             self.lxd[lxd].remove(name);
             self.tell(format!("instance {name} is gone"));
+            for daemon in 0..self.daemons.len() {
+                if self.daemons[daemon].lxd == lxd && self.rng.chance(500) {
+                    self.fold(daemon, lxdrunner::world::Event::InstanceEnded);
+                }
+            }
         }
     }
 
