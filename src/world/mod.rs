@@ -118,6 +118,8 @@ pub struct Instance {
     pub stopped_since: Option<Timestamp>,
     /// True once its runner was given a job.
     pub took_job: bool,
+    /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
+    seen_busy: bool,
     /// No attempt to remove it before this moment.
     pub leave_until: Option<Timestamp>,
     /// Attempts to remove it that failed.

@@ -121,6 +121,7 @@ impl World {
                 started_at: None,
                 stopped_since: None,
                 took_job: false,
+                seen_busy: false,
                 leave_until: None,
                 failures: 0,
                 touched: seq,
@@ -200,6 +201,7 @@ impl World {
                     // Whatever GitHub lists: no job that waits will get this runner.
                     instance.seen.phase = Phase::Started;
                     instance.took_job = true;
+                    instance.seen_busy = true;
                     instance.runner = RunnerState::Busy;
                 }
                 notes.push(Note::Kept { instance: name.to_owned(), why });

@@ -92,6 +92,7 @@ impl World {
                         started_at,
                         stopped_since: (seen.status == Status::Stopped).then_some(now),
                         took_job: false,
+                        seen_busy: false,
                         leave_until: None,
                         failures: 0,
                         touched: begun,
@@ -180,6 +181,8 @@ impl World {
 
     fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
         let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
+        let running = self.jobs.values().filter(|j| j.job.status == JobStatus::InProgress);
+        let at_work: std::collections::BTreeSet<&str> = running.filter_map(|j| j.job.runner_name.as_deref()).collect();
         for instance in self.instances.values_mut() {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
@@ -196,7 +199,13 @@ impl World {
                 }
                 if runner.busy {
                     instance.took_job = true;
+                    instance.seen_busy = true;
                 }
+            }
+            // A host that shares our prefix may have had a runner of this name: the job was that one's.
+            let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
+            if idle && !instance.seen_busy && !at_work.contains(instance.seen.name.as_str()) {
+                instance.took_job = false;
             }
             instance.runner = match (runner, instance.runner) {
                 (Some(r), _) if r.busy => RunnerState::Busy,

@@ -376,3 +376,17 @@ fn what_is_heard_of_a_repository_while_it_is_looked_at_asks_for_another_look() {
     stage.outcome(Action::LookAtRepo { repo: "acme/app".parse().unwrap() }, Outcome::JobsFound(vec![]));
     assert_eq!(stage.dispatch(), []);
 }
+
+#[test]
+fn a_job_of_another_hosts_runner_of_the_same_name_does_not_make_ours_busy_for_ever() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.told(7, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    let idle = || vec![runner(1, "lxdrunner-1-1", true, false)];
+    stage.runners(acme(), idle());
+    assert_eq!(stage.launches(), ["lxdrunner-1-2"], "the job runs, wherever");
+    stage.pass(60).jobs(vec![job(1, "acme/app", &["self-hosted"])]);
+    stage.runners(acme(), idle());
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lxdrunner::model::{Phase, Scope};
 use lxdrunner::plan::{LAUNCHES_AT_ONCE, Plan, plan};
-use lxdrunner::world::{Action, Event, Flight, Outcome, RemoveReason, Snapshot, World};
+use lxdrunner::world::{Action, Event, Flight, Note, Outcome, RemoveReason, Snapshot, World};
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Stage};
@@ -24,6 +24,7 @@ pub struct Process {
     lxd_known: bool,
     listed: u64,
     scopes_known: BTreeMap<Scope, bool>,
+    launched: BTreeSet<String>,
     idle_turns: u32,
 }
 
@@ -41,6 +42,7 @@ impl Process {
             lxd_known: false,
             listed: 0,
             scopes_known: BTreeMap::new(),
+            launched: BTreeSet::new(),
             idle_turns: 0,
         }
     }
@@ -56,6 +58,10 @@ impl Stage {
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
         self.tell(format!("daemon {daemon} starts"));
         self.decide(daemon);
+        // LXD's event stream may be open, and may break.
+        if self.rng.chance(500) {
+            self.fold(daemon, Event::Listening(true));
+        }
     }
 
     /// The process dies between any two effects; what was on its way may still happen.
@@ -81,6 +87,7 @@ impl Stage {
         let now = self.time();
         let Some(mut world) = self.daemons[daemon].world.take() else { return };
         for note in world.fold(event, &self.config, now) {
+            self.check_note(daemon, &note);
             self.tell(format!("daemon {daemon}: {note:?}"));
         }
         self.daemons[daemon].world = Some(world);
@@ -138,6 +145,7 @@ impl Stage {
             idle = false;
             world.dispatched(&action);
             self.tell(format!("daemon {daemon} dispatches {action:?}"));
+            self.totals.launches += u64::from(matches!(action, Action::Launch { .. }));
             if !self.daemons[daemon].flights.insert(action.flight()) {
                 self.fail(&format!("{:?} was begun twice", action.flight()));
             }
@@ -197,6 +205,21 @@ impl Stage {
         self.check_caps();
     }
 
+    /// What must hold of what it believes.
+    fn check_note(&mut self, daemon: usize, note: &Note) {
+        let process = &mut self.daemons[daemon];
+        match note {
+            Note::Launched { instance, .. } => drop(process.launched.insert(instance.clone())),
+            Note::InstanceGone { instance, .. } => {
+                let ours = |i: &&crate::stage::Inst| i.owner == Some((daemon, process.life)) && i.process.is_some();
+                if self.lxd[process.lxd].get(instance).filter(ours).is_some() {
+                    self.fail(&format!("daemon {daemon} takes {instance} for gone, and it runs"));
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// What must hold of every plan.
     fn check(&self, daemon: usize, world: &World, plan: &Plan) {
         let process = &self.daemons[daemon];
@@ -208,14 +231,15 @@ impl Stage {
                     let half_made = instance.is_some_and(|i| i.seen.phase == Phase::Provisioning);
                     let without_github = matches!(reason, RemoveReason::TooOld | RemoveReason::Finished)
                         || (*reason == RemoveReason::Abandoned && half_made);
-                    process.lxd_known && (without_github || scope.as_ref().is_none_or(known))
+                    let thrown_away = *reason == RemoveReason::Abandoned && process.launched.contains(name);
+                    process.lxd_known && !thrown_away && (without_github || scope.as_ref().is_none_or(known))
                 }
                 Action::Deregister { scope, .. } => process.lxd_known && known(scope),
                 Action::Launch { .. } => process.lxd_known,
                 _ => true,
             };
             if !allowed {
-                self.fail(&format!("daemon {daemon} plans {action:?} on an unknown"));
+                self.fail(&format!("daemon {daemon} plans {action:?}, on an unknown or without need"));
             }
         }
     }

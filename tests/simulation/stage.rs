@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lxdrunner::config::Config;
 use lxdrunner::identity::Maker;
-use lxdrunner::model::{Hint, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, RunnerId, Scope, Timestamp};
 use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
 use crate::execution::Execution;
@@ -15,6 +15,9 @@ use crate::rng::Rng;
 
 /// The first moment of every story; milliseconds.
 pub const DAWN: u64 = 1_700_000_000_000;
+
+/// Events that a failure tells of.
+const LINES: usize = 400;
 
 pub enum Ev {
     JobArrives,
@@ -70,6 +73,7 @@ pub struct Totals {
     pub crashes: u64,
     pub crashed_effects: u64,
     pub events: u64,
+    pub launches: u64,
 }
 
 pub struct Stage {
@@ -105,7 +109,7 @@ impl Stage {
     }
 
     pub fn tell(&mut self, line: String) {
-        if self.story.len() >= 80 {
+        if self.story.len() >= LINES {
             self.story.pop_front();
         }
         let at = self.now - DAWN;
@@ -269,6 +273,11 @@ impl Stage {
         if self.lxd[lxd].get(name).is_some_and(|i| i.made == made && !i.running) {
             self.lxd[lxd].remove(name);
             self.tell(format!("instance {name} is gone"));
+            for daemon in 0..self.daemons.len() {
+                if self.daemons[daemon].lxd == lxd && self.rng.chance(500) {
+                    self.fold(daemon, lxdrunner::world::Event::InstanceEnded);
+                }
+            }
         }
     }
 
@@ -355,6 +364,21 @@ impl Stage {
     }
 
     // ---- the end ----
+
+    /// Where nothing goes wrong, one runner a job is enough; one more for the name that is taken, and for each job that
+    /// GitHub gave to a runner of the other class.
+    pub fn check_thrift(&self) {
+        let jobs = self.github.jobs.iter().filter(|j| j.ours()).count() as u64;
+        let gpu = |labels: &Labels| labels.iter().any(|l| l == "gpu");
+        let astray = |r: &&crate::github::RunnerRow| {
+            let job = r.job.and_then(|(_, id)| self.github.jobs.iter().find(|j| j.id == id));
+            job.is_some_and(|j| gpu(&r.labels) && !j.labels.contains(&"gpu"))
+        };
+        let enough = jobs + 1 + self.github.runners.iter().filter(astray).count() as u64;
+        if self.faults.step == 0 && self.daemons.len() == 1 && self.totals.launches > enough {
+            self.fail(&format!("{} launches for {jobs} jobs", self.totals.launches));
+        }
+    }
 
     pub fn clean(&self) -> Result<(), String> {
         if let Some(job) = self.github.jobs.iter().find(|j| j.ours() && j.done.is_none()) {
