@@ -363,11 +363,19 @@ impl Drop for Rig {
         let _ = self.daemon.child.kill();
         let _ = self.daemon.child.wait();
         if let Host::Real { .. } = self.host {
-            for name in self.lxd.instances("default", &self.prefix).unwrap_or_default().into_iter().map(|i| i.name) {
-                let stop = self.lxd.set_state("default", &name, "stop", true);
-                let _ = stop.and_then(|operation| self.lxd.wait(&operation, PATIENCE));
-                let delete = self.lxd.delete("default", &name);
-                let _ = delete.and_then(|operation| self.lxd.wait(&operation, PATIENCE));
+            // LXD refuses to remove what is about to start: it is asked again.
+            for _ in 0..50 {
+                let left = self.lxd.instances("default", &self.prefix).unwrap_or_default();
+                if left.is_empty() {
+                    return;
+                }
+                for name in left.into_iter().map(|i| i.name) {
+                    let stop = self.lxd.set_state("default", &name, "stop", true);
+                    let _ = stop.and_then(|operation| self.lxd.wait(&operation, PATIENCE));
+                    let delete = self.lxd.delete("default", &name);
+                    let _ = delete.and_then(|operation| self.lxd.wait(&operation, PATIENCE));
+                }
+                std::thread::sleep(Duration::from_millis(100));
             }
         }
     }
