@@ -253,9 +253,12 @@ fn decide(
 }
 
 fn report(world: &World, now: Timestamp) -> server::Health {
+    let troubles: Vec<&str> = world.troubles().collect();
+    let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {
-            server::Health::Good(format!("ok jobs={} instances={}", world.jobs().count(), world.instances().count()))
+            let (jobs, instances) = (world.jobs().count(), world.instances().count());
+            server::Health::Good(format!("ok jobs={jobs} instances={instances}{troubles}"))
         }
         Err(reason) => server::Health::Bad(reason),
     }

@@ -28,8 +28,9 @@ const PACKAGE_LOOKUP: Duration = Duration::from_secs(24 * 3600);
 const GITHUB_SPACING: Duration = Duration::from_secs(5);
 /// The same for LXD.
 const LXD_SPACING: Duration = Duration::from_millis(200);
-/// LXD is listed at least so often.
+/// LXD is listed at least so often; where it tells by itself what ends, even less often.
 const LXD_SELDOM: Duration = Duration::from_secs(10);
+const LXD_LISTENING: Duration = Duration::from_secs(30);
 
 /// What is to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl Plan {
 /// enough to notice soon.
 fn lxd_interval(world: &World) -> Duration {
     match world.instances.len() {
-        _ if world.listening => LXD_SELDOM,
+        _ if world.listening => LXD_LISTENING,
         0 if world.flights.is_empty() => LXD_SELDOM,
         n => Duration::from_secs(1 + n as u64 / 50).min(LXD_SELDOM),
     }

@@ -29,8 +29,12 @@ pub(super) fn removals(world: &World, config: &Config, now: Timestamp, plan: &mu
         if world.flights.contains_key(&Flight::Instance(name.clone())) {
             continue;
         }
-        if instance.leave_until.is_some_and(|until| until > now) {
+        if let Some(until) = instance.leave_until.filter(|until| *until > now) {
+            plan.wake(until);
             continue;
+        }
+        if let Some(vanished) = instance.stopped_since.map(|since| since.after(SELF_DELETION)).filter(|at| *at > now) {
+            plan.wake(vanished);
         }
         if let Some(reason) = reason(world, config, instance, &mut surplus, now) {
             plan.actions.push(Action::Remove {

@@ -223,6 +223,7 @@ impl Desk {
         let event = header(request, "x-github-event").unwrap_or_default();
         let id = header(request, "x-github-delivery").unwrap_or_default();
         if event.is_empty() {
+            log::warn!("delivery_refused delivery={id:?} reason=\"the header X-GitHub-Event is missing\"");
             return Answer::new(400, "the header X-GitHub-Event is missing");
         }
         let parsed = match parse(event, &body) {

@@ -16,7 +16,7 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::identity::Maker;
@@ -243,7 +243,7 @@ pub struct World {
     pub(crate) listening: bool,
     pub(crate) github_look: Look,
     /// Failures of looks at GitHub, by what was asked, to tell changes only.
-    troubles: BTreeSet<String>,
+    troubles: BTreeMap<String, Timestamp>,
 }
 
 /// One kind of look: when it last ended, and whether the next should not wait for its turn.
@@ -260,6 +260,8 @@ const REMEMBER_OVER: Duration = Duration::from_secs(2 * 3600);
 const JOB_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// GitHub's listings lag behind its webhooks by no more than this.
 const LISTING_LAG: Duration = Duration::from_secs(30);
+/// What still does not work is told again after this, for whoever reads only the end of the log.
+const REMIND: Duration = Duration::from_secs(3600);
 /// How many jobs, of any kind, are kept in mind at most; beyond that the periodic look finds them again.
 const MAX_JOBS: usize = 50_000;
 
@@ -285,7 +287,7 @@ impl World {
             lxd_look: Look::default(),
             listening: false,
             github_look: Look::default(),
-            troubles: BTreeSet::new(),
+            troubles: BTreeMap::new(),
         }
     }
 
@@ -320,6 +322,11 @@ impl World {
             }
             Some(Ok(_)) => Ok(()),
         }
+    }
+
+    /// What does not work now: looks at LXD or GitHub that fail.
+    pub fn troubles(&self) -> impl Iterator<Item = &str> {
+        self.troubles.keys().map(String::as_str)
     }
 
     /// The instances of ours, in order of name.

@@ -43,7 +43,7 @@ impl World {
                     // Looked at again after as long as it took to call it dead.
                     self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
                     if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
-                        self.trouble(&format!("github runners of {scope}"), &reason, notes);
+                        self.trouble(&format!("github runners of {scope}"), &reason, now, notes);
                     }
                 }
             },

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::matching::place;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
-    Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER, RunnerState,
-    Snapshot, Status, World, pause_after,
+    Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
+    REMIND, RunnerState, Snapshot, Status, World, pause_after,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -22,14 +22,16 @@ impl World {
             // The other kind of look was begun later and came back sooner: it knows better.
             Some(_) if snapshot.begun <= self.listed.0 => {}
             Some(Ok(seen)) => {
-                self.recovered("lxd", notes);
+                if self.recovered("lxd", notes) {
+                    self.pauses.remove(&Blame::Host);
+                }
                 self.lxd = Some(Ok(now));
                 self.fold_instances(snapshot.begun, seen, now, notes);
                 self.listed = (snapshot.begun, Some(now));
                 self.gone.retain(|_, at| *at > snapshot.begun);
             }
             Some(Err(reason)) => {
-                self.trouble("lxd", &reason, notes);
+                self.trouble("lxd", &reason, now, notes);
                 self.lxd = Some(Err(reason));
             }
             None => {}
@@ -41,17 +43,21 @@ impl World {
         self.forget(now);
     }
 
-    /// Something that fails is told once, until it works again.
-    pub(super) fn trouble(&mut self, what: &str, reason: &str, notes: &mut Vec<Note>) {
-        if self.troubles.insert(what.to_owned()) {
+    /// Something that fails is told when it begins, and then now and again until it works.
+    pub(super) fn trouble(&mut self, what: &str, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        if self.troubles.get(what).is_none_or(|told| now.since(*told) >= REMIND) {
+            self.troubles.insert(what.to_owned(), now);
             notes.push(Note::Trouble { what: what.to_owned(), reason: reason.to_owned() });
         }
     }
 
-    pub(super) fn recovered(&mut self, what: &str, notes: &mut Vec<Note>) {
-        if self.troubles.remove(what) {
+    /// It works; true where it did not before, so that what waits because of it need not wait any longer.
+    pub(super) fn recovered(&mut self, what: &str, notes: &mut Vec<Note>) -> bool {
+        let recovered = self.troubles.remove(what).is_some();
+        if recovered {
             notes.push(Note::Recovered { what: what.to_owned() });
         }
+        recovered
     }
 
     fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp, notes: &mut Vec<Note>) {
@@ -148,7 +154,7 @@ impl World {
                 }
             }
             Some(Err(reason)) => {
-                self.trouble("github targets", &reason, notes);
+                self.trouble("github targets", &reason, now, notes);
                 // Nothing else was asked either.
                 self.scopes.values_mut().for_each(|view| view.runners = None);
             }
@@ -158,11 +164,13 @@ impl World {
             let what = format!("github runners of {scope}");
             match runners {
                 Ok(runners) => {
-                    self.recovered(&what, notes);
+                    if self.recovered(&what, notes) {
+                        self.pauses.remove(&Blame::Scope(scope.clone()));
+                    }
                     self.fold_runners(begun, scope, runners, now);
                 }
                 Err(reason) => {
-                    self.trouble(&what, &reason, notes);
+                    self.trouble(&what, &reason, now, notes);
                     self.scopes.entry(scope).or_default().runners = None;
                 }
             }
@@ -174,7 +182,7 @@ impl World {
                     self.recovered(&what, notes);
                     self.fold_jobs(begun, &repo, jobs, config, now, notes);
                 }
-                Err(reason) => self.trouble(&what, &reason, notes),
+                Err(reason) => self.trouble(&what, &reason, now, notes),
             }
         }
     }

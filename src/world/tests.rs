@@ -390,3 +390,23 @@ fn a_job_of_another_hosts_runner_of_the_same_name_does_not_make_ours_busy_for_ev
     stage.runners(acme(), idle());
     assert_eq!(stage.reason(1), Some(Reason::Covered));
 }
+
+#[test]
+fn trouble_is_told_again_every_hour_and_its_end_frees_what_waits() {
+    let mut stage = Stage::new(config());
+    let failed = |reason: &str| GitHubSeen { runners: vec![(acme(), Err(reason.to_owned()))], ..GitHubSeen::default() };
+    let told = |notes: &[Note]| notes.iter().filter(|n| matches!(n, Note::Trouble { .. })).count();
+    assert_eq!(told(&stage.github(failed("502"))), 1);
+    assert_eq!(told(&stage.pass(1800).github(failed("503"))), 0);
+    assert_eq!(stage.world.troubles().collect::<Vec<_>>(), ["github runners of org:acme"]);
+    assert_eq!(told(&stage.pass(1800).github(failed("503"))), 1);
+
+    stage.queued(1);
+    let launch = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch { .. })).unwrap();
+    let (blame, reason) = (Blame::Scope(acme()), "502".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    assert!(matches!(stage.reason(1), Some(Reason::Paused { .. })));
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.world.troubles().count(), 0);
+    assert_eq!(stage.launches().len(), 1, "no need to wait out the pause");
+}

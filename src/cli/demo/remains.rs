@@ -55,8 +55,10 @@ impl Remains {
         crate::threads::spawn("signals", move || {
             if let Some(signal) = signals.forever().next() {
                 complain!("\nClearing everything away …");
-                for left in inner.tidy() {
-                    complain!("left behind: {left}");
+                let left = inner.tidy();
+                left.iter().for_each(|left| complain!("left behind: {left}"));
+                if left.is_empty() {
+                    complain!("Nothing is left.");
                 }
                 std::process::exit(128 + signal);
             }
