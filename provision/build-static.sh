@@ -24,8 +24,10 @@ eval "flags=\${$flags:-}"
 case $flags in
 *--sysroot*) ;;
 *)
+    mend="'rustup target add $target'"
+    command -v rustup >/dev/null || mend="get Rust from https://rustup.rs, which can have one, then $mend"
     [ -n "$(find "$(rustc --print sysroot)/lib/rustlib/$target/lib" -name 'libstd-*' 2>/dev/null)" ] ||
-        die "rustc has no standard library for $target: 'rustup target add $target'"
+        die "rustc has no standard library for $target: $mend"
     # For the parts that are written in C.
     [ -n "$(printenv "CC_$(echo "$target" | tr - _)" || true)" ] || command -v musl-gcc >/dev/null ||
         command -v "${target%%-*}-linux-musl-gcc" >/dev/null ||

@@ -469,7 +469,10 @@ set_up_lxd() {
 
 # clean [--packages]: takes back all of the above.
 clean() {
-    [ -d "$state" ] || return 0
+    [ -d "$state" ] || {
+        say "nothing to remove: there is no $state"
+        return 0
+    }
     make_state
     dir_variable=LXD_DIR
     exec 9>"$state/lock"

@@ -30,6 +30,10 @@ case ${1:-} in
     exit 0
     ;;
 --clean)
+    case ${2:-} in
+    '' | --packages) ;;
+    *) die "'$2' is no option of --clean; there is --packages (see try.sh --help)" ;;
+    esac
     clean "${2:-}"
     exit 0
     ;;

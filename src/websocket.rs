@@ -68,21 +68,21 @@ impl Reader {
     ///
     /// # Errors
     /// What came is no websocket frame, or too long; the connection is of no more use.
-    pub fn next(&mut self) -> Result<Option<Message>, Error> {
+    pub fn take(&mut self) -> Result<Option<Message>, Error> {
         while let Some(head) = head(&self.pending)? {
             let whole = head.length + head.payload;
             if self.pending.len() < whole {
                 return Ok(None);
             }
             let payload: Vec<u8> = self.pending.drain(..whole).skip(head.length).collect();
-            if let Some(message) = self.take(&head, payload)? {
+            if let Some(message) = self.understand(&head, payload)? {
                 return Ok(Some(message));
             }
         }
         Ok(None)
     }
 
-    fn take(&mut self, head: &Head, payload: Vec<u8>) -> Result<Option<Message>, Error> {
+    fn understand(&mut self, head: &Head, payload: Vec<u8>) -> Result<Option<Message>, Error> {
         match head.opcode {
             0 => {
                 let mut message = self.fragments.take().ok_or(Error::Frame("a continuation of nothing"))?;
@@ -180,7 +180,7 @@ mod tests {
         let mut messages = Vec::new();
         for part in bytes.chunks(piece.max(1)) {
             reader.feed(part);
-            while let Some(message) = reader.next()? {
+            while let Some(message) = reader.take()? {
                 messages.push(message);
             }
         }

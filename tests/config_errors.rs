@@ -172,10 +172,11 @@ fn secrets() {
     check(pat, "pat: 'a b'", "1: pat: is no token", "pat_file");
     check(pat, "pat: ' a'", "1: pat: has a line break", "alone");
     check(pat, "pat: 123456", "1: pat: is a number", "quote");
-    check(pat, "pat: [a]", "1: pat: is a list", "quotes");
+    check(pat, "pat: [a]", "1: pat: is a list", "as text");
     check(pat, &format!("{pat}\npat_file: /x"), "2: pat_file: given beside pat", "keep one");
     check("a-secret-for-the-tests", "changeme", "2: hooksecret: is an example's text", "hooksecret_file");
     check(pat, "pat_file: /nowhere/pat", "1: pat_file: cannot read /nowhere/pat", "make the file");
+    check(pat, "pat_file: /run/credentials/none.service/pat", "1: pat_file: cannot read", "while the service runs");
     check(pat, "pat_file: /", "1: pat_file: cannot read /", "readable");
     check(pat, "pat_file: /dev/null", "1: pat_file: /dev/null is empty", "pat_file");
     check(pat, "github_app: {app_id: 1, private_key_file: x}", "1: github_app: GitHub Apps are not supported", "pat");
@@ -191,7 +192,7 @@ fn github() {
     check_top("github_api: https://u:hunter2@ghe.example/api/v3", "1: github_api: has a user name", "pat_file");
     check_top("github_api: https://github.com", "1: github_api: is GitHub's web site", "https://api.github.com");
     check_top("targets: acme", "1: targets: is text", "{org: NAME}");
-    check_top("targets: [acme]", "1: targets[0]: is text", "mapping");
+    check_top("targets: [acme]", "1: targets[0]: is text", "{org: NAME}");
     check_top("targets: [{}]", "1: targets[0]: is not one target", "{org: NAME}");
     check_top("targets: [{org: a, repo: a/b}]", "1: targets[0]: is not one target", "{org: NAME}");
     check_top("targets: [{org: a/b}]", "1: targets[0].org: \"a/b\" is not", "address on GitHub");

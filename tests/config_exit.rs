@@ -29,3 +29,31 @@ fn exit_codes_tell_what_to_do() {
     check(&["serve", "-c", "/dev/null"], 78, "is empty");
     check(&["check", "-c", "/dev/null"], 78, "nothing was started");
 }
+
+/// Runs with standard output and standard error on a full disk, and returns the exit code.
+fn unheard(arguments: &[&str]) -> Option<i32> {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lxdrunner"));
+    command.args(arguments).stdout(full()).stderr(full()).status().unwrap().code()
+}
+
+#[test]
+fn who_cannot_be_heard_goes_on() {
+    assert_eq!(unheard(&["--help"]), Some(0));
+    assert_eq!(unheard(&["--nonsense"]), Some(2));
+    assert_eq!(unheard(&["check", "-c", "/dev/null"]), Some(78));
+    assert_eq!(unheard(&["demo", "--standin"]), Some(0));
+    // The log too: this logs a warning of its config, then finds its port taken.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("unheard.yml");
+    let port = taken.local_addr().unwrap().port();
+    std::fs::write(
+        &config,
+        format!(
+            "pat: fake\nhooksecret: fake\nsocket: /nowhere\nweb_host: 127.0.0.1\nweb_port: {port}\nrunnermap:\n  \
+             - {{name: one, labels: [self-hosted], image: any}}\n"
+        ),
+    )
+    .unwrap();
+    assert_eq!(unheard(&["serve", "-c", config.to_str().unwrap()]), Some(1));
+}

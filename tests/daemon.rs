@@ -236,7 +236,7 @@ fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too(
             assert_eq!(rig.wait_done(job), "success");
         }
         rig.wait_nothing_left();
-        assert!(rig.daemon.count(&["lxd_event=instance-deleted"]) >= 2 * round, "{round}");
+        rig.daemon.wait_count(&["lxd_event=instance-deleted"], 2 * round);
         assert_eq!(streams(&rig), round);
         rig.standin().close_connections();
         rig.daemon.wait_count(&["not listening to LXD"], round);

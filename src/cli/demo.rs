@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 pub use super::args::DemoOptions;
 use super::{EXIT_FAILURE, EXIT_USAGE};
+use crate::cli::output::{complain, say};
 use crate::model::{JobId, RepoName, RunnerArch};
 use crate::standin::github::{Event, GitHubStandin, JobSpec, Removal};
 use crate::standin::package;
@@ -39,11 +40,11 @@ pub fn run(options: DemoOptions) -> ExitCode {
     match show(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Trouble::Usage(text)) => {
-            eprintln!("lxdrunner demo: {text}");
+            complain!("lxdrunner demo: {text}");
             ExitCode::from(EXIT_USAGE)
         }
         Err(Trouble::Failed(text)) => {
-            eprintln!("lxdrunner demo: {text}");
+            complain!("lxdrunner demo: {text}");
             ExitCode::from(EXIT_FAILURE)
         }
     }
@@ -66,7 +67,7 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
     let remains = Remains::prepare(&prefix).map_err(|error| failed("cannot prepare")(&error))?;
     let place = Place::find(options, remains.directory())?;
     remains.watch(Arc::clone(&place.lxd));
-    println!("{}", place.description);
+    say!("{}", place.description);
 
     let github = GitHubStandin::start(place.bind)
         .map_err(|error| failed(&format!("cannot listen on {} for the GitHub stand-in", place.bind))(&error))?;
@@ -89,18 +90,18 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
         .wait(READY_WITHIN, |said| matches!(said, Said::PackageReady).then_some(()))
         .ok_or_else(|| daemon.trouble("the daemon does not get the runner package"))?;
     let pid = daemon.pid();
-    println!("The daemon (process {pid}) listens on {address}; the GitHub stand-in on {}.\n", github.address());
+    say!("The daemon (process {pid}) listens on {address}; the GitHub stand-in on {}.\n", github.address());
     github.set_hook(&format!("http://{address}/hooks/lxdrunner"), HOOK_SECRET);
 
     if let Some(time) = options.idle {
-        println!("Nothing is queued for {} s.", time.as_secs());
+        say!("Nothing is queued for {} s.", time.as_secs());
         std::thread::sleep(time);
         return clear_away(&remains);
     }
     let mut figures = Figures::default();
     for round in 1..=options.rounds {
         if options.rounds > 1 {
-            println!("Round {round} of {}", options.rounds);
+            say!("Round {round} of {}", options.rounds);
         }
         play(options, &github, &repo, &place, &prefix, &daemon, &mut figures)?;
     }
@@ -111,7 +112,7 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
 fn clear_away(remains: &Remains) -> Result<(), Trouble> {
     let left = remains.tidy();
     if left.is_empty() {
-        println!("Nothing is left: no instance, no registration, no file.");
+        say!("Nothing is left: no instance, no registration, no file.");
         Ok(())
     } else {
         Err(Trouble::Failed(format!("left behind: {}", left.join("; "))))
@@ -160,7 +161,7 @@ fn play(
     let begun = Instant::now();
     let deadline = begun + ROUND_WITHIN + JOB_WITHIN * options.jobs;
     let tell = |at: Instant, text: &str| {
-        println!("{:>9.3} s  {text}", at.saturating_duration_since(begun).as_secs_f64());
+        say!("{:>9.3} s  {text}", at.saturating_duration_since(begun).as_secs_f64());
     };
     let jobs: BTreeSet<JobId> = (0..options.jobs).map(|_| github.queue(repo, JobSpec::new(&["self-hosted"]))).collect();
     let mut round = figures::Round::new(begun, options.jobs);

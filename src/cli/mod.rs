@@ -1,9 +1,9 @@
 //! The command line: what to run, with what, and which exit code its end has.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod args;
 pub mod check;
 pub mod demo;
+mod output;
 pub mod serve;
 
 use std::ffi::OsString;
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use log::LevelFilter;
 
 use args::{Command, Invocation};
+use output::{complain, say};
 
 use crate::config::{Config, Warning};
 
@@ -28,13 +29,13 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let invocation = match args::parse(arguments) {
         Ok(invocation) => invocation,
         Err(error) => {
-            eprintln!("lxdrunner: {error}");
+            complain!("lxdrunner: {error}");
             return ExitCode::from(EXIT_USAGE);
         }
     };
     match invocation {
         Invocation::Print(text) => {
-            println!("{text}");
+            say!("{text}");
             ExitCode::SUCCESS
         }
         Invocation::Run { command, verbose } => {
@@ -55,7 +56,7 @@ fn with_config_path(explicit: Option<PathBuf>, command: fn(PathBuf) -> ExitCode)
     match Config::find(explicit) {
         Ok(path) => command(path),
         Err(error) => {
-            eprintln!("lxdrunner: {error}");
+            complain!("lxdrunner: {error}");
             ExitCode::from(EXIT_CONFIG)
         }
     }
@@ -65,11 +66,11 @@ fn with_config_path(explicit: Option<PathBuf>, command: fn(PathBuf) -> ExitCode)
 pub fn load_config(path: &std::path::Path) -> Result<(Config, Vec<Warning>), ExitCode> {
     Config::load(path).map_err(|errors| {
         for warning in errors.warnings() {
-            eprintln!("warning: {warning}");
+            complain!("warning: {warning}");
         }
-        eprintln!("{errors}");
+        complain!("{errors}");
         let many = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
-        eprintln!("lxdrunner: {many} in the config file; nothing was started");
+        complain!("lxdrunner: {many} in the config file; nothing was started");
         ExitCode::from(EXIT_CONFIG)
     })
 }
@@ -83,10 +84,6 @@ fn set_up_log(verbose: bool, command: &Command) {
         None if matches!(command, Command::Serve { .. }) => LevelFilter::Info,
         None => LevelFilter::Warn,
     };
-    let logger = simple_logger::SimpleLogger::new().with_level(level.min(LevelFilter::Warn));
-    let logger = logger.with_module_level("lxdrunner", level).with_utc_timestamps();
     let under_systemd = std::env::var_os("JOURNAL_STREAM").is_some();
-    let logger = if under_systemd { logger.without_timestamps() } else { logger };
-    // Only fails where there is a logger already, as in tests; then that one is used.
-    drop(logger.init());
+    output::set_up_log(level, !under_systemd);
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use crate::cli::output::complain;
 use crate::daemon;
 
 /// Set by a parent that keeps our standard input open for as long as it lives.
@@ -21,7 +22,7 @@ pub fn run(config_path: PathBuf) -> ExitCode {
     match daemon::run(config) {
         Ok(never) => match never {},
         Err(error) => {
-            eprintln!("lxdrunner: {error}");
+            complain!("lxdrunner: {error}");
             ExitCode::from(EXIT_FAILURE)
         }
     }

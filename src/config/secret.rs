@@ -69,7 +69,7 @@ fn inline_text(kind: &Kind, item: &Item<'_>, report: &mut Report) -> Option<Secr
         report.error(&item.path, "is empty", kind.missing);
         return None;
     }
-    check(kind, item.text("it as text in quotes", report)?, "", &item.path, report)
+    check(kind, item.text("the secret as text", report)?, "", &item.path, report)
 }
 
 fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Secret> {
@@ -91,6 +91,9 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
         }
         Err(error) => {
             let mend = match error.kind() {
+                std::io::ErrorKind::NotFound if file.starts_with("/run/credentials") => {
+                    "systemd has it there while the service runs (LoadCredential), nobody else and at no other time"
+                }
                 std::io::ErrorKind::NotFound => "make the file, or name the right one",
                 std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
                 std::io::ErrorKind::InvalidData => "it must be text",

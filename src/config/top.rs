@@ -353,10 +353,15 @@ fn targets(top: &Section<'_>, report: &mut Report) -> Option<Vec<Scope>> {
 }
 
 fn target(item: &Item<'_>, report: &mut Report) -> Option<Scope> {
+    let mend = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
+    if !matches!(item.node, Node::Map(_)) {
+        report.error(&item.path, format!("is {}", item.node.kind()), mend);
+        return None;
+    }
     let one = Section::new(item, &["org", "repo", "enterprise"], report)?;
     let given: Vec<(&str, Item<'_>)> = one.entries().filter(|(key, _)| !key.starts_with("x-")).collect();
     let [(key, value)] = given.as_slice() else {
-        report.error(&item.path, "is not one target", "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}");
+        report.error(&item.path, "is not one target", mend);
         return None;
     };
     let name = value.scalar(report)?;

@@ -1,6 +1,6 @@
 //! What the log says of changes and decisions: each thing once, when it changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use log::{Level, debug, error, info, log, warn};
 
@@ -22,8 +22,18 @@ impl Narrator {
 
     /// Tells why nothing is launched for a job, where that is news.
     pub fn tell_deferred(&mut self, deferred: &[(JobId, Reason)], world: &World) {
-        let mut now = BTreeMap::new();
+        if !self.told.is_empty() {
+            let known: BTreeSet<JobId> = world.jobs().map(|j| j.job.id).collect();
+            self.told.retain(|job, _| known.contains(job));
+        }
         for (job, reason) in deferred {
+            match reason {
+                // Come and go with every launch, also between two failures for the same reason.
+                Reason::Covered | Reason::LaunchesBusy if self.told.contains_key(job) => continue,
+                // Just started; the first look is under way.
+                Reason::LxdUnknown if world.lxd.is_none() => continue,
+                _ => {}
+            }
             if self.told.get(job).is_none_or(|before| !same(before, reason)) {
                 let state = world.jobs().find(|j| j.job.id == *job);
                 let repo = state.map(|j| j.job.repo.to_string()).unwrap_or_default();
@@ -31,12 +41,11 @@ impl Narrator {
                 log!(
                     level(reason, &labels),
                     "job={job} repo={repo} labels={labels} msg=\"not launched\" reason={:?}",
-                    reason.to_string()
+                    shortened(reason.to_string())
                 );
+                self.told.insert(*job, reason.clone());
             }
-            now.insert(*job, reason.clone());
         }
-        self.told = now;
     }
 }
 
@@ -45,10 +54,19 @@ fn same(before: &Reason, now: &Reason) -> bool {
     match (before, now) {
         (Reason::Paused { blame: a, .. }, Reason::Paused { blame: b, .. }) => a == b,
         (Reason::HeldBack { .. }, Reason::HeldBack { .. }) => true,
-        // Comes and goes with every launch.
+        // None is news after the other.
         (Reason::Covered | Reason::LaunchesBusy, Reason::Covered | Reason::LaunchesBusy) => true,
         _ => before == now,
     }
+}
+
+/// A failure was told in full when it happened, perhaps with a page of output.
+fn shortened(mut reason: String) -> String {
+    if let Some((end, _)) = reason.char_indices().nth(300) {
+        reason.truncate(end);
+        reason.push('…');
+    }
+    reason
 }
 
 fn level(reason: &Reason, labels: &str) -> Level {
@@ -60,8 +78,9 @@ fn level(reason: &Reason, labels: &str) -> Level {
         Reason::ClassFull { .. } | Reason::HostFull { .. } | Reason::HeldBack { .. } | Reason::NoPackage(_) => {
             Level::Info
         }
-        // What failed was told when it failed.
-        Reason::Covered | Reason::LaunchesBusy | Reason::Paused { .. } | Reason::LxdUnknown => Level::Debug,
+        // What failed was told when it failed, but who asks the log for a job is to find it.
+        Reason::Paused { .. } | Reason::LxdUnknown => Level::Info,
+        Reason::Covered | Reason::LaunchesBusy => Level::Debug,
     }
 }
 

@@ -169,7 +169,10 @@ impl Http {
                 Ok(answer)
             }
             Err(error) => {
-                let error = failure(tried, error);
+                let mut error = failure(tried, error);
+                if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout) {
+                    error.message = format!("{}: {}", self.origin, error.message);
+                }
                 log::debug!("github_call method={method} path={path} failed={:?} ms={millis}", error.kind);
                 Err(error)
             }

@@ -85,7 +85,7 @@ impl Events {
         let broken = |message: String, kind: ErrorKind| Error::new(TRIED, kind, message);
         let mut block = [0; 4096];
         loop {
-            while let Some(message) = self.reader.next().map_err(|e| broken(e.to_string(), ErrorKind::Malformed))? {
+            while let Some(message) = self.reader.take().map_err(|e| broken(e.to_string(), ErrorKind::Malformed))? {
                 match message {
                     Message::Data(bytes) => {
                         if let Some(ended) = understand(&bytes) {

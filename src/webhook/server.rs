@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Request, Response, Server};
 
-use super::event::{Parsed, SignatureError, parse, verify};
+use super::event::{Parsed, parse, verify};
 use super::gate::{self, Limits, PEER_HEADER};
 use super::{HOOK_PATH, LONGEST_BODY};
 use crate::model::{Hint, Secret};
@@ -99,7 +99,7 @@ impl Receiver {
             deliver: Box::new(deliver),
             health: Box::new(health),
             seen: Mutex::new(Seen::default()),
-            forged: Mutex::new(Seldom::default()),
+            refused: Mutex::new(Seldom::default()),
         });
         for n in 0..WORKERS {
             let desk = Arc::clone(&desk);
@@ -149,7 +149,7 @@ struct Desk {
     deliver: Box<dyn Fn(Hint) + Send + Sync>,
     health: Box<dyn Fn() -> Health + Send + Sync>,
     seen: Mutex<Seen>,
-    forged: Mutex<Seldom>,
+    refused: Mutex<Seldom>,
 }
 
 /// An answer: status, one line of text, and the methods for a 405.
@@ -200,7 +200,9 @@ impl Desk {
         if let Some(kind) = header(request, "content-type") {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
-                return Answer::new(415, "in the hook's settings, set Content type to application/json");
+                let mend = "in the hook's settings, set Content type to application/json";
+                self.note_refusal(mend, request);
+                return Answer::new(415, mend);
             }
         }
         let mut body = Vec::new();
@@ -213,7 +215,7 @@ impl Desk {
 
         let signature = header(request, "x-hub-signature-256").or_else(|| header(request, "x-hub-signature"));
         if let Err(error) = verify(&self.secret, &body, signature) {
-            self.note_forgery(error, request);
+            self.note_refusal(&error.to_string(), request);
             return Answer::new(401, error.to_string());
         }
 
@@ -247,10 +249,11 @@ impl Desk {
         Answer::new(202, if event == "ping" { "pong" } else { "accepted" })
     }
 
-    fn note_forgery(&self, error: SignatureError, request: &Request) {
-        if let Some(unsaid) = lock(&self.forged).due(Instant::now()) {
+    /// Of what may come from anybody the log tells seldom.
+    fn note_refusal(&self, reason: &str, request: &Request) {
+        if let Some(unsaid) = lock(&self.refused).due(Instant::now()) {
             let peer = header(request, PEER_HEADER).unwrap_or("unknown");
-            log::warn!("delivery_refused peer={peer} unsaid={unsaid} reason={:?}", error.to_string());
+            log::warn!("delivery_refused peer={peer} unsaid={unsaid} reason={reason:?}");
         }
     }
 }

@@ -51,8 +51,6 @@ fn lxd_sockets() {
     let back = |lxd: &LxdStandin| std::fs::rename(away(lxd), lxd.socket()).unwrap();
     let close = |lxd: &LxdStandin| set_mode(lxd, if is_root() { 0o600 } else { 0o000 });
     let open = |lxd: &LxdStandin| set_mode(lxd, 0o666);
-    let stall = |lxd: &LxdStandin| lxd.faults().add("", "/1.0/instances", 0, usize::MAX, Fault::Stall);
-    let go_on = |lxd: &LxdStandin| lxd.faults().clear();
     // Root may open any socket: there the daemon is to be somebody else.
     let somebody = is_root().then_some(65534);
     table(
@@ -61,10 +59,16 @@ fn lxd_sockets() {
             unreachable("is missing", None, &["is LXD installed and running?", "`socket`"], hide, back),
             unreachable("refuses: nobody listens", None, &["is LXD running?"], refuse, back),
             unreachable("belongs to someone else", somebody, &["the group that owns the socket"], close, open),
-            // The one that takes the whole deadline of a call.
-            unreachable("takes calls and never answers", None, &["deadline of 30", "LXD is stuck"], stall, go_on),
         ],
     );
+}
+
+/// Takes the whole deadline of a call.
+pub fn silence() {
+    let stall = |lxd: &LxdStandin| lxd.faults().add("", "/1.0/instances", 0, usize::MAX, Fault::Stall);
+    let go_on = |lxd: &LxdStandin| lxd.faults().clear();
+    let parts = &["deadline of 30", "LXD is stuck"];
+    table("LXD's socket", vec![unreachable("takes calls and never answers", None, parts, stall, go_on)]);
 }
 
 /// Where the socket is while it is hidden.

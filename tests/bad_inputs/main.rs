@@ -38,6 +38,16 @@ fn table(kind: &str, rows: Vec<Row>) {
     assert!(failed.is_empty(), "{kind}: {failed:?}");
 }
 
+/// Who says nothing is waited for as long as a call may take: all of them at once.
+#[test]
+fn silence() {
+    thread::scope(|scope| {
+        scope.spawn(lxd::silence);
+        scope.spawn(|| github::registering(github::silence()));
+        scope.spawn(|| github::listing(github::silence()));
+    });
+}
+
 /// The reason out of a line of the log, without what differs from run to run.
 fn reason(rig: &Rig, line: &str) -> String {
     let (_, reason) = line.split_once("reason=\"").unwrap_or_else(|| panic!("no reason in {line}"));

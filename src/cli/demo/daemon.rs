@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Trouble;
+use crate::cli::output::complain;
 use crate::cli::serve::END_WITH_STDIN;
 
 /// Lines of the log that are kept for the case that something goes wrong.
@@ -114,7 +115,7 @@ fn listen(log: impl io::Read, heard: &Heard) {
         let Ok(line) = line else { return };
         let at = Instant::now();
         if log::log_enabled!(log::Level::Debug) {
-            eprintln!("  | {line}");
+            complain!("  | {line}");
         }
         {
             let mut tail = locked(&heard.tail);

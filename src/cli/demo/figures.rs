@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::DemoOptions;
+use crate::cli::output::say;
 
 /// The moments of one round.
 pub struct Round {
@@ -43,10 +44,10 @@ impl Figures {
     /// Prints the medians.
     pub fn print(&self, options: &DemoOptions) {
         let many = |n: u32, what: &str| if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") };
-        println!("From webhook, median of {} with {}:", many(options.rounds, "round"), many(self.jobs, "job"));
+        say!("From webhook, median of {} with {}:", many(options.rounds, "round"), many(self.jobs, "job"));
         let line = |what: &str, times: &[Duration]| {
             if let Some(median) = median(times) {
-                println!("  {what:<34} {:>8.3} s", median.as_secs_f64());
+                say!("  {what:<34} {:>8.3} s", median.as_secs_f64());
             }
         };
         if self.jobs == 1 {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::output::complain;
 use crate::lxd::{Instance, InstanceStatus, Lxd};
 use crate::model::keys;
 
@@ -53,9 +54,9 @@ impl Remains {
         let inner = Arc::clone(&remains.inner);
         crate::threads::spawn("signals", move || {
             if let Some(signal) = signals.forever().next() {
-                eprintln!("\nClearing everything away …");
+                complain!("\nClearing everything away …");
                 for left in inner.tidy() {
-                    eprintln!("left behind: {left}");
+                    complain!("left behind: {left}");
                 }
                 std::process::exit(128 + signal);
             }
@@ -87,7 +88,7 @@ impl Remains {
 impl Drop for Remains {
     fn drop(&mut self) {
         for left in self.inner.tidy() {
-            eprintln!("left behind: {left}");
+            complain!("left behind: {left}");
         }
     }
 }
