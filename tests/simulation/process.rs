@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use lxdrunner::model::{Phase, Scope};
+use lxdrunner::model::{JobStatus, Phase, Scope};
 use lxdrunner::plan::{LAUNCHES_AT_ONCE, Plan, plan};
 use lxdrunner::world::{Action, Event, Flight, Note, Outcome, RemoveReason, Snapshot, World};
 
@@ -223,6 +223,23 @@ impl Stage {
     /// What must hold of every plan.
     fn check(&self, daemon: usize, world: &World, plan: &Plan) {
         let process = &self.daemons[daemon];
+        let mut launches: BTreeMap<(&Scope, usize), usize> = BTreeMap::new();
+        let under_way = self.executions.values().filter(|e| e.daemon == daemon).map(|e| &e.action);
+        for action in under_way.chain(&plan.actions) {
+            if let Action::Launch { scope, class, .. } = action {
+                *launches.entry((scope, *class)).or_default() += 1;
+            }
+        }
+        for action in &plan.actions {
+            let Action::Launch { scope, class, .. } = action else { continue };
+            let waits = |j: &&lxdrunner::world::JobState| {
+                j.job.status == JobStatus::Queued && j.place.as_ref() == Ok(&(scope.clone(), *class))
+            };
+            let queued = world.jobs().filter(waits).count();
+            if launches[&(scope, *class)] > queued {
+                self.fail(&format!("daemon {daemon} plans {action:?}: more launches than the {queued} that wait"));
+            }
+        }
         let known = |scope: &Scope| process.scopes_known.get(scope) == Some(&true);
         for action in &plan.actions {
             let allowed = match action {
