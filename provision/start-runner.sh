@@ -130,7 +130,7 @@ register() {
     say "registering $LXDRUNNER_NAME with $LXDRUNNER_URL"
     # Expanded by the shell that as_runner starts.
     # shellcheck disable=SC2016
-    as_runner 'exec ./config.sh --unattended --ephemeral --disableupdate --replace \
+    as_runner 'exec ./config.sh --unattended --ephemeral --disableupdate \
         --url "$LXDRUNNER_URL" --name "$LXDRUNNER_NAME" \
         ${LXDRUNNER_LABELS:+--labels "$LXDRUNNER_LABELS"} ${LXDRUNNER_GROUP:+--runnergroup "$LXDRUNNER_GROUP"}' ||
         fail "config.sh could not register $LXDRUNNER_NAME with $LXDRUNNER_URL (exit code $?, see above)"

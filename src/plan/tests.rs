@@ -439,3 +439,15 @@ fn a_flood_of_questions_keeps_no_launch_waiting() {
     assert_eq!(actions.len(), 1 + ERRANDS_AT_ONCE);
     assert_eq!(stage.dispatch(), []);
 }
+
+#[test]
+fn a_half_made_instance_does_not_take_the_registration_of_another_host_along() {
+    let mut stage = Stage::new(config());
+    let half =
+        || InstanceSeen { phase: Phase::Provisioning, maker: Maker::Dead, runner_id: None, ..seen("lxdrunner-1-1", 1) };
+    stage.lxd(vec![half()]);
+    // Another host brings up its own instance of this name; its runner is not online yet.
+    stage.runners(acme(), vec![runner(5, "lxdrunner-1-1", false, false)]);
+    let removal = stage.plan().actions.into_iter().find(|a| matches!(a, Action::Remove { .. }));
+    assert!(matches!(removal, Some(Action::Remove { runner: None, .. })), "{removal:?}");
+}

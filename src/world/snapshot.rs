@@ -195,9 +195,12 @@ impl World {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
             }
-            // A host that shares our prefix may have the name of what we are still making: that is known by its id.
-            let ours_to_name = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
-            let same = |r: &&&Runner| !ours_to_name || instance.seen.runner_id == Some(r.id);
+            // A host that shares our prefix may have the name of what is still being made, or was left half-made: that is
+            // known by its id, which is noted before the runner starts.
+            let making = instance.seen.phase == Phase::Provisioning;
+            let ours_to_name = making && instance.seen.maker == Maker::Us;
+            let never_started = |r: &Runner| making && instance.seen.runner_id.is_none() && !r.online && !r.busy;
+            let same = |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);
             if let Some(runner) = runner {
                 instance.seen.runner_id = Some(runner.id);

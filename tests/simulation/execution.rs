@@ -181,16 +181,15 @@ impl Stage {
                 let now = self.now;
                 if !matches!(luck, Luck::Bad) && self.lxd[lxd].get(&name).is_some_and(|i| i.running) {
                     let runner = match (self.token, e.registered) {
-                        (true, _) => {
-                            // `config.sh --replace`: an offline registration of this name gives way.
-                            if let Some(old) = self.github.named(&scope, &name) {
-                                self.github.runner(old).gone = Some(now);
-                            }
-                            Some(self.github.register(&scope, &name, &class.labels, Some(e.daemon), now))
-                        }
+                        // `config.sh` fails where the name is taken, and the instance powers off.
+                        (true, _) if self.github.named(&scope, &name).is_some() => None,
+                        (true, _) => Some(self.github.register(&scope, &name, &class.labels, Some(e.daemon), now)),
                         (false, registered) => registered,
                     };
-                    self.lxd[lxd].get_mut(&name).unwrap().process = runner;
+                    self.lxd[lxd].get_mut(&name).unwrap().process = runner.or(Some(0));
+                    if runner.is_none() {
+                        self.after(300, 6000, Ev::PowerOff { lxd, name: name.clone(), runner: 0 });
+                    }
                     self.tell(format!("runner process of {name} starts ({runner:?})"));
                     if let Some(runner) = runner.filter(|_| !self.fault(self.faults.sick_runner)) {
                         self.after(300, 6000, Ev::Online { runner });
