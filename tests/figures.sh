@@ -74,7 +74,8 @@ at_most() {
 # The socket and image to use, in the variables that tests take them from.
 place() {
     if [ -z "${LXDRUNNER_TEST_LXD_SOCKET:-}" ] || [ -z "${LXDRUNNER_TEST_IMAGE:-}" ]; then
-        set_up
+        set_up_build
+        set_up_lxd
         set_up_here=1
         trap finish EXIT
     fi
