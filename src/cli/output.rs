@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Like `println!`, but who does not listen is left alone.
 macro_rules! say {
@@ -47,13 +47,19 @@ impl Log for StandardError {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let line = format!("{}{:<5} [{}] {}\n", self.time(), record.level(), record.target(), record.args());
+            let line = format!("{}{:<5} {}{}\n", self.time(), record.level(), place(record), record.args());
             // In one piece, so that lines of several threads or processes do not mix.
             let _ = std::io::stderr().write_all(line.as_bytes());
         }
     }
 
     fn flush(&self) {}
+}
+
+/// Where a line comes from helps who reads the code, not who runs it.
+fn place(record: &Record) -> String {
+    let plain = record.level() <= Level::Info && record.target().starts_with("lxdrunner");
+    if plain { String::new() } else { format!("[{}] ", record.target()) }
 }
 
 impl StandardError {
