@@ -293,7 +293,7 @@ impl Rig {
     /// Lines that ask for attention, those about the rig's own config aside.
     pub fn complaints(&self) -> Vec<String> {
         let asks = |line: &String| line.contains(" WARN ") || line.contains(" ERROR ");
-        self.daemon.log().into_iter().filter(|line| asks(line) && !line.contains(" config ")).collect()
+        self.daemon.log().into_iter().filter(|line| asks(line) && !line.contains(" WARN  config ")).collect()
     }
 
     /// Queues a job; the webhook goes out by itself.
