@@ -2,12 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 use super::{Group, LAUNCHES_AT_ONCE, Plan, Reason};
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, Scope, Timestamp};
 use crate::world::{Action, Blame, Flight, Instance, JobState, RunnerState, Status, World, instance_name};
+
+/// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
+/// than this.
+const HANDOVER: Duration = Duration::from_secs(10);
 
 /// What there is already.
 #[derive(Default)]
@@ -41,7 +46,8 @@ pub(super) fn is_supply(world: &World, instance: &Instance, config: &Config, now
         }
         (None, Phase::Started) => match instance.runner {
             RunnerState::Idle(_) => true,
-            RunnerState::Busy | RunnerState::Done(_) => false,
+            RunnerState::Busy => instance.handover_since.is_some_and(|since| now.since(since) < HANDOVER),
+            RunnerState::Done(_) => false,
             RunnerState::Awaited => {
                 now.since(instance.started_at.unwrap_or(instance.first_seen)) < config.provision_timeout
             }
@@ -152,6 +158,8 @@ struct Line<'a> {
 
 pub(super) fn launches(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
     let groups = demand(world, config, now, plan);
+    let handovers = world.instances.values().filter_map(|i| Some(i.handover_since?.after(HANDOVER)));
+    handovers.filter(|end| *end > now).for_each(|end| plan.wake(end));
     let mut stock = stock(world, config, now);
     let mut lines = Vec::new();
     for ((scope, class), mut jobs) in groups {

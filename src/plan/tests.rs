@@ -451,3 +451,26 @@ fn a_half_made_instance_does_not_take_the_registration_of_another_host_along() {
     let removal = stage.plan().actions.into_iter().find(|a| matches!(a, Action::Remove { .. }));
     assert!(matches!(removal, Some(Action::Remove { runner: None, .. })), "{removal:?}");
 }
+
+#[test]
+fn a_runner_that_is_busy_before_its_job_is_told_has_one_of_those_that_wait() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    // GitHub gave it the job: the runner is listed as busy, and the job still as queued.
+    let busy = || vec![runner(1, "lxdrunner-1-1", true, true)];
+    stage.runners(acme(), busy());
+    stage.jobs(vec![job(1, "acme/app", &["linux"])]);
+    assert_eq!(stage.reason(1), Some(Reason::Covered));
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    stage.queued(2);
+    assert_eq!(stage.launches(), ["lxdrunner-2-1"], "once it is told, the runner is no supply");
+
+    // A job that we never hear of holds nobody up for long.
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    stage.runners(acme(), busy());
+    stage.pass(10);
+    assert_eq!(stage.launches(), ["lxdrunner-1-2"]);
+}

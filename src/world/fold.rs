@@ -126,6 +126,7 @@ impl World {
             Some(instance) => {
                 instance.touched = self.seq;
                 instance.took_job = true;
+                instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
                 instance.seen.phase = Phase::Started;
                 if !matches!(instance.runner, RunnerState::Done(_)) {
@@ -158,6 +159,7 @@ impl World {
         if let Some(instance) = self.instances.get_mut(runner) {
             instance.touched = self.seq;
             instance.took_job = true;
+            instance.handover_since = None;
             if !matches!(instance.runner, RunnerState::Done(_)) {
                 instance.runner = RunnerState::Done(now);
             }

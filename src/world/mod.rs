@@ -120,6 +120,9 @@ pub struct Instance {
     pub took_job: bool,
     /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
     seen_busy: bool,
+    /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
+    /// moment the job that the runner has is still queued.
+    pub handover_since: Option<Timestamp>,
     /// No attempt to remove it before this moment.
     pub leave_until: Option<Timestamp>,
     /// Attempts to remove it that failed.

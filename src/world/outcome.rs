@@ -122,6 +122,7 @@ impl World {
                 stopped_since: None,
                 took_job: false,
                 seen_busy: false,
+                handover_since: None,
                 leave_until: None,
                 failures: 0,
                 touched: seq,

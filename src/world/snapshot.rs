@@ -99,6 +99,7 @@ impl World {
                         stopped_since: (seen.status == Status::Stopped).then_some(now),
                         took_job: false,
                         seen_busy: false,
+                        handover_since: None,
                         leave_until: None,
                         failures: 0,
                         touched: begun,
@@ -217,6 +218,10 @@ impl World {
             let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
             if idle && !instance.seen_busy && !at_work.contains(instance.seen.name.as_str()) {
                 instance.took_job = false;
+            }
+            let named = at_work.contains(instance.seen.name.as_str());
+            if runner.is_some_and(|r| r.busy) && instance.runner != RunnerState::Busy && !named {
+                instance.handover_since = Some(now);
             }
             instance.runner = match (runner, instance.runner) {
                 (Some(r), _) if r.busy => RunnerState::Busy,
