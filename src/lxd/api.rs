@@ -119,7 +119,7 @@ pub struct NewInstance {
 pub struct Exec {
     /// Program and arguments; no shell in between.
     pub command: Vec<String>,
-    /// Never a secret: LXD shows it in its operations.
+    /// Never a secret: what LXD shows of it to others is out of our hands.
     pub environment: ConfigMap,
     /// Keep what it prints.
     pub record: bool,
