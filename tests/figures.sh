@@ -36,7 +36,7 @@ missed=0
 demo_pid=
 shell_pid=
 idle_pid=
-work=
+scratch=
 set_up_here=
 
 # It ends its daemon itself, and clears away.
@@ -52,7 +52,7 @@ finish() {
     result=$?
     trap '' EXIT HUP INT TERM
     end_demo
-    [ -z "$work" ] || rm -rf "$work"
+    [ -z "$scratch" ] || rm -rf "$scratch"
     if [ -n "$set_up_here" ]; then
         set +e
         stop_private
@@ -85,8 +85,8 @@ place() {
 static_binary() {
     binary=${LXDRUNNER_BIN:-}
     if [ -z "$binary" ]; then
-        "$top/provision/build-static.sh" >"$work/build" || die "the static build failed (see above)"
-        binary=$(sed -n 's/: [0-9.]* MB, static$//p' "$work/build")
+        "$top/provision/build-static.sh" >"$scratch/build" || die "the static build failed (see above)"
+        binary=$(sed -n 's/: [0-9.]* MB, static$//p' "$scratch/build")
     fi
     [ -x "$binary" ] || die "there is no binary $binary; unset LXDRUNNER_BIN to build one"
     [ -z "$(ldd "$binary" 2>/dev/null | grep '=>' || true)" ] ||
@@ -116,18 +116,18 @@ kilobytes() {
 
 idle() {
     # Not $!: that is a shell's, or sudo's.
-    : >"$work/idle"
+    : >"$scratch/idle"
     # shellcheck disable=SC2016
-    with_socket sh -c 'echo "$$" >"$0"; exec "$@"' "$work/pid" "$binary" demo --idle $((settle + watch + 20)) \
-        --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" >"$work/idle" 2>&1 9>&- &
+    with_socket sh -c 'echo "$$" >"$0"; exec "$@"' "$scratch/pid" "$binary" demo --idle $((settle + watch + 20)) \
+        --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" >"$scratch/idle" 2>&1 9>&- &
     shell_pid=$!
     tries=0
     while [ -z "$idle_pid" ]; do
-        idle_pid=$(sed -n 's/^The daemon (process \([0-9]*\)).*/\1/p' "$work/idle")
+        idle_pid=$(sed -n 's/^The daemon (process \([0-9]*\)).*/\1/p' "$scratch/idle")
         tries=$((tries + 1))
-        [ ! -s "$work/pid" ] || demo_pid=$(cat "$work/pid")
+        [ ! -s "$scratch/pid" ] || demo_pid=$(cat "$scratch/pid")
         if [ "$tries" -ge 300 ] || ! kill -0 "$shell_pid" 2>/dev/null; then
-            cat "$work/idle" >&2
+            cat "$scratch/idle" >&2
             die "the daemon does not come up (see above)"
         fi
         sleep 0.2
@@ -156,11 +156,11 @@ idle() {
 demo() {
     say "the demo, $rounds rounds"
     if ! with_socket "$binary" demo --rounds "$rounds" --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" \
-        >"$work/demo" 2>&1 9>&-; then
-        cat "$work/demo" >&2
+        >"$scratch/demo" 2>&1 9>&-; then
+        cat "$scratch/demo" >&2
         die "the demo failed (see above)"
     fi
-    median() { sed -n "s/^  $1  *//p" "$work/demo"; }
+    median() { sed -n "s/^  $1  *//p" "$scratch/demo"; }
     line "webhook to runner process, median of $rounds" "" "$(median 'runner process runs')"
     line "webhook to all gone, median of $rounds" "" "$(median 'all gone')"
 }
@@ -169,23 +169,23 @@ tests() {
     say "the tests"
     (cd "$top" && cargo test --locked --no-run --quiet 9>&-) || die "the build of the tests failed (see above)"
     began=$(date +%s)
-    if ! (cd "$top" && with_socket cargo test --locked >"$work/tests" 2>&1 9>&-); then
-        grep -E '^test .* FAILED|panicked at|^test result: FAILED' "$work/tests" >&2 || tail -n 20 "$work/tests" >&2
+    if ! (cd "$top" && with_socket cargo test --locked >"$scratch/tests" 2>&1 9>&-); then
+        grep -E '^test .* FAILED|panicked at|^test result: FAILED' "$scratch/tests" >&2 || tail -n 20 "$scratch/tests" >&2
         line "tests" "all pass" "see above" missed
         return
     fi
-    passed=$(awk '/^test result:/ { sum += $4 } END { print sum }' "$work/tests")
+    passed=$(awk '/^test result:/ { sum += $4 } END { print sum }' "$scratch/tests")
     line "tests, real LXD included" "all pass" "$passed in $(($(date +%s) - began)) s" met
 }
 
 inputs() {
     say "bad inputs"
-    if ! (cd "$top" && with_socket cargo test --locked --test bad_inputs -- --nocapture >"$work/inputs" 2>&1 9>&-); then
-        tail -n 40 "$work/inputs" >&2
+    if ! (cd "$top" && with_socket cargo test --locked --test bad_inputs -- --nocapture >"$scratch/inputs" 2>&1 9>&-); then
+        tail -n 40 "$scratch/inputs" >&2
         line "bad inputs" "a clear answer" "see above" missed
         return
     fi
-    rows=$(grep -c '^| ' "$work/inputs" || true)
+    rows=$(grep -c '^| ' "$scratch/inputs" || true)
     line "bad inputs" "a clear answer" "$rows, each got one" "$(if [ "$rows" -gt 0 ]; then echo met; else echo missed; fi)"
 }
 
@@ -210,7 +210,7 @@ trap finish EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
-work=$(mktemp -d)
+scratch=$(mktemp -d)
 case " $* " in
 *' idle '* | *' demo '* | *' tests '*) place ;;
 *) socket=/dev/null ;;
@@ -228,8 +228,8 @@ for part in "$@"; do
     inputs) inputs ;;
     esac
 done
-if [ -s "$work/inputs" ]; then
+if [ -s "$scratch/inputs" ]; then
     printf '\n| of | input | what it got |\n|---|---|---|\n'
-    grep '^| ' "$work/inputs" || true
+    grep '^| ' "$scratch/inputs" || true
 fi
 [ "$missed" = 0 ]

@@ -1,6 +1,6 @@
 //! A rig for tests of the built daemon: GitHub is the stand-in, LXD the stand-in or a real one, and the daemon is the
 //! binary, started as a user starts it.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr)]
 
 use std::io::{BufRead, BufReader, Read, Write};
