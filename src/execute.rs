@@ -61,6 +61,10 @@ impl Executor {
             },
             Action::FetchPackage { arch, scope } => self.fetch_package(*arch, scope),
             Action::LookUpJob { repo, job } => self.look_up_job(repo, *job),
+            Action::LookUpRun { repo, run, trust } => match self.github.run_origin(repo, *run, *trust) {
+                Ok(origin) => Outcome::RunFound(origin),
+                Err(error) => Outcome::LookFailed { reason: error.to_string() },
+            },
             Action::LookAtRepo { repo } => self.look_at_repo(repo),
         }
     }
@@ -364,7 +368,7 @@ impl Executor {
 
     /// Whether the repository is public, where the config makes it matter.
     fn visibility(&self, repo: &RepoName) -> Result<Option<bool>, github::Error> {
-        if self.config.allow_public_repos {
+        if self.config.allow_public_repos && self.config.fork_policy.is_some() {
             return Ok(None);
         }
         Ok(Some(self.github.repo(repo)?.public))

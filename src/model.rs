@@ -348,6 +348,22 @@ pub struct Runner {
     pub labels: Labels,
 }
 
+/// Where the commits of a workflow run come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its own repository.
+    Own,
+    /// A fork.
+    Fork {
+        /// The fork's name, for people.
+        from: String,
+        /// `Ok` where those who made the pull request belong to the repository; else why that is not so.
+        trust: Result<(), String>,
+    },
+    /// GitHub has no such run, or hides it.
+    Hidden,
+}
+
 /// What a signed delivery, or the API, makes us aware of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {

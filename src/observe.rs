@@ -112,7 +112,9 @@ impl Observer {
     /// The repositories whose queue is looked at this time: round and round through those that may be served.
     fn turn(&mut self, repos: BTreeMap<RepoName, github::Repo>) -> Vec<github::Repo> {
         let public = self.config.allow_public_repos;
-        let served = |repo: &&github::Repo| !repo.archived && (public || !repo.public);
+        let rules = &self.config.repos;
+        let served =
+            |repo: &&github::Repo| !repo.archived && (public || !repo.public) && rules.judge(&repo.name).is_ok();
         let after = |repo: &&github::Repo| self.last.as_ref().is_none_or(|last| repo.name > *last);
         let (later, sooner): (Vec<_>, Vec<_>) = repos.values().filter(served).partition(after);
         let turn: Vec<github::Repo> = later.into_iter().chain(sooner).take(REPOS_A_LOOK).cloned().collect();

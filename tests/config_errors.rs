@@ -199,6 +199,15 @@ fn github() {
     check_top("targets: [{repo: a}]", "1: targets[0].repo: \"a\" is not", "OWNER/NAME");
     check_top("targets:\n- org: a\n- org: A", "3: targets[1]: org:a is there already", "remove");
     check_top("allow_public_repos: yes please", "1: allow_public_repos: is text", "true or false");
+    check_top("repos: acme", "1: repos: is text", "acme/*");
+    check_top("repos: []", "1: repos: is empty", "leave it out");
+    check_top("repos: [acme]", "1: repos[0]: \"acme\" is not a pattern", "acme/*");
+    check_top("repos: ['!acme/x']", "1: repos[0]: \"!acme/x\" is not a pattern", "deny");
+    check_top("repos: ['acme/[ab]']", "1: repos[0]: \"acme/[ab]\" is not a pattern", "any letters");
+    check_top("repos: {allow: [7]}", "1: repos.allow[0]: is a number", "pattern");
+    check_top("repos: {deny: ['*/*']}", "1: repos.deny: refuses every", "more exact");
+    check_top("repos: {forbid: [acme/x]}", "1: repos.forbid: unknown key", "allow, deny");
+    check_top("fork_policy: some", "1: fork_policy: \"some\" is no policy", "members");
     check_top("registration: magic", "1: registration: \"magic\"", "jit or token");
     check_top("runner_version: 2.330", "1: runner_version: is a number", "quote");
     check_top("runner_version: two", "1: runner_version: \"two\" is not a version", "2.330.0");
@@ -288,6 +297,7 @@ fn classes() {
     check_class("config: {limits.memory: 1.5}", "9: runnermap[0].config.limits.memory: is a number", "quotes");
     check_class("devices: {root: {path: /}}", "9: runnermap[0].devices.root: has no type", "type: disk");
     check_class("devices: [root]", "9: runnermap[0].devices: is a list", "mapping");
+    check_class("repos: [acme]", "9: runnermap[0].repos[0]: \"acme\" is not", "acme/*");
     check_class("setup_script: /nowhere/x.sh", "9: runnermap[0].setup_script: cannot read /nowhere/x.sh", "built-in");
     check_class("setup_script: /dev/null", "9: runnermap[0].setup_script: /dev/null does not start", "#!");
     let two = |second: &str| format!("{GOOD}  - {second}\n");

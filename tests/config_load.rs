@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lxdrunner::config::{Config, ImageRef, Registration, Remote};
+use lxdrunner::config::{Config, ForkPolicy, ImageRef, Registration, Remote, RepoRules};
 use lxdrunner::model::{InstanceType, Labels, RunnerArch, Scope};
 
 /// A directory of this test's own, gone with it.
@@ -106,12 +106,12 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
     };
     let all: String = example.lines().map(|line| uncomment(line) + "\n").collect();
     let (config, _) = load(&directory.write("all.yml", &all));
-    assert_eq!(config.targets.len(), 3, "{all}");
+    assert_eq!((config.targets.len(), config.repos.deny.len()), (3, 1), "{all}");
     // What is shown as the default is the default.
     let (plain, _) = load(&directory.write("plain.yml", &example));
     assert_eq!(
-        format!("{:?}", Config { targets: vec![], classes: vec![], ..config.clone() }),
-        format!("{:?}", Config { targets: vec![], classes: vec![], ..plain.clone() })
+        format!("{:?}", Config { targets: vec![], repos: RepoRules::default(), classes: vec![], ..config.clone() }),
+        format!("{:?}", Config { targets: vec![], repos: RepoRules::default(), classes: vec![], ..plain.clone() })
     );
     let (first, shown) = (&plain.classes[0], &config.classes[0]);
     assert_eq!(shown.config["limits.cpu"], "4");
@@ -170,6 +170,8 @@ hooksecret_file: secret
 github_api: https://ghe.example/api/v3/
 targets: [{org: ACME}, {repo: Alice/Tool}, {enterprise: big}]
 allow_public_repos: true
+repos: {allow: [acme/*, alice/tool], deny: [acme/secret-*]}
+fork_policy: deny
 remotes:
   main: {addr: unix:///run/lxd.socket}
   own: {addr: https://own.example/, protocol: lxd}
@@ -200,6 +202,7 @@ runnermap:
     project: ci
     target: '@gpu'
     runner_group: Heavy
+    repos: [acme/gpu-*]
     standby: 0
     idle: 0
   - {name: local, labels: [x], image: 'local:fp', runner_arch: arm}
@@ -220,6 +223,11 @@ runnermap:
     assert_eq!((config.registration, config.runner_version.as_deref()), (Registration::Token, Some("2.330.0")));
     assert_eq!((config.web_host, config.web_port), ("::1".parse::<IpAddr>().unwrap(), 8080));
     assert_eq!(config.cache_home, directory.0.join("cache"));
+    let served = |rules: &RepoRules, repo: &str| rules.judge(&repo.parse().unwrap()).is_ok();
+    let all = ["acme/app", "acme/secret-1", "alice/other", "acme/gpu-1"];
+    assert_eq!(all.map(|repo| served(&config.repos, repo)), [true, false, false, true]);
+    assert_eq!(all.map(|repo| served(&config.classes[0].repos, repo)), [false, false, false, true]);
+    assert_eq!(config.fork_policy, Some(ForkPolicy::Deny));
     let class = &config.classes[0];
     assert_eq!((class.profiles.len(), class.max_workers), (2, 3));
     assert_eq!(class.labels, labels("self-hosted,linux,arm64,gpu,24"));
@@ -251,12 +259,13 @@ fn what_is_worth_a_word_is_a_warning() {
         let found = warnings.iter().any(|w| w.starts_with(&start) && w.contains(part));
         assert!(found && warnings.len() == 1, "{to}: {warnings:#?}");
     }
-    let top = |to: &str, part: &str| check(&directory, "pat:", &format!("{to}\npat:"), 1, part);
+    let top = |to: &str, part: &str| check(&directory, "pat:", &format!("{to}\npat:"), to.split('\n').count(), part);
     top("web_tls: true", "reverse proxy");
     top("github_app: {app_id: 1, private_key_file: x}", "the pat is used");
     top("github_api: http://ghe.example/api/v3", "not encrypted");
     top("github_api: https://ghe.example", "/api/v3");
     top("web_port: 0", "free port");
+    top("targets: [{org: acme}]\nrepos: [acme2/*]", "means no repository");
     let class =
         |to: &str, part: &str| check(&directory, "runner_arch: x64", &format!("runner_arch: x64, {to}"), 5, part);
     class("standby: 1", "not kept");

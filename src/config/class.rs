@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{Class, ImageRef, Remote};
+use super::{Class, ImageRef, Remote, guard};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
 const KEYS: &[&str] = &[
@@ -25,6 +25,7 @@ const KEYS: &[&str] = &[
     "project",
     "target",
     "runner_group",
+    "repos",
 ];
 
 /// GitHub takes 1 to 100 labels with a runner, each of at most this many characters.
@@ -111,6 +112,7 @@ fn class(
         Some(item) => item.name(report),
         None => Some(String::new()),
     };
+    let repos = guard::repos(&class, report);
     let runner_group = class.get("runner_group").map_or(Some("Default".to_owned()), |i| group(&i, report));
 
     Some(Class {
@@ -127,6 +129,7 @@ fn class(
         project: project?,
         target: target?,
         runner_group: runner_group?,
+        repos: repos?,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod class;
 mod find;
+mod guard;
 mod node;
 mod read;
 mod report;
@@ -19,6 +20,9 @@ use std::time::Duration;
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
 
 pub use find::{find_socket, socket_candidates};
+#[cfg(test)]
+pub(crate) use guard::testkit_rules;
+pub use guard::{ForkPolicy, Glob, RepoRules};
 pub use report::{ConfigErrors, Warning};
 
 /// The longest `prefix`. Instances are called `{prefix}-{job id}-{n}`; with 12 digits of a job's id and two of `n` a
@@ -38,6 +42,10 @@ pub struct Config {
     pub targets: Vec<Scope>,
     /// False: jobs of public repositories are refused.
     pub allow_public_repos: bool,
+    /// Which repositories are served, whatever the class.
+    pub repos: RepoRules,
+    /// What becomes of jobs from forks; `None`: see [`ForkPolicy::holds`].
+    pub fork_policy: Option<ForkPolicy>,
     /// A path; `auto` was resolved while loading (see [`find_socket`]).
     pub socket: PathBuf,
     /// Image servers by name: those built in and those of the file.
@@ -113,6 +121,8 @@ pub struct Class {
     pub project: String,
     /// Cluster member, `@group`, or empty.
     pub target: String,
+    /// Which repositories' jobs it takes, of those that are served at all.
+    pub repos: RepoRules,
     /// GitHub's runner group, by name.
     pub runner_group: String,
 }

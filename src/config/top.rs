@@ -10,7 +10,8 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, secret, socket_candidates,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, guard, secret,
+    socket_candidates,
 };
 use crate::model::{RepoName, Scope, is_github_name};
 
@@ -23,6 +24,8 @@ const KEYS: &[&str] = &[
     "github_api",
     "targets",
     "allow_public_repos",
+    "repos",
+    "fork_policy",
     "socket",
     "remotes",
     "prefix",
@@ -107,6 +110,11 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         None => Some(false),
     };
     let targets = targets(&top, report);
+    let repos = guard::repos(&top, report);
+    if let (Some(item), Some(rules), Some(targets)) = (top.get("repos"), &repos, &targets) {
+        rules.check_owners(&item, targets, report);
+    }
+    let fork_policy = guard::fork_policy(&top, report);
     let socket = socket(&top, main, report);
     let prefix = match top.get("prefix") {
         Some(item) => prefix(&item, report),
@@ -136,6 +144,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         github_api: github_api?,
         targets: targets?,
         allow_public_repos: allow_public_repos?,
+        repos: repos?,
+        fork_policy: fork_policy?,
         socket: socket?,
         remotes,
         prefix: prefix?,

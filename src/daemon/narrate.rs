@@ -73,7 +73,9 @@ fn level(reason: &Reason, labels: &str) -> Level {
     match reason {
         // Meant for GitHub's own runners, most likely.
         Reason::Refused(Refusal::NoClass { .. } | Refusal::NoLabels) if !labels.contains("self-hosted") => Level::Debug,
-        Reason::Refused(Refusal::TargetsUnknown | Refusal::VisibilityUnknown) => Level::Info,
+        Reason::Refused(Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown) => Level::Info,
+        // As the operator wants it.
+        Reason::Refused(Refusal::NotAllowed { .. } | Refusal::NotOfClass { .. }) => Level::Info,
         Reason::Refused(_) => Level::Warn,
         Reason::ClassFull { .. } | Reason::HostFull { .. } | Reason::HeldBack { .. } | Reason::NoPackage(_) => {
             Level::Info

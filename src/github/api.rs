@@ -19,7 +19,7 @@ const WORK_FOLDER: &str = "_work";
 /// A client of one GitHub with one credential. Cheap to clone and to share between threads.
 #[derive(Clone, Debug)]
 pub struct GitHub {
-    http: Http,
+    pub(super) http: Http,
 }
 
 /// A registration made by `generate-jitconfig`.
@@ -287,12 +287,12 @@ fn scope_path(scope: &Scope) -> String {
     }
 }
 
-fn repo_path(repo: &RepoName) -> String {
+pub(super) fn repo_path(repo: &RepoName) -> String {
     format!("repos/{}/{}", quoted(&repo.owner), quoted(&repo.name))
 }
 
 /// `text` for use in a path or a query: everything but RFC 3986's unreserved characters as percent codes.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     use std::fmt::Write;
 
     let mut quoted = String::with_capacity(text.len());

@@ -5,6 +5,7 @@ mod download;
 mod error;
 mod http;
 mod json;
+mod runs;
 
 pub use api::{Deletion, Download, GitHub, JitConfig, Repo};
 pub use download::{Body, Resume};

@@ -34,9 +34,6 @@ pub(super) struct Stock<'a> {
 
 /// True where the instance's runner will be, or is, free for a job.
 pub(super) fn is_supply(world: &World, instance: &Instance, config: &Config, now: Timestamp) -> bool {
-    if instance.seen.status == Status::Stopped && instance.seen.phase == Phase::Started {
-        return false;
-    }
     match (world.flights.get(&Flight::Instance(instance.seen.name.clone())), instance.seen.phase) {
         (Some(Action::Launch { .. }), _) => true,
         (Some(_), _) => false,
@@ -44,6 +41,7 @@ pub(super) fn is_supply(world: &World, instance: &Instance, config: &Config, now
             let alive = instance.seen.maker == Maker::Unknown;
             alive && now.since(instance.made_at) < config.provision_timeout
         }
+        (None, Phase::Started) if instance.seen.status == Status::Stopped => false,
         (None, Phase::Started) => match instance.runner {
             RunnerState::Idle(_) => true,
             RunnerState::Busy => instance.handover_since.is_some_and(|since| now.since(since) < HANDOVER),

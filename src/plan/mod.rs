@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{Config, ForkPolicy};
 use crate::model::{JobId, RunnerArch, Scope, Timestamp};
 use crate::world::{Action, Blame, Flight, Refusal, World, scope_for};
 
@@ -111,11 +111,12 @@ pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
     }
     launch::launches(world, config, now, &mut plan);
     let mut errands = Vec::new();
-    questions(world, &mut errands);
+    questions(world, config, now, &mut plan, &mut errands);
     if matches!(world.lxd, Some(Ok(_))) {
         remove::deregistrations(world, config, now, &mut errands);
     }
-    let errand = |flight: &&Flight| matches!(flight, Flight::Job(_) | Flight::Repo(_) | Flight::Runner(..));
+    let errand =
+        |flight: &&Flight| matches!(flight, Flight::Job(_) | Flight::Run(..) | Flight::Repo(_) | Flight::Runner(..));
     let under_way = world.flights.keys().filter(errand).count();
     plan.actions.extend(errands.into_iter().take(ERRANDS_AT_ONCE.saturating_sub(under_way)));
     plan
@@ -157,12 +158,23 @@ fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
 }
 
 /// Jobs and repositories that GitHub must be asked about.
-fn questions(world: &World, actions: &mut Vec<Action>) {
+fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, actions: &mut Vec<Action>) {
     let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
     let idle = |flight: Flight| !world.flights.contains_key(&flight);
     for (job, (repo, _)) in &world.unknown_jobs {
         if idle(Flight::Job(*job)) && served(repo) {
             actions.push(Action::LookUpJob { repo: repo.clone(), job: *job });
+        }
+    }
+    for ((repo, run), state) in &world.runs {
+        let asked = state.origin.is_some() || !idle(Flight::Run(repo.clone(), *run));
+        match state.not_before.filter(|until| *until > now) {
+            _ if asked => {}
+            Some(until) => plan.wake(until),
+            None => {
+                let trust = config.fork_policy != Some(ForkPolicy::Deny);
+                actions.push(Action::LookUpRun { repo: repo.clone(), run: *run, trust });
+            }
         }
     }
     for repo in world.look_at.keys() {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 pub use faults::{Fault, Mischief};
 pub use hooks::Delivery;
 pub use simulate::SimulatedRunner;
-pub use state::{JobSpec, JobState, Offer, RepoState, RunnerState, Stage, State};
+pub use state::{JobSpec, JobState, Offer, PullSpec, RepoState, RunnerState, Stage, State};
 pub use timeline::{Event, Moment, Removal};
 use wire::{Reply, Request, Server, locked};
 

@@ -25,6 +25,8 @@ pub enum Action {
     FetchPackage { arch: RunnerArch, scope: Scope },
     /// Ask GitHub for a job of which only the id is known.
     LookUpJob { repo: RepoName, job: JobId },
+    /// Ask GitHub where a run's commits come from, and, `trust`, whether members made them.
+    LookUpRun { repo: RepoName, run: u64, trust: bool },
     /// Ask GitHub for the queue of one repository.
     LookAtRepo { repo: RepoName },
 }
@@ -36,6 +38,7 @@ pub enum Flight {
     Runner(Scope, RunnerId),
     Package(RunnerArch),
     Job(JobId),
+    Run(RepoName, u64),
     Repo(RepoName),
 }
 
@@ -47,6 +50,7 @@ impl Action {
             Action::Deregister { scope, runner, .. } => Flight::Runner(scope.clone(), *runner),
             Action::FetchPackage { arch, .. } => Flight::Package(*arch),
             Action::LookUpJob { job, .. } => Flight::Job(*job),
+            Action::LookUpRun { repo, run, .. } => Flight::Run(repo.clone(), *run),
             Action::LookAtRepo { repo } => Flight::Repo(repo.clone()),
         }
     }

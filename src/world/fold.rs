@@ -1,6 +1,7 @@
 //! How each event changes what we know.
 
-use super::matching::place;
+use super::guard::joined;
+use super::matching::{Refusal, place};
 use super::{Event, Hint, JobState, MAX_JOBS, Note, RunnerState, World};
 use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
@@ -84,7 +85,7 @@ impl World {
                 known.touched = seq;
                 if known.job.public.is_none() && job.public.is_some() {
                     known.job.public = job.public;
-                    known.place = place(&known.job, self.targets.as_deref(), config);
+                    self.place_again(|known| known.id == job.id, config, notes);
                 }
             }
             return;
@@ -93,19 +94,14 @@ impl World {
             self.github_look.wanted = true;
             return;
         }
-        let place = place(&job, self.targets.as_deref(), config);
-        if let Some((scope, class)) = place.as_ref().ok().and_then(|(s, c)| Some((s, config.classes.get(*c)?))) {
-            notes.push(Note::JobQueued {
-                job: job.id,
-                repo: job.repo.to_string(),
-                class: class.name.clone(),
-                scope: scope.clone(),
-                name: job.name.clone(),
-            });
+        let place = place(&job, self.targets.as_deref(), &self.runs, config);
+        if place == Err(Refusal::OriginUnknown) {
+            self.ask_origin(&job);
         }
         // GitHub's clock and ours differ: nobody gets ahead by coming from the future.
         let queued_at = job.created_at.unwrap_or(now).min(now);
         let state = JobState { job, place, queued_at, not_before: None, wasted: 0, heard_at: now, touched: seq };
+        notes.extend(joined(&state, config));
         self.jobs.insert(state.job.id, state);
     }
 
@@ -142,7 +138,7 @@ impl World {
             notes.push(Note::JobTaken { job: job.id, runner, ours });
         }
         let state = JobState {
-            place: place(&job, self.targets.as_deref(), config),
+            place: place(&job, self.targets.as_deref(), &self.runs, config),
             queued_at: was.as_ref().map_or(now, |w| w.queued_at),
             not_before: None,
             wasted: 0,

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::guard::{Runs, judge_fork};
 use crate::config::{Class, Config};
 use crate::model::{Job, JobId, Labels, RepoName, Scope};
 
@@ -12,6 +13,16 @@ pub enum Refusal {
     NoClass { nearest: Option<(String, Labels)> },
     /// It asks for no label at all, so that any runner would do: never meant for us.
     NoLabels,
+    /// A class has all the labels, but its `repos` do not let the repository in; the `deny` pattern that says so, or none.
+    NotOfClass { class: String, deny: Option<String> },
+    /// `repos` does not let the repository in; the `deny` pattern that says so, or none.
+    NotAllowed { deny: Option<String> },
+    /// Where the run's commits come from is not known yet, and the policy for forks makes it matter.
+    OriginUnknown,
+    /// GitHub does not tell where the run's commits come from.
+    OriginHidden,
+    /// Its commits come from a fork, and the policy does not let them in.
+    Fork { from: String, why: Option<String> },
     /// The repository is not among the targets.
     NotATarget,
     /// The targets are not known yet.
@@ -30,6 +41,27 @@ impl fmt::Display for Refusal {
             }
             Refusal::NoClass { nearest: None } => f.write_str("no class of runnermap has all its labels"),
             Refusal::NoLabels => f.write_str("it asks for no labels"),
+            Refusal::NotOfClass { class, deny: Some(glob) } => {
+                write!(f, "the repos of class {class:?}, which has its labels, deny {glob}")
+            }
+            Refusal::NotOfClass { class, deny: None } => {
+                write!(f, "the repos of class {class:?}, which has its labels, do not name its repository")
+            }
+            Refusal::NotAllowed { deny: Some(glob) } => write!(f, "repos denies {glob}"),
+            Refusal::NotAllowed { deny: None } => {
+                f.write_str("repos does not name its repository; add it there to serve it")
+            }
+            Refusal::OriginUnknown => f.write_str("where its commits come from is being asked, for fork_policy"),
+            Refusal::OriginHidden => {
+                f.write_str("GitHub does not tell where its commits come from, which fork_policy must know")
+            }
+            Refusal::Fork { from, why: Some(why) } => write!(
+                f,
+                "its commits come from {from}, and {why}; fork_policy: members lets only pull requests of members in"
+            ),
+            Refusal::Fork { from, why: None } => {
+                write!(f, "its commits come from {from}; fork_policy: deny refuses forks")
+            }
             Refusal::NotATarget => f.write_str("its repository is not among the targets; add it to targets to serve it"),
             Refusal::TargetsUnknown => {
                 f.write_str("what the credential may serve is not known yet: GitHub has not answered")
@@ -43,14 +75,20 @@ impl fmt::Display for Refusal {
 }
 
 /// The class (its place in the config) that serves `labels`: of those that can, the one with the fewest surplus
-/// labels, then the first in the file.
-pub fn class_for(classes: &[Class], labels: &Labels) -> Result<usize, Refusal> {
+/// labels, then the first in the file. Classes whose `repos` leave the repository out are passed over.
+pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<usize, Refusal> {
     if labels.is_empty() {
         return Err(Refusal::NoLabels);
     }
     let able = classes.iter().enumerate().filter(|(_, class)| class.labels.can_serve(labels));
-    if let Some((place, _)) = able.min_by_key(|(place, class)| (class.labels.len(), *place)) {
+    let (open, closed): (Vec<_>, Vec<_>) = able.partition(|(_, class)| class.repos.judge(repo).is_ok());
+    let surplus = |(place, class): &(usize, &Class)| (class.labels.len(), *place);
+    if let Some((place, _)) = open.into_iter().min_by_key(surplus) {
         return Ok(place);
+    }
+    if let Some((_, class)) = closed.into_iter().min_by_key(surplus) {
+        let deny = class.repos.judge(repo).err().flatten().map(|glob| glob.as_str().to_owned());
+        return Err(Refusal::NotOfClass { class: class.name.clone(), deny });
     }
     let lacks = |class: &Class| labels.missing_from(&class.labels);
     let nearest = classes.iter().min_by_key(|class| lacks(class).len());
@@ -68,15 +106,25 @@ pub fn scope_for(targets: &[Scope], repo: &RepoName) -> Option<Scope> {
 }
 
 /// The scope and class for a job, or why there is none.
-pub(crate) fn place(job: &Job, targets: Option<&[Scope]>, config: &Config) -> Result<(Scope, usize), Refusal> {
-    let class = class_for(&config.classes, &job.labels)?;
+pub(super) fn place(
+    job: &Job,
+    targets: Option<&[Scope]>,
+    runs: &Runs,
+    config: &Config,
+) -> Result<(Scope, usize), Refusal> {
+    let class = class_for(&config.classes, &job.labels, &job.repo)?;
     let scope = scope_for(targets.ok_or(Refusal::TargetsUnknown)?, &job.repo).ok_or(Refusal::NotATarget)?;
+    let denied = |glob: Option<&crate::config::Glob>| glob.map(|glob| glob.as_str().to_owned());
+    config.repos.judge(&job.repo).map_err(|glob| Refusal::NotAllowed { deny: denied(glob) })?;
     match job.public {
-        _ if config.allow_public_repos => Ok((scope, class)),
-        Some(false) => Ok((scope, class)),
-        Some(true) => Err(Refusal::PublicRepo),
-        None => Err(Refusal::VisibilityUnknown),
+        _ if config.allow_public_repos => {}
+        Some(false) => {}
+        Some(true) => return Err(Refusal::PublicRepo),
+        None => return Err(Refusal::VisibilityUnknown),
     }
+    // What is not known to be private may be anybody's.
+    judge_fork(job, job.public != Some(false), runs, config)?;
+    Ok((scope, class))
 }
 
 /// The `n`-th name for a job's instance.

@@ -7,6 +7,7 @@
 
 mod action;
 mod fold;
+mod guard;
 mod matching;
 mod note;
 mod outcome;
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::identity::Maker;
-use crate::model::{Hint, Job, JobId, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
+use crate::model::{Hint, Job, JobId, Origin, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
 pub use action::{Action, Flight, RemoveReason};
 pub use matching::{Refusal, class_for, instance_name, parse_name, scope_for};
 pub use note::Note;
@@ -199,6 +200,8 @@ pub enum Outcome {
     PackageFailed { reason: String },
     /// A job was asked for; `None`: GitHub does not have it (or hides it).
     JobFound(Option<Box<Job>>),
+    /// Where a run's commits come from; `None`: GitHub does not have it (or hides it).
+    RunFound(Option<Origin>),
     /// A repository's jobs that are not completed.
     JobsFound(Vec<Job>),
     /// GitHub did not answer the question.
@@ -239,6 +242,8 @@ pub struct World {
     pub(crate) taken: BTreeMap<String, Timestamp>,
     /// Jobs known by their check run only.
     pub(crate) unknown_jobs: BTreeMap<JobId, (RepoName, Timestamp)>,
+    /// Runs whose origin matters.
+    pub(crate) runs: guard::Runs,
     /// Repositories whose queue is worth a look.
     pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
     pub(crate) lxd_look: Look,
@@ -286,6 +291,7 @@ impl World {
             flights: BTreeMap::new(),
             taken: BTreeMap::new(),
             unknown_jobs: BTreeMap::new(),
+            runs: BTreeMap::new(),
             look_at: BTreeMap::new(),
             lxd_look: Look::default(),
             listening: false,

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::model::{JobId, Phase, Scope, Timestamp};
 
 /// The longest pause between two tries of what failed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause before another runner is launched for a job whose runners ended without a job.
 pub(super) const LONGEST_WASTE_PAUSE: Duration = Duration::from_secs(600);
 /// A clash means that somebody else is at it; he is given this long.
@@ -76,6 +76,11 @@ impl World {
                     _ => {}
                 }
             }
+            Action::LookUpRun { repo, run, .. } => match outcome {
+                Outcome::RunFound(origin) => self.fold_origin((repo, run), Ok(origin), config, now, notes),
+                Outcome::LookFailed { reason } => self.fold_origin((repo, run), Err(reason), config, now, notes),
+                _ => {}
+            },
             Action::LookAtRepo { repo } => match outcome {
                 Outcome::JobsFound(jobs) => {
                     jobs.into_iter().for_each(|job| self.fold_job(job, config, now, notes));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::matching::place;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
     Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
@@ -149,9 +148,7 @@ impl World {
                 self.recovered("github targets", notes);
                 if self.targets.as_deref() != Some(&targets) {
                     self.targets = Some(targets);
-                    for job in self.jobs.values_mut() {
-                        job.place = place(&job.job, self.targets.as_deref(), config);
-                    }
+                    self.place_again(|_| true, config, notes);
                 }
             }
             Some(Err(reason)) => {
@@ -292,6 +289,7 @@ impl World {
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);
         self.taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
         self.unknown_jobs.retain(|_, (_, at)| now.since(*at) < Duration::from_secs(600));
+        self.forget_runs();
         self.look_at.retain(|_, at| now.since(*at) < Duration::from_secs(600));
     }
 }

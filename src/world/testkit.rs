@@ -25,6 +25,7 @@ pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
         project: "default".to_owned(),
         target: String::new(),
         runner_group: "Default".to_owned(),
+        repos: Default::default(),
     }
 }
 
@@ -35,6 +36,8 @@ pub fn config() -> Config {
         github_api: "http://127.0.0.1".to_owned(),
         targets: vec![Scope::Org("acme".to_owned()), "repo:alice/tool".parse().unwrap()],
         allow_public_repos: false,
+        repos: Default::default(),
+        fork_policy: None,
         socket: PathBuf::from("/nowhere"),
         remotes: BTreeMap::new(),
         prefix: "lxdrunner".to_owned(),

@@ -12,7 +12,7 @@ fn a_job_goes_to_the_class_with_the_fewest_surplus_labels() {
         vec![class("big", &["gpu", "cuda"], 1), class("gpu", &["gpu"], 1), class("plain", &[], 1)];
     #[track_caller]
     fn check(classes: &[Class], labels: &[&str], expected: Result<&str, Refusal>) {
-        let found = class_for(classes, &labels.iter().collect::<Labels>());
+        let found = class_for(classes, &labels.iter().collect::<Labels>(), &"acme/app".parse().unwrap());
         assert_eq!(found.map(|at| classes[at].name.as_str()), expected);
     }
     check(&classes, &["self-hosted"], Ok("plain"));
@@ -409,4 +409,84 @@ fn trouble_is_told_again_every_hour_and_its_end_frees_what_waits() {
     stage.runners(acme(), vec![]);
     assert_eq!(stage.world.troubles().count(), 0);
     assert_eq!(stage.launches().len(), 1, "no need to wait out the pause");
+}
+
+#[test]
+fn repos_say_whose_jobs_are_served_and_by_which_class() {
+    let rules = |text: &str| crate::config::testkit_rules(text);
+    let gpu = Class { repos: rules("acme/gpu-*"), ..class("gpu", &["gpu"], 1) };
+    let spare = class("spare", &["gpu", "old"], 1);
+    let of = |classes: Vec<Class>| Config { classes, repos: rules("acme/*,alice/*,!acme/secret-*"), ..config() };
+    #[track_caller]
+    fn check(config: Config, repo: &str, labels: &[&str], expected: Result<usize, Refusal>) {
+        let mut stage = Stage::new(config);
+        stage.fold(Event::Hint(Hint::Job(job(1, repo, labels))));
+        assert_eq!(stage.world.jobs[&JobId(1)].place.clone().map(|(_, class)| class), expected, "{repo}");
+    }
+    check(of(vec![gpu.clone(), spare.clone()]), "acme/gpu-1", &["gpu"], Ok(0));
+    check(of(vec![gpu.clone(), spare]), "acme/app", &["gpu"], Ok(1));
+    let not_of_class = Refusal::NotOfClass { class: "gpu".to_owned(), deny: None };
+    check(of(vec![gpu]), "acme/app", &["gpu"], Err(not_of_class));
+    let plain = || of(vec![class("plain", &[], 1)]);
+    let deny = Some("acme/secret-*".to_owned());
+    check(plain(), "acme/Secret-1", &["linux"], Err(Refusal::NotAllowed { deny }));
+    check(plain(), "alice/tool", &["linux"], Ok(0));
+}
+
+#[test]
+fn where_a_run_comes_from_is_asked_once_and_only_where_it_matters() {
+    use crate::config::ForkPolicy;
+    let fork = |trust: Result<(), &str>| {
+        Some(Origin::Fork { from: "bob/app".to_owned(), trust: trust.map_err(str::to_owned) })
+    };
+    let looks = |stage: &mut Stage| -> Vec<Action> {
+        stage.dispatch().into_iter().filter(|a| matches!(a, Action::LookUpRun { .. })).collect()
+    };
+    // The policy, whether the repository is public, what GitHub tells of the run; whether it is asked, and launched.
+    let check = |policy: Option<ForkPolicy>, public: bool, told: Option<Origin>, asked: bool, launched: bool| {
+        let mut stage = Stage::new(Config { fork_policy: policy, allow_public_repos: true, ..config() });
+        let two = [1, 2].map(|id| Job { public: Some(public), run_id: 7, ..job(id, "acme/app", &["linux"]) });
+        two.into_iter().for_each(|job| drop(stage.fold(Event::Hint(Hint::Job(job)))));
+        let what = format!("{policy:?} {public} {told:?}");
+        if asked {
+            assert_eq!(stage.reason(1), Some(Reason::Refused(Refusal::OriginUnknown)), "{what}");
+            assert_eq!(stage.launches(), Vec::<String>::new());
+        }
+        let question = looks(&mut stage);
+        assert_eq!(question.len(), usize::from(asked), "{what}");
+        assert_eq!(looks(&mut stage), [], "one question for two jobs");
+        for question in question {
+            let notes = stage.outcome(question, Outcome::RunFound(told.clone()));
+            let joined = notes.iter().filter(|n| matches!(n, Note::JobQueued { .. })).count();
+            assert_eq!(joined, if launched { 2 } else { 0 }, "{what}");
+        }
+        if asked {
+            assert_eq!(stage.launches().len(), if launched { 2 } else { 0 }, "{what}");
+        }
+        assert_eq!(looks(&mut stage), []);
+    };
+    use ForkPolicy::*;
+    check(None, false, None, false, true);
+    check(Some(Allow), true, None, false, true);
+    for (policy, public) in [(None, true), (Some(Members), true), (Some(Members), false)] {
+        check(policy, public, Some(Origin::Own), true, true);
+        check(policy, public, fork(Ok(())), true, true);
+        check(policy, public, fork(Err("bob is a stranger")), true, false);
+        check(policy, public, None, true, false);
+    }
+    check(Some(Deny), false, Some(Origin::Own), true, true);
+    check(Some(Deny), false, fork(Ok(())), true, false);
+
+    // A question that failed is asked again, and what no job needs any more is forgotten.
+    let mut stage = Stage::new(Config { fork_policy: Some(Members), ..config() });
+    stage.queued(1);
+    let question = looks(&mut stage).remove(0);
+    stage.outcome(question, Outcome::LookFailed { reason: "502".to_owned() });
+    assert_eq!(looks(&mut stage), []);
+    let again = looks(stage.pass(2)).remove(0);
+    stage.outcome(again, Outcome::RunFound(Some(Origin::Own)));
+    assert_eq!((stage.launches().len(), stage.world.runs.len()), (1, 1));
+    stage.told(1, JobStatus::Completed, None);
+    stage.lxd(vec![]);
+    assert_eq!(stage.world.runs.len(), 0);
 }

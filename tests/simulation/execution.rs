@@ -93,6 +93,10 @@ impl Stage {
                     Outcome::JobFound(Some(Box::new(self.github.job(job.0).at(time))))
                 }
             }),
+            Action::LookUpRun { run, .. } => Next::End(match self.github_fails() {
+                true => Outcome::LookFailed { reason: "502".to_owned() },
+                false => Outcome::RunFound(Some(self.github.job(run).origin())),
+            }),
             Action::LookAtRepo { repo } => Next::End(match self.github_fails() {
                 true => Outcome::LookFailed { reason: "502".to_owned() },
                 false => {

@@ -1,7 +1,7 @@
 //! GitHub as far as decisions meet it: jobs, runners, and listings that may lag or lie. Rows are never deleted, so that
 //! a listing can be given as it was a while ago.
 
-use lxdrunner::model::{Job, JobId, JobStatus, Labels, Runner, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Job, JobId, JobStatus, Labels, Origin, Runner, RunnerId, Scope, Timestamp};
 
 pub const REPOS: [&str; 3] = ["acme/app", "acme/lib", "alice/tool"];
 
@@ -16,11 +16,20 @@ pub struct JobRow {
     pub created: u64,
     pub taken: Option<(u64, String)>,
     pub done: Option<u64>,
+    /// From a stranger's fork.
+    pub fork: bool,
 }
 
 impl JobRow {
     pub fn ours(&self) -> bool {
-        self.labels.first() == Some(&"self-hosted")
+        self.labels.first() == Some(&"self-hosted") && !self.fork
+    }
+
+    pub fn origin(&self) -> Origin {
+        match self.fork {
+            true => Origin::Fork { from: "bob/app".to_owned(), trust: Err("bob is a stranger".to_owned()) },
+            false => Origin::Own,
+        }
     }
 
     pub fn at(&self, time: u64) -> Job {

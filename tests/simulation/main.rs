@@ -33,6 +33,7 @@ const CONFIG: &str = "
 pat: t
 hooksecret: s
 socket: /nowhere
+fork_policy: members
 targets: [{org: acme}, {repo: alice/tool}]
 prefix: sim
 max_workers: 4

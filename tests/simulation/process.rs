@@ -232,6 +232,11 @@ impl Stage {
         }
         for action in &plan.actions {
             let Action::Launch { scope, class, .. } = action else { continue };
+            if let Action::Launch { job, .. } = action
+                && self.github.jobs.iter().any(|row| row.id == job.0 && row.fork)
+            {
+                self.fail(&format!("daemon {daemon} plans {action:?}, for a stranger's job"));
+            }
             let waits = |j: &&lxdrunner::world::JobState| {
                 j.job.status == JobStatus::Queued && j.place.as_ref() == Ok(&(scope.clone(), *class))
             };

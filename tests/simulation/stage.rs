@@ -150,7 +150,8 @@ impl Stage {
             _ => vec!["self-hosted", "linux"],
         };
         let id = 100 + self.github.jobs.len() as u64;
-        let row = crate::github::JobRow { id, repo, labels, created: self.now, taken: None, done: None };
+        let fork = self.rng.chance(80);
+        let row = crate::github::JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork };
         self.tell(format!("job {id} queued in {} {:?}", REPOS[repo], row.labels));
         self.github.jobs.push(row);
         self.webhook(id);

@@ -88,6 +88,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
                     jobs(shared, request, &repo, rest)
                 }
                 ["actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
+                ["pulls"] if get => pulls(shared, request, &repo),
                 [] if get => {
                     let state = locked(&shared.state);
                     let found = state.repo(&repo).map(|repo| shapes::repository(&shared.origin(), &state, repo));
@@ -123,6 +124,11 @@ fn jobs(shared: &Shared, request: &Request, repo: &RepoName, rest: &[&str]) -> R
             let items = runs.iter().filter_map(|&run| Some(shapes::run(&origin, &state, run, first(run)?))).collect();
             page(shared, request, Some("workflow_runs"), items)
         }
+        ["runs", run] => {
+            let run = number(run);
+            let of = own().find(|job| job.run == run);
+            of.map_or_else(not_found, |of| Response::json(200, &shapes::run(&origin, &state, run, of)))
+        }
         ["runs", run, "jobs"] => {
             let run = number(run);
             let items: Vec<Value> =
@@ -135,6 +141,19 @@ fn jobs(shared: &Shared, request: &Request, repo: &RepoName, rest: &[&str]) -> R
         }
         _ => not_found(),
     }
+}
+
+/// The pull requests of the repository's runs, each in a branch of its own.
+fn pulls(shared: &Shared, request: &Request, repo: &RepoName) -> Response {
+    let state = locked(&shared.state);
+    let head = request.param("head");
+    let pulls = state.jobs.values().filter(|job| job.repo == *repo).filter_map(|job| {
+        let pull = job.spec.pull.as_ref()?;
+        let label = format!("{}:{}", pull.from.owner, job.branch());
+        let wanted = head.as_deref().is_none_or(|head| head.eq_ignore_ascii_case(&label));
+        wanted.then(|| shapes::pull(&shared.origin(), &state, job, pull))
+    });
+    page(shared, request, None, pulls.collect())
 }
 
 /// One page of a listing, with the links to the others; `name` is the array's where the listing is an object.

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::state::{JobState, RepoState, RunnerState, Stage, State};
+use super::state::{JobState, PullSpec, RepoState, RunnerState, Stage, State};
 use crate::model::{Scope, Timestamp};
 
 fn when(moment: Option<Timestamp>) -> Value {
@@ -143,17 +143,39 @@ fn step(name: &str, number: u64, stage: Stage, conclusion: Option<&str>, job: &J
 pub fn run(origin: &str, state: &State, id: u64, of: &JobState) -> Value {
     let api = format!("{origin}/repos/{}", of.repo);
     let url = format!("{api}/actions/runs/{id}");
-    let repository = state.repo(&of.repo).map(|repo| repository(origin, state, repo));
+    let own = state.repo(&of.repo).map(|repo| repository(origin, state, repo));
+    let pull = of.spec.pull.as_ref();
+    let head = pull.map_or_else(|| own.clone(), |pull| Some(fork(origin, state, &pull.from)));
+    let actor = account(origin, pull.map_or("octocat", |pull| &pull.pusher), 319_655, "User");
     json!({
-        "id": id, "name": "CI", "node_id": format!("WFR_{id}"), "head_branch": "main",
+        "id": id, "name": "CI", "node_id": format!("WFR_{id}"), "head_branch": of.branch(),
         "head_sha": "16c5286e8d9a0629956a28938386b36608707a71", "path": ".github/workflows/ci.yml",
-        "display_title": "CI", "run_number": 1, "event": "push", "status": state.run_status(id).as_str(),
+        "display_title": "CI", "run_number": 1, "event": if pull.is_some() { "pull_request" } else { "push" }, "status": state.run_status(id).as_str(),
         "conclusion": null, "workflow_id": 1, "check_suite_id": 1, "url": url,
         "html_url": format!("{origin}/{}/actions/runs/{id}", of.repo), "pull_requests": [],
         "created_at": of.created_at.to_rfc3339(), "updated_at": of.created_at.to_rfc3339(), "run_attempt": 1,
         "run_started_at": of.created_at.to_rfc3339(), "jobs_url": format!("{url}/jobs"),
         "logs_url": format!("{url}/logs"), "cancel_url": format!("{url}/cancel"), "rerun_url": format!("{url}/rerun"),
-        "actor": account(origin, "octocat", 319_655, "User"), "repository": repository
+        "actor": actor, "triggering_actor": actor, "repository": own, "head_repository": head
+    })
+}
+
+fn fork(origin: &str, state: &State, name: &crate::model::RepoName) -> Value {
+    let known = state.repo(name).cloned();
+    let made = || RepoState { id: 1_296_269, name: name.clone(), public: true, archived: false };
+    repository(origin, state, &known.unwrap_or_else(made))
+}
+
+/// A pull request, as far as it tells who made it.
+pub fn pull(origin: &str, state: &State, of: &JobState, pull: &PullSpec) -> Value {
+    let url = format!("{origin}/repos/{}/pulls/{}", of.repo, of.run);
+    let head = fork(origin, state, &pull.from);
+    json!({
+        "id": of.run, "number": of.run, "url": url, "state": "open", "title": "A change",
+        "user": account(origin, &pull.author, 583_231, "User"), "author_association": pull.association,
+        "head": {"label": format!("{}:{}", pull.from.owner, of.branch()), "ref": of.branch(),
+                 "sha": "16c5286e8d9a0629956a28938386b36608707a71", "repo": head},
+        "created_at": of.created_at.to_rfc3339(), "updated_at": of.created_at.to_rfc3339()
     })
 }
 

@@ -24,6 +24,21 @@ pub struct JobSpec {
     pub script: String,
     /// True for a job that waits for an approval.
     pub waiting: bool,
+    /// The pull request that its run is of, where there is one.
+    pub pull: Option<PullSpec>,
+}
+
+/// A pull request as a test wants it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullSpec {
+    /// Where its branch is.
+    pub from: RepoName,
+    /// Who opened it.
+    pub author: String,
+    /// What that user is to the repository, in GitHub's word.
+    pub association: &'static str,
+    /// Who pushed last.
+    pub pusher: String,
 }
 
 impl JobSpec {
@@ -34,7 +49,15 @@ impl JobSpec {
             labels: labels.iter().map(|&label| label.to_owned()).collect(),
             script: "echo \"Hello from $(hostname)\"\n".to_owned(),
             waiting: false,
+            pull: None,
         }
+    }
+
+    /// The same job in a run of a pull request from `from`, opened and pushed to by the owner of it.
+    pub fn pulled(mut self, from: &RepoName, association: &'static str) -> JobSpec {
+        let author = from.owner.clone();
+        self.pull = Some(PullSpec { from: from.clone(), pusher: author.clone(), author, association });
+        self
     }
 
     /// The same job with another script.
@@ -85,6 +108,13 @@ pub struct JobState {
     /// What its step printed.
     pub log: String,
     pub exit_code: Option<i32>,
+}
+
+impl JobState {
+    /// The branch that its run is of.
+    pub(super) fn branch(&self) -> String {
+        if self.spec.pull.is_some() { format!("patch-{}", self.run) } else { "main".to_owned() }
+    }
 }
 
 /// A registration.

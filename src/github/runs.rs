@@ -1,0 +1,110 @@
+//! Workflow runs: where their commits come from.
+
+use serde::Deserialize;
+
+use super::api::{GitHub, quoted, repo_path};
+use super::error::{Error, ErrorKind};
+use crate::model::{Origin, RepoName};
+
+/// What GitHub calls those whom a repository's owners let in ("author_association" in its documentation).
+const MEMBERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
+
+#[derive(Deserialize)]
+struct RunWire {
+    event: String,
+    #[serde(default)]
+    repository: Option<Named>,
+    /// Null where the fork is gone.
+    #[serde(default)]
+    head_repository: Option<Named>,
+    #[serde(default)]
+    head_branch: Option<String>,
+    #[serde(default)]
+    actor: Option<User>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    full_name: String,
+}
+
+#[derive(Deserialize)]
+struct User {
+    login: String,
+}
+
+#[derive(Deserialize)]
+struct PullWire {
+    #[serde(default)]
+    user: Option<User>,
+    #[serde(default)]
+    author_association: String,
+    head: Head,
+}
+
+#[derive(Deserialize)]
+struct Head {
+    #[serde(default)]
+    repo: Option<Named>,
+}
+
+impl GitHub {
+    /// Where a workflow run's commits come from; `None` on 404. `trust`: also ask whether those who made the pull request
+    /// belong to the repository. A run does not tell that, its pull request does.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub fn run_origin(&self, repo: &RepoName, run: u64, trust: bool) -> Result<Option<Origin>, Error> {
+        let tried = format!("look at run {run} of repo:{repo}");
+        let wire: RunWire = match self.http.get(&tried, &format!("{}/actions/runs/{run}", repo_path(repo))) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        // A renamed repository is still answered for under its old name.
+        let own = wire.repository.map_or_else(|| repo.to_string(), |own| own.full_name);
+        let Some(fork) = wire.head_repository.map(|fork| fork.full_name) else {
+            return Ok(Some(match wire.event.starts_with("pull_request") {
+                true => {
+                    Origin::Fork { from: "a fork that is gone".to_owned(), trust: Err("nobody can tell whose".into()) }
+                }
+                false => Origin::Own,
+            }));
+        };
+        if fork.eq_ignore_ascii_case(&own) {
+            return Ok(Some(Origin::Own));
+        }
+        let trust = match (trust, wire.head_branch, wire.actor) {
+            (false, ..) => Err("not asked".to_owned()),
+            (true, Some(branch), Some(actor)) => self.trust(repo, &fork, &branch, &actor.login)?,
+            (true, ..) => Err("GitHub does not tell its branch and who pushed".to_owned()),
+        };
+        Ok(Some(Origin::Fork { from: fork, trust }))
+    }
+
+    /// Whether all pull requests from the fork's branch are by members, and one of them by who pushed last: a member's
+    /// pull request from a stranger's fork would let the stranger push into it.
+    fn trust(&self, repo: &RepoName, fork: &str, branch: &str, actor: &str) -> Result<Result<(), String>, Error> {
+        let owner = fork.split('/').next().unwrap_or_default();
+        let head = quoted(&format!("{owner}:{branch}"));
+        let tried = format!("look for the pull request from {fork}, branch {branch:?}, to repo:{repo}");
+        let mut authors: Vec<(String, bool)> = Vec::new();
+        let path = format!("{}/pulls?state=all&head={head}&per_page=100", repo_path(repo));
+        self.http.pages(&tried, &path, |page: Vec<PullWire>| {
+            let of_fork =
+                |pull: &PullWire| pull.head.repo.as_ref().is_none_or(|repo| repo.full_name.eq_ignore_ascii_case(fork));
+            authors.extend(page.into_iter().filter(of_fork).map(|pull| {
+                let member = MEMBERS.contains(&pull.author_association.as_str());
+                (pull.user.map(|user| user.login).unwrap_or_default(), member)
+            }));
+        })?;
+        if let Some((stranger, _)) = authors.iter().find(|(_, member)| !member) {
+            return Ok(Err(format!("{stranger} is no member or collaborator")));
+        }
+        if !authors.iter().any(|(author, _)| author.eq_ignore_ascii_case(actor)) {
+            let by: Vec<&str> = authors.iter().map(|(author, _)| author.as_str()).collect();
+            let of = if by.is_empty() { "has no pull request".to_owned() } else { format!("is by {}", by.join(", ")) };
+            return Ok(Err(format!("{actor} pushed last, and the branch {of}")));
+        }
+        Ok(Ok(()))
+    }
+}

@@ -1,0 +1,113 @@
+//! Jobs from forks: where a run's commits come from must be asked, once for each run, and only where the policy makes it
+//! matter. Until the answer is there the job waits under that reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::matching::{Refusal, place};
+use super::{JobState, Note, World, pause_after};
+use crate::config::{Config, ForkPolicy};
+use crate::model::{Job, JobStatus, Origin, RepoName, Timestamp};
+
+/// A workflow run of a repository.
+pub(crate) type RunKey = (RepoName, u64);
+
+/// A run whose origin matters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Run {
+    /// `None` until GitHub told it.
+    pub origin: Option<Origin>,
+    /// Not asked before this moment.
+    pub not_before: Option<Timestamp>,
+    failures: u32,
+}
+
+/// What is known of the runs that had to be asked about.
+pub(crate) type Runs = BTreeMap<RunKey, Run>;
+
+/// Whether the job's commits may run here.
+pub(super) fn judge_fork(job: &Job, public: bool, runs: &Runs, config: &Config) -> Result<(), Refusal> {
+    let policy = ForkPolicy::holds(config.fork_policy, public);
+    if policy == ForkPolicy::Allow {
+        return Ok(());
+    }
+    let origin = runs.get(&(job.repo.clone(), job.run_id)).and_then(|run| run.origin.as_ref());
+    match (origin.ok_or(Refusal::OriginUnknown)?, policy) {
+        (Origin::Own, _) => Ok(()),
+        (Origin::Hidden, _) => Err(Refusal::OriginHidden),
+        (Origin::Fork { trust: Ok(()), .. }, ForkPolicy::Members) => Ok(()),
+        (Origin::Fork { from, trust: Err(why) }, ForkPolicy::Members) => {
+            Err(Refusal::Fork { from: from.clone(), why: Some(why.clone()) })
+        }
+        (Origin::Fork { from, .. }, _) => Err(Refusal::Fork { from: from.clone(), why: None }),
+    }
+}
+
+impl World {
+    /// Notes that the origin of the job's run must be asked for.
+    pub(super) fn ask_origin(&mut self, job: &Job) {
+        self.runs.entry((job.repo.clone(), job.run_id)).or_default();
+    }
+
+    pub(super) fn fold_origin(
+        &mut self,
+        key: RunKey,
+        found: Result<Option<Origin>, String>,
+        config: &Config,
+        now: Timestamp,
+        notes: &mut Vec<Note>,
+    ) {
+        let Some(run) = self.runs.get_mut(&key) else { return };
+        match found {
+            Ok(origin) => {
+                run.origin = Some(origin.unwrap_or(Origin::Hidden));
+                self.place_again(|job| job.repo == key.0 && job.run_id == key.1, config, notes);
+            }
+            Err(reason) => {
+                run.failures += 1;
+                run.not_before = Some(now.after(pause_after(run.failures, super::outcome::LONGEST_PAUSE)));
+                if run.failures == 1 {
+                    notes.push(Note::LookFailed { what: format!("run {} of {}", key.1, key.0), reason });
+                }
+            }
+        }
+    }
+
+    /// Something that the place of these jobs hangs on has changed.
+    pub(super) fn place_again(&mut self, which: impl Fn(&Job) -> bool, config: &Config, notes: &mut Vec<Note>) {
+        let mut unasked = Vec::new();
+        for state in self.jobs.values_mut().filter(|state| which(&state.job)) {
+            let before = state.place.is_ok();
+            state.place = place(&state.job, self.targets.as_deref(), &self.runs, config);
+            if state.job.status == JobStatus::Queued {
+                if state.place == Err(Refusal::OriginUnknown) {
+                    unasked.push(state.job.clone());
+                }
+                if !before {
+                    notes.extend(joined(state, config));
+                }
+            }
+        }
+        unasked.iter().for_each(|job| self.ask_origin(job));
+    }
+
+    /// Lets go of runs that no job is known of.
+    pub(super) fn forget_runs(&mut self) {
+        if !self.runs.is_empty() {
+            let wanted: BTreeSet<(&RepoName, u64)> =
+                self.jobs.values().map(|state| (&state.job.repo, state.job.run_id)).collect();
+            self.runs.retain(|(repo, run), _| wanted.contains(&(repo, *run)));
+        }
+    }
+}
+
+/// That the job joined the queue that we serve, where it did.
+pub(super) fn joined(state: &JobState, config: &Config) -> Option<Note> {
+    let (scope, class) = state.place.as_ref().ok()?;
+    Some(Note::JobQueued {
+        job: state.job.id,
+        repo: state.job.repo.to_string(),
+        class: config.classes.get(*class)?.name.clone(),
+        scope: scope.clone(),
+        name: state.job.name.clone(),
+    })
+}
