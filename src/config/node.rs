@@ -9,6 +9,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+/// More values than any config file has. YAML's anchors make many of a few bytes, and the parser's own limit is far
+/// higher.
+const MOST_VALUES: usize = 50_000;
+
 /// One value of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Node {
@@ -85,7 +89,8 @@ impl fmt::Display for Path {
 
 /// Parses the whole text.
 pub(super) fn parse(text: &str) -> Result<Node, serde_yaml::Error> {
-    Build.deserialize(serde_yaml::Deserializer::from_str(text))
+    let values = Cell::new(0);
+    Build { values: &values }.deserialize(serde_yaml::Deserializer::from_str(text))
 }
 
 /// The line (from 1) of what `path` leads to: of the key where it ends in a key, of the element where it ends in a
@@ -106,17 +111,25 @@ pub(super) fn line_of(text: &str, path: &Path) -> Option<usize> {
 
 /// Builds [`Node`]s.
 #[derive(Clone, Copy)]
-struct Build;
+struct Build<'a> {
+    /// How many there are already.
+    values: &'a Cell<usize>,
+}
 
-impl<'de> DeserializeSeed<'de> for Build {
+impl<'de> DeserializeSeed<'de> for Build<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        self.values.set(self.values.get() + 1);
+        if self.values.get() > MOST_VALUES {
+            let message = format!("more than {MOST_VALUES} values; does an anchor (&x, *x) repeat itself?");
+            return Err(D::Error::custom(message));
+        }
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Build {
+impl<'de> Visitor<'de> for Build<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,7 +170,7 @@ impl<'de> Visitor<'de> for Build {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
         let mut nodes = Vec::new();
-        while let Some(node) = list.next_element_seed(Build)? {
+        while let Some(node) = list.next_element_seed(self)? {
             nodes.push(node);
         }
         Ok(Node::List(nodes))
@@ -167,7 +180,7 @@ impl<'de> Visitor<'de> for Build {
         let mut entries: Vec<(String, Node)> = Vec::new();
         let mut merged = Vec::new();
         while let Some(key) = map.next_key_seed(KeyText)? {
-            let value = map.next_value_seed(Build)?;
+            let value = map.next_value_seed(self)?;
             if key == "<<" {
                 merged.push(value);
             } else {
@@ -457,6 +470,9 @@ c: {e: [1,
         let line = |(next, last): (char, char)| format!("{next}: &{next} [{}]\n", format!("*{last},").repeat(9));
         let bomb: String = std::iter::once("a: &a [x]\n".to_owned()).chain(links.map(line)).collect();
         assert!(parse(&bomb).is_err());
+        let many = |values: usize| format!("[{}]", "1,".repeat(values - 1));
+        assert!(parse(&many(MOST_VALUES)).is_ok());
+        assert!(parse(&many(MOST_VALUES + 1)).unwrap_err().to_string().contains("anchor"));
         assert!(parse(&format!("a: {}", "[".repeat(1000))).is_err());
         assert!(parse(&format!("a: {}{}", "[".repeat(1000), "]".repeat(1000))).is_err());
     }

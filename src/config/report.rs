@@ -5,6 +5,10 @@ use std::path::{Path as FilePath, PathBuf};
 
 use super::node::{Path, line_of};
 
+/// Complaints that are told, each with its line, which costs a walk through the file; who has more has named the wrong
+/// file, or will see the others next time.
+const MOST_TOLD: usize = 100;
+
 /// Something that the operator should know; the file is usable all the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning(Entry);
@@ -14,6 +18,8 @@ pub struct Warning(Entry);
 pub struct ConfigErrors {
     errors: Vec<Entry>,
     warnings: Vec<Warning>,
+    /// How many more there were than are told.
+    untold: usize,
 }
 
 /// `config.yml:12: runnermap[0].image: what — mend`
@@ -28,7 +34,7 @@ struct Entry {
 impl ConfigErrors {
     /// How many complaints there are; at least one.
     pub fn len(&self) -> usize {
-        self.errors.len()
+        self.errors.len() + self.untold
     }
 
     /// Never true.
@@ -44,7 +50,7 @@ impl ConfigErrors {
     /// One complaint about the file as a whole, or about one line of it.
     pub(super) fn one(file: &FilePath, line: Option<usize>, what: &str, mend: &str) -> ConfigErrors {
         let entry = Entry { file: file.to_owned(), line, path: String::new(), text: format!("{what} — {mend}") };
-        ConfigErrors { errors: vec![entry], warnings: Vec::new() }
+        ConfigErrors { errors: vec![entry], warnings: Vec::new(), untold: 0 }
     }
 }
 
@@ -75,7 +81,10 @@ impl fmt::Display for ConfigErrors {
             }
             entry.fmt(f)?;
         }
-        Ok(())
+        match self.untold {
+            0 => Ok(()),
+            more => write!(f, "\n… and {more} more"),
+        }
     }
 }
 
@@ -103,6 +112,7 @@ impl Report {
         let locate = |entries: Vec<(Path, String)>| {
             let mut found: Vec<Entry> = entries
                 .into_iter()
+                .take(MOST_TOLD)
                 .map(|(path, what)| {
                     let line = line_of(text, &path);
                     Entry { file: file.to_owned(), line, path: path.to_string(), text: what }
@@ -112,9 +122,10 @@ impl Report {
             found
         };
         let warnings = locate(self.warnings).into_iter().map(Warning).collect();
+        let untold = self.errors.len().saturating_sub(MOST_TOLD);
         match locate(self.errors) {
             errors if errors.is_empty() => Ok(warnings),
-            errors => Err(ConfigErrors { errors, warnings }),
+            errors => Err(ConfigErrors { errors, warnings, untold }),
         }
     }
 }

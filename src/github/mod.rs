@@ -10,3 +10,4 @@ mod runs;
 pub use api::{Deletion, Download, GitHub, JitConfig, Repo};
 pub use download::{Body, Resume};
 pub use error::{Error, ErrorKind};
+pub use http::MAX_ANSWER;

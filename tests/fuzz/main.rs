@@ -1,0 +1,93 @@
+//! Everything that takes bytes from outside, fed with changed copies of good and of once dangerous inputs: nothing may
+//! panic, and nothing may take more memory than its input justifies.
+//!
+//! Each target has a corpus, `tests/fuzz/corpus/TARGET/`, whose inputs all run first as they are. Then they are changed
+//! at random for `LXDRUNNER_FUZZ_SECONDS` (default 1) seconds a target. An input that fails is kept as a file and named,
+//! with its seed; put it into the corpus when the bug is mended. `LXDRUNNER_FUZZ_SEED` begins at another seed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+#[path = "../simulation/rng.rs"]
+#[allow(dead_code, reason = "the simulation uses more of it")]
+mod rng;
+
+mod mutate;
+mod targets;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use peak_alloc::PeakAlloc;
+use rng::Rng;
+use targets::Target;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// What each byte of input may cost on top of a target's own memory. A JSON value of one byte becomes a struct of some hundred.
+const MEMORY_A_BYTE: usize = 1024;
+/// An input that takes longer hangs.
+const HANG: Duration = Duration::from_secs(30);
+
+#[test]
+fn no_input_panics_hangs_or_takes_memory_without_bound() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
+    let time = Duration::from_secs(number("LXDRUNNER_FUZZ_SECONDS").unwrap_or(1));
+    let first_seed = number("LXDRUNNER_FUZZ_SEED").unwrap_or(1);
+    let mut all = 0;
+    println!("{:<16} {:>7} {:>11} {:>9}", "target", "corpus", "executions", "peak KiB");
+    for mut target in targets::all() {
+        let corpus = corpus(target.name);
+        let mut peak = 0;
+        for (file, input) in &corpus {
+            peak = peak.max(run(&mut target, input, &file.display().to_string()));
+        }
+        let begun = Instant::now();
+        let mut executions = 0;
+        while begun.elapsed() < time {
+            let seed = first_seed + executions;
+            let mut rng = Rng::new(seed);
+            let pick = |rng: &mut Rng| &corpus[rng.range(0, corpus.len() as u64 - 1) as usize].1;
+            let (input, other) = (pick(&mut rng), pick(&mut rng));
+            let input = mutate::mutate(&mut rng, input, other);
+            peak = peak.max(run(&mut target, &input, &format!("seed {seed}")));
+            executions += 1;
+        }
+        println!("{:<16} {:>7} {executions:>11} {:>9}", target.name, corpus.len(), peak >> 10);
+        assert!(executions > 0, "{}: nothing was tried", target.name);
+        all += executions;
+    }
+    println!("{all} executions, no panic, no hang, memory within bounds");
+}
+
+fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty(), "{} is empty", directory.display());
+    files.into_iter().map(|file| (file.clone(), std::fs::read(&file).unwrap())).collect()
+}
+
+/// Runs one input and returns the bytes that it took at the most. `from` tells where it comes from.
+fn run(target: &mut Target, input: &[u8], from: &str) -> usize {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let begun = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let took = begun.elapsed();
+    let peak = MEMORY.peak_usage().saturating_sub(before);
+    let wrong = match result {
+        Err(_) => Some("it panicked (see above)".to_owned()),
+        Ok(Err(wrong)) => Some(wrong),
+        Ok(Ok(())) if peak > target.memory + MEMORY_A_BYTE * input.len() => Some(format!("it took {peak} bytes")),
+        Ok(Ok(())) if took > HANG => Some(format!("it took {took:?}")),
+        Ok(Ok(())) => None,
+    };
+    if let Some(wrong) = wrong {
+        let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{}", target.name));
+        std::fs::write(&file, input).unwrap();
+        let (name, length) = (target.name, input.len());
+        panic!("{name}, {from}, {length} bytes: {wrong}\nthe input is kept in {}", file.display());
+    }
+    peak
+}
