@@ -243,6 +243,7 @@ impl Executor {
         let forced = reason == RemoveReason::TooOld;
         // Only what is stopped surely runs nothing; a frozen one holds its job.
         let stopped = instance.status == InstanceStatus::Stopped;
+        let mut quiet = false;
         if instance.status == InstanceStatus::Running && !forced {
             match look_inside(&self.lxd, &instance) {
                 Inside::Working => return Outcome::Kept { why: "a worker process runs in it".to_owned() },
@@ -250,7 +251,8 @@ impl Executor {
                 Inside::Unknown if reason == RemoveReason::Idle => {
                     return failed(&"it is not certain that its runner is idle: the look inside did not work");
                 }
-                Inside::Quiet | Inside::Unknown => {}
+                Inside::Quiet => quiet = true,
+                Inside::Unknown => {}
             }
         }
         if let Some(scope) = scope {
@@ -268,8 +270,9 @@ impl Executor {
                 Ok(Deletion::Deleted | Deletion::Gone) => {}
                 Ok(Deletion::Busy) if forced || stopped => {}
                 Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
-                // Nothing runs in it any more, or may: GitHub's word is not needed.
-                Err(_) if forced || stopped || reason == RemoveReason::Finished => {}
+                // Nothing runs in it any more, or may: GitHub's word is not needed. That its runner is finished we have from
+                // a listing, which may have been late: one of the two must say so now.
+                Err(_) if forced || stopped || (reason == RemoveReason::Finished && quiet) => {}
                 Err(error) => return failed(&error),
             }
         }

@@ -19,7 +19,7 @@ pub enum Step {
     DropInstance,
     RemoveLook,
     RemoveInside { running: bool },
-    RemoveRunner { running: bool },
+    RemoveRunner { running: bool, quiet: bool },
     RemoveStop,
     RemoveDelete,
     Ask,
@@ -260,9 +260,9 @@ impl Stage {
                 if running && blind && reason == RemoveReason::Idle {
                     return failed("the look inside did not work");
                 }
-                Next::Go(Step::RemoveRunner { running }, 50, 1000)
+                Next::Go(Step::RemoveRunner { running, quiet: !blind }, 50, 1000)
             }
-            Step::RemoveRunner { running } => {
+            Step::RemoveRunner { running, quiet } => {
                 let noted = self.lxd[lxd].get(&name).and_then(|i| i.runner_key);
                 let named = self.github.named(&scope, &name);
                 let deletion = match (runner.or(noted), named) {
@@ -284,7 +284,7 @@ impl Stage {
                     Ok(true) => {}
                     Ok(false) if forced || !running => {}
                     Ok(false) => return Next::End(Outcome::Kept { why: "422".to_owned() }),
-                    Err(()) if forced || !running || reason == RemoveReason::Finished => {}
+                    Err(()) if forced || !running || (reason == RemoveReason::Finished && quiet) => {}
                     Err(()) => return failed("502"),
                 }
                 Next::Go(Step::RemoveStop, 20, 500)

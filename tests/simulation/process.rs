@@ -215,6 +215,8 @@ impl Stage {
                 if self.lxd[process.lxd].get(instance).filter(ours).is_some() {
                     self.fail(&format!("daemon {daemon} takes {instance} for gone, and it runs"));
                 }
+                // Its name may be used again, by another daemon's next life too.
+                self.daemons[daemon].launched.remove(instance);
             }
             _ => {}
         }
