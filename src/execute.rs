@@ -60,7 +60,7 @@ impl Executor {
                 Err(error) => Outcome::RemoveFailed { reason: error.to_string() },
             },
             Action::FetchPackage { arch, scope } => self.fetch_package(*arch, scope),
-            Action::LookUpJob { repo, job } => self.look_up_job(repo, *job),
+            Action::LookUpJob { repo, job, public } => self.look_up_job(repo, *job, *public),
             Action::LookUpRun { repo, run, trust } => match self.github.run_origin(repo, *run, *trust) {
                 Ok(origin) => Outcome::RunFound(origin),
                 Err(error) => Outcome::LookFailed { reason: error.to_string() },
@@ -341,10 +341,10 @@ impl Executor {
         }
     }
 
-    fn look_up_job(&self, repo: &RepoName, job: JobId) -> Outcome {
+    fn look_up_job(&self, repo: &RepoName, job: JobId, public: Option<bool>) -> Outcome {
         let found = self.github.job(repo, job).and_then(|found| match found {
             Some(mut job) => {
-                job.public = self.visibility(repo)?;
+                job.public = if public.is_some() { public } else { self.visibility(repo)? };
                 Ok(Some(Box::new(job)))
             }
             None => Ok(None),

@@ -373,6 +373,8 @@ pub enum Hint {
     CheckRun {
         /// Where it belongs.
         repo: RepoName,
+        /// Whether everybody can see that repository, where the delivery tells.
+        public: Option<bool>,
         /// The job, whose id is the check run's.
         job: JobId,
         /// True where the job is over.

@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use lxdrunner::model::ConfigMap;
+use lxdrunner::model::{ConfigMap, JobId};
 use lxdrunner::standin::farm::Setup;
 use lxdrunner::standin::github::{Event, Fault, JobSpec};
 use support::*;
@@ -244,4 +244,47 @@ fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too(
             .faults()
             .wait_until(PATIENCE, |calls| calls.iter().filter(|call| call.path == "/1.0/events").count() > round);
     }
+}
+
+#[test]
+fn check_runs_alone_are_enough_to_serve_several_classes_once() {
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n  \
+                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n";
+    let config = "reconcile_interval: 3600\n".to_owned();
+    let rig = Rig::new(Plan { classes: classes.to_owned(), config, ..Plan::default() });
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.hook_by_itself(false);
+    let told = |job: JobId, status: &str| {
+        let check_run = serde_json::json!({"id": job.0, "status": status, "app": {"slug": "github-actions"}});
+        let repository = serde_json::json!({"full_name": repo().to_string(), "private": true});
+        let payload = serde_json::json!({"action": "created", "check_run": check_run, "repository": repository});
+        assert_eq!(rig.github.deliver_event("check_run", &payload).status, Some(202));
+    };
+    let queue = |labels: &[&str]| rig.github.queue(&repo(), JobSpec::new(labels));
+    let (plain, gpu, hosted) = (queue(&["self-hosted"]), queue(&["gpu"]), queue(&["ubuntu-latest"]));
+    for job in [plain, gpu, hosted] {
+        told(job, "queued");
+        // A hook of either kind may be there, and a check run is told again when it begins.
+        assert_eq!(rig.github.deliver(job, "queued").status, Some(202));
+        told(job, "in_progress");
+    }
+    rig.daemon.wait(&[&format!("job={plain}"), "class=\"small\"", "instance made"]);
+    rig.daemon.wait(&[&format!("job={gpu}"), "class=\"gpu\"", "instance made"]);
+    rig.wait_done(plain);
+    rig.wait_done(gpu);
+    [plain, gpu].into_iter().for_each(|job| told(job, "completed"));
+    rig.daemon.wait(&[&format!("job={hosted}"), "DEBUG", "not launched"]);
+    // What runs on GitHub's own machines is known by its labels alone.
+    let alone = queue(&["ubuntu-24.04"]);
+    told(alone, "queued");
+    rig.daemon.wait(&[&format!("job={alone}"), "DEBUG", "not launched", "ubuntu-24.04"]);
+    let last = queue(&["self-hosted", "linux"]);
+    told(last, "queued");
+    rig.wait_done(last);
+    rig.wait_nothing_left();
+    let registered = rig.github.timeline().iter().filter(|m| matches!(m.event, Event::Registered { .. })).count();
+    assert_eq!(registered, 3);
+    // One question for each job that only a check run told of, and none for its repository.
+    let asked = |end: &str| rig.github.requests().iter().filter(|r| r.path.ends_with(end)).count();
+    assert_eq!((asked(&format!("/jobs/{alone}")), asked(&format!("/jobs/{last}")), asked("/acme/app")), (1, 1, 0));
 }

@@ -138,6 +138,8 @@ fn check_runs_of_actions_name_their_job() {
     check("completed", actions(), Some(true));
     check("queued", json!({"slug": "codecov"}), None);
     check("queued", json!({"id": 1}), None);
+    check("queued", json!({"name": "GitHub Actions"}), Some(false));
+    check("queued", json!({"name": "GitHub Actions", "slug": "impostor"}), None);
     check("queued", Value::Null, None);
 }
 
@@ -148,6 +150,8 @@ fn other_events() {
     };
     let suite = r#"{"action":"requested","check_suite":{"id":1},"repository":{"full_name":"a/b"}}"#;
     check("check_suite", suite, Parsed::Hint(Hint::LookAt("a/b".parse().unwrap())));
+    let other = suite.replacen("\"id\":1", "\"id\":1,\"app\":{\"slug\":\"codecov\"}", 1);
+    assert!(matches!(parse("check_suite", other.as_bytes()), Ok(Parsed::Ignored(_))));
     check("ping", r#"{"zen":"…","hook_id":1}"#, Parsed::Hint(Hint::Ping));
     // Not even looked at, so not JSON is fine.
     assert!(matches!(parse("push", b"\xff"), Ok(Parsed::Ignored(_))));

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::config::{Config, ForkPolicy};
 use crate::model::{JobId, RunnerArch, Scope, Timestamp};
-use crate::world::{Action, Blame, Flight, Refusal, World, scope_for};
+use crate::world::{Action, Blame, Flight, Refusal, UnknownJob, World, scope_for};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -161,9 +161,9 @@ fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
 fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, actions: &mut Vec<Action>) {
     let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
     let idle = |flight: Flight| !world.flights.contains_key(&flight);
-    for (job, (repo, _)) in &world.unknown_jobs {
+    for (job, UnknownJob { repo, public, .. }) in &world.unknown_jobs {
         if idle(Flight::Job(*job)) && served(repo) {
-            actions.push(Action::LookUpJob { repo: repo.clone(), job: *job });
+            actions.push(Action::LookUpJob { repo: repo.clone(), job: *job, public: *public });
         }
     }
     for ((repo, run), state) in &world.runs {

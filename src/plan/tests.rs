@@ -431,7 +431,7 @@ fn a_flood_of_questions_keeps_no_launch_waiting() {
     let mut stage = Stage::new(config());
     for id in 100..200 {
         let (repo, job) = ("acme/app".parse().unwrap(), JobId(id));
-        stage.fold(Event::Hint(crate::model::Hint::CheckRun { repo, job, completed: false }));
+        stage.fold(Event::Hint(crate::model::Hint::CheckRun { repo, public: None, job, completed: false }));
     }
     stage.queued(1);
     let actions = stage.dispatch();

@@ -96,7 +96,10 @@ pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, ParseError> {
         "workflow_job" => workflow_job(from_json(event, body)?),
         "check_run" => check_run(from_json(event, body)?),
         "check_suite" => {
-            let delivery: Whose<'_> = from_json(event, body)?;
+            let delivery: CheckSuiteEvent<'_> = from_json(event, body)?;
+            if delivery.check_suite.app.is_some_and(|app| !app.is_actions()) {
+                return Ok(Parsed::Ignored("a check suite of another app than GitHub Actions"));
+            }
             Ok(Parsed::Hint(Hint::LookAt(delivery.repository.name()?)))
         }
         "ping" => {
@@ -123,9 +126,17 @@ fn from_json<'a, T: Deserialize<'a>>(event: &str, body: &'a [u8]) -> Result<T, P
 }
 
 #[derive(Deserialize)]
-struct Whose<'a> {
+struct CheckSuiteEvent<'a> {
+    #[serde(borrow)]
+    check_suite: CheckSuite<'a>,
     #[serde(borrow)]
     repository: Repository<'a>,
+}
+
+#[derive(Deserialize)]
+struct CheckSuite<'a> {
+    #[serde(borrow, default)]
+    app: Option<App<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -220,14 +231,26 @@ struct CheckRun<'a> {
 struct App<'a> {
     #[serde(borrow, default)]
     slug: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+}
+
+impl App<'_> {
+    /// Older servers send no slug.
+    fn is_actions(&self) -> bool {
+        match &self.slug {
+            Some(slug) => slug == "github-actions",
+            None => self.name.as_deref() == Some("GitHub Actions"),
+        }
+    }
 }
 
 fn check_run(event: CheckRunEvent<'_>) -> Result<Parsed, ParseError> {
     let run = event.check_run;
-    let slug = run.app.and_then(|app| app.slug);
-    if slug.as_deref() != Some("github-actions") {
+    if !run.app.is_some_and(|app| app.is_actions()) {
         return Ok(Parsed::Ignored("a check run of another app than GitHub Actions"));
     }
-    let completed = run.status == "completed";
-    Ok(Parsed::Hint(Hint::CheckRun { repo: event.repository.name()?, job: JobId(run.id), completed }))
+    let repo = event.repository.name()?;
+    let public = event.repository.private.map(|private| !private);
+    Ok(Parsed::Hint(Hint::CheckRun { repo, public, job: JobId(run.id), completed: run.status == "completed" }))
 }

@@ -23,8 +23,8 @@ pub enum Action {
     Deregister { scope: Scope, runner: RunnerId, name: String },
     /// See to it that the newest (or the pinned) runner package is in the cache.
     FetchPackage { arch: RunnerArch, scope: Scope },
-    /// Ask GitHub for a job of which only the id is known.
-    LookUpJob { repo: RepoName, job: JobId },
+    /// Ask GitHub for a job of which only the id is known, and where it is, and perhaps whether everybody sees that.
+    LookUpJob { repo: RepoName, job: JobId, public: Option<bool> },
     /// Ask GitHub where a run's commits come from, and, `trust`, whether members made them.
     LookUpRun { repo: RepoName, run: u64, trust: bool },
     /// Ask GitHub for the queue of one repository.

@@ -2,7 +2,7 @@
 
 use super::guard::joined;
 use super::matching::{Refusal, place};
-use super::{Event, Hint, JobState, MAX_JOBS, Note, RunnerState, World};
+use super::{Event, Hint, JobState, MAX_JOBS, Note, RunnerState, UnknownJob, World};
 use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
@@ -36,10 +36,10 @@ impl World {
                 self.fold_hint(Hint::LookAt(job.repo), config, now, notes);
             }
             Hint::Job(job) => self.fold_job(job, config, now, notes),
-            Hint::CheckRun { repo, job, completed: false } => {
+            Hint::CheckRun { repo, public, job, completed: false } => {
                 if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS
                 {
-                    self.unknown_jobs.insert(job, (repo, now));
+                    self.unknown_jobs.insert(job, UnknownJob { repo, public, heard_at: now });
                 }
             }
             Hint::CheckRun { job, completed: true, .. } => self.job_is_over(job, now, notes),

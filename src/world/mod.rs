@@ -241,7 +241,7 @@ pub struct World {
     /// Runner and instance names that turned out to be taken, and when.
     pub(crate) taken: BTreeMap<String, Timestamp>,
     /// Jobs known by their check run only.
-    pub(crate) unknown_jobs: BTreeMap<JobId, (RepoName, Timestamp)>,
+    pub(crate) unknown_jobs: BTreeMap<JobId, UnknownJob>,
     /// Runs whose origin matters.
     pub(crate) runs: guard::Runs,
     /// Repositories whose queue is worth a look.
@@ -252,6 +252,15 @@ pub struct World {
     pub(crate) github_look: Look,
     /// Failures of looks at GitHub, by what was asked, to tell changes only.
     troubles: BTreeMap<String, Timestamp>,
+}
+
+/// A job of which no more is known than where it is.
+#[derive(Clone, Debug)]
+pub(crate) struct UnknownJob {
+    pub repo: RepoName,
+    /// Whether everybody can see the repository.
+    pub public: Option<bool>,
+    heard_at: Timestamp,
 }
 
 /// One kind of look: when it last ended, and whether the next should not wait for its turn.

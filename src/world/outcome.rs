@@ -64,7 +64,7 @@ impl World {
                 }
                 _ => {}
             },
-            Action::LookUpJob { repo, job } => {
+            Action::LookUpJob { repo, job, .. } => {
                 self.unknown_jobs.remove(&job);
                 match outcome {
                     Outcome::JobFound(Some(found)) => self.fold_job(*found, config, now, notes),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
     Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
-    REMIND, RunnerState, Snapshot, Status, World, pause_after,
+    REMIND, RunnerState, Snapshot, Status, UnknownJob, World, pause_after,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -138,7 +138,8 @@ impl World {
             job.wasted += 1;
             job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
             // Or it had this very job, and the deliveries that said so were lost.
-            self.unknown_jobs.insert(job.job.id, (job.job.repo.clone(), now));
+            let Job { id, repo, public, .. } = &job.job;
+            self.unknown_jobs.insert(*id, UnknownJob { repo: repo.clone(), public: *public, heard_at: now });
         }
     }
 
@@ -288,7 +289,7 @@ impl World {
         self.over.retain(|_, at| now.since(*at) < REMEMBER_OVER);
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);
         self.taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
-        self.unknown_jobs.retain(|_, (_, at)| now.since(*at) < Duration::from_secs(600));
+        self.unknown_jobs.retain(|_, job| now.since(job.heard_at) < Duration::from_secs(600));
         self.forget_runs();
         self.look_at.retain(|_, at| now.since(*at) < Duration::from_secs(600));
     }

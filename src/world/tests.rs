@@ -241,18 +241,24 @@ fn a_clash_stands_back_and_the_name_is_not_tried_again() {
 fn a_check_run_is_looked_up_once_and_then_a_job_like_any_other() {
     let mut stage = Stage::new(config());
     let repo: RepoName = "acme/app".parse().unwrap();
-    let check_run = || Event::Hint(Hint::CheckRun { repo: repo.clone(), job: JobId(1), completed: false });
+    let check_run =
+        || Event::Hint(Hint::CheckRun { repo: repo.clone(), public: Some(false), job: JobId(1), completed: false });
     stage.fold(check_run());
     stage.fold(check_run());
     let actions = stage.dispatch();
-    assert_eq!(actions, [Action::LookUpJob { repo: repo.clone(), job: JobId(1) }]);
+    assert_eq!(actions, [Action::LookUpJob { repo: repo.clone(), public: Some(false), job: JobId(1) }]);
     assert_eq!(stage.dispatch(), []);
     let found = Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["gpu"]))));
     stage.outcome(actions[0].clone(), found);
     assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
     stage.fold(check_run());
     assert!(stage.launches() == ["lxdrunner-1-1"] && stage.plan().actions.len() == 1);
-    stage.fold(Event::Hint(Hint::CheckRun { repo: "other/app".parse().unwrap(), job: JobId(9), completed: false }));
+    stage.fold(Event::Hint(Hint::CheckRun {
+        repo: "other/app".parse().unwrap(),
+        public: None,
+        job: JobId(9),
+        completed: false,
+    }));
     assert_eq!(stage.plan().actions.len(), 1, "what is not a target is not asked about");
 }
 

@@ -184,6 +184,7 @@ impl Stage {
                 let hint = match self.rng.range(0, 9) {
                     0 => Hint::CheckRun {
                         repo: job.repo.clone(),
+                        public: Some(false),
                         job: JobId(id),
                         completed: job.status == JobStatus::Completed,
                     },
