@@ -28,7 +28,8 @@ pub use hooks::Delivery;
 pub use simulate::SimulatedRunner;
 pub use state::{JobSpec, JobState, Offer, PullSpec, RepoState, RunnerState, Stage, State};
 pub use timeline::{Event, Moment, Removal};
-use wire::{Reply, Request, Server, locked};
+pub use wire::Request;
+use wire::{Reply, Server, locked};
 
 use crate::model::{JobId, RepoName, RunnerId, Secret};
 
@@ -273,10 +274,10 @@ impl Drop for GitHubStandin {
 
 fn answer(shared: &Shared, request: &Request) -> Reply {
     let path = request.path.strip_prefix("/api/v3").unwrap_or(&request.path);
-    locked(&shared.state).record(request);
+    shared.update(|state| state.record(request));
     let fault = faults::due(&mut locked(&shared.faults), request, path);
     let act = || {
-        if let Some(path) = path.strip_prefix("/_runner/") {
+        if let Some(path) = path.strip_prefix(faults::RUNNERS) {
             protocol::answer(shared, request, path)
         } else {
             rest::answer(shared, request, path)

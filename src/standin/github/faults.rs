@@ -2,6 +2,9 @@
 
 use super::wire::{Reply, Request, Response};
 
+/// Where runners, as opposed to clients of the REST API, talk to.
+pub(super) const RUNNERS: &str = "/_runner/";
+
 /// A failure that waits for its requests.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -25,6 +28,8 @@ pub enum Mischief {
     CutAfter(u64),
     /// Done, and then the connection is closed without an answer.
     ActThenLose,
+    /// Done, but never an answer.
+    ActThenStall,
     /// These bytes instead of an answer.
     Raw(Vec<u8>),
 }
@@ -33,6 +38,11 @@ impl Fault {
     /// The next request whose path begins with `path` (without the `/api/v3` of a base) goes wrong like this.
     pub fn on(path: &str, what: Mischief) -> Fault {
         Fault { method: None, path: path.to_owned(), skip: 0, times: 1, what }
+    }
+
+    /// The next request of whoever is no runner.
+    pub fn on_rest(what: Mischief) -> Fault {
+        Fault::on("", what)
     }
 
     /// Only requests with this method.
@@ -90,7 +100,12 @@ impl Fault {
     }
 
     fn fits(&self, method: &str, path: &str) -> bool {
-        self.times > 0 && path.starts_with(&self.path) && self.method.as_deref().is_none_or(|own| own == method)
+        // What runners say among themselves is only meant where it is named.
+        let meant = !self.path.is_empty() || !path.starts_with(RUNNERS);
+        self.times > 0
+            && meant
+            && path.starts_with(&self.path)
+            && self.method.as_deref().is_none_or(|own| own == method)
     }
 }
 
@@ -121,6 +136,10 @@ pub(super) fn reply(what: Mischief, act: impl FnOnce() -> Response) -> Reply {
         Mischief::ActThenLose => {
             drop(act());
             Reply::Close
+        }
+        Mischief::ActThenStall => {
+            drop(act());
+            Reply::Stall
         }
         Mischief::Raw(bytes) => Reply::Raw(bytes),
     }

@@ -36,6 +36,11 @@ impl Request {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// True for what a runner says, false for the REST API.
+    pub fn is_of_a_runner(&self) -> bool {
+        self.path.starts_with(super::faults::RUNNERS)
+    }
+
     /// A parameter of the query, percent codes undone.
     pub fn param(&self, name: &str) -> Option<String> {
         let value = self.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;

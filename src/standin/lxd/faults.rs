@@ -31,6 +31,8 @@ pub enum Fault {
     Delay(Duration),
     /// It is done, and so many bytes of the answer are sent before the connection is closed.
     CutAfter(usize),
+    /// It is done, and not answered: as [`Fault::Stall`] from there on.
+    StallAfter,
 }
 
 #[derive(Debug)]

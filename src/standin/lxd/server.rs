@@ -167,6 +167,10 @@ fn converse(mut stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         let mut bytes = encoded(&answer)?;
+        if fault == Some(Fault::StallAfter) {
+            shared.faults.hold(epoch, Duration::MAX);
+            return Ok(());
+        }
         if let Some(Fault::CutAfter(most)) = fault {
             bytes.truncate(most);
             stream.write_all(&bytes)?;
