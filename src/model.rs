@@ -350,7 +350,7 @@ pub struct Runner {
 
 /// Where the commits of a workflow run come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum RunOrigin {
     /// Its own repository.
     Own,
     /// A fork.

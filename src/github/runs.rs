@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::api::{GitHub, quoted, repo_path};
 use super::error::{Error, ErrorKind};
-use crate::model::{Origin, RepoName};
+use crate::model::{RepoName, RunOrigin};
 
 /// What GitHub calls those whom a repository's owners let in ("author_association" in its documentation).
 const MEMBERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
@@ -54,7 +54,7 @@ impl GitHub {
     ///
     /// # Errors
     /// As for every call.
-    pub fn run_origin(&self, repo: &RepoName, run: u64, trust: bool) -> Result<Option<Origin>, Error> {
+    pub fn run_origin(&self, repo: &RepoName, run: u64, trust: bool) -> Result<Option<RunOrigin>, Error> {
         let tried = format!("look at run {run} of repo:{repo}");
         let wire: RunWire = match self.http.get(&tried, &format!("{}/actions/runs/{run}", repo_path(repo))) {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
@@ -64,21 +64,22 @@ impl GitHub {
         let own = wire.repository.map_or_else(|| repo.to_string(), |own| own.full_name);
         let Some(fork) = wire.head_repository.map(|fork| fork.full_name) else {
             return Ok(Some(match wire.event.starts_with("pull_request") {
-                true => {
-                    Origin::Fork { from: "a fork that is gone".to_owned(), trust: Err("nobody can tell whose".into()) }
-                }
-                false => Origin::Own,
+                true => RunOrigin::Fork {
+                    from: "a fork that is gone".to_owned(),
+                    trust: Err("nobody can tell whose".into()),
+                },
+                false => RunOrigin::Own,
             }));
         };
         if fork.eq_ignore_ascii_case(&own) {
-            return Ok(Some(Origin::Own));
+            return Ok(Some(RunOrigin::Own));
         }
         let trust = match (trust, wire.head_branch, wire.actor) {
             (false, ..) => Err("not asked".to_owned()),
             (true, Some(branch), Some(actor)) => self.trust(repo, &fork, &branch, &actor.login)?,
             (true, ..) => Err("GitHub does not tell its branch and who pushed".to_owned()),
         };
-        Ok(Some(Origin::Fork { from: fork, trust }))
+        Ok(Some(RunOrigin::Fork { from: fork, trust }))
     }
 
     /// Whether all pull requests from the fork's branch are by members, and one of them by who pushed last: a member's

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::matching::{Refusal, place};
 use super::{JobState, Note, World, pause_after};
 use crate::config::{Config, ForkPolicy};
-use crate::model::{Job, JobStatus, Origin, RepoName, Timestamp};
+use crate::model::{Job, JobStatus, RepoName, RunOrigin, Timestamp};
 
 /// A workflow run of a repository.
 pub(crate) type RunKey = (RepoName, u64);
@@ -15,7 +15,7 @@ pub(crate) type RunKey = (RepoName, u64);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Run {
     /// `None` until GitHub told it.
-    pub origin: Option<Origin>,
+    pub origin: Option<RunOrigin>,
     /// Not asked before this moment.
     pub not_before: Option<Timestamp>,
     failures: u32,
@@ -32,13 +32,13 @@ pub(super) fn judge_fork(job: &Job, public: bool, runs: &Runs, config: &Config) 
     }
     let origin = runs.get(&(job.repo.clone(), job.run_id)).and_then(|run| run.origin.as_ref());
     match (origin.ok_or(Refusal::OriginUnknown)?, policy) {
-        (Origin::Own, _) => Ok(()),
-        (Origin::Hidden, _) => Err(Refusal::OriginHidden),
-        (Origin::Fork { trust: Ok(()), .. }, ForkPolicy::Members) => Ok(()),
-        (Origin::Fork { from, trust: Err(why) }, ForkPolicy::Members) => {
+        (RunOrigin::Own, _) => Ok(()),
+        (RunOrigin::Hidden, _) => Err(Refusal::OriginHidden),
+        (RunOrigin::Fork { trust: Ok(()), .. }, ForkPolicy::Members) => Ok(()),
+        (RunOrigin::Fork { from, trust: Err(why) }, ForkPolicy::Members) => {
             Err(Refusal::Fork { from: from.clone(), why: Some(why.clone()) })
         }
-        (Origin::Fork { from, .. }, _) => Err(Refusal::Fork { from: from.clone(), why: None }),
+        (RunOrigin::Fork { from, .. }, _) => Err(Refusal::Fork { from: from.clone(), why: None }),
     }
 }
 
@@ -51,7 +51,7 @@ impl World {
     pub(super) fn fold_origin(
         &mut self,
         key: RunKey,
-        found: Result<Option<Origin>, String>,
+        found: Result<Option<RunOrigin>, String>,
         config: &Config,
         now: Timestamp,
         notes: &mut Vec<Note>,
@@ -59,7 +59,7 @@ impl World {
         let Some(run) = self.runs.get_mut(&key) else { return };
         match found {
             Ok(origin) => {
-                run.origin = Some(origin.unwrap_or(Origin::Hidden));
+                run.origin = Some(origin.unwrap_or(RunOrigin::Hidden));
                 self.place_again(|job| job.repo == key.0 && job.run_id == key.1, config, notes);
             }
             Err(reason) => {

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::identity::Maker;
-use crate::model::{Hint, Job, JobId, Origin, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
+use crate::model::{Hint, Job, JobId, Phase, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, Scope, Timestamp};
 pub use action::{Action, Flight, RemoveReason};
 pub use matching::{Refusal, class_for, instance_name, parse_name, scope_for};
 pub use note::Note;
@@ -201,7 +201,7 @@ pub enum Outcome {
     /// A job was asked for; `None`: GitHub does not have it (or hides it).
     JobFound(Option<Box<Job>>),
     /// Where a run's commits come from; `None`: GitHub does not have it (or hides it).
-    RunFound(Option<Origin>),
+    RunFound(Option<RunOrigin>),
     /// A repository's jobs that are not completed.
     JobsFound(Vec<Job>),
     /// GitHub did not answer the question.

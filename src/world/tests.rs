@@ -443,13 +443,13 @@ fn repos_say_whose_jobs_are_served_and_by_which_class() {
 fn where_a_run_comes_from_is_asked_once_and_only_where_it_matters() {
     use crate::config::ForkPolicy;
     let fork = |trust: Result<(), &str>| {
-        Some(Origin::Fork { from: "bob/app".to_owned(), trust: trust.map_err(str::to_owned) })
+        Some(RunOrigin::Fork { from: "bob/app".to_owned(), trust: trust.map_err(str::to_owned) })
     };
     let looks = |stage: &mut Stage| -> Vec<Action> {
         stage.dispatch().into_iter().filter(|a| matches!(a, Action::LookUpRun { .. })).collect()
     };
     // The policy, whether the repository is public, what GitHub tells of the run; whether it is asked, and launched.
-    let check = |policy: Option<ForkPolicy>, public: bool, told: Option<Origin>, asked: bool, launched: bool| {
+    let check = |policy: Option<ForkPolicy>, public: bool, told: Option<RunOrigin>, asked: bool, launched: bool| {
         let mut stage = Stage::new(Config { fork_policy: policy, allow_public_repos: true, ..config() });
         let two = [1, 2].map(|id| Job { public: Some(public), run_id: 7, ..job(id, "acme/app", &["linux"]) });
         two.into_iter().for_each(|job| drop(stage.fold(Event::Hint(Hint::Job(job)))));
@@ -475,12 +475,12 @@ fn where_a_run_comes_from_is_asked_once_and_only_where_it_matters() {
     check(None, false, None, false, true);
     check(Some(Allow), true, None, false, true);
     for (policy, public) in [(None, true), (Some(Members), true), (Some(Members), false)] {
-        check(policy, public, Some(Origin::Own), true, true);
+        check(policy, public, Some(RunOrigin::Own), true, true);
         check(policy, public, fork(Ok(())), true, true);
         check(policy, public, fork(Err("bob is a stranger")), true, false);
         check(policy, public, None, true, false);
     }
-    check(Some(Deny), false, Some(Origin::Own), true, true);
+    check(Some(Deny), false, Some(RunOrigin::Own), true, true);
     check(Some(Deny), false, fork(Ok(())), true, false);
 
     // A question that failed is asked again, and what no job needs any more is forgotten.
@@ -490,7 +490,7 @@ fn where_a_run_comes_from_is_asked_once_and_only_where_it_matters() {
     stage.outcome(question, Outcome::LookFailed { reason: "502".to_owned() });
     assert_eq!(looks(&mut stage), []);
     let again = looks(stage.pass(2)).remove(0);
-    stage.outcome(again, Outcome::RunFound(Some(Origin::Own)));
+    stage.outcome(again, Outcome::RunFound(Some(RunOrigin::Own)));
     assert_eq!((stage.launches().len(), stage.world.runs.len()), (1, 1));
     stage.told(1, JobStatus::Completed, None);
     stage.lxd(vec![]);

@@ -1,7 +1,7 @@
 //! GitHub as far as decisions meet it: jobs, runners, and listings that may lag or lie. Rows are never deleted, so that
 //! a listing can be given as it was a while ago.
 
-use lxdrunner::model::{Job, JobId, JobStatus, Labels, Origin, Runner, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Job, JobId, JobStatus, Labels, RunOrigin, Runner, RunnerId, Scope, Timestamp};
 
 pub const REPOS: [&str; 3] = ["acme/app", "acme/lib", "alice/tool"];
 
@@ -25,10 +25,10 @@ impl JobRow {
         self.labels.first() == Some(&"self-hosted") && !self.fork
     }
 
-    pub fn origin(&self) -> Origin {
+    pub fn origin(&self) -> RunOrigin {
         match self.fork {
-            true => Origin::Fork { from: "bob/app".to_owned(), trust: Err("bob is a stranger".to_owned()) },
-            false => Origin::Own,
+            true => RunOrigin::Fork { from: "bob/app".to_owned(), trust: Err("bob is a stranger".to_owned()) },
+            false => RunOrigin::Own,
         }
     }
 
