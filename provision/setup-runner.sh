@@ -2,8 +2,8 @@
 # Makes a fresh instance ready for a runner. Runs as root inside the instance; exit code 0 means ready.
 #
 # Found on arrival: /opt/lxdrunner/package.tar.gz, the runner as GitHub publishes it.
-# Left behind:      user `runner`, the runner unpacked in /opt/lxdrunner/runner and owned by that user, an
-#                   empty /run/lxdrunner (root only, in memory) for the secret, a working network.
+#                   /opt/lxdrunner/start-runner.sh, which can wait for the boot's end and the network.
+# Left behind:      user `runner`, the runner unpacked in /opt/lxdrunner/runner and owned by that user.
 #
 # Run again, also after a reboot or in a copy of an instance, it does only what is missing. Everything said
 # here is kept in /var/log/lxdrunner-setup.log too.
@@ -34,16 +34,6 @@ uptime_seconds() {
     now=${now%%.*}
 }
 
-# wait_until CONDITION…: polls, because neither a route nor cloud-init's end is an event that sh can wait
-# for. Fails when the deadline has passed.
-wait_until() {
-    while ! "$@"; do
-        uptime_seconds
-        [ "$now" -lt "$deadline" ] || return 1
-        sleep 0.05 2>/dev/null || sleep 1
-    done
-}
-
 # ---- the package ----
 
 unpack() {
@@ -62,91 +52,10 @@ unpack() {
 
 # ---- waiting for what boots beside us ----
 
-has_default_route() {
-    while read -r device destination _ flags _; do
-        [ "$destination" = 00000000 ] && [ "$((0x$flags & 1))" = 1 ] && [ "$device" != lo ] && return 0
-    done </proc/net/route
-    [ -r /proc/net/ipv6_route ] || return 1
-    while read -r destination length _ _ _ _ _ _ _ device; do
-        [ "$destination/$length" = 00000000000000000000000000000000/00 ] && [ "$device" != lo ] && return 0
-    done </proc/net/ipv6_route
-    return 1
-}
-
-names_a_server() {
-    [ -r "$1" ] || return 1
-    while read -r word address _; do
-        if [ "$word" = nameserver ] && [ -n "$address" ]; then return 0; fi
-    done <"$1"
-    return 1
-}
-
-# systemd-resolved's stub answers before it knows a server; the file it keeps for others tells when it does.
-has_resolver() {
-    names_a_server /etc/resolv.conf || return 1
-    case $address in
-    127.0.0.53) [ ! -e /run/systemd/resolve ] || names_a_server /run/systemd/resolve/resolv.conf ;;
-    esac
-}
-
-has_network() {
-    has_default_route && has_resolver
-}
-
-# Where everything goes through a proxy there may be neither a default route nor a resolver.
-has_proxy() {
-    grep -qi '^ *\(export *\)\{0,1\}https_proxy=' /etc/environment 2>/dev/null
-}
-
-wait_for_network() {
-    has_network && return 0
-    has_proxy && return 0
-    say "waiting for the network"
-    wait_until has_network && return 0
-    has_default_route || die "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
-    die "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
-}
-
-# We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators
-# have run, cloud-init's among them.
-# shellcheck disable=SC2317
-systemd_listens() {
-    [ -S /run/systemd/private ]
-}
-
-wait_for_init() {
-    case $(readlink /proc/1/exe) in
-    */systemd) wait_until systemd_listens || die "systemd has not come up after $timeout s; see the instance's console log" ;;
-    esac
-}
-
-cloud_init_ended() {
-    [ -e /run/cloud-init/result.json ]
-}
-
-# Until cloud-init is through it may add users, install packages and hold their locks.
-wait_for_cloud_init() {
-    command -v cloud-init >/dev/null || return 0
-    if [ -d /run/systemd/system ]; then
-        # Its generator decides whether it is to run at all. `cloud-init status --wait` tells the end too, but
-        # costs a start of Python and looks only four times a second.
-        [ -e /run/cloud-init/enabled ] || return 0
-        if ! cloud_init_ended; then
-            say "waiting for cloud-init"
-            wait_until cloud_init_ended || die "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
-        fi
-    else
-        say "waiting for cloud-init"
-        status=0
-        timeout "$timeout" cloud-init status --wait >/dev/null 2>&1 || status=$?
-        [ "$status" != 124 ] || die "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
-    fi
-    # One module that failed, the locale for instance, is an error to cloud-init but rarely to a job: what
-    # matters here is that it has ended.
-    if cloud_init_ended && ! grep -q '"errors": *\[\]' /run/cloud-init/result.json; then
-        say "cloud-init ended with errors, going on all the same:"
-        cat /run/cloud-init/result.json
-    fi
+# It waits for as long as is left, and says itself what it waited for in vain.
+wait_for_boot() {
+    uptime_seconds
+    LXDRUNNER_SETUP_TIMEOUT=$((deadline > now ? deadline - now : 1)) "$base/start-runner.sh" await || exit 1
 }
 
 # ---- the user ----
@@ -246,17 +155,6 @@ install_dependencies() {
     die "cannot install what the runner needs:" $missing "(see above); put it into the image"
 }
 
-# ---- the place for the secret ----
-
-make_secret_place() {
-    mkdir -p /run/lxdrunner
-    [ "$(stat -f -c %T /run/lxdrunner)" = tmpfs ] ||
-        mount -t tmpfs -o size=1m,mode=0700,nosuid,nodev,noexec lxdrunner /run/lxdrunner ||
-        die "/run/lxdrunner is on disk and a tmpfs cannot be mounted there: the secret would be written to disk"
-    chown 0:0 /run/lxdrunner
-    chmod 0700 /run/lxdrunner
-}
-
 # The order lets unpacking, the longest step, go on while the instance boots.
 setup() {
     timeout=${LXDRUNNER_SETUP_TIMEOUT:-240}
@@ -265,14 +163,11 @@ setup() {
     owned=yes
     say "setting up ${LXDRUNNER_NAME:-this instance}${LXDRUNNER_CLASS:+ (class $LXDRUNNER_CLASS)}"
     unpack
-    wait_for_init
-    wait_for_cloud_init
+    wait_for_boot
     make_user
     allow_sudo
     own_runner
-    wait_for_network
     install_dependencies
-    make_secret_place
     say "ready"
 }
 

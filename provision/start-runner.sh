@@ -1,75 +1,240 @@
 #!/bin/sh
 # Starts the runner inside the instance, lets it take one job, and powers the instance off. Runs as root.
 #
-# start-runner.sh      starts the runner in the background and returns; exit code 0 means started
-# start-runner.sh run  is that background part; it ends with the instance
+# start-runner.sh arm    waits for the boot's end and the network, and starts in the background a part that has
+#                        everything ready but the credentials and waits for these; exit code 0 means that it waits
+# start-runner.sh await  only waits for the boot's end and the network; for set-up scripts
+# start-runner.sh run    is that background part; it ends with the instance
 #
-# The secret lies in /run/lxdrunner/secret and is removed before the runner starts. It travels only in memory
-# and in the runner's own environment: never in an argument, a unit's properties or a file on disk.
+# The credentials are one file, /run/lxdrunner/credentials, whose directory `arm` makes, in memory. It is taken
+# once its last line is `end`, and removed before the runner starts. Its other lines are a name, a blank and a
+# value each:
 #
-# Environment: LXDRUNNER_REGISTRATION   jit (the secret is a just-in-time configuration) or
-#                                       token (the secret is a registration token)
-#              LXDRUNNER_NAME           name to register under         (token)
-#              LXDRUNNER_URL            what to register with          (token)
-#              LXDRUNNER_LABELS         comma separated                (token)
-#              LXDRUNNER_GROUP          runner group, may be empty     (token)
+#   kind      jit (the secret is a just-in-time configuration) or token (it is a registration token)
+#   name      to register under          (token)
+#   url       what to register with      (token)
+#   labels    comma separated            (token)
+#   group     runner group, may be empty (token)
+#   secret    the secret
+#
+# The secret travels only in memory and in the runner's own environment: never in an argument, a unit's
+# properties or a file on disk.
+#
+# Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm` or `await` may take (default 240).
 set -u
 
-runner=/opt/lxdrunner/runner
-secret_file=/run/lxdrunner/secret
-started=/run/lxdrunner/started
-log=/var/log/lxdrunner-runner.log
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
+# bash can wait a moment without starting a process for it. The runner needs it anyway, so it is in memory then.
+if [ -z "${BASH_VERSION:-}" ] && [ -x /bin/bash ]; then exec /bin/bash "$0" "$@"; fi
+
+base=/opt/lxdrunner
+runner=$base/runner
+place=/run/lxdrunner
+credentials=$place/credentials
+ready=$place/ready
+log=/var/log/lxdrunner-runner.log
+newline='
+'
 
 say() {
     read -r up _ </proc/uptime
     echo "lxdrunner-start: $up $*"
 }
 
-# ---- in the foreground ----
-
 refuse() {
-    say "FAILED: $*" >&2
+    say "FAILED: $*"
     exit 1
 }
 
-start() {
-    case ${LXDRUNNER_REGISTRATION:-} in
-    jit) ;;
-    token)
-        if [ -z "${LXDRUNNER_URL:-}" ] || [ -z "${LXDRUNNER_NAME:-}" ]; then refuse "a token needs LXDRUNNER_URL and LXDRUNNER_NAME"; fi
-        ;;
-    *) refuse "LXDRUNNER_REGISTRATION is '${LXDRUNNER_REGISTRATION:-}', not jit or token" ;;
+# ---- waiting ----
+
+# A pipe that nobody writes to: reading it with a time limit is a sleep that starts no process.
+if [ -n "${BASH_VERSION:-}" ] && eval 'exec 9<> <(:)' 2>/dev/null; then
+    # shellcheck disable=SC3045
+    nap() { read -r -t 0.01 -u 9 _ || return 0; }
+else
+    nap() { sleep 0.01 2>/dev/null || sleep 1; }
+fi
+
+# Seconds since boot, whole, without starting a process.
+uptime_seconds() {
+    read -r now _ </proc/uptime
+    now=${now%%.*}
+}
+
+set_deadline() {
+    timeout=${LXDRUNNER_SETUP_TIMEOUT:-240}
+    uptime_seconds
+    deadline=$((now + timeout))
+}
+
+# wait_until CONDITION…: polls, because neither a route nor cloud-init's end is an event that sh can wait
+# for. Fails when the deadline has passed.
+wait_until() {
+    while ! "$@"; do
+        uptime_seconds
+        [ "$now" -lt "$deadline" ] || return 1
+        nap
+    done
+}
+
+has_default_route() {
+    while read -r device destination _ flags _; do
+        [ "$destination" = 00000000 ] && [ "$((0x$flags & 1))" = 1 ] && [ "$device" != lo ] && return 0
+    done </proc/net/route
+    [ -r /proc/net/ipv6_route ] || return 1
+    while read -r destination length _ _ _ _ _ _ _ device; do
+        [ "$destination/$length" = 00000000000000000000000000000000/00 ] && [ "$device" != lo ] && return 0
+    done </proc/net/ipv6_route
+    return 1
+}
+
+names_a_server() {
+    [ -r "$1" ] || return 1
+    while read -r word address _; do
+        if [ "$word" = nameserver ] && [ -n "$address" ]; then return 0; fi
+    done <"$1"
+    return 1
+}
+
+# systemd-resolved's stub answers before it knows a server; the file it keeps for others tells when it does.
+has_resolver() {
+    names_a_server /etc/resolv.conf || return 1
+    case $address in
+    127.0.0.53) [ ! -e /run/systemd/resolve ] || names_a_server /run/systemd/resolve/resolv.conf ;;
     esac
-    # Whoever asks twice, for instance because the first answer got lost, gets one runner.
-    if [ -d "$started" ]; then
-        say "started already"
-        exit 0
+}
+
+has_network() {
+    has_default_route && has_resolver
+}
+
+# Where everything goes through a proxy there may be neither a default route nor a resolver.
+has_proxy() {
+    grep -qi '^ *\(export *\)\{0,1\}https_proxy=' /etc/environment 2>/dev/null
+}
+
+wait_for_network() {
+    has_network && return 0
+    has_proxy && return 0
+    say "waiting for the network"
+    wait_until has_network && return 0
+    has_default_route || refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
+    refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+}
+
+# We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators
+# have run, cloud-init's among them.
+# shellcheck disable=SC2317
+systemd_listens() {
+    [ -S /run/systemd/private ]
+}
+
+is_systemd() {
+    case $(readlink /proc/1/exe) in
+    */systemd) ;;
+    *) return 1 ;;
+    esac
+}
+
+wait_for_systemd() {
+    wait_until systemd_listens || refuse "systemd has not come up after $timeout s; see the instance's console log"
+}
+
+cloud_init_ended() {
+    [ -e /run/cloud-init/result.json ]
+}
+
+# Until cloud-init is through it may add users, install packages and hold their locks.
+wait_for_cloud_init() {
+    command -v cloud-init >/dev/null || return 0
+    if [ -d /run/systemd/system ]; then
+        # Its generator decides whether it is to run at all. `cloud-init status --wait` tells the end too, but
+        # costs a start of Python and looks only four times a second.
+        [ -e /run/cloud-init/enabled ] || return 0
+        if ! cloud_init_ended; then
+            say "waiting for cloud-init"
+            wait_until cloud_init_ended || refuse "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
+        fi
+    else
+        say "waiting for cloud-init"
+        status=0
+        timeout "$timeout" cloud-init status --wait >/dev/null 2>&1 || status=$?
+        [ "$status" != 124 ] || refuse "cloud-init has not ended after $timeout s; see 'cloud-init status --long' in the instance"
     fi
-    [ -s "$secret_file" ] || refuse "no secret in $secret_file"
-    [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
+    # One module that failed, the locale for instance, is an error to cloud-init but rarely to a job: what
+    # matters here is that it has ended.
+    if cloud_init_ended && ! grep -q '"errors": *\[\]' /run/cloud-init/result.json; then
+        say "cloud-init ended with errors, going on all the same:"
+        cat /run/cloud-init/result.json
+    fi
+}
 
-    mkdir "$started" || refuse "cannot make $started (see above)"
+await() {
+    set_deadline
+    if is_systemd; then wait_for_systemd; fi
+    wait_for_cloud_init
+    wait_for_network
+}
 
-    # As a unit the runner gets a scope of its own, with limits that suit a job: all the tasks it likes, and
-    # the death of one process for want of memory is not the death of all. Should this script be killed,
-    # systemd powers off in its place.
+# ---- in the foreground ----
+
+# The place for the credentials. Only once init has mounted /run: it would be hidden, or on disk, before.
+make_place() {
+    # Whoever asks twice, for instance because the first answer got lost, gets one runner.
+    if [ -d "$place/armed" ]; then
+        say "armed already"
+        return 1
+    fi
+    mkdir -p "$place"
+    [ "$(stat -f -c %T "$place")" = tmpfs ] ||
+        mount -t tmpfs -o size=1m,mode=0700,nosuid,nodev,noexec lxdrunner "$place" ||
+        refuse "$place is on disk and a tmpfs cannot be mounted there: the secret would be written to disk"
+    if ! chown 0:0 "$place" || ! chmod 0700 "$place" || ! mkdir "$place/armed"; then
+        refuse "cannot make $place (see above)"
+    fi
+}
+
+# As a unit the runner gets a scope of its own, with limits that suit a job: all the tasks it likes, and
+# the death of one process for want of memory is not the death of all. Should this script be killed,
+# systemd powers off in its place.
+detach() {
     if [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password \
         --unit=lxdrunner-runner --description='GitHub Actions runner' \
         --property=TasksMax=infinity --property=LimitNOFILE=1048576 --property=OOMPolicy=continue \
         --property=SuccessAction=poweroff-immediate --property=FailureAction=poweroff-immediate \
-        --setenv=LXDRUNNER_REGISTRATION="$LXDRUNNER_REGISTRATION" \
-        --setenv=LXDRUNNER_NAME="${LXDRUNNER_NAME:-}" --setenv=LXDRUNNER_URL="${LXDRUNNER_URL:-}" \
-        --setenv=LXDRUNNER_LABELS="${LXDRUNNER_LABELS:-}" --setenv=LXDRUNNER_GROUP="${LXDRUNNER_GROUP:-}" \
         "$0" run; then
         return
     fi
     if command -v setsid >/dev/null; then
-        setsid "$0" run </dev/null >/dev/null 2>&1 &
+        setsid "$0" run </dev/null >/dev/null 2>&1 9<&- &
     else
-        nohup "$0" run </dev/null >/dev/null 2>&1 &
+        nohup "$0" run </dev/null >/dev/null 2>&1 9<&- &
     fi
+}
+
+# shellcheck disable=SC2317
+is_ready() {
+    [ -e "$ready" ]
+}
+
+arm() {
+    set_deadline
+    [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
+    if is_systemd; then
+        # The background part gets ready while the network comes up.
+        wait_for_systemd
+        if make_place; then detach; fi
+        wait_for_cloud_init
+        wait_for_network
+    else
+        # Nothing tells when another init has mounted /run, but it does so before the network is up.
+        wait_for_cloud_init
+        wait_for_network
+        if make_place; then detach; fi
+    fi
+    wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
 }
 
 # ---- in the background ----
@@ -93,17 +258,26 @@ fail() {
     exit 1
 }
 
-# as_runner COMMAND: as the unprivileged user, with this environment. setpriv becomes the command; the others,
-# for where it is missing (or is BusyBox's, which cannot change the user), stay beside it.
-as_runner() {
-    group=$(id -g runner)
-    if setpriv --reuid=runner --regid="$group" --init-groups true 2>/dev/null; then
-        setpriv --reuid=runner --regid="$group" --init-groups /bin/sh -c "$1"
+# setpriv becomes the command; the others, for where it is missing (or is BusyBox's, which cannot change the
+# user), stay beside it.
+choose_switch() {
+    group_id=$(id -g runner) || fail "no user runner; the set-up did not end well, see /var/log/lxdrunner-setup.log"
+    if setpriv --reuid=runner --regid="$group_id" --init-groups true 2>/dev/null; then
+        switch=setpriv
     elif command -v runuser >/dev/null; then
-        runuser -u runner -- /bin/sh -c "$1"
+        switch=runuser
     else
-        su -s /bin/sh runner -c "$1"
+        switch=su
     fi
+}
+
+# as_runner COMMAND: as the unprivileged user, with this environment.
+as_runner() {
+    case $switch in
+    setpriv) setpriv --reuid=runner --regid="$group_id" --init-groups /bin/sh -c "$1" 9<&- ;;
+    runuser) runuser -u runner -- /bin/sh -c "$1" 9<&- ;;
+    su) su -s /bin/sh runner -c "$1" 9<&- ;;
+    esac
 }
 
 # What an image sets for everybody, proxies for instance; a login would read it.
@@ -114,7 +288,7 @@ read_environment() {
         name=${line%%=*}
         case $name in
         "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
-        secret | secret_file | runner | registration | log) continue ;;
+        base | runner | place | credentials | ready | log | newline | document | kind | secret | switch | group_id) continue ;;
         esac
         value=${line#*=}
         case $value in
@@ -125,7 +299,47 @@ read_environment() {
     done </etc/environment
 }
 
+# What the runner's first moments read from disk; it goes on beside us.
+warm() {
+    (
+        cd "$runner" || exit
+        for file in run.sh run-helper.sh.template run-helper.sh bin/Runner.Listener bin/Runner.*.dll bin/libhostfxr.so \
+            bin/libhostpolicy.so bin/libcoreclr.so bin/libclrjit.so bin/System.Private.CoreLib.dll bin/System.Runtime.dll; do
+            [ ! -r "$file" ] || cat "$file"
+        done >/dev/null
+    ) 9<&- &
+}
+
+# A document is whole when its last line is there.
+take_credentials() {
+    while :; do
+        if [ -s "$credentials" ]; then
+            document=$newline$(cat "$credentials")
+            case $document in
+            *"${newline}end") break ;;
+            esac
+        fi
+        nap
+    done
+    rm -f "$credentials"
+}
+
+# field NAME: the value of a line of the document, in $value.
+field() {
+    value=${document#*"$newline$1 "}
+    if [ "$value" = "$document" ]; then value=; fi
+    value=${value%%"$newline"*}
+}
+
 register() {
+    field name
+    export LXDRUNNER_NAME="$value"
+    field url
+    export LXDRUNNER_URL="$value"
+    field labels
+    export LXDRUNNER_LABELS="$value"
+    field group
+    export LXDRUNNER_GROUP="$value"
     export ACTIONS_RUNNER_INPUT_TOKEN="$secret"
     say "registering $LXDRUNNER_NAME with $LXDRUNNER_URL"
     # Expanded by the shell that as_runner starts.
@@ -134,7 +348,7 @@ register() {
         --url "$LXDRUNNER_URL" --name "$LXDRUNNER_NAME" \
         ${LXDRUNNER_LABELS:+--labels "$LXDRUNNER_LABELS"} ${LXDRUNNER_GROUP:+--runnergroup "$LXDRUNNER_GROUP"}' ||
         fail "config.sh could not register $LXDRUNNER_NAME with $LXDRUNNER_URL (exit code $?, see above)"
-    unset ACTIONS_RUNNER_INPUT_TOKEN
+    unset ACTIONS_RUNNER_INPUT_TOKEN LXDRUNNER_NAME LXDRUNNER_URL LXDRUNNER_LABELS LXDRUNNER_GROUP
 }
 
 run() {
@@ -142,37 +356,45 @@ run() {
     trap 'exit 1' HUP INT TERM
     umask 022
     exec </dev/null >>"$log" 2>&1
-    registration=${LXDRUNNER_REGISTRATION:-}
-    secret=$(cat "$secret_file")
-    rm -f "$secret_file"
-    [ -n "$secret" ] || fail "no secret in $secret_file"
-
     # A job sees what a login of `runner` would, and nothing of ours.
-    unset LXDRUNNER_REGISTRATION INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
+    unset LXDRUNNER_SETUP_TIMEOUT LXDRUNNER_NAME LXDRUNNER_CLASS INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
         MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+    cd "$runner" || fail "no $runner"
+    choose_switch
+    warm
+    : >"$ready" || fail "cannot write $ready"
+
+    take_credentials
+    # It may have been frozen for long since it was ready.
+    set_deadline
+    wait_for_network
     read_environment
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
     [ -x "$SHELL" ] || SHELL=/bin/sh
     export PATH HOME USER LOGNAME SHELL
-    cd "$runner" || fail "no $runner"
     unset OLDPWD
 
-    case $registration in
-    jit) ;;
-    token) register ;;
-    *) fail "LXDRUNNER_REGISTRATION is '$registration', not jit or token" ;;
-    esac
-    unset LXDRUNNER_NAME LXDRUNNER_URL LXDRUNNER_LABELS LXDRUNNER_GROUP
+    field secret
+    secret=$value
+    [ -n "$secret" ] || fail "no secret in what was handed over"
+    field kind
+    kind=$value
+    case $kind in
     # The runner takes such variables for arguments and drops them before it starts a job.
-    [ "$registration" != jit ] || export ACTIONS_RUNNER_INPUT_JITCONFIG="$secret"
+    jit) export ACTIONS_RUNNER_INPUT_JITCONFIG="$secret" ;;
+    token) register ;;
+    *) fail "the kind of what was handed over is '$kind', not jit or token" ;;
+    esac
+    document=
     say "starting the runner"
     as_runner 'exec ./run.sh'
     say "the runner ended (exit code $?)"
 }
 
 case ${1:-} in
-'') start ;;
+arm) arm </dev/null ;;
+await) await </dev/null ;;
 run) run ;;
-*) refuse "unknown argument '$1': none, or run" ;;
+*) refuse "unknown argument '${1:-}': arm, await or run" ;;
 esac

@@ -16,6 +16,7 @@ use crate::model::{JobId, RepoName, RunnerArch, RunnerId, Scope, keys};
 use crate::runner::cause::why_not_created;
 use crate::runner::package::Packages;
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside};
+use crate::threads;
 use crate::world::{Action, Blame, Outcome, RemoveReason};
 
 /// How long LXD gets to stop or delete an instance.
@@ -35,6 +36,14 @@ pub struct Executor {
 enum Stop {
     Clash(String),
     Failed { blame: Blame, reason: String },
+}
+
+fn of_class(class: &Class, failure: Failure) -> Stop {
+    let blame = match &failure {
+        Failure::Lxd(error) if error.kind == ErrorKind::Unreachable => Blame::Host,
+        _ => Blame::Class(class.name.clone()),
+    };
+    Stop::Failed { blame, reason: failure.to_string() }
 }
 
 impl Executor {
@@ -79,14 +88,14 @@ impl Executor {
         }
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
         let blame = Blame::Class(class.name.clone());
-        if let Err(failure) = steps.create(&self.config.prefix, scope, job, &process_identity()) {
+        if let Err(failure) = steps.create_from_image(&self.config.prefix, scope, job, &process_identity()) {
             return self.not_created(class, name, blame, &failure);
         }
         info!("job={job} class={:?} instance={name} scope={scope} msg=\"instance made\"", class.name);
         let mut registered = None;
         let result = self.bring_up(&steps, class, scope, name, &mut registered);
         let Err(stop) = result else {
-            if let Err(error) = steps.note_started(registered) {
+            if let Err(error) = steps.note_started() {
                 debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
             }
             return Outcome::Launched { runner: registered };
@@ -159,24 +168,29 @@ impl Executor {
         name: &str,
         registered: &mut Option<RunnerId>,
     ) -> Result<(), Stop> {
-        let of_class = |failure: Failure| Stop::Failed {
-            blame: match &failure {
-                Failure::Lxd(error) if error.kind == ErrorKind::Unreachable => Blame::Host,
-                _ => Blame::Class(class.name.clone()),
-            },
-            reason: failure.to_string(),
-        };
+        let of_class = |failure| of_class(class, failure);
         let starting = steps.start().map_err(of_class)?;
         // GitHub answers while the instance boots.
-        let credentials = self.register(class, scope, name).inspect_err(|_| {
-            // LXD refuses to stop or delete what it is about to start.
-            drop(steps.started(&starting));
-        })?;
+        let (started, credentials) = threads::beside(
+            "register",
+            || self.register(class, scope, name),
+            // LXD refuses to stop or delete what it is about to start: it is waited for whatever GitHub says.
+            || steps.started(&starting),
+        );
+        let credentials = credentials?;
         *registered = credentials.runner();
-        steps.started(&starting).map_err(of_class)?;
+        started.map_err(of_class)?;
         if let Some(runner) = *registered {
             steps.note_runner(runner).map_err(of_class)?;
         }
+        self.set_up(steps, class)?;
+        let arming = steps.arm().map_err(of_class)?;
+        steps.armed(&arming).map_err(of_class)?;
+        steps.hand_over(&credentials).map_err(of_class)
+    }
+
+    /// Puts the runner into an instance that was made from an image.
+    fn set_up(&self, steps: &Provision<'_>, class: &Class) -> Result<(), Stop> {
         let wanted = self.config.runner_version.as_deref();
         let package = self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
             blame: Blame::Package(class.arch),
@@ -185,8 +199,7 @@ impl Executor {
                 self.config.cache_home.display()
             ),
         })?;
-        steps.prepare(&package).map_err(of_class)?;
-        steps.start_runner(&credentials).map_err(of_class)
+        steps.prepare(&package).map_err(|failure| of_class(class, failure))
     }
 
     fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Stop> {

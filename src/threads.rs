@@ -26,6 +26,21 @@ pub fn try_spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result
     thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work)
 }
 
+/// Does two things at the same time, `theirs` on a thread of its own that ends with it. Where the system has no thread
+/// to give, one comes after the other.
+pub fn beside<O, T: Send>(name: &str, theirs: impl Fn() -> T + Sync, ours: impl FnOnce() -> O) -> (O, T) {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, &theirs);
+        let ours = ours();
+        let theirs = match thread.map(thread::ScopedJoinHandle::join) {
+            Ok(Ok(theirs)) => theirs,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => theirs(),
+        };
+        (ours, theirs)
+    })
+}
+
 /// From here on a panic on any thread, of ours or of a library, is logged and ends the process with exit code 1.
 pub fn exit_on_panic() {
     static INSTALL: Once = Once::new();

@@ -11,8 +11,8 @@ const LOOK_AROUND: &str = r#"
 set -eu
 test "$(id -un)" = runner
 test "$HOME" = /home/runner
-test ! -r /run/lxdrunner/secret
-sudo test ! -e /run/lxdrunner/secret
+test ! -r /run/lxdrunner/credentials
+sudo test ! -e /run/lxdrunner/credentials
 test "$(sudo stat -f -c %T /run/lxdrunner)" = tmpfs
 if env | grep -q JITCONFIG; then echo "the JIT config is in the job's environment"; exit 1; fi
 test ! -e /opt/lxdrunner/package.tar.gz

@@ -6,11 +6,19 @@ use serde_json::json;
 
 use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path};
 use super::transport::{Body, Keep};
-use super::wire::succeeded;
+use super::wire::{OperationJson, succeeded};
 use crate::http1::query_value;
 
 /// Bytes that are kept of each stream's end.
 pub const MAX_OUTPUT: usize = 64 * 1024;
+
+/// A command that ended; what it printed is still to be had.
+#[derive(Debug)]
+pub struct EndedExec {
+    /// Its exit code, as in [`ExecResult`].
+    pub code: i64,
+    ended: OperationJson,
+}
 
 impl Lxd {
     /// Runs a command and waits for its end, no longer than `timeout`. A command that ends with a code is `Ok`
@@ -19,13 +27,24 @@ impl Lxd {
     pub fn exec(&self, project: &str, name: &str, exec: &Exec, timeout: Duration) -> Result<ExecResult, Error> {
         let deadline = Instant::now() + timeout;
         let operation = self.start_exec(project, name, exec)?;
-        let program = exec.command.first().map_or("", String::as_str);
-        let tried = format!("run {program} in instance {name}");
-        let ended = self.wait_for_end(&tried, &operation, deadline)?;
+        let ended = self.end_exec(&operation, deadline.saturating_duration_since(Instant::now()))?;
+        Ok(self.exec_output(project, ended))
+    }
+
+    /// Waits for the end of a command that [`Lxd::start_exec`] began; see [`Lxd::exec`].
+    pub fn end_exec(&self, operation: &Operation, timeout: Duration) -> Result<EndedExec, Error> {
+        let tried = operation.what.as_str();
+        let ended = self.wait_for_end(tried, operation, Instant::now() + timeout)?;
         let Some(code) = ended.metadata.code else {
-            succeeded(&tried, &ended)?;
+            succeeded(tried, &ended)?;
             return Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the command's exit code"));
         };
+        Ok(EndedExec { code, ended })
+    }
+
+    /// What an ended command printed. Up to four calls: only where somebody will read it.
+    pub fn exec_output(&self, project: &str, exec: EndedExec) -> ExecResult {
+        let EndedExec { code, ended } = exec;
         let output = |stream: &str| match ended.metadata.output.get(stream) {
             Some(url) => self.take_output(project, url),
             None => String::new(),
@@ -34,7 +53,7 @@ impl Lxd {
         if stderr.is_empty() {
             stderr = ended.err;
         }
-        Ok(ExecResult { code, stdout, stderr })
+        ExecResult { code, stdout, stderr }
     }
 
     /// Starts a command and does not wait for it.
@@ -47,7 +66,7 @@ impl Lxd {
             "record-output": exec.record,
         });
         let program = exec.command.first().map_or("", String::as_str);
-        let tried = format!("start {program} in instance {name}");
+        let tried = format!("run {program} in instance {name}");
         self.start_operation(&tried, "POST", instance_path(project, name, "/exec"), Some(&body))
     }
 

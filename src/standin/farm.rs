@@ -10,12 +10,14 @@ use std::time::Duration;
 use super::github::SimulatedRunner;
 use super::github::simulate::Progress;
 use super::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
-use crate::model::ConfigMap;
 
 /// The image of a container in the LXD stand-in here.
 pub const IMAGE: &str = "standin";
 /// The image of a virtual machine.
 pub const VM_IMAGE: &str = "standin-vm";
+
+/// What the daemon's start script waits for.
+const CREDENTIALS: &str = "/run/lxdrunner/credentials";
 
 /// How the set-up script behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -63,10 +65,12 @@ impl Insides {
     }
 
     /// What an executed command does.
-    fn execute(&self, view: &InstanceView, command: &[String], environment: &ConfigMap) -> ExecOutcome {
+    fn execute(&self, view: &InstanceView, command: &[String]) -> ExecOutcome {
         match command.first().map(String::as_str) {
             Some("/opt/lxdrunner/setup-runner.sh") => self.set_up(view),
-            Some("/opt/lxdrunner/start-runner.sh") => self.start(view, environment),
+            Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word == "arm") => {
+                self.arm(view)
+            }
             Some("sh") if command.iter().any(|word| word.contains("Runner[.]Worker")) => {
                 let working = self.runner(view.name()).is_some_and(|r| r.progress() == Progress::Working);
                 ExecOutcome::code(i64::from(!working))
@@ -84,7 +88,7 @@ impl Insides {
         let setup = self.lock().setup.clone();
         match setup {
             Setup::Works => {
-                view.write_file("/run/lxdrunner/.here", b"");
+                view.write_file("/opt/lxdrunner/runner/run.sh", b"");
                 ExecOutcome { stdout: "ready\n".to_owned(), ..ExecOutcome::code(0) }
             }
             Setup::Fails(code, stdout) => ExecOutcome { stdout, ..ExecOutcome::code(code) },
@@ -96,16 +100,33 @@ impl Insides {
         }
     }
 
-    fn start(&self, view: &InstanceView, environment: &ConfigMap) -> ExecOutcome {
-        let secret = view.read_file("/run/lxdrunner/secret");
-        view.remove_file("/run/lxdrunner/secret");
-        let jit = environment.get("LXDRUNNER_REGISTRATION").is_some_and(|kind| kind == "jit");
-        let (Some(secret), true) = (secret.and_then(|s| String::from_utf8(s).ok()), jit) else {
-            return ExecOutcome { stdout: "no JIT config\n".to_owned(), ..ExecOutcome::code(1) };
-        };
+    /// Leaves a part waiting for the credentials.
+    fn arm(&self, view: &InstanceView) -> ExecOutcome {
+        if view.read_file("/opt/lxdrunner/runner/run.sh").is_none() {
+            return ExecOutcome { stdout: "no run.sh\n".to_owned(), ..ExecOutcome::code(1) };
+        }
+        view.write_file("/run/lxdrunner/ready", b"");
+        let (insides, waiting) = (self.clone(), view.clone());
+        let waits = spawn("standin-armed", move || {
+            if let Some(document) = waiting.wait_for_file(CREDENTIALS) {
+                waiting.remove_file(CREDENTIALS);
+                if insides.start(&waiting, &String::from_utf8_lossy(&document)).is_none() {
+                    waiting.power_off();
+                }
+            }
+        });
+        ExecOutcome::code(i64::from(waits.is_err()))
+    }
+
+    /// Starts a runner with what was handed over; `None` where that is no JIT config.
+    fn start(&self, view: &InstanceView, document: &str) -> Option<()> {
+        let field = |name: &str| document.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        if document.lines().last() != Some("end") || field("kind") != Some("jit") {
+            return None;
+        }
         let hold = self.lock().hold;
         let start = if hold { SimulatedRunner::start_and_hold } else { SimulatedRunner::start };
-        let Ok(runner) = start(&secret).map(Arc::new) else { return ExecOutcome::code(1) };
+        let runner = start(field("secret")?).map(Arc::new).ok()?;
         self.lock().runners.insert(view.name().to_owned(), Arc::clone(&runner));
         // The runner's end is the instance's, and the other way round.
         let (inside, outside) = (view.clone(), view.clone());
@@ -118,10 +139,7 @@ impl Insides {
             outside.wait_for_stop();
             watched.kill();
         });
-        match ends.and(killed) {
-            Ok(()) => ExecOutcome::code(0),
-            Err(_) => ExecOutcome::code(1),
-        }
+        ends.and(killed).ok()
     }
 }
 
@@ -139,7 +157,7 @@ pub fn lxd_with(directory: &Path, insides: &Insides) -> io::Result<LxdStandin> {
     let insides = insides.clone();
     let options = Options {
         images: vec![ImageEntry::container(IMAGE), ImageEntry::virtual_machine(VM_IMAGE)],
-        exec: Box::new(move |view, command, environment| insides.execute(view, command, environment)),
+        exec: Box::new(move |view, command, _| insides.execute(view, command)),
         ..Options::default()
     };
     LxdStandin::start_with(directory, options)

@@ -112,6 +112,21 @@ impl InstanceView {
         self.shared.changed.notify_all();
     }
 
+    /// Waits until a file is there and the instance runs, so that it can see it; `None` where it stops before.
+    pub fn wait_for_file(&self, path: &str) -> Option<Vec<u8>> {
+        let mut state = self.shared.lock();
+        loop {
+            let instance = state.instance(&self.project, &self.name).filter(|i| i.power != Power::Stopped)?;
+            if let Some(content) = instance.files.read(path).filter(|_| instance.power == Power::Running) {
+                return Some(content.to_vec());
+            }
+            if self.shared.is_stopping() {
+                return None;
+            }
+            state = self.shared.wait(state, std::time::Duration::from_secs(1));
+        }
+    }
+
     /// Waits until it is stopped or gone.
     pub fn wait_for_stop(&self) {
         let mut state = self.shared.lock();

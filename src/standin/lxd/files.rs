@@ -52,6 +52,11 @@ impl Tree {
         self.nodes.remove(&normal(path));
     }
 
+    /// What a boot does: nothing in memory is left.
+    pub fn boot(&mut self) {
+        self.nodes.retain(|path, _| !path.starts_with("/run/") && !path.starts_with("/tmp/"));
+    }
+
     fn list(&self, path: &str) -> Vec<&str> {
         let below = format!("{}/", normal(path));
         let names = self.nodes.keys().filter_map(|key| key.strip_prefix(&below));

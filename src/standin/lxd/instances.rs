@@ -273,6 +273,7 @@ fn changed_power(shared: &Shared, project: &str, name: &str, action: &str) -> op
     match (action, instance.power) {
         ("start", Power::Stopped) => {
             instance.power = Power::Running;
+            instance.files.boot();
             instance.processes = 7;
             let virtual_machine = instance.kind == InstanceType::VirtualMachine;
             instance.agent_polls = if virtual_machine { agent_polls } else { 0 };

@@ -1,8 +1,11 @@
-//! Puts a runner into an instance: create, start, push, set up, start the runner. Effects only; what to do when a step
+//! Puts a runner into an instance: create, start, push, set up, arm, hand over. Effects only; what to do when a step
 //! fails is decided elsewhere.
 //!
 //! The secret (a JIT config or a registration token) goes through LXD's files API into `/run/lxdrunner`, a tmpfs, and
 //! the start script removes it before the runner runs. It is never in an argument, in LXD's operations or on a disk.
+
+mod hand_over;
+mod inside;
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -10,17 +13,18 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use crate::config::{Class, ImageRef};
-use crate::lxd::{self, Exec, Instance, Lxd, NewInstance, api::ErrorKind, api::Operation, api::Source};
-use crate::model::{ConfigMap, InstanceType, JobId, Phase, RunnerId, Scope, Secret, keys};
+use crate::lxd::{self, Exec, Lxd, NewInstance, api::ErrorKind, api::Operation, api::Source};
+use crate::model::{ConfigMap, InstanceType, JobId, Phase, Scope, keys};
 use crate::runner::package::Package;
+pub use hand_over::{CREDENTIALS, Credentials};
+pub use inside::{Inside, look_inside};
 
 /// The set-up script that is used where a class names none.
-pub const SETUP_SCRIPT: &str = include_str!("../../provision/setup-runner.sh");
+pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh");
 /// The script that starts the runner and powers the instance off behind it.
-pub const START_SCRIPT: &str = include_str!("../../provision/start-runner.sh");
+pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh");
 
 const DIRECTORY: &str = "/opt/lxdrunner";
-const SECRET_DIRECTORY: &str = "/run/lxdrunner";
 /// Lines of a failed script's output that are kept.
 const TAIL_LINES: usize = 40;
 /// An operation that takes longer is reported every time that this has passed again.
@@ -37,6 +41,8 @@ pub enum Failure {
     Hung { what: &'static str, after: Duration, output: String },
     /// A file of this host could not be read.
     File { path: String, source: std::io::Error },
+    /// The place for the credentials is not there (any more): they were not written.
+    NotArmed(lxd::Error),
     /// The provisioning deadline passed.
     TooLate { step: &'static str, after: Duration },
 }
@@ -54,6 +60,11 @@ impl std::fmt::Display for Failure {
                 after.as_secs()
             ),
             Failure::File { path, source } => write!(f, "read {path}: {source}"),
+            Failure::NotArmed(error) => write!(
+                f,
+                "{error}; start-runner.sh had made the place for the credentials, and it is gone: did the instance stop \
+                 or boot again?"
+            ),
             Failure::TooLate { step, after } => {
                 write!(f, "{step}: not done within {} s (provision_timeout)", after.as_secs())
             }
@@ -64,7 +75,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Failure::Lxd(error) => Some(error),
+            Failure::Lxd(error) | Failure::NotArmed(error) => Some(error),
             Failure::File { source, .. } => Some(source),
             _ => None,
         }
@@ -74,25 +85,6 @@ impl std::error::Error for Failure {
 impl From<lxd::Error> for Failure {
     fn from(error: lxd::Error) -> Failure {
         Failure::Lxd(error)
-    }
-}
-
-/// What a runner proves itself with.
-#[derive(Debug)]
-pub enum Credentials {
-    /// Made by `generate-jitconfig`.
-    Jit { runner: RunnerId, encoded: Secret },
-    /// For `config.sh --ephemeral`.
-    Token { token: Secret, url: String },
-}
-
-impl Credentials {
-    /// GitHub's id of the runner, where it is known before the runner registers.
-    pub fn runner(&self) -> Option<RunnerId> {
-        match self {
-            Credentials::Jit { runner, .. } => Some(*runner),
-            Credentials::Token { .. } => None,
-        }
     }
 }
 
@@ -135,7 +127,7 @@ impl<'a> Provision<'a> {
     ///
     /// # Errors
     /// What LXD says; a name that is taken is found out by asking whose it is, not from the error.
-    pub fn create(&self, owner: &str, scope: &Scope, job: JobId, daemon: &str) -> Result<(), Failure> {
+    pub fn create_from_image(&self, owner: &str, scope: &Scope, job: JobId, daemon: &str) -> Result<(), Failure> {
         let ours = [
             (keys::OWNER, owner.to_owned()),
             (keys::CLASS, self.class.name.clone()),
@@ -197,56 +189,18 @@ impl<'a> Provision<'a> {
         self.lxd.push_file(&self.class.project, self.name, &package_path, 0o644, &mut content, length, left)?;
         debug!("instance={} step=push bytes={length} took={:?}", self.name, begun.elapsed());
         let setup = self.class.setup_script.as_deref().unwrap_or(SETUP_SCRIPT);
-        self.push("setup-runner.sh", setup)?;
         self.push("start-runner.sh", START_SCRIPT)?;
+        self.push("setup-runner.sh", setup)?;
         let begun = Instant::now();
-        // Its own waiting ends before ours does, so that it can say what it waited for.
-        let patience = self.left("setup-runner.sh")?.as_secs() * 9 / 10;
         let environment = ConfigMap::from([
-            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience.to_string()),
+            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience("setup-runner.sh")?),
             ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
             ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
         ]);
-        self.script("setup-runner.sh", environment, "/var/log/lxdrunner-setup.log")?;
+        let setup = self.begin_script(&[&format!("{DIRECTORY}/setup-runner.sh")], environment)?;
+        self.end_script("setup-runner.sh", &setup, "/var/log/lxdrunner-setup.log")?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
-    }
-
-    /// Hands the secret over and starts the runner, detached.
-    pub fn start_runner(&self, credentials: &Credentials) -> Result<(), Failure> {
-        let (secret, kind) = match credentials {
-            Credentials::Jit { encoded, .. } => (encoded, "jit"),
-            Credentials::Token { token, .. } => (token, "token"),
-        };
-        let mut environment = ConfigMap::from([
-            ("LXDRUNNER_REGISTRATION".to_owned(), kind.to_owned()),
-            ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
-        ]);
-        if let Credentials::Token { url, .. } = credentials {
-            environment.insert("LXDRUNNER_URL".to_owned(), url.clone());
-            environment.insert("LXDRUNNER_LABELS".to_owned(), self.class.labels.to_string());
-            environment.insert("LXDRUNNER_GROUP".to_owned(), self.class.runner_group.clone());
-        }
-        self.push_secret(secret)?;
-        self.script("start-runner.sh", environment, "/var/log/lxdrunner-runner.log")
-    }
-
-    fn push_secret(&self, secret: &Secret) -> Result<(), Failure> {
-        let path = format!("{SECRET_DIRECTORY}/secret");
-        let bytes = secret.expose().as_bytes();
-        let push = || {
-            let left = self.left("hand over the credentials")?;
-            let length = bytes.len() as u64;
-            Ok(self.lxd.push_file(&self.class.project, self.name, &path, 0o600, &mut &*bytes, length, left)?)
-        };
-        match push() {
-            // A set-up script of the user's own need not make the directory.
-            Err(Failure::Lxd(error)) if error.kind == ErrorKind::NotFound => {
-                self.lxd.make_directory(&self.class.project, self.name, SECRET_DIRECTORY, 0o700)?;
-                push()
-            }
-            other => other,
-        }
     }
 
     fn push(&self, file: &str, text: &str) -> Result<(), Failure> {
@@ -256,12 +210,24 @@ impl<'a> Provision<'a> {
         Ok(self.lxd.push_file(&self.class.project, self.name, &path, 0o755, &mut text.as_bytes(), length, left)?)
     }
 
-    fn script(&self, file: &'static str, environment: ConfigMap, log: &str) -> Result<(), Failure> {
-        let exec = Exec { command: vec![format!("{DIRECTORY}/{file}")], environment, record: true };
+    /// How long a script may wait, in seconds: its own waiting ends before ours does, so that it can say what it waited
+    /// for.
+    fn patience(&self, step: &'static str) -> Result<String, Failure> {
+        Ok((self.left(step)?.as_secs() * 9 / 10).to_string())
+    }
+
+    fn begin_script(&self, command: &[&str], environment: ConfigMap) -> Result<Operation, Failure> {
+        let command = command.iter().map(|word| (*word).to_owned()).collect();
+        let exec = Exec { command, environment, record: true };
+        Ok(self.lxd.start_exec(&self.class.project, self.name, &exec)?)
+    }
+
+    fn end_script(&self, file: &'static str, operation: &Operation, log: &str) -> Result<(), Failure> {
         let left = self.left(file)?;
-        match self.lxd.exec(&self.class.project, self.name, &exec, left) {
-            Ok(result) if result.code == 0 => Ok(()),
-            Ok(result) => {
+        match self.lxd.end_exec(operation, left) {
+            Ok(ended) if ended.code == 0 => Ok(()),
+            Ok(ended) => {
+                let result = self.lxd.exec_output(&self.class.project, ended);
                 let output = tail(&format!("{}{}", result.stdout, result.stderr));
                 Err(Failure::Script { what: file, code: result.code, output })
             }
@@ -272,22 +238,6 @@ impl<'a> Provision<'a> {
             }
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Notes on the instance which registration is its own: whoever finds it half-made must be able to ask GitHub
-    /// whether its runner came up after all.
-    pub fn note_runner(&self, runner: RunnerId) -> Result<(), Failure> {
-        let config = ConfigMap::from([(keys::RUNNER_ID.to_owned(), runner.to_string())]);
-        Ok(self.lxd.patch_config(&self.class.project, self.name, &config, None)?)
-    }
-
-    /// Notes on the instance that it needs nobody any more.
-    pub fn note_started(&self, runner: Option<RunnerId>) -> Result<(), lxd::Error> {
-        let mut config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);
-        if let Some(runner) = runner {
-            config.insert(keys::RUNNER_ID.to_owned(), runner.to_string());
-        }
-        self.lxd.patch_config(&self.class.project, self.name, &config, None)
     }
 }
 
@@ -310,31 +260,6 @@ pub fn is_fingerprint(name: &str) -> bool {
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).copied().collect::<Vec<_>>().join("\n")
-}
-
-/// What a look into an instance found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inside {
-    /// A `Runner.Worker` process: a job runs.
-    Working,
-    /// None.
-    Quiet,
-    /// The look did not work.
-    Unknown,
-}
-
-/// Looks for a worker process inside: GitHub is known to call a busy runner idle now and then, and the worker exists
-/// exactly while a job runs.
-pub fn look_inside(lxd: &Lxd, instance: &Instance) -> Inside {
-    // The pattern does not match its own command line.
-    let look = "grep -la 'Runner[.]Worker' /proc/[0-9]*/cmdline 2>/dev/null | grep -q .";
-    let command = ["sh", "-c", look].map(str::to_owned).to_vec();
-    let exec = Exec { command, environment: ConfigMap::new(), record: false };
-    match lxd.exec(&instance.project, &instance.name, &exec, Duration::from_secs(10)) {
-        Ok(result) if result.code == 0 => Inside::Working,
-        Ok(result) if result.code == 1 => Inside::Quiet,
-        _ => Inside::Unknown,
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,152 @@
+//! The last steps, from an instance with a runner in it to a runner that runs: arm, hand over, note.
+//!
+//! `start-runner.sh arm` leaves a part of itself waiting in the instance that has everything ready but the credentials.
+//! These are one small file that is pushed to the tmpfs that it waits at. A missing place is an error: the credentials
+//! must not end up on a disk.
+
+use std::time::Instant;
+
+use log::debug;
+
+use super::{DIRECTORY, Failure, Provision};
+use crate::config::Class;
+use crate::lxd::{self, api::ErrorKind, api::Operation};
+use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
+
+/// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.
+pub const CREDENTIALS: &str = "/run/lxdrunner/credentials";
+const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
+
+/// What a runner proves itself with.
+#[derive(Debug)]
+pub enum Credentials {
+    /// Made by `generate-jitconfig`.
+    Jit { runner: RunnerId, encoded: Secret },
+    /// For `config.sh --ephemeral`.
+    Token { token: Secret, url: String },
+}
+
+impl Credentials {
+    /// GitHub's id of the runner, where it is known before the runner registers.
+    pub fn runner(&self) -> Option<RunnerId> {
+        match self {
+            Credentials::Jit { runner, .. } => Some(*runner),
+            Credentials::Token { .. } => None,
+        }
+    }
+
+    /// The file that the waiting part takes, see `provision/start-runner.sh`.
+    fn document(&self, class: &Class, name: &str) -> Secret {
+        let mut text = String::new();
+        let mut line = |key: &str, value: &str| {
+            // A line is a value's end, whatever is in it.
+            let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            text.extend([key, " ", &value, "\n"]);
+        };
+        match self {
+            Credentials::Jit { encoded, .. } => {
+                line("kind", "jit");
+                line("name", name);
+                line("secret", encoded.expose());
+            }
+            Credentials::Token { token, url } => {
+                line("kind", "token");
+                line("name", name);
+                line("url", url);
+                line("labels", &class.labels.to_string());
+                line("group", &class.runner_group);
+                line("secret", token.expose());
+            }
+        }
+        text.push_str("end\n");
+        Secret::new(text)
+    }
+}
+
+impl Provision<'_> {
+    /// Begins to get everything ready but the credentials; [`Provision::armed`] waits for it. The instance must run and
+    /// have a runner in it. What it waits for (the boot, the network) takes time that can be used.
+    ///
+    /// # Errors
+    /// What LXD says.
+    pub fn arm(&self) -> Result<Operation, Failure> {
+        let patience = self.patience("start-runner.sh")?;
+        let environment = ConfigMap::from([("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience)]);
+        self.begin_script(&[&format!("{DIRECTORY}/start-runner.sh"), "arm"], environment)
+    }
+
+    /// Waits until the instance waits for credentials. From here on it may be frozen and thawed before they come.
+    ///
+    /// # Errors
+    /// The script's own words where it fails; what LXD says.
+    pub fn armed(&self, arming: &Operation) -> Result<(), Failure> {
+        let begun = Instant::now();
+        self.end_script("start-runner.sh", arming, RUNNER_LOG)?;
+        debug!("instance={} step=arm waited={:?}", self.name, begun.elapsed());
+        Ok(())
+    }
+
+    /// Hands the credentials over, upon which the runner starts. The instance's name is the runner's.
+    ///
+    /// # Errors
+    /// What LXD says; `NotFound` also where the instance is not armed.
+    pub fn hand_over(&self, credentials: &Credentials) -> Result<(), Failure> {
+        let document = credentials.document(self.class, self.name);
+        let mut bytes = document.expose().as_bytes();
+        let left = self.left("hand over the credentials")?;
+        let length = bytes.len() as u64;
+        let pushed = self.lxd.push_file(&self.class.project, self.name, CREDENTIALS, 0o600, &mut bytes, length, left);
+        match pushed {
+            Err(error) if error.kind == ErrorKind::NotFound => Err(Failure::NotArmed(error)),
+            other => Ok(other?),
+        }
+    }
+
+    /// Notes on the instance which registration is its own, before the credentials are handed over: whoever finds it
+    /// half-made must be able to ask GitHub whether its runner came up after all.
+    ///
+    /// # Errors
+    /// What LXD says.
+    pub fn note_runner(&self, runner: RunnerId) -> Result<(), Failure> {
+        let config = ConfigMap::from([(keys::RUNNER_ID.to_owned(), runner.to_string())]);
+        Ok(self.lxd.patch_config(&self.class.project, self.name, &config, None)?)
+    }
+
+    /// Notes on the instance that it needs nobody any more. Only after the hand-over: what says so of an instance that
+    /// never got credentials would be waited for in vain.
+    ///
+    /// # Errors
+    /// What LXD says.
+    pub fn note_started(&self) -> Result<(), lxd::Error> {
+        let config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);
+        self.lxd.patch_config(&self.class.project, self.name, &config, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_is_one_line_a_value_and_ends_with_its_end() {
+        let mut class = crate::world::testkit::config().classes.remove(0);
+        class.runner_group = "a\nsecret stolen".to_owned();
+        let encoded = Secret::new("Zm9v");
+        let jit = Credentials::Jit { runner: RunnerId(7), encoded };
+        assert_eq!(jit.document(&class, "x-1-1").expose(), "kind jit\nname x-1-1\nsecret Zm9v\nend\n");
+        let token = Credentials::Token { token: Secret::new("T"), url: "https://github.com/acme".to_owned() };
+        let document = token.document(&class, "x-1-1");
+        let lines: Vec<&str> = document.expose().lines().collect();
+        let labels = format!("labels {}", class.labels);
+        let expected = [
+            "kind token",
+            "name x-1-1",
+            "url https://github.com/acme",
+            &labels,
+            "group a secret stolen",
+            "secret T",
+            "end",
+        ];
+        assert_eq!(lines, expected);
+    }
+}
