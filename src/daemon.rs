@@ -48,7 +48,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 pub fn run(config: Config) -> Result<Infallible, server::Error> {
     let config = Arc::new(config);
     let lxd = Arc::new(Lxd::new(&config.socket));
-    let github = Arc::new(GitHub::new(&config.github_api, config.pat.clone()));
+    let github = Arc::new(GitHub::new(&config.github_api, config.pat.clone()).with_share(config.api_budget));
     let (events, inbox) = bounded::<Event>(EVENTS);
     let (health, health_questions) = bounded::<Sender<server::Health>>(4);
     let lost = Arc::new(AtomicBool::new(false));
@@ -91,7 +91,7 @@ pub fn run(config: Config) -> Result<Infallible, server::Error> {
     let ours = format!("{}-", config.prefix);
     threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
     let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
-    turn_for_ever(&config, &inbox, &health_questions, &lost, &hands)
+    turn_for_ever(&config, &github, &inbox, &health_questions, &lost, &hands)
 }
 
 /// Ends the process when standard input ends: for a parent that may die without a word, such as the demo.
@@ -193,6 +193,7 @@ fn ask(health: &Sender<Sender<server::Health>>) -> server::Health {
 
 fn turn_for_ever(
     config: &Config,
+    github: &GitHub,
     inbox: &Receiver<Event>,
     health: &Receiver<Sender<server::Health>>,
     lost: &AtomicBool,
@@ -209,7 +210,7 @@ fn turn_for_ever(
             recv(inbox) -> event => event.ok(),
             recv(health) -> answer => {
                 if let Ok(answer) = answer {
-                    let _ = answer.try_send(report(&world, clock.now()));
+                    let _ = answer.try_send(report(&world, github, clock.now()));
                 }
                 None
             }
@@ -252,13 +253,13 @@ fn decide(
     plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 
-fn report(world: &World, now: Timestamp) -> server::Health {
+fn report(world: &World, github: &GitHub, now: Timestamp) -> server::Health {
     let troubles: Vec<&str> = world.troubles().collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {
             let (jobs, instances) = (world.jobs().count(), world.instances().count());
-            server::Health::Good(format!("ok jobs={jobs} instances={instances}{troubles}"))
+            server::Health::Good(format!("ok jobs={jobs} instances={instances}{}{troubles}", github.standing()))
         }
         Err(reason) => server::Health::Bad(reason),
     }

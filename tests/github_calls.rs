@@ -227,22 +227,6 @@ fn limits_say_when_to_come_back() {
 }
 
 #[test]
-fn while_told_to_wait_nothing_is_sent() {
-    let (standin, github) = both();
-    standin.inject(Fault::retry_after("/user", 1));
-    let limited = |error: &lxdrunner::github::Error| matches!(error.kind, ErrorKind::RateLimited(_));
-    assert!(limited(&github.user().unwrap_err()));
-    let sent = standin.requests().len();
-    let clone = github.clone();
-    while let Some(wait) = github.quiet_for() {
-        assert!(limited(&clone.user().unwrap_err()) || github.quiet_for().is_none());
-        assert_eq!(standin.requests().len(), sent);
-        std::thread::sleep(wait);
-    }
-    github.user().unwrap();
-}
-
-#[test]
 fn what_is_not_github_is_told_apart() {
     check(Fault::html("/user", 200), ErrorKind::Malformed, "github_api");
     check(Fault::html("/user", 404), ErrorKind::Malformed, "status 404");

@@ -38,6 +38,8 @@ pub struct Config {
     pub hooksecret: Secret,
     /// Without a closing slash.
     pub github_api: String,
+    /// The share of GitHub's hourly limit that listings may use, in percent.
+    pub api_budget: u8,
     /// Empty: all that the credential can see.
     pub targets: Vec<Scope>,
     /// False: jobs of public repositories are refused.

@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "hooksecret",
     "hooksecret_file",
     "github_api",
+    "api_budget",
     "targets",
     "allow_public_repos",
     "repos",
@@ -54,6 +55,9 @@ const KEYS: &[&str] = &[
 /// Image servers that need not be written down.
 const REMOTES: &[(&str, &str)] =
     &[("images", "https://images.linuxcontainers.org"), ("ubuntu", "https://cloud-images.ubuntu.com/releases")];
+
+/// The listings' share of GitHub's hourly limit, in percent.
+const USUAL_SHARE: u8 = 20;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -105,6 +109,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         Some(item) => github_api(&item, report),
         None => Some("https://api.github.com".to_owned()),
     };
+    let api_budget = top.get("api_budget").map_or(Some(USUAL_SHARE), |item| api_budget(&item, report));
     let allow_public_repos = match top.get("allow_public_repos") {
         Some(item) => item.flag(report),
         None => Some(false),
@@ -142,6 +147,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         pat: pat?,
         hooksecret: hooksecret?,
         github_api: github_api?,
+        api_budget: api_budget?,
         targets: targets?,
         allow_public_repos: allow_public_repos?,
         repos: repos?,
@@ -342,6 +348,21 @@ fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
         report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{host}/api/v3"));
     }
     Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Percent, with or without the sign.
+fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
+    let number = match item.node {
+        Node::Int(number) => u8::try_from(*number).ok(),
+        Node::Text(text) => text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok()),
+        _ => None,
+    };
+    let percent = number.filter(|percent| (1..=90).contains(percent));
+    if percent.is_none() {
+        let mend = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
+        report.error(&item.path, "is not a share", mend);
+    }
+    percent
 }
 
 fn targets(top: &Section<'_>, report: &mut Report) -> Option<Vec<Scope>> {

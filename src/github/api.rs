@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::budget::{Purpose, Standing};
 pub use super::error::{Error, ErrorKind};
-use super::http::{Http, decode};
+use super::http::{Call, Http, decode};
 use super::json;
+use super::listing::Listing;
 use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret};
 
 /// The id of the group that every scope has.
@@ -64,6 +66,30 @@ pub struct Repo {
     pub admin: bool,
 }
 
+/// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
+#[derive(Clone, Debug, Default)]
+pub struct QueueSeen {
+    queued: Listing<(u64, Option<bool>)>,
+    in_progress: Listing<(u64, Option<bool>)>,
+    runs: BTreeMap<u64, Listing<Job>>,
+    /// Something changed that the caller was not told of yet.
+    owed: bool,
+}
+
+impl QueueSeen {
+    /// The jobs that were open at the last look.
+    pub fn jobs(&self) -> Vec<Job> {
+        let jobs: BTreeMap<JobId, &Job> =
+            self.runs.values().flat_map(Listing::items).map(|job| (job.id, job)).collect();
+        jobs.into_values().cloned().collect()
+    }
+
+    /// How many runs were open at the last look: a look takes two requests and one for each of them.
+    pub fn open_runs(&self) -> usize {
+        self.runs.len()
+    }
+}
+
 impl GitHub {
     /// `base` is `https://api.github.com` or `https://HOST/api/v3`.
     pub fn new(base: &str, token: Secret) -> GitHub {
@@ -80,9 +106,25 @@ impl GitHub {
         self.http.base()
     }
 
-    /// How long GitHub wants to be left alone from now on; calls before that fail without being sent.
+    /// The same client with a budget of its own, whose listings may use so many percent of the hourly limit.
+    pub fn with_share(self, percent: u8) -> GitHub {
+        GitHub { http: self.http.with_share(percent) }
+    }
+
+    /// How long registrations have to wait from now on; a call before that fails without being sent.
     pub fn quiet_for(&self) -> Option<Duration> {
-        self.http.quiet_for()
+        self.wait(Purpose::Register)
+    }
+
+    /// How long a call for this purpose has to wait from now on; before that it fails without being sent, with
+    /// [`ErrorKind::RateLimited`] and the time.
+    pub fn wait(&self, purpose: Purpose) -> Option<Duration> {
+        self.http.wait(purpose)
+    }
+
+    /// How things stand with GitHub's limits: what is left, what waits, and what was asked so far.
+    pub fn standing(&self) -> Standing {
+        self.http.standing()
     }
 
     /// The web address that runners of `scope` register with: `https://github.com/acme`.
@@ -104,7 +146,7 @@ impl GitHub {
     /// The login behind the credential, and the scopes of a classic token (`None` for others).
     pub fn user(&self) -> Result<(String, Option<Vec<String>>), Error> {
         let tried = "ask whose the credential is";
-        let answer = self.http.call(tried, "GET", "user", None)?;
+        let answer = self.http.call(Call::get(tried, Purpose::Ask), "user")?;
         let user: json::User = decode(tried, &answer)?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|scopes| scopes.to_str().ok());
         let words = |scopes: &str| scopes.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
@@ -115,7 +157,7 @@ impl GitHub {
     pub fn orgs(&self) -> Result<Vec<String>, Error> {
         let mut orgs = Vec::new();
         let take = |page: Vec<json::Org>| orgs.extend(page.into_iter().map(|org| org.login.to_lowercase()));
-        self.http.pages("list the credential's organisations", "user/orgs?per_page=100", take)?;
+        self.http.pages("list the credential's organisations", Purpose::List, "user/orgs?per_page=100", take)?;
         Ok(orgs)
     }
 
@@ -136,48 +178,78 @@ impl GitHub {
     fn repos(&self, tried: &str, path: &str) -> Result<Vec<Repo>, Error> {
         let mut repos = Vec::new();
         let take = |page: Vec<json::RepoWire>| repos.extend(page.into_iter().filter_map(json::RepoWire::into_repo));
-        self.http.pages(tried, path, take)?;
+        self.http.pages(tried, Purpose::List, path, take)?;
         Ok(repos)
     }
 
     /// One repository.
     pub fn repo(&self, name: &RepoName) -> Result<Repo, Error> {
         let tried = format!("look at repo:{name}");
-        let wire: json::RepoWire = self.http.get(&tried, &repo_path(name))?;
+        let wire: json::RepoWire = self.http.get(&tried, Purpose::Ask, &repo_path(name))?;
         wire.into_repo().ok_or_else(|| Error::new(tried, ErrorKind::Malformed, "a repository without a proper name"))
     }
 
-    /// Every job that is not completed, of the runs in the states queued and in_progress; all pages.
+    /// Every job that is not completed, of the runs in the states queued and in_progress; all pages. For a queue that
+    /// something pointed us to; whoever looks again and again uses [`GitHub::open_jobs_if_changed`].
     ///
     /// A run in progress may have queued jobs, so both are asked. A run that vanishes meanwhile has none.
     pub fn open_jobs(&self, repo: &RepoName) -> Result<Vec<Job>, Error> {
-        let mut runs = BTreeMap::new();
-        for status in ["queued", "in_progress"] {
+        let mut seen = QueueSeen::default();
+        self.bring_up_to_date(Purpose::Ask, repo, &mut seen)?;
+        Ok(seen.jobs())
+    }
+
+    /// The same, for one who keeps `seen` (of this repository, from [`QueueSeen::default`] on) between looks:
+    /// `None` where nothing changed since the last `Some`.
+    ///
+    /// Only what changed is sent again; what did not is answered by 304, which costs nothing of the hourly limit. A
+    /// repository without open runs takes two requests, and one more for each open run. They are listings, so they have
+    /// the listings' share: where that is used up, the error is [`ErrorKind::RateLimited`] with the time to come again,
+    /// and what was brought up to date before it is in `seen` already.
+    ///
+    /// Kept in `seen` are names of states (some 100 bytes a page) and the open jobs themselves, never GitHub's text.
+    pub fn open_jobs_if_changed(&self, repo: &RepoName, seen: &mut QueueSeen) -> Result<Option<Vec<Job>>, Error> {
+        self.bring_up_to_date(Purpose::List, repo, seen)?;
+        Ok(std::mem::take(&mut seen.owed).then(|| seen.jobs()))
+    }
+
+    fn bring_up_to_date(&self, purpose: Purpose, repo: &RepoName, seen: &mut QueueSeen) -> Result<(), Error> {
+        let mut open = BTreeMap::new();
+        for (status, listing) in [("queued", &mut seen.queued), ("in_progress", &mut seen.in_progress)] {
             let tried = format!("list the {status} runs of repo:{repo}");
             let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
-            let take = |page: json::RunPage| runs.extend(page.workflow_runs.iter().map(|run| (run.id, run.public())));
-            self.http.pages(&tried, &path, take)?;
+            let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
+            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs)?;
+            open.extend(listing.items().copied());
         }
-        let mut jobs = BTreeMap::new();
-        for (run, public) in runs {
+        let before = seen.runs.len();
+        seen.runs.retain(|run, _| open.contains_key(run));
+        seen.owed |= seen.runs.len() < before;
+        for (run, public) in open {
             let tried = format!("list the jobs of run {run} of repo:{repo}");
             let path = format!("{}/actions/runs/{run}/jobs?filter=latest&per_page=100", repo_path(repo));
-            let take = |page: json::JobPage| {
-                let open = page.jobs.into_iter().map(|job| job.into_job(repo, public));
-                jobs.extend(open.filter(|job| job.status != JobStatus::Completed).map(|job| (job.id, job)));
+            let jobs = |page: json::JobPage| {
+                let jobs = page.jobs.into_iter().map(|job| job.into_job(repo, public));
+                jobs.filter(|job| job.status != JobStatus::Completed).collect()
             };
-            match self.http.pages(&tried, &path, take) {
-                Err(error) if error.kind == ErrorKind::NotFound => (),
-                other => other?,
+            let listing = seen.runs.entry(run).or_default();
+            match self.http.pages_if_changed(&tried, purpose, &path, listing, jobs) {
+                Ok(changed) => seen.owed |= changed,
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    seen.runs.remove(&run);
+                    seen.owed = true;
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(jobs.into_values().collect())
+        Ok(())
     }
 
     /// One job; `None` on 404.
     pub fn job(&self, repo: &RepoName, id: JobId) -> Result<Option<Job>, Error> {
         let path = format!("{}/actions/jobs/{id}", repo_path(repo));
-        match self.http.get::<json::JobWire>(&format!("look at job {id} of repo:{repo}"), &path) {
+        let tried = format!("look at job {id} of repo:{repo}");
+        match self.http.get::<json::JobWire>(&tried, Purpose::Ask, &path) {
             Ok(wire) => Ok(Some(wire.into_job(repo, None))),
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -186,32 +258,44 @@ impl GitHub {
 
     /// All runners that are registered with the scope itself.
     pub fn runners(&self, scope: &Scope) -> Result<Vec<Runner>, Error> {
-        self.list_runners(scope, &format!("list the runners of {scope}"), "")
+        let mut seen = Listing::default();
+        self.runners_if_changed(scope, &mut seen)?;
+        Ok(unique(&seen))
+    }
+
+    /// Brings `seen` (of this scope, from its default on) up to date: true where anything changed. Where nothing did, it
+    /// costs nothing of the hourly limit.
+    pub fn runners_if_changed(&self, scope: &Scope, seen: &mut Listing<Runner>) -> Result<bool, Error> {
+        self.list_runners(scope, Purpose::List, &format!("list the runners of {scope}"), "", seen)
     }
 
     /// The runner of exactly this name.
     pub fn runner_by_name(&self, scope: &Scope, name: &str) -> Result<Option<Runner>, Error> {
         let tried = format!("look for the runner {name} of {scope}");
+        let mut seen = Listing::default();
         // Older servers ignore the filter and list them all.
-        let found = self.list_runners(scope, &tried, &format!("name={}&", quoted(name)))?;
-        Ok(found.into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name)))
+        self.list_runners(scope, Purpose::Ask, &tried, &format!("name={}&", quoted(name)), &mut seen)?;
+        Ok(unique(&seen).into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name)))
     }
 
-    fn list_runners(&self, scope: &Scope, tried: &str, filter: &str) -> Result<Vec<Runner>, Error> {
+    fn list_runners(
+        &self,
+        scope: &Scope,
+        purpose: Purpose,
+        tried: &str,
+        filter: &str,
+        seen: &mut Listing<Runner>,
+    ) -> Result<bool, Error> {
         let path = format!("{}/actions/runners?{filter}per_page=100", scope_path(scope));
-        let mut runners = BTreeMap::new();
-        let take = |page: json::RunnerPage| {
-            runners.extend(page.runners.into_iter().map(|wire| wire.into_runner()).map(|runner| (runner.id, runner)));
-        };
-        self.http.pages(tried, &path, take)?;
-        Ok(runners.into_values().collect())
+        let runners = |page: json::RunnerPage| page.runners.into_iter().map(|wire| wire.into_runner()).collect();
+        self.http.pages_if_changed(tried, purpose, &path, seen, runners)
     }
 
     /// Removes a registration, unless the runner is busy.
     pub fn delete_runner(&self, scope: &Scope, id: RunnerId) -> Result<Deletion, Error> {
         let tried = format!("delete the runner {id} of {scope}");
         let path = format!("{}/actions/runners/{id}", scope_path(scope));
-        match self.http.call(&tried, "DELETE", &path, None) {
+        match self.http.call(Call::new(&tried, Purpose::Remove, "DELETE"), &path) {
             Ok(_) => Ok(Deletion::Deleted),
             Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(Deletion::Gone),
             Err(Error { kind: ErrorKind::Refused(422), .. }) => Ok(Deletion::Busy),
@@ -233,7 +317,7 @@ impl GitHub {
         let path = format!("{}/actions/runner-groups?per_page=100", scope_path(scope));
         let mut found = None;
         let mut names = Vec::new();
-        self.http.pages(&tried, &path, |page: json::GroupPage| {
+        self.http.pages(&tried, Purpose::Ask, &path, |page: json::GroupPage| {
             for group in page.runner_groups {
                 if group.name.eq_ignore_ascii_case(name) {
                     found.get_or_insert(group.id);
@@ -256,7 +340,7 @@ impl GitHub {
         let tried = format!("generate a JIT config for a runner of {scope}");
         let path = format!("{}/actions/runners/generate-jitconfig", scope_path(scope));
         let body = json!({"name": name, "runner_group_id": group, "labels": labels, "work_folder": WORK_FOLDER});
-        let answer = self.http.call(&tried, "POST", &path, Some(&body))?;
+        let answer = self.http.call(Call::new(&tried, Purpose::Register, "POST").body(&body), &path)?;
         let jit: json::Jit = decode(&tried, &answer)?;
         Ok(JitConfig { runner: RunnerId(jit.runner.id), encoded: Secret::new(jit.encoded_jit_config) })
     }
@@ -265,7 +349,7 @@ impl GitHub {
     pub fn registration_token(&self, scope: &Scope) -> Result<Secret, Error> {
         let tried = format!("get a registration token for {scope}");
         let path = format!("{}/actions/runners/registration-token", scope_path(scope));
-        let answer = self.http.call(&tried, "POST", &path, None)?;
+        let answer = self.http.call(Call::new(&tried, Purpose::Register, "POST"), &path)?;
         let token: json::Token = decode(&tried, &answer)?;
         Ok(Secret::new(token.token))
     }
@@ -274,9 +358,15 @@ impl GitHub {
     pub fn runner_downloads(&self, scope: &Scope) -> Result<Vec<Download>, Error> {
         let tried = format!("list the runner packages for {scope}");
         let path = format!("{}/actions/runners/downloads", scope_path(scope));
-        let wires: Vec<json::DownloadWire> = self.http.get(&tried, &path)?;
+        let wires: Vec<json::DownloadWire> = self.http.get(&tried, Purpose::Ask, &path)?;
         Ok(wires.into_iter().map(Download::from).collect())
     }
+}
+
+/// The runners of a listing, each once: it may move while its pages are read.
+fn unique(seen: &Listing<Runner>) -> Vec<Runner> {
+    let runners: BTreeMap<RunnerId, &Runner> = seen.items().map(|runner| (runner.id, runner)).collect();
+    runners.into_values().cloned().collect()
 }
 
 fn scope_path(scope: &Scope) -> String {

@@ -35,7 +35,8 @@ pub enum ErrorKind {
     Conflict,
     /// 422 and other refusals
     Refused(u16),
-    /// 403 or 429 that says to slow down; not before this time has passed.
+    /// 403 or 429 that says to slow down, or a call that was not sent because its time has not come; not before this
+    /// has passed.
     RateLimited(Duration),
     /// 5xx
     Server(u16),
@@ -84,7 +85,7 @@ impl fmt::Display for Error {
             ErrorKind::Conflict => write!(f, "it clashes with what is there (409: {message})"),
             ErrorKind::Refused(status) => write!(f, "GitHub refused it ({status}: {message})"),
             ErrorKind::RateLimited(wait) => {
-                write!(f, "GitHub's rate limit is used up ({message}); next try in {} s", wait.as_secs())
+                write!(f, "GitHub's rate limit ({message}); next try in {} s", wait.as_secs())
             }
             ErrorKind::Server(status) => write!(f, "GitHub failed ({status}: {message}); it is tried again"),
             ErrorKind::Timeout => write!(

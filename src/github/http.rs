@@ -4,14 +4,16 @@
 
 use std::fmt;
 use std::io::Read;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, Request, Uri, header};
 
+use super::budget::{Budget, Purpose, Standing, USUAL_SHARE};
 use super::error::{Error, ErrorKind, one_line};
+use super::limits;
+use super::listing::{Listing, Page};
 use crate::model::{Secret, Timestamp};
 
 /// How we introduce ourselves; GitHub refuses requests without it.
@@ -26,10 +28,6 @@ pub const MAX_ANSWER: usize = 16 << 20;
 pub const MAX_PAGES: usize = 100;
 /// Redirects of renamed things that are followed, all within the same origin.
 const MAX_REDIRECTS: usize = 3;
-/// GitHub's documentation, "Rate limits for the REST API": without a header that says how long, at least one minute.
-const LIMIT_WITHOUT_A_TIME: Duration = Duration::from_secs(60);
-/// The primary limit's window is an hour: nothing that says to wait longer is believed.
-const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 const API_VERSION: &str = "2022-11-28";
 
 /// A connection pool and a credential for one base address.
@@ -39,8 +37,8 @@ pub(super) struct Http {
     base: String,
     origin: String,
     token: Secret,
-    /// GitHub said to slow down until then: nothing is sent before, by any clone of this.
-    quiet_until: Arc<Mutex<Option<Instant>>>,
+    /// Shared by all clones of this.
+    budget: Budget,
 }
 
 /// An answer, whole.
@@ -48,6 +46,34 @@ pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// GitHub says to slow down, for so long.
+    told: Option<Duration>,
+}
+
+/// What is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    /// For people: `list the runners of org:acme`.
+    pub tried: &'a str,
+    pub purpose: Purpose,
+    pub method: &'static str,
+    pub body: Option<&'a Value>,
+    /// The server's name for what we have: it answers 304 where it is still that.
+    pub etag: Option<&'a str>,
+}
+
+impl<'a> Call<'a> {
+    pub fn new(tried: &'a str, purpose: Purpose, method: &'static str) -> Call<'a> {
+        Call { tried, purpose, method, body: None, etag: None }
+    }
+
+    pub fn get(tried: &'a str, purpose: Purpose) -> Call<'a> {
+        Call::new(tried, purpose, "GET")
+    }
+
+    pub fn body(self, body: &'a Value) -> Call<'a> {
+        Call { body: Some(body), ..self }
+    }
 }
 
 impl fmt::Debug for Http {
@@ -60,7 +86,12 @@ impl Http {
     pub fn new(base: &str, token: Secret) -> Http {
         let base = base.trim_end_matches('/').to_owned();
         let origin = origin_of(&base).unwrap_or_else(|| base.clone());
-        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token, quiet_until: Arc::default() }
+        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token, budget: Budget::new(USUAL_SHARE) }
+    }
+
+    /// The same way with an account of its own, whose listings have so many percent of the hourly limit.
+    pub fn with_share(self, percent: u8) -> Http {
+        Http { budget: Budget::new(percent), ..self }
     }
 
     pub fn base(&self) -> &str {
@@ -72,16 +103,14 @@ impl Http {
         &self.origin
     }
 
-    /// How long GitHub wants to be left alone from now on.
-    pub fn quiet_for(&self) -> Option<Duration> {
-        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until?.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    /// How long a request of this kind would not be sent from now on.
+    pub fn wait(&self, purpose: Purpose) -> Option<Duration> {
+        self.budget.wait(purpose)
     }
 
-    fn be_quiet_for(&self, wait: Duration) {
-        let until = Instant::now() + wait;
-        let mut quiet_until = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *quiet_until = Some(quiet_until.map_or(until, |already| already.max(until)));
+    /// How things stand with GitHub's limits.
+    pub fn standing(&self) -> Standing {
+        self.budget.standing()
     }
 
     /// The same way to the same place with another deadline for a whole call.
@@ -92,13 +121,13 @@ impl Http {
 
     /// Calls `path` (with its query, without a leading slash). A status that means success comes back as an answer,
     /// everything else as an error.
-    pub fn call(&self, tried: &str, method: &str, path: &str, body: Option<&Value>) -> Result<Answer, Error> {
-        self.call_url(tried, method, &format!("{}/{path}", self.base), body)
+    pub fn call(&self, call: Call<'_>, path: &str) -> Result<Answer, Error> {
+        self.call_url(call, &format!("{}/{path}", self.base))
     }
 
     /// GET of `path`, decoded.
-    pub fn get<T: serde::de::DeserializeOwned>(&self, tried: &str, path: &str) -> Result<T, Error> {
-        let answer = self.call(tried, "GET", path, None)?;
+    pub fn get<T: serde::de::DeserializeOwned>(&self, tried: &str, purpose: Purpose, path: &str) -> Result<T, Error> {
+        let answer = self.call(Call::get(tried, purpose), path)?;
         decode(tried, &answer)
     }
 
@@ -106,39 +135,69 @@ impl Http {
     pub fn pages<T: serde::de::DeserializeOwned>(
         &self,
         tried: &str,
+        purpose: Purpose,
         path: &str,
         mut take: impl FnMut(T),
     ) -> Result<(), Error> {
-        let mut url = format!("{}/{path}", self.base);
-        let mut seen = Vec::new();
+        let mut walk = Walk::from(format!("{}/{path}", self.base));
         loop {
-            let answer = self.call_url(tried, "GET", &url, None)?;
+            let answer = self.call_url(Call::get(tried, purpose), &walk.url)?;
             take(decode(tried, &answer)?);
-            let links = answer.headers.get_all(header::LINK);
-            let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
-                return Ok(());
-            };
-            let next = self.same_origin(next).ok_or_else(|| {
-                Error::new(tried, ErrorKind::Malformed, "the link to the next page leads to another host")
-            })?;
-            seen.push(std::mem::replace(&mut url, next));
-            if seen.contains(&url) {
-                return Err(Error::new(tried, ErrorKind::Malformed, "the link to the next page leads back"));
-            }
-            if seen.len() >= MAX_PAGES {
-                let message = format!("more than {MAX_PAGES} pages");
-                return Err(Error::new(tried, ErrorKind::Malformed, message));
+            match self.next_page(tried, &answer.headers)? {
+                Some(next) => walk.on(tried, next)?,
+                None => return Ok(()),
             }
         }
     }
 
-    fn call_url(&self, tried: &str, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Error> {
+    /// The same, asking for those pages alone that changed since `known` was brought up to date: true where any did.
+    /// After an error `known` has what could be had, and the next call that works tells of it.
+    pub fn pages_if_changed<W: serde::de::DeserializeOwned, T>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        known: &mut Listing<T>,
+        items: impl Fn(W) -> Vec<T>,
+    ) -> Result<bool, Error> {
+        let mut walk = Walk::from(format!("{}/{path}", self.base));
+        let mut number = 0;
+        loop {
+            let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
+            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
+            let answer = self.call_url(call, &walk.url)?;
+            if answer.status != 304 {
+                let next = self.next_page(tried, &answer.headers)?;
+                let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                known.put(number, Page { url: walk.url.clone(), etag, next, items: items(decode(tried, &answer)?) });
+            }
+            let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
+            number += 1;
+            match next {
+                Some(next) => walk.on(tried, next)?,
+                None => return Ok(known.end(number)),
+            }
+        }
+    }
+
+    /// The whole address of the page that follows, where one does.
+    fn next_page(&self, tried: &str, headers: &HeaderMap) -> Result<Option<String>, Error> {
+        let links = headers.get_all(header::LINK);
+        let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
+            return Ok(None);
+        };
+        let away = || Error::new(tried, ErrorKind::Malformed, "the link to the next page leads to another host");
+        self.same_origin(next).map(Some).ok_or_else(away)
+    }
+
+    fn call_url(&self, call: Call<'_>, url: &str) -> Result<Answer, Error> {
+        let tried = call.tried;
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.exchange(tried, method, &url, body)?;
+            let answer = self.exchange(call, &url)?;
             let moved = matches!(answer.status, 301 | 302 | 307 | 308);
-            if !moved || (method != "GET" && !matches!(answer.status, 307 | 308)) {
-                return self.judge(tried, answer);
+            if !moved || (call.method != "GET" && !matches!(answer.status, 307 | 308)) {
+                return self.judge(call, answer);
             }
             let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
             url = location.and_then(|location| self.same_origin(location)).ok_or_else(|| {
@@ -149,17 +208,18 @@ impl Http {
     }
 
     /// One request and its whole answer, whatever its status.
-    fn exchange(&self, tried: &str, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Error> {
-        if let Some(left) = self.quiet_for() {
-            return Err(Error::new(tried, ErrorKind::RateLimited(left), "not asked: GitHub said to slow down"));
-        }
+    fn exchange(&self, call: Call<'_>, url: &str) -> Result<Answer, Error> {
+        let Call { tried, method, .. } = call;
+        let pass = self.budget.enter(tried, call.purpose)?;
         let started = Instant::now();
-        let outcome = self.send(method, url, body);
+        let outcome = self.send(call, url);
         let path = url.strip_prefix(&self.base).unwrap_or(url);
         let millis = started.elapsed().as_millis();
         match outcome {
-            Ok(answer) => {
-                let left = number(&answer.headers, "x-ratelimit-remaining");
+            Ok(mut answer) => {
+                answer.told =
+                    pass.settle(&limits::read(answer.status, &answer.headers, &answer.body, Timestamp::now()));
+                let left = limits::number(&answer.headers, "x-ratelimit-remaining");
                 let left = left.map_or_else(|| "unknown".to_owned(), |left| left.to_string());
                 log::debug!(
                     "github_call method={method} path={path} status={} bytes={} ms={millis} limit_left={left}",
@@ -169,6 +229,7 @@ impl Http {
                 Ok(answer)
             }
             Err(error) => {
+                drop(pass);
                 let mut error = failure(tried, error);
                 if matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Timeout) {
                     error.message = format!("{}: {}", self.origin, error.message);
@@ -179,21 +240,24 @@ impl Http {
         }
     }
 
-    fn send(&self, method: &str, url: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    fn send(&self, call: Call<'_>, url: &str) -> Result<Answer, Failure> {
         let mut request = Request::builder()
-            .method(method)
+            .method(call.method)
             .uri(url)
             .header("X-GitHub-Api-Version", API_VERSION)
             .header(header::ACCEPT, "application/vnd.github+json");
         if !self.token.is_empty() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()));
         }
-        let response = match body {
+        if let Some(etag) = call.etag {
+            request = request.header(header::IF_NONE_MATCH, etag);
+        }
+        let response = match call.body {
             Some(body) => {
                 let request = request.header(header::CONTENT_TYPE, "application/json");
                 self.agent.run(request.body(body.to_string()).map_err(ureq::Error::from)?)?
             }
-            None if method == "POST" => self.agent.run(request.body(String::new()).map_err(ureq::Error::from)?)?,
+            None if call.method == "POST" => self.agent.run(request.body(String::new()).map_err(ureq::Error::from)?)?,
             None => self.agent.run(request.body(()).map_err(ureq::Error::from)?)?,
         };
         let (parts, body) = response.into_parts();
@@ -202,17 +266,17 @@ impl Http {
         if bytes.len() > MAX_ANSWER {
             return Err(Failure::TooLong);
         }
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes })
+        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes, told: None })
     }
 
     /// Success, or the error that the status and the body tell of.
-    fn judge(&self, tried: &str, answer: Answer) -> Result<Answer, Error> {
+    fn judge(&self, call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
+        let tried = call.tried;
         let status = answer.status;
-        if (200..300).contains(&status) {
+        if (200..300).contains(&status) || (status == 304 && call.etag.is_some()) {
             return Ok(answer);
         }
         let told: Option<super::json::Refusal> = serde_json::from_slice(&answer.body).ok();
-        let limit = limit(status, &answer.headers, told.as_ref(), Timestamp::now());
         let html = looks_like_html(&answer);
         let message = match &told {
             Some(refusal) => refusal.to_string(),
@@ -224,11 +288,8 @@ impl Http {
             true => message,
             false => message.replace(self.token.expose(), "***"),
         };
-        let kind = match (status, limit) {
-            (_, Some(wait)) => {
-                self.be_quiet_for(wait);
-                ErrorKind::RateLimited(wait)
-            }
+        let kind = match (status, answer.told) {
+            (_, Some(wait)) => ErrorKind::RateLimited(wait),
             (500.., _) => ErrorKind::Server(status),
             _ if html => {
                 let message =
@@ -250,6 +311,29 @@ impl Http {
             return Some(format!("{}{link}", self.origin));
         }
         (origin_of(link).as_deref() == Some(self.origin.as_str())).then(|| link.to_owned())
+    }
+}
+
+/// A walk along a listing's pages, which must come to an end.
+struct Walk {
+    url: String,
+    seen: Vec<String>,
+}
+
+impl Walk {
+    fn from(url: String) -> Walk {
+        Walk { url, seen: Vec::new() }
+    }
+
+    fn on(&mut self, tried: &str, next: String) -> Result<(), Error> {
+        self.seen.push(std::mem::replace(&mut self.url, next));
+        if self.seen.contains(&self.url) {
+            return Err(Error::new(tried, ErrorKind::Malformed, "the link to the next page leads back"));
+        }
+        if self.seen.len() >= MAX_PAGES {
+            return Err(Error::new(tried, ErrorKind::Malformed, format!("more than {MAX_PAGES} pages")));
+        }
+        Ok(())
     }
 }
 
@@ -379,72 +463,9 @@ fn next_page(link: &str) -> Option<&str> {
     })
 }
 
-fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.trim().parse().ok()
-}
-
-/// How long GitHub wants us to wait, where it says so ("Rate limits for the REST API" in its documentation).
-fn limit(status: u16, headers: &HeaderMap, refusal: Option<&super::json::Refusal>, now: Timestamp) -> Option<Duration> {
-    if !matches!(status, 403 | 429) {
-        return None;
-    }
-    let named = refusal.is_some_and(super::json::Refusal::is_about_limits);
-    let wait = if let Some(seconds) = number(headers, "retry-after") {
-        Duration::from_secs(seconds)
-    } else if number(headers, "x-ratelimit-remaining") == Some(0)
-        && let Some(reset) = number(headers, "x-ratelimit-reset")
-    {
-        // GitHub's own clock, because that of a box without a battery may be anything.
-        Timestamp(reset.saturating_mul(1000)).since(server_time(headers).unwrap_or(now))
-    } else if status == 429 || named || headers.contains_key("retry-after") {
-        LIMIT_WITHOUT_A_TIME
-    } else {
-        return None;
-    };
-    Some(wait.clamp(Duration::from_secs(1), LONGEST_LIMIT))
-}
-
-fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
-    let date = headers.get(header::DATE)?.to_str().ok()?;
-    let moment = time::OffsetDateTime::parse(date, &time::format_description::well_known::Rfc2822).ok()?;
-    u64::try_from(moment.unix_timestamp()).ok().map(|seconds| Timestamp(seconds.saturating_mul(1000)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[track_caller]
-    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
-        lines.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect::<HeaderMap>()
-    }
-
-    #[test]
-    fn limits_are_read_as_the_documentation_tells() {
-        let now = Timestamp(1_000_000_000);
-        #[track_caller]
-        fn check(status: u16, lines: &[(&'static str, &str)], now: Timestamp, seconds: Option<u64>) {
-            let found = limit(status, &headers(lines), None, now);
-            assert_eq!(found, seconds.map(Duration::from_secs), "{status} {lines:?}");
-        }
-        check(403, &[("retry-after", "7")], now, Some(7));
-        check(429, &[("retry-after", "7"), ("x-ratelimit-remaining", "5")], now, Some(7));
-        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1000030")], now, Some(30));
-        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "900000")], now, Some(1));
-        check(403, &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "99999999999999")], now, Some(3600));
-        check(403, &[("x-ratelimit-remaining", "12")], now, None);
-        check(403, &[], now, None);
-        check(404, &[("retry-after", "7")], now, None);
-        check(429, &[], now, Some(60));
-        check(429, &[("retry-after", "soon")], now, Some(60));
-        check(403, &[("retry-after", "18446744073709551615")], now, Some(3600));
-        let skewed = [
-            ("x-ratelimit-remaining", "0"),
-            ("x-ratelimit-reset", "1763935250"),
-            ("date", "Sun, 23 Nov 2025 22:00:00 GMT"),
-        ];
-        check(403, &skewed, now, Some(50));
-    }
 
     #[test]
     fn the_next_page_is_found_where_there_is_one() {

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::api::{GitHub, quoted, repo_path};
+use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use crate::model::{RepoName, RunOrigin};
 
@@ -56,7 +57,8 @@ impl GitHub {
     /// As for every call.
     pub fn run_origin(&self, repo: &RepoName, run: u64, trust: bool) -> Result<Option<RunOrigin>, Error> {
         let tried = format!("look at run {run} of repo:{repo}");
-        let wire: RunWire = match self.http.get(&tried, &format!("{}/actions/runs/{run}", repo_path(repo))) {
+        let path = format!("{}/actions/runs/{run}", repo_path(repo));
+        let wire: RunWire = match self.http.get(&tried, Purpose::Ask, &path) {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
@@ -90,7 +92,7 @@ impl GitHub {
         let tried = format!("look for the pull request from {fork}, branch {branch:?}, to repo:{repo}");
         let mut authors: Vec<(String, bool)> = Vec::new();
         let path = format!("{}/pulls?state=all&head={head}&per_page=100", repo_path(repo));
-        self.http.pages(&tried, &path, |page: Vec<PullWire>| {
+        self.http.pages(&tried, Purpose::Ask, &path, |page: Vec<PullWire>| {
             let of_fork =
                 |pull: &PullWire| pull.head.repo.as_ref().is_none_or(|repo| repo.full_name.eq_ignore_ascii_case(fork));
             authors.extend(page.into_iter().filter(of_fork).map(|pull| {

@@ -34,6 +34,7 @@ pub fn config() -> Config {
         pat: Secret::new("t"),
         hooksecret: Secret::new("s"),
         github_api: "http://127.0.0.1".to_owned(),
+        api_budget: 20,
         targets: vec![Scope::Org("acme".to_owned()), "repo:alice/tool".parse().unwrap()],
         allow_public_repos: false,
         repos: Default::default(),

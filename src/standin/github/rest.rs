@@ -19,12 +19,13 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
     if let ["_download", filename] = parts.as_slice() {
         return download(shared, request, filename);
     }
+    let resource = resource(request, &parts);
     let (token, scopes, left) = {
         let mut state = locked(&shared.state);
-        state.rate_limit_left = state.rate_limit_left.saturating_sub(1);
-        (state.token.clone(), state.token_scopes.clone(), state.rate_limit_left)
+        (state.token.clone(), state.token_scopes.clone(), state.limits.of(resource).left)
     };
     let response = match request.bearer() {
+        Some(shown) if shown == token && left == 0 => limit_exceeded(),
         Some(shown) if shown == token => route(shared, request, &parts),
         Some(_) => error(401, "Bad credentials"),
         None => error(401, "Requires authentication"),
@@ -33,15 +34,53 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         Some(scopes) => response.with("X-OAuth-Scopes", scopes),
         None => response,
     };
-    let reset = crate::model::Timestamp::now().0 / 1000 + 3600;
+    let response = conditional(request, response);
+    let limit = {
+        let mut state = locked(&shared.state);
+        let limit = state.limits.of(resource);
+        // What has not changed costs nothing.
+        if response.status != 304 {
+            limit.left = limit.left.saturating_sub(1);
+        }
+        *limit
+    };
     response
         .with("X-GitHub-Media-Type", "github.v3; format=json")
         .with("X-GitHub-Request-Id", random_word())
-        .with("X-RateLimit-Limit", "5000")
-        .with("X-RateLimit-Remaining", left.to_string())
-        .with("X-RateLimit-Used", (5000 - left.min(5000)).to_string())
-        .with("X-RateLimit-Reset", reset.to_string())
-        .with("X-RateLimit-Resource", "core")
+        .with("X-RateLimit-Limit", limit.limit.to_string())
+        .with("X-RateLimit-Remaining", limit.left.to_string())
+        .with("X-RateLimit-Used", limit.limit.saturating_sub(limit.left).to_string())
+        .with("X-RateLimit-Reset", (limit.reset_at.0 / 1000).to_string())
+        .with("X-RateLimit-Resource", resource)
+}
+
+/// Which of GitHub's limits a request counts against.
+fn resource(request: &Request, parts: &[&str]) -> &'static str {
+    match parts {
+        [.., "generate-jitconfig" | "registration-token" | "remove-token"] if request.method == "POST" => {
+            "actions_runner_registration"
+        }
+        _ => "core",
+    }
+}
+
+fn limit_exceeded() -> Response {
+    let about = "https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api";
+    let body = json!({"message": "API rate limit exceeded for user ID 319655.", "documentation_url": about});
+    Response::json(403, &body)
+}
+
+/// The name of the state that a GET shows, and 304 to who has just that.
+fn conditional(request: &Request, response: Response) -> Response {
+    let Payload::Bytes(body) = &response.body else { return response };
+    if request.method != "GET" || response.status != 200 {
+        return response;
+    }
+    let sum = <sha2::Sha256 as sha2::Digest>::digest(body);
+    let etag = format!("W/\"{}\"", sum.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+    let same = request.header("if-none-match").is_some_and(|known| known.split(',').any(|one| one.trim() == etag));
+    let response = if same { Response::empty(304) } else { response };
+    response.with("ETag", etag).with("Cache-Control", "private, max-age=60, s-maxage=60")
 }
 
 /// GitHub's way to say no.

@@ -184,7 +184,35 @@ pub struct State {
     pub(super) next: u64,
     /// Hooks that are to be sent for what happened: job and action.
     pub(super) due: Vec<(JobId, &'static str)>,
-    pub rate_limit_left: u64,
+    pub limits: Limits,
+}
+
+/// What an hour allows, for each of GitHub's resources that we use.
+#[derive(Clone, Debug)]
+pub struct Limits(BTreeMap<&'static str, Limit>);
+
+/// One hourly limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub limit: u64,
+    pub left: u64,
+    pub reset_at: Timestamp,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+impl Limits {
+    /// The limit of this resource now.
+    pub fn of(&mut self, resource: &'static str) -> &mut Limit {
+        let now = Timestamp::now();
+        let usual = if resource == "core" { 5000 } else { 10_000 };
+        let fresh = |limit| Limit { limit, left: limit, reset_at: now.after(HOUR) };
+        let limit = self.0.entry(resource).or_insert_with(|| fresh(usual));
+        if limit.reset_at <= now {
+            *limit = fresh(limit.limit);
+        }
+        limit
+    }
 }
 
 impl State {
@@ -205,7 +233,7 @@ impl State {
             requests: Vec::new(),
             next: 1000,
             due: Vec::new(),
-            rate_limit_left: 5000,
+            limits: Limits(BTreeMap::new()),
         }
     }
 

@@ -330,7 +330,7 @@ fn write_response(
     last: bool,
 ) -> io::Result<()> {
     let Response { status, .. } = response;
-    let mut head = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
+    let mut head = format!("HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date());
     for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -357,12 +357,23 @@ fn write_response(
     }
 }
 
+/// Now, as HTTP writes it.
+fn date() -> String {
+    let now = time::OffsetDateTime::now_utc();
+    let (day, month) = (now.weekday().to_string(), now.month().to_string());
+    let short = |name: &str| name.get(..3).unwrap_or_default().to_owned();
+    let (date, year) = (now.day(), now.year());
+    let (hour, minute, second) = (now.hour(), now.minute(), now.second());
+    format!("{}, {date:02} {} {year} {hour:02}:{minute:02}:{second:02} GMT", short(&day), short(&month))
+}
+
 fn phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",
         201 => "Created",
         202 => "Accepted",
         204 => "No Content",
+        304 => "Not Modified",
         206 => "Partial Content",
         401 => "Unauthorized",
         403 => "Forbidden",
