@@ -22,7 +22,7 @@ use crate::github::GitHub;
 use crate::lxd::Lxd;
 use crate::model::{Hint, Timestamp};
 use crate::observe::Observer;
-use crate::plan::{LAUNCHES_AT_ONCE, plan};
+use crate::plan::{plan, workers};
 use crate::threads;
 use crate::webhook::server;
 use crate::world::{Action, Event, World};
@@ -31,8 +31,6 @@ use narrate::Narrator;
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
 /// looked at instead.
 const EVENTS: usize = 1024;
-/// Workers beyond those that launch: for removals, downloads and questions.
-const OTHER_WORKERS: usize = 3;
 /// Events taken in before planning again.
 const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
@@ -65,7 +63,7 @@ pub fn run(config: Config) -> Result<Infallible, server::Error> {
         env!("CARGO_PKG_VERSION")
     );
 
-    let workers = LAUNCHES_AT_ONCE.min(config.max_workers) + OTHER_WORKERS;
+    let workers = workers(config.max_workers);
     let (actions, todo) = bounded::<Action>(workers);
     let executor = Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github)));
     for n in 0..workers {
@@ -124,6 +122,13 @@ impl Clock {
     fn now(&self) -> Timestamp {
         self.wall.after(self.set.elapsed())
     }
+}
+
+/// Another number in each process, so that the names that follow from it do not meet.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library seeds it from the system's randomness.
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + Send + Sync + 'static {
@@ -199,7 +204,7 @@ fn turn_for_ever(
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
-    let mut world = World::new(&config.targets);
+    let mut world = World::new(config, seed(), "");
     let mut narrator = Narrator::default();
     let clock = Clock::set();
     loop {
@@ -259,7 +264,12 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> server::Health {
     match world.lxd_health(now) {
         Ok(()) => {
             let (jobs, instances) = (world.jobs().count(), world.instances().count());
-            server::Health::Good(format!("ok jobs={jobs} instances={instances}{}{troubles}", github.standing()))
+            let (standby, idle, templates) = world.ready();
+            server::Health::Good(format!(
+                "ok jobs={jobs} instances={} standby={standby} idle={idle} templates={templates}{}{troubles}",
+                instances - templates,
+                github.standing()
+            ))
         }
         Err(reason) => server::Health::Bad(reason),
     }
@@ -281,11 +291,11 @@ mod tests {
         assert_eq!(inbox.len(), 1);
 
         let config = crate::world::testkit::config();
-        let mut world = World::new(&config.targets);
+        let mut world = World::new(&config, 1, "");
         let now = Timestamp(1_000_000);
         world.look_begun(true);
         let instances = Some(Ok(vec![]));
-        let looked = crate::world::Snapshot { begun: 1, instances, github: Some(Default::default()) };
+        let looked = crate::world::Snapshot { begun: 1, instances, images: None, github: Some(Default::default()) };
         world.fold(Event::Snapshot(Box::new(looked)), &config, now);
         assert!(!plan(&world, &config, now).look_at_github);
         world.fold(Event::HintsLost, &config, now);

@@ -56,10 +56,14 @@ impl Executor {
     /// Does it.
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
-            Action::Launch { job, class, scope, name } => match self.config.classes.get(*class) {
+            Action::Launch { job, class, scope, name, from: _ } => match self.config.classes.get(*class) {
                 Some(class) => nameless(self.launch(*job, class, scope, name), name),
                 None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
             },
+            Action::Bake { class, .. } | Action::FetchImage { class } | Action::PrepareStandby { class, .. } => {
+                let class = self.config.classes.get(*class).map(|c| c.name.clone()).unwrap_or_default();
+                Outcome::NotMade { blame: Blame::Bake(class), reason: "not yet".to_owned() }
+            }
             Action::Remove { name, project, scope, runner, reason } => {
                 self.remove(name, project, scope.as_ref(), *runner, *reason)
             }
@@ -78,7 +82,7 @@ impl Executor {
         }
     }
 
-    fn launch(&self, job: JobId, class: &Class, scope: &Scope, name: &str) -> Outcome {
+    fn launch(&self, job: Option<JobId>, class: &Class, scope: &Scope, name: &str) -> Outcome {
         if let Some(wait) = self.github.quiet_for() {
             let reason = format!(
                 "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
@@ -91,7 +95,8 @@ impl Executor {
         if let Err(failure) = steps.create_from_image(&self.config.prefix, scope, job, &process_identity()) {
             return self.not_created(class, name, blame, &failure);
         }
-        info!("job={job} class={:?} instance={name} scope={scope} msg=\"instance made\"", class.name);
+        let job = job.map(|job| format!("job={job} ")).unwrap_or_default();
+        info!("{job}class={:?} instance={name} scope={scope} msg=\"instance made\"", class.name);
         let mut registered = None;
         let result = self.bring_up(&steps, class, scope, name, &mut registered);
         let Err(stop) = result else {

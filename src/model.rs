@@ -104,14 +104,16 @@ pub struct RepoName {
 }
 
 impl RepoName {
-    fn folded(&self) -> (String, String) {
-        (self.owner.to_lowercase(), self.name.to_lowercase())
+    /// GitHub's names are plain ASCII. Compared often, hence without a copy.
+    fn folded(&self) -> impl Iterator<Item = u8> {
+        let parts = [self.owner.as_bytes(), b"/", self.name.as_bytes()];
+        parts.into_iter().flatten().map(u8::to_ascii_lowercase)
     }
 }
 
 impl PartialEq for RepoName {
     fn eq(&self, other: &RepoName) -> bool {
-        self.folded() == other.folded()
+        self.owner.eq_ignore_ascii_case(&other.owner) && self.name.eq_ignore_ascii_case(&other.name)
     }
 }
 impl Eq for RepoName {}
@@ -122,7 +124,7 @@ impl PartialOrd for RepoName {
 }
 impl Ord for RepoName {
     fn cmp(&self, other: &RepoName) -> std::cmp::Ordering {
-        self.folded().cmp(&other.folded())
+        self.folded().cmp(other.folded())
     }
 }
 
@@ -400,26 +402,85 @@ pub mod keys {
     pub const RUNNER_ID: &str = "user.lxdrunner.runner-id";
     /// See [`super::Phase`].
     pub const PHASE: &str = "user.lxdrunner.phase";
-    /// The process that provisions it, see [`crate::threads::process_identity`].
+    /// The process that provisions it, see [`crate::identity::process_identity`].
     pub const DAEMON: &str = "user.lxdrunner.daemon";
+    /// What a template was baked of, and what a standby is a copy of: see [`super::Recipe`].
+    pub const TEMPLATE: &str = "user.lxdrunner.template";
 }
 
-/// How far an instance's provisioning came, as its own key says.
+/// What an instance is and how far it came, as its own key says. A runner's goes from `Provisioning` to `Started`, a
+/// template from `Baking` to `Template`, a standby from `Preparing` to `Standby`, and when it is claimed on to
+/// `Provisioning` and `Started`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Made, and being prepared by the daemon that its key names.
+    /// Being made into a template by the process that its key names.
+    Baking,
+    /// A stopped instance that others are copied from.
+    Template,
+    /// Being made into a standby by the process that its key names.
+    Preparing,
+    /// Booted and frozen, without a secret: whoever is first may claim it.
+    Standby,
+    /// A runner's, being prepared by the process that its key names.
     Provisioning,
     /// Its runner process was started; from here on it needs nobody.
     Started,
 }
 
 impl Phase {
+    const ALL: [Phase; 6] =
+        [Phase::Baking, Phase::Template, Phase::Preparing, Phase::Standby, Phase::Provisioning, Phase::Started];
+
     /// The key's value.
     pub fn as_str(self) -> &'static str {
         match self {
+            Phase::Baking => "baking",
+            Phase::Template => "template",
+            Phase::Preparing => "preparing",
+            Phase::Standby => "standby",
             Phase::Provisioning => "provisioning",
             Phase::Started => "started",
         }
+    }
+
+    /// Reads the key. What is none of ours is taken for a runner's that was started: the most careful guess.
+    pub fn parse(text: &str) -> Phase {
+        Phase::ALL.into_iter().find(|phase| phase.as_str() == text).unwrap_or(Phase::Started)
+    }
+
+    /// True while a process is at it.
+    pub fn is_making(self) -> bool {
+        matches!(self, Phase::Baking | Phase::Preparing | Phase::Provisioning)
+    }
+
+    /// True for what has, or is about to get, a runner.
+    pub fn has_runner(self) -> bool {
+        matches!(self, Phase::Provisioning | Phase::Started)
+    }
+}
+
+/// What a template is baked of. Two with the same `shape` are of the same class settings and scripts; `content` tells
+/// the image's fingerprint and the runner's version apart as well.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Recipe {
+    /// Hexadecimal digits.
+    pub shape: String,
+    /// Hexadecimal digits.
+    pub content: String,
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.shape, self.content)
+    }
+}
+
+impl FromStr for Recipe {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Recipe, ()> {
+        let (shape, content) = text.split_once('.').ok_or(())?;
+        Ok(Recipe { shape: shape.to_owned(), content: content.to_owned() })
     }
 }
 

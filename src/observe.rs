@@ -39,7 +39,7 @@ impl Observer {
         // Instances first: so "instance there, runner absent" means that the runner is done.
         let instances = list_instances(&self.lxd, &self.config);
         let github = at_github.then(|| self.look_at_github());
-        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), github }
+        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images: None, github }
     }
 
     fn look_at_github(&mut self) -> GitHubSeen {
@@ -161,14 +161,13 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
         scope: key(keys::SCOPE).and_then(|scope| scope.parse().ok()),
         job: key(keys::JOB).and_then(|job| job.parse().ok()).map(JobId),
         runner_id: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
-        phase: match key(keys::PHASE) {
-            Some(phase) if phase == Phase::Provisioning.as_str() => Phase::Provisioning,
-            _ => Phase::Started,
-        },
+        phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),
+        recipe: key(keys::TEMPLATE).and_then(|recipe| recipe.parse().ok()),
         status: match instance.status {
             InstanceStatus::Running => Status::Running,
             InstanceStatus::Stopped => Status::Stopped,
-            InstanceStatus::Frozen | InstanceStatus::Other => Status::Other,
+            InstanceStatus::Frozen => Status::Frozen,
+            InstanceStatus::Other => Status::Other,
         },
         // What runs on this host was not made before it booted, unless by a clock that was set right since: that says
         // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)

@@ -290,6 +290,8 @@ fn classes() {
     check_class("project: 'a b'", "9: runnermap[0].project: \"a b\" is not a name", "spaces");
     check_class("target: 'a&b'", "9: runnermap[0].target: \"a&b\" is not a name", "");
     check_class("max_workers: 0", "9: runnermap[0].max_workers: 0 does not fit", "1 to");
+    check_class("template: 1", "9: runnermap[0].template: is a number", "true or false");
+    check_class("template: false\n    standby: 1", "10: runnermap[0].standby: needs a template", "leave template out");
     check_class("standby: -1", "9: runnermap[0].standby: -1 does not fit", "0 to");
     check_class(
         "config: {user.lxdrunner.owner: x}",

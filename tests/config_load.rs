@@ -187,6 +187,7 @@ runner_version: v2.330.0
 web_host: '::1'
 web_port: 8080
 web_tls: false
+ready_max_age: 30m
 cache_home: cache
 runnermap:
   - <<: *common
@@ -203,9 +204,9 @@ runnermap:
     target: '@gpu'
     runner_group: Heavy
     repos: [acme/gpu-*]
-    standby: 0
-    idle: 0
-  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm}
+    standby: 2
+    idle: 1
+  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false}
 ";
     let (config, warnings) = load(&directory.write("config.yml", text));
     assert_eq!(warnings, Vec::<String>::new());
@@ -220,6 +221,7 @@ runnermap:
     assert_eq!((config.prefix.as_str(), config.max_workers), ("ci-7", 20));
     let lengths = [config.reconcile_interval, config.provision_timeout, config.idle_timeout, config.max_lifetime];
     assert_eq!(lengths.map(|l| l.as_secs()), [30, 600, 90, 172_800]);
+    assert_eq!(config.ready_max_age.as_secs(), 1800);
     assert_eq!((config.registration, config.runner_version.as_deref()), (Registration::Token, Some("2.330.0")));
     assert_eq!((config.web_host, config.web_port), ("::1".parse::<IpAddr>().unwrap(), 8080));
     assert_eq!(config.cache_home, directory.0.join("cache"));
@@ -236,6 +238,9 @@ runnermap:
     assert_eq!(instance, [("limits.cpu", "4"), ("security.nesting", "true"), ("user.mine", "x")]);
     assert_eq!(class.devices["gpu"]["id"], "0");
     assert_eq!((class.project.as_str(), class.target.as_str(), class.runner_group.as_str()), ("ci", "@gpu", "Heavy"));
+    assert_eq!((class.template, class.standby, class.idle), (true, 2, 1));
+    let other = &config.classes[1];
+    assert_eq!((other.template, other.standby, other.idle), (false, 0, 0));
     assert_eq!(config.classes[1].image, ImageRef::Local("fp".to_owned()));
 }
 
@@ -268,8 +273,8 @@ fn what_is_worth_a_word_is_a_warning() {
     top("targets: [{org: acme}]\nrepos: [acme2/*]", "means no repository");
     let class =
         |to: &str, part: &str| check(&directory, "runner_arch: x64", &format!("runner_arch: x64, {to}"), 5, part);
-    class("standby: 1", "not kept");
-    class("idle: 2", "not kept");
+    class("standby: 11", "11 are never reached: max_workers is 10");
+    class("max_workers: 1, idle: 2", "2 are never reached: max_workers is 1");
     class("config: {security.privileged: true}", "take it over");
     check(&directory, "[self-hosted]", "[arm64]", 5, "will get this linux x64 class");
     check(&directory, "a-secret-for-the-tests", "short", 2, "openssl rand");

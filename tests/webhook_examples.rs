@@ -62,7 +62,7 @@ fn decision(config: &Config, event: &str, body: &Value) -> String {
         Parsed::Hint(hint) => hint,
     };
     let now = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
-    let mut world = World::new(&config.targets);
+    let mut world = World::new(config, 1, "");
     world.fold(Event::Hint(hint.clone()), config, now);
     let planned = plan(&world, config, now);
     let asked = |part: &str| planned.actions.iter().any(|action| format!("{action:?}").starts_with(part));

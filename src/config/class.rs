@@ -18,6 +18,7 @@ const KEYS: &[&str] = &[
     "profiles",
     "setup_script",
     "max_workers",
+    "template",
     "standby",
     "idle",
     "config",
@@ -98,11 +99,12 @@ fn class(
         Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
         None => Some(most),
     };
-    for (key, what) in [("standby", "standbys are not kept"), ("idle", "idle runners are not kept")] {
-        let Some(item) = class.get(key) else { continue };
-        if item.number(0, 1000, report).is_some_and(|n| n > 0) {
-            report.warn(&item.path, format!("{what} by this version yet: jobs start from the image"));
-        }
+    let template = class.get("template").map_or(Some(true), |i| i.flag(report));
+    let standby = kept("standby", &class, max_workers, report);
+    let idle = kept("idle", &class, max_workers, report);
+    if template == Some(false) && standby.is_some_and(|n| n > 0) {
+        let mend = "leave template out, or standby";
+        report.error(&class.path.key("standby"), "needs a template, from which standbys are copied", mend);
     }
     let config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
     let devices = class.get("devices").map_or(Some(Devices::new()), |i| devices(&i, report));
@@ -124,6 +126,9 @@ fn class(
         profiles: profiles?,
         setup_script: setup_script?,
         max_workers: max_workers?,
+        template: template?,
+        standby: standby?,
+        idle: idle?,
         config: config?,
         devices: devices?,
         project: project?,
@@ -131,6 +136,16 @@ fn class(
         runner_group: runner_group?,
         repos: repos?,
     })
+}
+
+/// How many of something are kept ready; more than the class may have instances would never be reached.
+fn kept(key: &str, class: &Section<'_>, most: Option<usize>, report: &mut Report) -> Option<usize> {
+    let Some(item) = class.get(key) else { return Some(0) };
+    let number = item.number(0, 1000, report)? as usize;
+    if let Some(most) = most.filter(|most| number > *most) {
+        report.warn(&item.path, format!("{number} are never reached: max_workers is {most}"));
+    }
+    Some(number)
 }
 
 fn class_name(item: &Item<'_>, report: &mut Report) -> Option<String> {

@@ -62,6 +62,8 @@ pub struct Config {
     pub provision_timeout: Duration,
     /// How long an idle runner is kept beyond the demand.
     pub idle_timeout: Duration,
+    /// A standby or idle runner that waited longer is replaced by a fresh one.
+    pub ready_max_age: Duration,
     /// No instance lives longer.
     pub max_lifetime: Duration,
     /// How runners come to their credentials.
@@ -115,6 +117,12 @@ pub struct Class {
     pub setup_script: Option<String>,
     /// Instances of this class at once.
     pub max_workers: usize,
+    /// False: every job starts from the image, and no template is baked.
+    pub template: bool,
+    /// Booted, frozen, unregistered instances kept ready.
+    pub standby: usize,
+    /// Registered runners kept online beyond the demand, for each scope.
+    pub idle: usize,
     /// LXD instance config.
     pub config: ConfigMap,
     /// LXD devices.

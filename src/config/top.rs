@@ -34,6 +34,7 @@ const KEYS: &[&str] = &[
     "reconcile_interval",
     "provision_timeout",
     "idle_timeout",
+    "ready_max_age",
     "max_lifetime",
     "registration",
     "runner_version",
@@ -103,6 +104,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let reconcile_interval = length("reconcile_interval", 60, DAY);
     let provision_timeout = length("provision_timeout", 300, DAY);
     let idle_timeout = length("idle_timeout", 600, long);
+    let ready_max_age = length("ready_max_age", 3600, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
     let github_api = match top.get("github_api") {
@@ -159,6 +161,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         reconcile_interval: reconcile_interval?,
         provision_timeout: provision_timeout?,
         idle_timeout: idle_timeout?,
+        ready_max_age: ready_max_age?,
         max_lifetime: max_lifetime?,
         registration: registration?,
         runner_version: runner_version?,

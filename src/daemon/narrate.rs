@@ -86,6 +86,11 @@ fn level(reason: &Reason, labels: &str) -> Level {
     }
 }
 
+/// The job that an instance was launched for, in front of a line about it.
+fn of(job: Option<JobId>) -> String {
+    job.map(|job| format!("job={job} ")).unwrap_or_default()
+}
+
 fn tell(note: &Note) {
     match note {
         Note::JobQueued { job, repo, class, scope, name } => {
@@ -97,27 +102,41 @@ fn tell(note: &Note) {
         }
         Note::JobOver { job, ours: true } => debug!("job={job} msg=\"job is over\""),
         Note::JobOver { job, ours: false } => debug!("job={job} msg=\"job is over, without us\""),
-        Note::Launched { instance, job } => info!("job={job} instance={instance} msg=\"runner started\""),
+        Note::Launched { instance, job } => info!("{}instance={instance} msg=\"runner started\"", of(*job)),
         Note::Clash { instance, job, reason } => {
-            info!("job={job} instance={instance} msg=\"stood back\" reason={reason:?}")
+            info!("{}instance={instance} msg=\"stood back\" reason={reason:?}", of(*job))
         }
+        Note::StandbyLost { instance, job, reason } => {
+            info!("{}instance={instance} msg=\"standby is another's, going on without\" reason={reason:?}", of(*job))
+        }
+        Note::Baked { template, class } => info!("class={class:?} template={template} msg=\"template ready\""),
+        Note::NoTemplate { class, reason } => {
+            info!("class={class:?} msg=\"goes without a template, jobs start from the image\" reason={reason:?}")
+        }
+        Note::Prepared { instance, class } => info!("class={class:?} instance={instance} msg=\"standby ready\""),
         Note::LaunchFailed { instance, job, blame, reason, until, news } => {
             let what = match blame {
                 Blame::Class(class) => format!("class={class:?}"),
                 Blame::Scope(scope) => format!("scope={scope}"),
                 Blame::Package(arch) => format!("package=linux-{arch}"),
                 Blame::Host => "lxd=unreachable".to_owned(),
+                Blame::Bake(class) | Blame::Template(class) => format!("template_of={class:?}"),
+                Blame::Standby(class) => format!("standby_of={class:?}"),
+                Blame::Idle(class) => format!("idle_of={class:?}"),
             };
             let level = if *news { Level::Error } else { Level::Debug };
             let next = until.to_rfc3339();
             log!(
                 level,
-                "job={job} instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next} reason={reason:?}"
+                "{}instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next} reason={reason:?}",
+                of(*job)
             );
         }
-        Note::InstanceGone { instance, job, took_job } => {
-            let job = job.map(|job| job.to_string()).unwrap_or_default();
-            info!("job={job} instance={instance} ran_a_job={took_job} msg=\"instance gone\"");
+        Note::InstanceGone { instance, phase, .. } if !phase.has_runner() => {
+            info!("instance={instance} was={} msg=\"instance gone\"", phase.as_str());
+        }
+        Note::InstanceGone { instance, job, took_job, .. } => {
+            info!("{}instance={instance} ran_a_job={took_job} msg=\"instance gone\"", of(*job));
         }
         Note::Kept { instance, why } => info!("instance={instance} msg=\"kept\" reason={why:?}"),
         Note::RemoveFailed { instance, reason, failures, until } => {

@@ -5,7 +5,9 @@
 //! ever paired with an instance.
 
 mod launch;
+mod ready;
 mod remove;
+mod stock;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,12 @@ use crate::world::{Action, Blame, Flight, Refusal, UnknownJob, World, scope_for}
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
+/// Removals under way at once: they go on behind launches, and are not to keep LXD from those.
+pub const REMOVALS_AT_ONCE: usize = 3;
+/// Instances that are done and still to go, for each that may be at work: they do not count, so that the next job waits
+/// for no deletion. Beyond that they do, so that an LXD that deletes nothing does not fill the disk.
+const LEAVING_SHARE: usize = 4;
+const LEAVING_LEAST: usize = 2;
 /// Questions to GitHub and removals of dead registrations under way at once: a flood of deliveries, or a GitHub that
 /// answers slowly, must leave workers for launches.
 const ERRANDS_AT_ONCE: usize = 2;
@@ -31,6 +39,18 @@ const LXD_SPACING: Duration = Duration::from_millis(200);
 /// LXD is listed at least so often; where it tells by itself what ends, even less often.
 const LXD_SELDOM: Duration = Duration::from_secs(10);
 const LXD_LISTENING: Duration = Duration::from_secs(30);
+
+/// How many workers are never too few: for launches and the preparing of standbys together, removals, errands, one bake
+/// and one download.
+pub fn workers(max_workers: usize) -> usize {
+    LAUNCHES_AT_ONCE.min(max_workers) + REMOVALS_AT_ONCE + ERRANDS_AT_ONCE + 2
+}
+
+/// How many instances there may be at once beyond `max_workers`: those whose runner is done and whose deletion goes on
+/// behind.
+pub fn leaving_free(max_workers: usize) -> usize {
+    LEAVING_LEAST.max(max_workers / LEAVING_SHARE)
+}
 
 /// What is to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -86,6 +106,9 @@ impl fmt::Display for Reason {
                     Blame::Scope(scope) => scope.to_string(),
                     Blame::Package(arch) => format!("the runner package for {arch}"),
                     Blame::Host => "LXD".to_owned(),
+                    Blame::Bake(class) | Blame::Template(class) => format!("the template of class {class:?}"),
+                    Blame::Standby(class) => format!("a standby of class {class:?}"),
+                    Blame::Idle(class) => format!("an idle runner of class {class:?}"),
                 };
                 write!(f, "{what} failed, next try at {}: {reason}", until.to_rfc3339())
             }
@@ -105,11 +128,17 @@ pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     looks(world, config, now, &mut plan);
     packages(world, config, now, &mut plan);
-    // What makes room and what uses it goes first; what only asks or tidies up does not keep it waiting.
-    if matches!(world.lxd, Some(Ok(_))) {
-        remove::removals(world, config, now, &mut plan);
+    let mut stock = stock::Stock::count(world, config, now);
+    let demand = stock::demand(world, config, now, &mut plan);
+    let queued = demand.iter().map(|(group, demand)| (*group, demand.queued)).collect();
+    let lxd_known = matches!(world.lxd, Some(Ok(_)));
+    // What uses the places that there are goes first, then what makes places; what only asks, tidies up or keeps things
+    // ready does not keep it waiting.
+    let crowded = launch::launches(world, config, demand, &mut stock, now, &mut plan);
+    if lxd_known {
+        remove::removals(world, config, &queued, &stock, now, &mut plan);
+        ready::keep_ready(world, config, &queued, &crowded, &mut stock, now, &mut plan);
     }
-    launch::launches(world, config, now, &mut plan);
     let mut errands = Vec::new();
     questions(world, config, now, &mut plan, &mut errands);
     if matches!(world.lxd, Some(Ok(_))) {
@@ -205,5 +234,5 @@ fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
     }
 }
 
-/// The scope and class that something belongs to, for counting.
-type Group<'a> = (&'a Scope, &'a str);
+/// The scope and class (by its place in the config) that something belongs to, for counting.
+type Group<'a> = (&'a Scope, usize);

@@ -4,29 +4,61 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::launch::{is_supply, queued, stock};
-use super::{Group, Plan};
+use super::stock::{Stock, class_index, has_shape, is_broken, is_supply};
+use super::{Group, Plan, REMOVALS_AT_ONCE};
 use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Phase, Timestamp};
-use crate::world::{Action, Flight, Instance, RemoveReason, RunnerState, Status, World, parse_name};
+use crate::model::{Phase, Scope, Timestamp};
+use crate::world::{Action, Flight, Instance, Named, RemoveReason, RunnerState, Status, World, parse_name};
 
 /// An instance whose runner is done powers itself off; it is given this long.
 const POWER_OFF: Duration = Duration::from_secs(60);
 /// LXD deletes an ephemeral instance by itself when it stops; it is given this long.
 const SELF_DELETION: Duration = Duration::from_secs(5);
 
-pub(super) fn removals(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
-    let mut surplus = surplus(world, config, now);
+/// What one plan counts down while it looks at one instance after the other.
+struct Budget<'a, 's> {
+    world: &'a World,
+    config: &'a Config,
+    stock: &'s Stock<'a>,
+    now: Timestamp,
+    /// For each (scope, class): runners on their way or idle beyond the queue and those that are kept.
+    surplus: BTreeMap<Group<'a>, usize>,
+    /// For each (scope, class): false once one was replaced for its age, or while one is on its way.
+    may_refresh: BTreeMap<Group<'a>, bool>,
+    /// By class: standbys that are kept still, and whether one may be replaced.
+    standbys: Vec<(usize, bool)>,
+}
+
+/// Plans the removals, those that are done first; no more than so many are under way.
+pub(super) fn removals<'a>(
+    world: &'a World,
+    config: &'a Config,
+    queued: &BTreeMap<Group<'a>, usize>,
+    stock: &Stock<'a>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let beyond = |(group, supply): (&Group<'a>, &usize)| {
+        let idle = config.classes.get(group.1).map_or(0, |class| class.idle);
+        let wanted = queued.get(group).copied().unwrap_or(0) + idle;
+        (*group, supply.saturating_sub(wanted))
+    };
+    let surplus = stock.supply.iter().map(beyond).collect();
+    let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
+    let may_refresh = stock.coming.iter().map(refresh).collect();
+    let standbys = stock.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
+    let mut budget = Budget { world, config, stock, now, surplus, may_refresh, standbys };
     // The one that is idle longest goes first.
     let mut by_idleness: Vec<&Instance> = world.instances.values().collect();
     by_idleness.sort_by_key(|i| match i.runner {
         RunnerState::Idle(since) => since,
         _ => now,
     });
+    let mut free = REMOVALS_AT_ONCE.saturating_sub(stock.removing);
     for instance in by_idleness {
-        let name = &instance.seen.name;
-        if world.flights.contains_key(&Flight::Instance(name.clone())) {
+        let name = instance.seen.name.as_str();
+        if stock.in_flight.contains_key(name) || stock.claimed.contains(name) {
             continue;
         }
         if let Some(until) = instance.leave_until.filter(|until| *until > now) {
@@ -36,76 +68,140 @@ pub(super) fn removals(world: &World, config: &Config, now: Timestamp, plan: &mu
         if let Some(vanished) = instance.stopped_since.map(|since| since.after(SELF_DELETION)).filter(|at| *at > now) {
             plan.wake(vanished);
         }
-        if let Some(reason) = reason(world, config, instance, &mut surplus, now) {
-            plan.actions.push(Action::Remove {
-                name: name.clone(),
-                project: instance.seen.project.clone(),
-                scope: instance.seen.scope.clone(),
-                runner: instance.seen.runner_id,
-                reason,
-            });
+        let Some(reason) = budget.reason(instance) else { continue };
+        if free == 0 {
+            // The end of one that is under way is an event.
+            break;
+        }
+        free -= 1;
+        plan.actions.push(removal(instance, reason));
+    }
+}
+
+/// The action that removes an instance.
+pub(super) fn removal(instance: &Instance, reason: RemoveReason) -> Action {
+    Action::Remove {
+        name: instance.seen.name.clone(),
+        project: instance.seen.project.clone(),
+        scope: instance.seen.scope.clone(),
+        runner: instance.seen.runner_id,
+        reason,
+    }
+}
+
+/// True where the last listing of the scope's runners was a good one.
+pub(super) fn runners_known(world: &World, scope: &Scope) -> bool {
+    world.scopes.get(scope).is_some_and(|view| view.runners.is_some())
+}
+
+impl<'a> Budget<'a, '_> {
+    fn reason(&mut self, instance: &'a Instance) -> Option<RemoveReason> {
+        let (config, now) = (self.config, self.now);
+        let age = now.since(instance.made_at);
+        if age > config.max_lifetime && instance.seen.phase != Phase::Template {
+            return Some(RemoveReason::TooOld);
+        }
+        let scope = instance.seen.scope.as_ref();
+        let runners_known = scope.is_none_or(|s| runners_known(self.world, s));
+        let awaited = instance.runner == RunnerState::Awaited;
+        let stopped = instance.stopped_since.is_some_and(|since| now.since(since) >= SELF_DELETION);
+        match instance.seen.phase {
+            Phase::Template => self.template(instance),
+            Phase::Standby => self.standby(instance),
+            Phase::Provisioning | Phase::Baking | Phase::Preparing => match instance.seen.maker {
+                Maker::Us => Some(RemoveReason::Abandoned),
+                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),
+                // Another daemon with our prefix may be at it, with a longer deadline than ours.
+                Maker::Unknown if awaited && runners_known && age > config.provision_timeout * 2 => {
+                    Some(RemoveReason::Abandoned)
+                }
+                _ => None,
+            },
+            Phase::Started if instance.seen.status == Status::Stopped => stopped.then_some(RemoveReason::Finished),
+            Phase::Started => match instance.runner {
+                RunnerState::Busy => None,
+                RunnerState::Done(since) => (now.since(since) > POWER_OFF).then_some(RemoveReason::Finished),
+                RunnerState::Awaited => {
+                    // One that was online is given as long to come back.
+                    let view = scope.and_then(|s| self.world.scopes.get(s));
+                    let offline = view.zip(instance.seen.runner_id);
+                    let offline = offline.and_then(|(v, id)| v.offline_since.get(&id).copied());
+                    let since = instance.started_at.unwrap_or(instance.first_seen);
+                    let waited = now.since(offline.map_or(since, |at| at.max(since)));
+                    (runners_known && waited > config.provision_timeout).then_some(RemoveReason::NeverOnline)
+                }
+                RunnerState::Idle(_) if !runners_known => None,
+                RunnerState::Idle(since) => self.idle(instance, scope?, since),
+            },
         }
     }
-}
 
-/// For each (scope, class): runners on their way or idle beyond the queue.
-fn surplus<'a>(world: &'a World, config: &'a Config, now: Timestamp) -> BTreeMap<Group<'a>, usize> {
-    let queued = queued(world, config);
-    let beyond = |(group, supply): (Group<'a>, usize)| {
-        let wanted = queued.get(&group).copied().unwrap_or(0);
-        (group, supply.saturating_sub(wanted))
-    };
-    stock(world, config, now).supply.into_iter().map(beyond).collect()
-}
-
-fn reason<'a>(
-    world: &World,
-    config: &Config,
-    instance: &'a Instance,
-    surplus: &mut BTreeMap<Group<'a>, usize>,
-    now: Timestamp,
-) -> Option<RemoveReason> {
-    let age = now.since(instance.made_at);
-    if age > config.max_lifetime {
-        return Some(RemoveReason::TooOld);
+    fn idle(&mut self, instance: &'a Instance, scope: &'a Scope, since: Timestamp) -> Option<RemoveReason> {
+        let (config, now) = (self.config, self.now);
+        let class = class_index(config, &instance.seen.class);
+        if !is_supply(instance, None, config, now) {
+            return None;
+        }
+        let Some(class) = class else {
+            // Its class left the config: no job will be counted for it.
+            return (now.since(since) > config.idle_timeout).then_some(RemoveReason::Idle);
+        };
+        let group = (scope, class);
+        let left = self.surplus.get_mut(&group).filter(|left| **left > 0);
+        if let Some(left) = left.filter(|_| now.since(since) > config.idle_timeout) {
+            *left -= 1;
+            return Some(RemoveReason::Idle);
+        }
+        let kept = config.classes.get(class).is_some_and(|class| class.idle > 0);
+        let may = self.may_refresh.get_mut(&group).filter(|may| **may)?;
+        if !kept || now.since(since) <= config.ready_max_age {
+            return None;
+        }
+        *may = false;
+        Some(RemoveReason::Stale)
     }
-    let scope = instance.seen.scope.as_ref();
-    let runners_known = scope.is_none_or(|s| world.scopes.get(s).is_some_and(|view| view.runners.is_some()));
-    let awaited = instance.runner == RunnerState::Awaited;
-    let stopped = instance.stopped_since.is_some_and(|since| now.since(since) >= SELF_DELETION);
-    match instance.seen.phase {
-        Phase::Provisioning => match instance.seen.maker {
-            Maker::Us => Some(RemoveReason::Abandoned),
-            Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),
-            // Another daemon with our prefix may be at it, with a longer deadline than ours.
-            Maker::Unknown if awaited && runners_known && age > config.provision_timeout * 2 => {
-                Some(RemoveReason::Abandoned)
-            }
-            _ => None,
-        },
-        Phase::Started if instance.seen.status == Status::Stopped => stopped.then_some(RemoveReason::Finished),
-        Phase::Started => match instance.runner {
-            RunnerState::Busy => None,
-            RunnerState::Done(since) => (now.since(since) > POWER_OFF).then_some(RemoveReason::Finished),
-            RunnerState::Awaited => {
-                // One that was online is given as long to come back.
-                let view = scope.and_then(|s| world.scopes.get(s));
-                let offline = view.zip(instance.seen.runner_id).and_then(|(v, id)| v.offline_since.get(&id).copied());
-                let since = instance.started_at.unwrap_or(instance.first_seen);
-                let waited = now.since(offline.map_or(since, |at| at.max(since)));
-                (runners_known && waited > config.provision_timeout).then_some(RemoveReason::NeverOnline)
-            }
-            RunnerState::Idle(_) if !runners_known => None,
-            RunnerState::Idle(since) => {
-                let group = (scope?, instance.seen.class.as_str());
-                let left = surplus.get_mut(&group).filter(|left| **left > 0)?;
-                if now.since(since) <= config.idle_timeout || !is_supply(world, instance, config, now) {
-                    return None;
-                }
-                *left -= 1;
-                Some(RemoveReason::Idle)
-            }
-        },
+
+    fn template(&self, instance: &Instance) -> Option<RemoveReason> {
+        if self.stock.copied.contains(instance.seen.name.as_str()) {
+            return None;
+        }
+        let Some(at) = class_index(self.config, &instance.seen.class) else { return Some(RemoveReason::Superseded) };
+        let class = self.config.classes.get(at)?;
+        if !class.template || !has_shape(self.world, at, instance) || instance.seen.project != class.project {
+            return Some(RemoveReason::Superseded);
+        }
+        if is_broken(self.world, class) || instance.seen.status == Status::Running {
+            return Some(RemoveReason::Broken);
+        }
+        // The one that is used now stays until its successor is there.
+        let used = self.stock.classes.get(at).and_then(|c| c.template)?;
+        (used.seen.name != instance.seen.name).then_some(RemoveReason::Superseded)
+    }
+
+    fn standby(&mut self, instance: &Instance) -> Option<RemoveReason> {
+        let Some(at) = class_index(self.config, &instance.seen.class) else { return Some(RemoveReason::Superseded) };
+        let class = self.config.classes.get(at)?;
+        if !has_shape(self.world, at, instance) || instance.seen.project != class.project {
+            return Some(RemoveReason::Superseded);
+        }
+        if instance.seen.status != Status::Frozen {
+            return Some(RemoveReason::Broken);
+        }
+        let (kept, may_replace) = self.standbys.get_mut(at)?;
+        if *kept > class.standby {
+            *kept -= 1;
+            return Some(RemoveReason::Superseded);
+        }
+        let template = self.stock.classes.get(at).and_then(|c| c.template);
+        let outdated = template.is_some_and(|t| t.seen.recipe != instance.seen.recipe);
+        let stale = self.now.since(instance.made_at) > self.config.ready_max_age;
+        if !*may_replace || !(outdated || stale) {
+            return None;
+        }
+        // One after the other, so that some stay ready.
+        *may_replace = false;
+        *kept -= 1;
+        Some(if outdated { RemoveReason::Superseded } else { RemoveReason::Stale })
     }
 }
 
@@ -113,14 +209,16 @@ fn reason<'a>(
 /// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
 pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, actions: &mut Vec<Action>) {
     for (scope, view) in &world.scopes {
-        for runner in view.runners.iter().flatten() {
+        for runner in view.runners.iter().flatten().filter(|r| !r.online && !r.busy) {
             let name = &runner.name;
             let dead = view.offline_since.get(&runner.id).is_some_and(|at| now.since(*at) > config.provision_timeout);
-            let ours = parse_name(&config.prefix, name).is_some();
-            let present = world.instances.contains_key(name);
+            let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);
+            if !dead || !ours || world.instances.contains_key(name) {
+                continue;
+            }
             let busy = world.flights.contains_key(&Flight::Instance(name.clone()))
                 || world.flights.contains_key(&Flight::Runner(scope.clone(), runner.id));
-            if dead && ours && !present && !busy && !runner.online && !runner.busy {
+            if !busy {
                 actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
             }
         }

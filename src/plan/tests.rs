@@ -88,7 +88,7 @@ fn scopes_share_fairly_and_within_one_the_oldest_goes_first() {
 #[test]
 fn nothing_is_launched_on_an_unknown() {
     let config = config();
-    let mut world = World::new(&config.targets);
+    let mut world = World::new(&config, 1, "");
     let hint = crate::model::Hint::Job(job(1, "acme/app", &["linux"]));
     world.fold(Event::Hint(hint), &config, Timestamp(1));
     let plan = plan(&world, &config, Timestamp(1));

@@ -2,22 +2,30 @@
 
 use std::fmt;
 
-use crate::model::{JobId, RepoName, RunnerArch, RunnerId, Scope};
+use crate::model::{JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope};
 
 /// One thing to be done by a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make an instance and start a runner in it.
+    /// See to it that an instance has a runner.
     Launch {
-        /// The job that was the reason; GitHub may give the runner another one.
-        job: JobId,
+        /// The job that was the reason; GitHub may give the runner another one. `None`: it is kept idle.
+        job: Option<JobId>,
         /// The class's place in the config.
         class: usize,
         scope: Scope,
         /// The instance's and the runner's name.
         name: String,
+        from: Origin,
     },
-    /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it.
+    /// Make a template of a class.
+    Bake { class: usize, name: String, fingerprint: String, recipe: Recipe },
+    /// Have LXD fetch a class's image from its image server, so that its fingerprint is known.
+    FetchImage { class: usize },
+    /// Make a standby: a copy of `template`, booted and frozen.
+    PrepareStandby { class: usize, name: String, template: String, recipe: Recipe },
+    /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it. One without a scope has no
+    /// runner; it stays where it has got one meanwhile.
     Remove { name: String, project: String, scope: Option<Scope>, runner: Option<RunnerId>, reason: RemoveReason },
     /// Remove a registration whose instance does not exist.
     Deregister { scope: Scope, runner: RunnerId, name: String },
@@ -31,10 +39,34 @@ pub enum Action {
     LookAtRepo { repo: RepoName },
 }
 
+/// Where a runner's instance comes from, cheapest last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is made from the class's image.
+    Image,
+    /// It is a copy of this template.
+    Template(String),
+    /// It is there, booted and frozen, under the name of the launch, and is claimed. `etag` is its state's as it was
+    /// prepared, where that is known.
+    Standby { etag: Option<String> },
+}
+
+impl Origin {
+    /// One word for the log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Origin::Image => "image",
+            Origin::Template(_) => "template",
+            Origin::Standby { .. } => "standby",
+        }
+    }
+}
+
 /// What is under way at most once at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flight {
     Instance(String),
+    Image(usize),
     Runner(Scope, RunnerId),
     Package(RunnerArch),
     Job(JobId),
@@ -46,12 +78,37 @@ impl Action {
     /// The thing that the action is about: nothing else is begun on it meanwhile.
     pub fn flight(&self) -> Flight {
         match self {
-            Action::Launch { name, .. } | Action::Remove { name, .. } => Flight::Instance(name.clone()),
+            Action::Launch { name, .. }
+            | Action::Remove { name, .. }
+            | Action::Bake { name, .. }
+            | Action::PrepareStandby { name, .. } => Flight::Instance(name.clone()),
+            Action::FetchImage { class } => Flight::Image(*class),
             Action::Deregister { scope, runner, .. } => Flight::Runner(scope.clone(), *runner),
             Action::FetchPackage { arch, .. } => Flight::Package(*arch),
             Action::LookUpJob { job, .. } => Flight::Job(*job),
             Action::LookUpRun { repo, run, .. } => Flight::Run(repo.clone(), *run),
             Action::LookAtRepo { repo } => Flight::Repo(repo.clone()),
+        }
+    }
+
+    /// The instance that it is about.
+    pub fn instance(&self) -> Option<&str> {
+        match self {
+            Action::Launch { name, .. }
+            | Action::Remove { name, .. }
+            | Action::Bake { name, .. }
+            | Action::PrepareStandby { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// The template that it copies.
+    pub fn copies(&self) -> Option<&str> {
+        match self {
+            Action::Launch { from: Origin::Template(template), .. } | Action::PrepareStandby { template, .. } => {
+                Some(template)
+            }
+            _ => None,
         }
     }
 }
@@ -61,7 +118,7 @@ impl Action {
 pub enum RemoveReason {
     /// Its runner had its one job, or it stopped.
     Finished,
-    /// Its provisioning failed, or the process that provisioned it is no more.
+    /// Its making failed, or the process that made it is no more.
     Abandoned,
     /// Its runner was not online by the deadline.
     NeverOnline,
@@ -69,6 +126,14 @@ pub enum RemoveReason {
     Idle,
     /// It is older than any instance may be. The one reason that a busy runner does not outlive.
     TooOld,
+    /// A template or standby that another one has replaced, or that the config does not ask for any more.
+    Superseded,
+    /// A standby or idle runner that waited for too long.
+    Stale,
+    /// A standby or idle runner in the way of a job.
+    MakesRoom,
+    /// Copies of it do not work, or it is not frozen any more.
+    Broken,
 }
 
 impl fmt::Display for RemoveReason {
@@ -79,6 +144,10 @@ impl fmt::Display for RemoveReason {
             RemoveReason::NeverOnline => "its runner did not come online within provision_timeout",
             RemoveReason::Idle => "idle for longer than idle_timeout and not needed",
             RemoveReason::TooOld => "older than max_lifetime",
+            RemoveReason::Superseded => "replaced by another, or not asked for by the config any more",
+            RemoveReason::Stale => "it waited for longer than ready_max_age; another takes its place",
+            RemoveReason::MakesRoom => "it makes room for a job of another kind",
+            RemoveReason::Broken => "it does not work; another takes its place",
         })
     }
 }

@@ -66,7 +66,11 @@ impl World {
             }
             JobStatus::Completed => {
                 if let Some(runner) = &job.runner_name {
-                    self.runner_had_its_job(runner, now);
+                    // Only where we heard of its beginning is it certain that not another runner of that name is meant,
+                    // from before we started.
+                    let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
+                    let certain = known.is_some_and(|j| j.job.runner_name.as_ref() == Some(runner));
+                    self.runner_had_its_job(runner, certain, now);
                 }
                 self.job_is_over(job.id, now, notes);
             }
@@ -151,10 +155,11 @@ impl World {
         }
     }
 
-    fn runner_had_its_job(&mut self, runner: &str, now: Timestamp) {
+    fn runner_had_its_job(&mut self, runner: &str, certain: bool, now: Timestamp) {
         if let Some(instance) = self.instances.get_mut(runner) {
             instance.touched = self.seq;
             instance.took_job = true;
+            instance.job_is_over |= certain;
             instance.handover_since = None;
             if !matches!(instance.runner, RunnerState::Done(_)) {
                 instance.runner = RunnerState::Done(now);

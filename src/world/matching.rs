@@ -1,10 +1,10 @@
-//! Which scope and class serve a job, and how instances are called.
+//! Which scope and class serve a job.
 
 use std::fmt;
 
 use super::guard::{Runs, judge_fork};
 use crate::config::{Class, Config};
-use crate::model::{Job, JobId, Labels, RepoName, Scope};
+use crate::model::{Job, Labels, RepoName, Scope};
 
 /// Why a job is not ours to run. It is left for others and never touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,16 +125,4 @@ pub(super) fn place(
     // What is not known to be private may be anybody's.
     judge_fork(job, job.public != Some(false), runs, config)?;
     Ok((scope, class))
-}
-
-/// The `n`-th name for a job's instance.
-pub fn instance_name(prefix: &str, job: JobId, n: u32) -> String {
-    format!("{prefix}-{job}-{n}")
-}
-
-/// The job and number in a name of ours; `None` for a name that we would never give.
-pub fn parse_name(prefix: &str, name: &str) -> Option<(JobId, u32)> {
-    let (job, n) = name.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-')?;
-    let parsed = (JobId(job.parse().ok()?), n.parse().ok()?);
-    (instance_name(prefix, parsed.0, parsed.1) == name).then_some(parsed)
 }

@@ -9,9 +9,11 @@ mod action;
 mod fold;
 mod guard;
 mod matching;
+mod names;
 mod note;
 mod outcome;
 mod snapshot;
+mod templates;
 #[cfg(test)]
 pub(crate) mod testkit;
 #[cfg(test)]
@@ -20,11 +22,17 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Hint, Job, JobId, Phase, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, Scope, Timestamp};
-pub use action::{Action, Flight, RemoveReason};
-pub use matching::{Refusal, class_for, instance_name, parse_name, scope_for};
+use crate::model::{
+    Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, Scope, Timestamp,
+};
+pub use action::{Action, Flight, Origin, RemoveReason};
+pub use matching::{Refusal, class_for, scope_for};
+pub use names::{Named, instance_name, parse_name, template_name};
+pub(crate) use names::{nth_random, random_name};
 pub use note::Note;
+pub use templates::{ImageSeen, recipe_of};
 
 /// Everything that can happen to the main thread.
 #[derive(Debug)]
@@ -50,6 +58,8 @@ pub struct Snapshot {
     pub begun: u64,
     /// Our instances, of all projects. Listed before anything of GitHub's in the same snapshot.
     pub instances: Option<Result<Vec<InstanceSeen>, String>>,
+    /// What each class (in the config's order) would be made from; present where that was looked at.
+    pub images: Option<Vec<ImageSeen>>,
     /// Present where GitHub was looked at.
     pub github: Option<GitHubSeen>,
 }
@@ -70,7 +80,8 @@ pub struct GitHubSeen {
 pub enum Status {
     Running,
     Stopped,
-    /// Frozen, or on its way between states.
+    Frozen,
+    /// On its way between states.
     Other,
 }
 
@@ -85,6 +96,8 @@ pub struct InstanceSeen {
     pub job: Option<JobId>,
     pub runner_id: Option<RunnerId>,
     pub phase: Phase,
+    /// What it was baked of, or is a copy of.
+    pub recipe: Option<Recipe>,
     pub status: Status,
     pub created_at: Option<Timestamp>,
     pub maker: Maker,
@@ -119,6 +132,8 @@ pub struct Instance {
     pub stopped_since: Option<Timestamp>,
     /// True once its runner was given a job.
     pub took_job: bool,
+    /// True once GitHub told that the job that it took is over.
+    pub job_is_over: bool,
     /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
     seen_busy: bool,
     /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
@@ -128,6 +143,8 @@ pub struct Instance {
     pub leave_until: Option<Timestamp>,
     /// Attempts to remove it that failed.
     pub failures: u32,
+    /// A standby's ETag as it was prepared: with it a claim costs one call less.
+    pub etag: Option<String>,
     touched: u64,
 }
 
@@ -175,6 +192,14 @@ pub enum Blame {
     Package(RunnerArch),
     /// LXD itself, or this host.
     Host,
+    /// The baking of a class's template. Jobs go on without.
+    Bake(String),
+    /// Copies of a class's template. Jobs start from the image meanwhile.
+    Template(String),
+    /// The standbys of a class. Jobs go on without.
+    Standby(String),
+    /// Runners of a class that are launched to be idle. Jobs go on.
+    Idle(String),
 }
 
 /// How an action ended.
@@ -186,6 +211,16 @@ pub enum Outcome {
     Clash { reason: String },
     /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
     LaunchFailed { blame: Blame, reason: String, made: bool, runner: Option<RunnerId> },
+    /// The standby that was to be claimed is somebody else's.
+    StandbyLost { reason: String },
+    /// The template is ready.
+    Baked,
+    /// The standby is; its ETag.
+    Prepared { etag: Option<String> },
+    /// The class's image is on this server, with this fingerprint.
+    ImageFetched { fingerprint: String },
+    /// The template, standby or image did not come to be.
+    NotMade { blame: Blame, reason: String },
     /// The instance is gone, or was not ours (any more).
     Removed,
     /// It is busy: left alone.
@@ -252,6 +287,11 @@ pub struct World {
     pub(crate) github_look: Look,
     /// Failures of looks at GitHub, by what was asked, to tell changes only.
     troubles: BTreeMap<String, Timestamp>,
+    /// What each class's templates are baked of.
+    pub(crate) templates: Vec<templates::TemplateState>,
+    /// Names that are not for a job follow from `seed` and their number.
+    pub(crate) seed: u64,
+    pub(crate) names_given: u64,
 }
 
 /// A job of which no more is known than where it is.
@@ -283,8 +323,11 @@ const REMIND: Duration = Duration::from_secs(3600);
 const MAX_JOBS: usize = 50_000;
 
 impl World {
-    /// Knows nothing yet. `targets` is what the config names; empty means that GitHub must be asked.
-    pub fn new(targets: &[Scope]) -> World {
+    /// Knows nothing yet but the config. Where that names no targets, GitHub must be asked. The names of standbys and
+    /// idle runners follow from `seed`, which should be another one in each process; `scripts` is what, beside the
+    /// config, makes templates stale when it changes.
+    pub fn new(config: &Config, seed: u64, scripts: &str) -> World {
+        let targets = &config.targets;
         World {
             seq: 1,
             jobs: BTreeMap::new(),
@@ -306,6 +349,9 @@ impl World {
             listening: false,
             github_look: Look::default(),
             troubles: BTreeMap::new(),
+            templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
+            seed,
+            names_given: 0,
         }
     }
 
@@ -320,6 +366,8 @@ impl World {
             // What is heard of it from here on asks for another look.
             self.look_at.remove(repo);
         }
+        let unnamed = matches!(action, Action::Launch { job: None, .. } | Action::PrepareStandby { .. });
+        self.names_given += u64::from(unnamed);
         self.flights.insert(action.flight(), action.clone());
     }
 
@@ -350,6 +398,14 @@ impl World {
     /// The instances of ours, in order of name.
     pub fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.instances.values()
+    }
+
+    /// How many instances wait as standbys, are idle runners, and are templates.
+    pub fn ready(&self) -> (usize, usize, usize) {
+        let count = |test: &dyn Fn(&Instance) -> bool| self.instances.values().filter(|i| test(i)).count();
+        let idle = |i: &Instance| i.seen.phase == Phase::Started && matches!(i.runner, RunnerState::Idle(_));
+        let phase = |phase: Phase| count(&|i| i.seen.phase == phase);
+        (phase(Phase::Standby), count(&idle), phase(Phase::Template))
     }
 
     /// The jobs that are not over.

@@ -1,6 +1,6 @@
 //! What people should hear of a change.
 
-use crate::model::{JobId, Scope, Timestamp};
+use crate::model::{JobId, Phase, Scope, Timestamp};
 use crate::world::Blame;
 
 /// One line of the log, still as data. The daemon gives it its level and its words.
@@ -13,13 +13,21 @@ pub enum Note {
     /// A job is over, or not queued any more.
     JobOver { job: JobId, ours: bool },
     /// The runner process runs.
-    Launched { instance: String, job: JobId },
+    Launched { instance: String, job: Option<JobId> },
     /// A launch stood back.
-    Clash { instance: String, job: JobId, reason: String },
+    Clash { instance: String, job: Option<JobId>, reason: String },
+    /// A standby was claimed by somebody else first.
+    StandbyLost { instance: String, job: Option<JobId>, reason: String },
+    /// A template can be copied now.
+    Baked { template: String, class: String },
+    /// No template is baked for a class.
+    NoTemplate { class: String, reason: &'static str },
+    /// A standby waits.
+    Prepared { instance: String, class: String },
     /// A launch failed and will be tried again. `news` is false where the same was said before.
-    LaunchFailed { instance: String, job: JobId, blame: Blame, reason: String, until: Timestamp, news: bool },
+    LaunchFailed { instance: String, job: Option<JobId>, blame: Blame, reason: String, until: Timestamp, news: bool },
     /// An instance that was there is not there any more.
-    InstanceGone { instance: String, job: Option<JobId>, took_job: bool },
+    InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: bool },
     /// A removal did not happen.
     Kept { instance: String, why: String },
     /// A removal failed and will be tried again.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Blame, Instance, InstanceSeen, Note, Outcome, Pause, RunnerState, Status, World, pause_after};
-use crate::config::Config;
-use crate::model::{JobId, Phase, Scope, Timestamp};
+use super::{Action, Blame, Note, Origin, Outcome, Pause, RunnerState, Status, World, pause_after};
+use crate::config::{Class, Config};
+use crate::identity::Maker;
+use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
 
 /// The longest pause between two tries of what failed.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -23,9 +24,16 @@ impl World {
         notes: &mut Vec<Note>,
     ) {
         match action {
-            Action::Launch { job, class, scope, name } => {
-                self.fold_launch(Launched { job, class, scope, name }, outcome, config, now, notes);
+            Action::Launch { job, class, scope, name, from } => {
+                self.fold_launch(Launched { job, class, scope, name, from }, outcome, config, now, notes);
             }
+            Action::Bake { class, name, recipe, .. } => {
+                self.fold_made(class, Some((name, recipe, Phase::Template)), outcome, config, now, notes);
+            }
+            Action::PrepareStandby { class, name, recipe, .. } => {
+                self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, config, now, notes);
+            }
+            Action::FetchImage { class } => self.fold_made(class, None, outcome, config, now, notes),
             Action::Remove { name, .. } => self.fold_removal(&name, outcome, now, notes),
             Action::Deregister { scope, runner, name } => match outcome {
                 Outcome::Deregistered => {
@@ -54,6 +62,9 @@ impl World {
                     let news = state.version.as_deref() != Some(&version);
                     state.version = Some(version.clone());
                     state.checked_at = Some(now);
+                    if news {
+                        self.find_recipes(config);
+                    }
                     notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
                 }
                 Outcome::PackageFailed { reason } => {
@@ -102,68 +113,41 @@ impl World {
         now: Timestamp,
         notes: &mut Vec<Note>,
     ) {
-        let Launched { job, class, scope, name } = launch;
-        let class = config.classes.get(class);
-        let class_name = class.map(|c| c.name.clone()).unwrap_or_default();
-        let remember = |world: &mut World, phase: Phase, runner_id| {
-            let seq = world.seq;
-            let instance = world.instances.entry(name.clone()).or_insert_with(|| Instance {
-                seen: InstanceSeen {
-                    name: name.clone(),
-                    project: class.map(|c| c.project.clone()).unwrap_or_default(),
-                    class: class_name.clone(),
-                    scope: Some(scope.clone()),
-                    job: Some(job),
-                    runner_id,
-                    phase,
-                    status: Status::Running,
-                    created_at: None,
-                    maker: crate::identity::Maker::Us,
-                },
-                runner: RunnerState::Awaited,
-                first_seen: now,
-                made_at: now,
-                started_at: None,
-                stopped_since: None,
-                took_job: false,
-                seen_busy: false,
-                handover_since: None,
-                leave_until: None,
-                failures: 0,
-                touched: seq,
-            });
-            instance.seen.phase = phase.max(instance.seen.phase);
-            instance.seen.runner_id = runner_id.or(instance.seen.runner_id);
-            instance.touched = seq;
-            if phase == Phase::Started {
-                // It was listed while it was made, perhaps before it was started.
-                instance.seen.status = Status::Running;
-                instance.stopped_since = None;
-                instance.started_at.get_or_insert(now);
-            }
-        };
+        let Some(class) = config.classes.get(launch.class) else { return };
+        let Launched { job, scope, name, from, .. } = &launch;
+        let class_name = class.name.clone();
         match outcome {
             Outcome::Launched { runner } => {
-                remember(self, Phase::Started, runner);
-                self.may_have_a_job(&name);
-                self.pauses.remove(&Blame::Class(class_name));
+                self.remember(&launch, class, Phase::Started, runner, now);
+                self.may_have_a_job(name);
                 self.pauses.remove(&Blame::Scope(scope.clone()));
                 self.pauses.remove(&Blame::Host);
-                notes.push(Note::Launched { instance: name, job });
+                // Only what was used is known to work.
+                self.pauses.remove(&match from {
+                    Origin::Image => Blame::Class(class_name),
+                    Origin::Template(_) => Blame::Template(class_name),
+                    Origin::Standby { .. } => Blame::Standby(class_name),
+                });
+                notes.push(Note::Launched { instance: name.clone(), job: *job });
+            }
+            Outcome::StandbyLost { reason } => {
+                self.standby_is_lost(name);
+                notes.push(Note::StandbyLost { instance: name.clone(), job: *job, reason });
             }
             Outcome::Clash { reason } => {
                 // Whoever has it gets time to bring it up; what he made shows in the next look.
-                if let Some(state) = self.jobs.get_mut(&job) {
+                if let Some(state) = job.and_then(|job| self.jobs.get_mut(&job)) {
                     state.not_before = Some(now.after(STAND_BACK));
                 }
                 self.taken.insert(name.clone(), now);
                 self.lxd_look.wanted = true;
                 self.github_look.wanted = true;
-                notes.push(Note::Clash { instance: name, job, reason });
+                notes.push(Note::Clash { instance: name.clone(), job: *job, reason });
             }
             Outcome::LaunchFailed { blame, reason, made, runner } => {
-                if made {
-                    remember(self, Phase::Provisioning, runner);
+                if made || matches!(from, Origin::Standby { .. }) {
+                    // A standby that was touched is never used again.
+                    self.remember(&launch, class, Phase::Provisioning, runner, now);
                 }
                 if runner.is_some() || matches!(blame, Blame::Scope(_)) {
                     // GitHub may have a runner of this name, perhaps without our having heard so.
@@ -176,14 +160,33 @@ impl World {
                 }
                 self.lxd_look.wanted = true;
                 let (until, news) = self.pause(blame.clone(), &reason, now);
-                notes.push(Note::LaunchFailed { instance: name, job, blame, reason, until, news });
+                notes.push(Note::LaunchFailed { instance: name.clone(), job: *job, blame, reason, until, news });
             }
             _ => {}
         }
     }
 
+    /// Notes what came of a launch; a listing may not have told of the instance yet.
+    fn remember(&mut self, launch: &Launched, class: &Class, phase: Phase, runner: Option<RunnerId>, now: Timestamp) {
+        let instance = self.known_or_new(&launch.name, class, phase, now);
+        instance.seen.scope = Some(launch.scope.clone());
+        instance.seen.job = launch.job.or(instance.seen.job);
+        instance.seen.runner_id = runner.or(instance.seen.runner_id);
+        instance.etag = None;
+        if instance.seen.phase != Phase::Started {
+            instance.seen.phase = phase;
+            instance.seen.maker = Maker::Us;
+        }
+        if phase == Phase::Started {
+            // It was listed while it was made, perhaps before it was started.
+            instance.seen.status = Status::Running;
+            instance.stopped_since = None;
+            instance.started_at.get_or_insert(now);
+        }
+    }
+
     /// One more failure of this kind: until when to pause, and whether the reason is news.
-    fn pause(&mut self, blame: Blame, reason: &str, now: Timestamp) -> (Timestamp, bool) {
+    pub(super) fn pause(&mut self, blame: Blame, reason: &str, now: Timestamp) -> (Timestamp, bool) {
         let before = self.pauses.get(&blame);
         let news = before.is_none_or(|p| p.reason != reason);
         // Several launches that were under way together and failed together are one failure.
@@ -192,7 +195,8 @@ impl World {
             Some(p) => p.failures + 1,
             None => 1,
         };
-        let until = now.after(pause_after(failures, LONGEST_PAUSE));
+        let (first, longest) = World::pause_rule(&blame);
+        let until = now.after(pause_after(failures + first, longest));
         self.pauses.insert(blame, Pause { until, failures, reason: reason.to_owned() });
         (until, news)
     }
@@ -200,6 +204,11 @@ impl World {
     fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp, notes: &mut Vec<Note>) {
         match outcome {
             Outcome::Removed => self.instance_is_gone(name, now, notes),
+            // It was claimed before it could be removed.
+            Outcome::Kept { why } if self.instances.get(name).is_some_and(|i| !i.seen.phase.has_runner()) => {
+                self.standby_is_lost(name);
+                notes.push(Note::Kept { instance: name.to_owned(), why });
+            }
             Outcome::Kept { why } => {
                 if let Some(instance) = self.instances.get_mut(name) {
                     instance.leave_until = Some(now.after(LONGEST_PAUSE));
@@ -228,8 +237,9 @@ impl World {
 
 /// A launch whose outcome came.
 struct Launched {
-    job: JobId,
+    job: Option<JobId>,
     class: usize,
     scope: Scope,
     name: String,
+    from: Origin,
 }

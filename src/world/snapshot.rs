@@ -35,6 +35,9 @@ impl World {
             }
             None => {}
         }
+        if let Some(images) = snapshot.images {
+            self.fold_images(images, config, notes);
+        }
         if let Some(github) = snapshot.github {
             debug_assert!(listed, "instances are listed before runners");
             self.fold_github(snapshot.begun, github, config, now, notes);
@@ -81,7 +84,8 @@ impl World {
                     }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
                     // What runs stays started, even where its key could not be written.
-                    let phase = seen.phase.max(known.seen.phase);
+                    let started = known.seen.phase == Phase::Started;
+                    let phase = if started { Phase::Started } else { seen.phase };
                     known.seen = InstanceSeen { runner_id, phase, ..seen };
                     known.stopped_since = match known.seen.status {
                         Status::Stopped => known.stopped_since.or(Some(now)),
@@ -97,10 +101,12 @@ impl World {
                         started_at,
                         stopped_since: (seen.status == Status::Stopped).then_some(now),
                         took_job: false,
+                        job_is_over: false,
                         seen_busy: false,
                         handover_since: None,
                         leave_until: None,
                         failures: 0,
+                        etag: None,
                         touched: begun,
                         seen,
                     };
@@ -114,6 +120,7 @@ impl World {
         let gone: Vec<String> = self.instances.values().filter(|i| gone(i)).map(|i| i.seen.name.clone()).collect();
         for name in gone {
             if !self.flights.contains_key(&Flight::Instance(name.clone())) {
+                self.idle_runner_ended(&name, now);
                 self.instance_is_gone(&name, now, notes);
             }
         }
@@ -123,7 +130,8 @@ impl World {
         let Some(gone) = self.instances.remove(name) else { return };
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
-        notes.push(Note::InstanceGone { instance: name.to_owned(), job: gone.seen.job, took_job });
+        let (job, phase) = (gone.seen.job, gone.seen.phase);
+        notes.push(Note::InstanceGone { instance: name.to_owned(), job, phase, took_job });
         if gone.started_at.is_some() {
             // Its registration may be listed for a moment, and deliveries that name it may come for a while.
             self.taken.insert(name.to_owned(), now);
@@ -201,6 +209,9 @@ impl World {
             let never_started = |r: &Runner| making && instance.seen.runner_id.is_none() && !r.online && !r.busy;
             let same = |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);
+            if instance.seen.job.is_none() && runner.is_some_and(|r| r.online) {
+                self.pauses.remove(&Blame::Idle(instance.seen.class.clone()));
+            }
             if let Some(runner) = runner {
                 instance.seen.runner_id = Some(runner.id);
                 if runner.online || runner.busy {

@@ -20,6 +20,9 @@ pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
         profiles: vec!["default".to_owned()],
         setup_script: None,
         max_workers,
+        template: true,
+        standby: 0,
+        idle: 0,
         config: BTreeMap::new(),
         devices: BTreeMap::new(),
         project: "default".to_owned(),
@@ -46,6 +49,7 @@ pub fn config() -> Config {
         reconcile_interval: Duration::from_secs(60),
         provision_timeout: Duration::from_secs(300),
         idle_timeout: Duration::from_secs(600),
+        ready_max_age: Duration::from_secs(3600),
         max_lifetime: Duration::from_secs(24 * 3600),
         registration: Registration::Jit,
         runner_version: None,
@@ -84,6 +88,7 @@ pub fn seen(name: &str, job: u64) -> InstanceSeen {
         job: Some(JobId(job)),
         runner_id: Some(RunnerId(job)),
         phase: Phase::Started,
+        recipe: None,
         status: Status::Running,
         created_at: None,
         maker: Maker::Dead,
@@ -100,7 +105,7 @@ impl Stage {
     /// LXD lists nothing, GitHub knows no runner, and the runner package is there.
     pub fn new(config: Config) -> Stage {
         let now = Timestamp(1_000_000_000);
-        let world = World::new(&config.targets);
+        let world = World::new(&config, 1, "scripts");
         let mut stage = Stage { config, world, now };
         stage.lxd(vec![]);
         for scope in stage.config.targets.clone() {
@@ -131,7 +136,7 @@ impl Stage {
 
     pub fn snapshot(&mut self, begun: u64, list: Option<Vec<InstanceSeen>>, github: Option<GitHubSeen>) -> Vec<Note> {
         let instances = Some(list.ok_or("LXD is down".to_owned()));
-        self.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, github })))
+        self.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, images: None, github })))
     }
 
     pub fn lxd(&mut self, list: Vec<InstanceSeen>) -> Vec<Note> {
@@ -175,7 +180,7 @@ impl Stage {
         for action in self.dispatch() {
             if let Action::Launch { job, name, .. } = &action {
                 names.push(name.clone());
-                let runner = Some(RunnerId(job.0));
+                let runner = job.map(|job| RunnerId(job.0));
                 self.outcome(action, Outcome::Launched { runner });
             }
         }

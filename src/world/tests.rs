@@ -45,23 +45,6 @@ fn a_scope_is_the_nearest_target() {
 }
 
 #[test]
-fn only_names_that_we_would_give_are_taken_for_ours() {
-    let check = |name: &str, expected: Option<(u64, u32)>| {
-        assert_eq!(parse_name("lxdrunner", name), expected.map(|(job, n)| (JobId(job), n)), "{name}");
-    };
-    check("lxdrunner-77-1", Some((77, 1)));
-    check("lxdrunner-77-12", Some((77, 12)));
-    check("lxdrunner-placeholder", None);
-    check("lxdrunner-77", None);
-    check("lxdrunner-077-1", None);
-    check("lxdrunner-+7-1", None);
-    check("lxdrunner-77-1-1", None);
-    check("lxdrunner2-77-1", None);
-    check("other-77-1", None);
-    check("lxdrunner-99999999999999999999-1", None);
-}
-
-#[test]
 fn what_is_refused_has_its_reason() {
     let stage = || Stage::new(config());
     #[track_caller]
@@ -204,7 +187,9 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
     stage.queued(1);
     stage.fold(Event::Hint(Hint::Job(job(2, "acme/app", &["gpu"]))));
     let actions = stage.dispatch();
-    let of = |n: u64| actions.iter().find(|a| matches!(a, Action::Launch { job, .. } if job.0 == n)).unwrap().clone();
+    let of = |n: u64| {
+        actions.iter().find(|a| matches!(a, Action::Launch { job: Some(job), .. } if job.0 == n)).unwrap().clone()
+    };
     let failed = |reason: &str| Outcome::LaunchFailed {
         blame: Blame::Class("gpu".to_owned()),
         reason: reason.to_owned(),
@@ -218,7 +203,11 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
     stage.queued(3);
     assert_eq!(stage.launches(), ["lxdrunner-3-1"], "the other class goes on");
     stage.pass(2);
-    let again = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch { job, .. } if job.0 == 2)).unwrap();
+    let again = stage
+        .dispatch()
+        .into_iter()
+        .find(|a| matches!(a, Action::Launch { job: Some(job), .. } if job.0 == 2))
+        .unwrap();
     let notes = stage.outcome(again, failed("no such image"));
     assert!(matches!(notes[..], [Note::LaunchFailed { news: false, .. }]), "{notes:?}");
     let Some(Reason::Paused { until, .. }) = stage.reason(2) else { panic!() };

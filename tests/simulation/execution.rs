@@ -73,7 +73,8 @@ impl Stage {
     pub fn perform(&mut self, e: &mut Execution) -> Next {
         let lxd = self.daemons[e.daemon].lxd;
         match e.action.clone() {
-            Action::Launch { job, class, scope, name } => self.launch(e, lxd, (job.0, class, scope, name)),
+            Action::Launch { job, class, scope, name, .. } => self.launch(e, lxd, (job.unwrap().0, class, scope, name)),
+            Action::Bake { .. } | Action::PrepareStandby { .. } | Action::FetchImage { .. } => unreachable!(),
             Action::Remove { name, runner, scope, reason, .. } => {
                 self.remove(e, lxd, (name, scope.unwrap()), runner, reason)
             }
@@ -133,6 +134,7 @@ impl Stage {
                         running: false,
                         made: self.now,
                         process: None,
+                        ended: false,
                     };
                     self.lxd[lxd].insert(name, inst);
                     if matches!(luck, Luck::Good) {

@@ -139,6 +139,7 @@ fn strangers(stage: &mut Stage) {
             running: true,
             made: DAWN,
             process: None,
+            ended: false,
         };
         map.insert("sim-100-1".to_owned(), inst);
     }
@@ -168,7 +169,8 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::Wake { daemon, life, turn } => stage.wake(daemon, life, turn),
         Ev::Step(id) => stage.step(id),
         Ev::List { daemon, life, begun, github } if alive(stage, daemon, life) => {
-            let snapshot = lxdrunner::world::Snapshot { begun, instances: Some(stage.list(daemon)), github: None };
+            let snapshot =
+                lxdrunner::world::Snapshot { begun, instances: Some(stage.list(daemon)), images: None, github: None };
             let snapshot = Box::new(snapshot);
             match github {
                 true => stage.after(50, 4000, Ev::Ask { daemon, life, snapshot }),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lxdrunner::model::{JobStatus, Phase, Scope};
-use lxdrunner::plan::{LAUNCHES_AT_ONCE, Plan, plan};
+use lxdrunner::plan::{Plan, leaving_free, plan, workers};
 use lxdrunner::world::{Action, Event, Flight, Note, Outcome, RemoveReason, Snapshot, World};
 
 use crate::execution::{Execution, Next, Step};
-use crate::stage::{Ev, Stage};
+use crate::stage::{Ev, Inst, Stage};
 
 pub struct Process {
     /// Which LXD it serves.
@@ -54,7 +54,7 @@ impl Stage {
             return;
         }
         let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
-        let world = World::new(&self.config.targets);
+        let world = World::new(&self.config, u64::from(life), "");
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
         self.tell(format!("daemon {daemon} starts"));
         self.decide(daemon);
@@ -137,7 +137,7 @@ impl Stage {
                 idle = false;
             }
         }
-        let workers = LAUNCHES_AT_ONCE.min(self.config.max_workers) + 3;
+        let workers = workers(self.config.max_workers);
         for action in plan.actions {
             if self.daemons[daemon].queued.len() >= workers {
                 break;
@@ -176,7 +176,7 @@ impl Stage {
 
     /// Gives free workers what waits.
     fn hand_out(&mut self, daemon: usize) {
-        let workers = LAUNCHES_AT_ONCE.min(self.config.max_workers) + 3;
+        let workers = workers(self.config.max_workers);
         while self.daemons[daemon].working < workers {
             let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
             self.daemons[daemon].working += 1;
@@ -211,7 +211,8 @@ impl Stage {
         match note {
             Note::Launched { instance, .. } => drop(process.launched.insert(instance.clone())),
             Note::InstanceGone { instance, .. } => {
-                let ours = |i: &&crate::stage::Inst| i.owner == Some((daemon, process.life)) && i.process.is_some();
+                process.launched.remove(instance);
+                let ours = |i: &&Inst| i.owner == Some((daemon, process.life)) && i.process.is_some();
                 if self.lxd[process.lxd].get(instance).filter(ours).is_some() {
                     self.fail(&format!("daemon {daemon} takes {instance} for gone, and it runs"));
                 }
@@ -235,7 +236,7 @@ impl Stage {
         for action in &plan.actions {
             let Action::Launch { scope, class, .. } = action else { continue };
             if let Action::Launch { job, .. } = action
-                && self.github.jobs.iter().any(|row| row.id == job.0 && row.fork)
+                && self.github.jobs.iter().any(|row| Some(row.id) == job.map(|job| job.0) && row.fork)
             {
                 self.fail(&format!("daemon {daemon} plans {action:?}, for a stranger's job"));
             }
@@ -272,12 +273,18 @@ impl Stage {
         if self.daemons.len() > 1 {
             return;
         }
+        // What is done and on its way out needs no place, within limits.
+        let done = |i: &&Inst| {
+            let gone = |runner: u64| self.github.runners.iter().any(|r| r.id == runner && r.gone.is_some());
+            i.ended || i.process.is_some_and(gone)
+        };
         let ours = || self.lxd[0].values().filter(|i| i.owner.is_some());
-        if ours().count() > self.config.max_workers {
+        let max = self.config.max_workers;
+        if ours().count() > max + leaving_free(max) || ours().filter(|i| !done(i)).count() > max {
             self.fail("max_workers is passed");
         }
         for class in &self.config.classes {
-            if ours().filter(|i| i.class == class.name).count() > class.max_workers {
+            if ours().filter(|i| i.class == class.name && !done(i)).count() > class.max_workers {
                 self.fail(&format!("max_workers of class {} is passed", class.name));
             }
         }

@@ -51,6 +51,8 @@ pub struct Inst {
     pub made: u64,
     /// The runner process inside, by its registration.
     pub process: Option<u64>,
+    /// True once that process ended.
+    pub ended: bool,
 }
 
 /// What goes wrong, in permille; and the shape of the story.
@@ -264,6 +266,7 @@ impl Stage {
         let Some(inst) = self.lxd[lxd].get_mut(&name).filter(|i| i.process == Some(runner)) else { return };
         inst.running = false;
         inst.process = None;
+        inst.ended = true;
         let made = inst.made;
         self.tell(format!("instance {name} powers off"));
         if !self.fault(20) {
@@ -292,6 +295,7 @@ impl Stage {
         }
         inst.running = false;
         let Some(process) = inst.process.take() else { return };
+        inst.ended = true;
         let row = self.github.runner(process);
         row.offline.get_or_insert(now);
         let job = row.job.map(|(_, job)| job).filter(|_| row.gone.is_none_or(|at| at == now));
@@ -327,6 +331,7 @@ impl Stage {
                 job: Some(JobId(i.job)),
                 runner_id: i.runner_key,
                 phase: i.phase,
+                recipe: None,
                 status: if i.running { Status::Running } else { Status::Stopped },
                 created_at: Some(Timestamp(i.made)),
                 maker: maker(i.owner?),

@@ -127,17 +127,23 @@ impl<'a> Provision<'a> {
     ///
     /// # Errors
     /// What LXD says; a name that is taken is found out by asking whose it is, not from the error.
-    pub fn create_from_image(&self, owner: &str, scope: &Scope, job: JobId, daemon: &str) -> Result<(), Failure> {
+    pub fn create_from_image(
+        &self,
+        owner: &str,
+        scope: &Scope,
+        job: Option<JobId>,
+        daemon: &str,
+    ) -> Result<(), Failure> {
         let ours = [
             (keys::OWNER, owner.to_owned()),
             (keys::CLASS, self.class.name.clone()),
             (keys::SCOPE, scope.to_string()),
-            (keys::JOB, job.to_string()),
             (keys::PHASE, Phase::Provisioning.as_str().to_owned()),
             (keys::DAEMON, daemon.to_owned()),
         ];
         let mut config = self.class.config.clone();
         config.extend(ours.map(|(key, value)| (key.to_owned(), value)));
+        config.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
         let new = NewInstance {
             name: self.name.to_owned(),
             kind: self.class.kind,

@@ -1,0 +1,298 @@
+//! Counts what there is, once a plan: everything else that decides asks here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Group, Plan, Reason, leaving_free};
+use crate::config::{Class, Config};
+use crate::identity::Maker;
+use crate::model::{JobId, JobStatus, Phase, Timestamp};
+use crate::world::{Action, Instance, JobState, Origin, RunnerState, Status, World};
+
+/// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
+/// than this.
+pub(super) const HANDOVER: Duration = Duration::from_secs(10);
+/// What there is already.
+pub(super) struct Stock<'a> {
+    config: &'a Config,
+    /// Runners on their way or idle.
+    pub supply: BTreeMap<Group<'a>, usize>,
+    /// Of these, the ones that are on their way.
+    pub coming: BTreeMap<Group<'a>, usize>,
+    /// By the class's place in the config.
+    pub classes: Vec<ClassStock<'a>>,
+    /// Instances of each scope, whatever they do.
+    pub scope: BTreeMap<&'a crate::model::Scope, usize>,
+    /// Instances that need a place: all but templates and, within limits, those that are done.
+    pub total: usize,
+    /// Launches under way.
+    pub launching: usize,
+    /// Standbys that are being prepared.
+    pub preparing: usize,
+    /// True while a template is being baked.
+    pub baking: bool,
+    /// Removals under way, and of these the ones that make room.
+    pub removing: usize,
+    pub making_room: usize,
+    /// Jobs that an instance was launched for which may still take one.
+    pub live_for: BTreeSet<JobId>,
+    /// Instances that something is being done to.
+    pub in_flight: BTreeMap<&'a str, &'a Action>,
+    /// Standbys that this plan claims.
+    pub claimed: BTreeSet<&'a str>,
+    /// Templates that are being copied.
+    pub copied: BTreeSet<&'a str>,
+}
+
+/// What there is of one class.
+#[derive(Default)]
+pub(super) struct ClassStock<'a> {
+    /// Instances that need a place.
+    pub total: usize,
+    pub launching: usize,
+    /// Its standbys that may be claimed, the one that waited longest last.
+    pub standbys: Vec<&'a Instance>,
+    /// Its standbys, those that are being prepared included, that are of use for it.
+    pub kept: usize,
+    pub preparing: usize,
+    /// What its instances are copied from now.
+    pub template: Option<&'a Instance>,
+}
+
+/// The class of that name.
+pub(super) fn class_index(config: &Config, name: &str) -> Option<usize> {
+    config.classes.iter().position(|class| class.name == name)
+}
+
+/// True where the instance is of the class as the config has it now.
+pub(super) fn has_shape(world: &World, class: usize, instance: &Instance) -> bool {
+    let shape = world.templates.get(class).map(|t| t.shape.as_str());
+    instance.seen.recipe.as_ref().is_some_and(|recipe| Some(recipe.shape.as_str()) == shape)
+}
+
+/// Templates that do not work are not copied again.
+const BROKEN: u32 = 3;
+
+/// True where copies of the class's template failed again and again.
+pub(super) fn is_broken(world: &World, class: &Class) -> bool {
+    let blame = crate::world::Blame::Template(class.name.clone());
+    world.pauses.get(&blame).is_some_and(|pause| pause.failures >= BROKEN)
+}
+
+impl<'a> Stock<'a> {
+    /// Counts.
+    pub fn count(world: &'a World, config: &'a Config, now: Timestamp) -> Stock<'a> {
+        let mut stock = Stock {
+            config,
+            supply: BTreeMap::new(),
+            coming: BTreeMap::new(),
+            classes: config.classes.iter().map(|_| ClassStock::default()).collect(),
+            scope: BTreeMap::new(),
+            total: 0,
+            launching: 0,
+            preparing: 0,
+            baking: false,
+            removing: 0,
+            making_room: 0,
+            live_for: BTreeSet::new(),
+            in_flight: BTreeMap::new(),
+            claimed: BTreeSet::new(),
+            copied: BTreeSet::new(),
+        };
+        for action in world.flights.values() {
+            stock.flight(world, action);
+        }
+        let by_name: BTreeMap<&str, usize> =
+            config.classes.iter().enumerate().map(|(at, class)| (class.name.as_str(), at)).collect();
+        let mut leaving = 0;
+        for instance in world.instances.values() {
+            let class = by_name.get(instance.seen.class.as_str()).copied();
+            leaving += usize::from(stock.instance(world, config, instance, class, now));
+        }
+        let free = leaving_free(config.max_workers);
+        stock.total += usize::saturating_sub(leaving, free);
+        for (at, class) in stock.classes.iter_mut().enumerate() {
+            // The one that waits longest is claimed first.
+            class.standbys.sort_by_key(|i| std::cmp::Reverse(i.made_at));
+            let broken = config.classes.get(at).is_some_and(|c| is_broken(world, c));
+            class.template = class.template.filter(|_| !broken);
+        }
+        stock
+    }
+
+    fn flight(&mut self, world: &'a World, action: &'a Action) {
+        self.in_flight.extend(action.instance().map(|name| (name, action)));
+        self.copied.extend(action.copies());
+        let known = action.instance().is_some_and(|name| world.instances.contains_key(name));
+        match action {
+            Action::Launch { job, class, scope, from, .. } => {
+                self.launching += 1;
+                *self.supply.entry((scope, *class)).or_default() += 1;
+                *self.coming.entry((scope, *class)).or_default() += 1;
+                *self.scope.entry(scope).or_default() += 1;
+                self.live_for.extend(job);
+                if let Some(stock) = self.classes.get_mut(*class) {
+                    stock.launching += 1;
+                }
+                if !known && !matches!(from, Origin::Standby { .. }) {
+                    self.place(*class);
+                }
+            }
+            Action::Bake { class, .. } => {
+                self.baking = true;
+                if !known {
+                    self.place(*class);
+                }
+            }
+            Action::FetchImage { .. } => self.baking = true,
+            Action::PrepareStandby { class, recipe, .. } => {
+                self.preparing += 1;
+                if let Some(stock) = self.classes.get_mut(*class) {
+                    stock.preparing += 1;
+                    stock.kept += usize::from(world.templates.get(*class).is_some_and(|t| t.shape == recipe.shape));
+                }
+                if !known {
+                    self.place(*class);
+                }
+            }
+            Action::Remove { reason, .. } => {
+                self.removing += 1;
+                self.making_room += usize::from(*reason == crate::world::RemoveReason::MakesRoom);
+            }
+            _ => {}
+        }
+    }
+
+    /// One more that needs a place.
+    pub fn place(&mut self, class: usize) {
+        self.total += 1;
+        if let Some(stock) = self.classes.get_mut(class) {
+            stock.total += 1;
+        }
+    }
+
+    /// True where it is done and leaves, and was not counted.
+    fn instance(
+        &mut self,
+        world: &'a World,
+        config: &Config,
+        instance: &'a Instance,
+        class: Option<usize>,
+        now: Timestamp,
+    ) -> bool {
+        let flight = self.in_flight.get(instance.seen.name.as_str()).copied();
+        if instance.seen.phase == Phase::Template {
+            self.template(world, instance, class, flight);
+            return false;
+        }
+        let stopped =
+            instance.seen.status == Status::Stopped && instance.seen.phase == Phase::Started && flight.is_none();
+        // What is merely not listed may be listed again, since listings lag.
+        let done = matches!(instance.runner, RunnerState::Done(_)) && instance.job_is_over;
+        if stopped || (instance.seen.phase == Phase::Started && done) {
+            return true;
+        }
+        match class {
+            Some(class) => self.place(class),
+            None => self.total += 1,
+        }
+        if let (Phase::Standby, Some(at)) = (instance.seen.phase, class) {
+            self.standby(world, instance, at, flight);
+        }
+        if let Some(scope) = instance.seen.scope.as_ref().filter(|_| !matches!(flight, Some(Action::Launch { .. }))) {
+            *self.scope.entry(scope).or_default() += 1;
+            if let Some(class) = class.filter(|_| is_supply(instance, flight, config, now)) {
+                *self.supply.entry((scope, class)).or_default() += 1;
+                let idle = matches!(instance.runner, RunnerState::Idle(_));
+                *self.coming.entry((scope, class)).or_default() += usize::from(!idle);
+                self.live_for.extend(instance.seen.job);
+            }
+        }
+        false
+    }
+
+    fn template(&mut self, world: &World, instance: &'a Instance, class: Option<usize>, flight: Option<&Action>) {
+        let Some(at) = class.filter(|at| flight.is_none() && has_shape(world, *at, instance)) else { return };
+        let (Some(stock), Some(class)) = (self.classes.get_mut(at), self.config.classes.get(at)) else { return };
+        if instance.seen.status != Status::Stopped || instance.seen.project != class.project || !class.template {
+            return;
+        }
+        let wanted = world.templates.get(at).and_then(|t| t.wanted.as_ref());
+        let rank = |i: &Instance| (i.seen.recipe.as_ref() == wanted, i.made_at);
+        if stock.template.is_none_or(|other| rank(other) < rank(instance)) {
+            stock.template = Some(instance);
+        }
+    }
+
+    fn standby(&mut self, world: &World, instance: &'a Instance, at: usize, flight: Option<&Action>) {
+        let Some(class) = self.config.classes.get(at) else { return };
+        let of_use = has_shape(world, at, instance) && instance.seen.project == class.project;
+        if !of_use || flight.is_some() || instance.seen.status != Status::Frozen {
+            return;
+        }
+        if let Some(stock) = self.classes.get_mut(at) {
+            stock.kept += 1;
+            stock.standbys.push(instance);
+        }
+    }
+}
+
+/// True where the instance's runner will be, or is, free for a job. `flight` is what is being done to it.
+pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &Config, now: Timestamp) -> bool {
+    match (flight, instance.seen.phase) {
+        (Some(Action::Launch { .. }), _) => true,
+        (Some(_), _) => false,
+        (None, Phase::Provisioning) => {
+            let alive = instance.seen.maker == Maker::Unknown;
+            alive && now.since(instance.made_at) < config.provision_timeout
+        }
+        (None, Phase::Started) if instance.seen.status == Status::Stopped => false,
+        (None, Phase::Started) => match instance.runner {
+            RunnerState::Idle(_) => true,
+            RunnerState::Busy => instance.handover_since.is_some_and(|since| now.since(since) < HANDOVER),
+            RunnerState::Done(_) => false,
+            RunnerState::Awaited => {
+                now.since(instance.started_at.unwrap_or(instance.first_seen)) < config.provision_timeout
+            }
+        },
+        (None, Phase::Baking | Phase::Template | Phase::Preparing | Phase::Standby) => false,
+    }
+}
+
+/// What waits, by scope and class.
+#[derive(Default)]
+pub(super) struct Demand<'a> {
+    /// All queued jobs, those included that are held back.
+    pub queued: usize,
+    /// Those that an instance may be launched for.
+    pub jobs: Vec<&'a JobState>,
+}
+
+/// The queued jobs by scope and class; those that nothing may be launched for are deferred here.
+pub(super) fn demand<'a>(
+    world: &'a World,
+    config: &'a Config,
+    now: Timestamp,
+    plan: &mut Plan,
+) -> BTreeMap<Group<'a>, Demand<'a>> {
+    let mut groups: BTreeMap<Group<'a>, Demand<'a>> = BTreeMap::new();
+    for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
+        let id = job.job.id;
+        match &job.place {
+            Err(refusal) => plan.deferred.push((id, Reason::Refused(refusal.clone()))),
+            Ok((_, class)) if *class >= config.classes.len() => {}
+            Ok((scope, class)) => {
+                let group = groups.entry((scope, *class)).or_default();
+                group.queued += 1;
+                match job.not_before {
+                    Some(until) if until > now => {
+                        plan.deferred.push((id, Reason::HeldBack { until }));
+                        plan.wake(until);
+                    }
+                    _ => group.jobs.push(job),
+                }
+            }
+        }
+    }
+    groups
+}

@@ -1,0 +1,203 @@
+//! What each class's template is baked of, and what comes of baking, preparing and claiming.
+
+use std::time::Duration;
+
+use super::names::{recipe, shape};
+use super::{Blame, Instance, Note, Outcome, RunnerState, Status, World};
+use crate::config::{Class, Config};
+use crate::identity::Maker;
+use crate::model::{Phase, Recipe, Timestamp};
+
+/// The longest pause between two tries to bake, and the first.
+const LONGEST_BAKE_PAUSE: Duration = Duration::from_secs(3600);
+/// Failures that the first pause stands for: a bake takes a while, and must not keep a small machine busy.
+const FIRST_BAKE_FAILURES: u32 = 4;
+
+/// What a class's instances are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSeen {
+    /// The image on this server.
+    Known(String),
+    /// An image server's, which was not fetched yet.
+    Unfetched,
+    /// It could not be asked for, or is not there.
+    Unknown,
+    /// Templates are of no use there, for this reason.
+    Useless(&'static str),
+}
+
+/// The template of a class, as it should be.
+#[derive(Debug)]
+pub(crate) struct TemplateState {
+    /// See [`Recipe::shape`].
+    pub shape: String,
+    pub image: ImageSeen,
+    /// `None` until image and runner version are known.
+    pub wanted: Option<Recipe>,
+}
+
+impl TemplateState {
+    pub fn new(class: &Class, scripts: &str) -> TemplateState {
+        TemplateState { shape: shape(class, scripts), image: ImageSeen::Unknown, wanted: None }
+    }
+}
+
+/// What a template of `class` is baked of, given the image's fingerprint and the runner's version.
+pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str) -> Recipe {
+    recipe(&shape(class, scripts), fingerprint, version)
+}
+
+impl World {
+    pub(super) fn fold_images(&mut self, images: Vec<ImageSeen>, config: &Config, notes: &mut Vec<Note>) {
+        for ((state, seen), class) in self.templates.iter_mut().zip(images).zip(&config.classes) {
+            if let (ImageSeen::Useless(why), true) = (&seen, seen != state.image && class.template) {
+                notes.push(Note::NoTemplate { class: class.name.clone(), reason: why });
+            }
+            // What was known and cannot be asked for now is most likely still so.
+            if seen != ImageSeen::Unknown {
+                state.image = seen;
+            }
+        }
+        self.find_recipes(config);
+    }
+
+    /// Works out anew what the templates should be baked of.
+    pub(super) fn find_recipes(&mut self, config: &Config) {
+        for (state, class) in self.templates.iter_mut().zip(&config.classes) {
+            let version = self.packages.get(&class.arch).and_then(|p| p.version.as_deref());
+            state.wanted = match (&state.image, version) {
+                (ImageSeen::Known(fingerprint), Some(version)) if class.template => {
+                    Some(recipe(&state.shape, fingerprint, version))
+                }
+                _ => None,
+            };
+        }
+    }
+
+    /// A template, a standby or an image came to be, or did not.
+    pub(super) fn fold_made(
+        &mut self,
+        class: usize,
+        made: Option<(String, Recipe, Phase)>,
+        outcome: Outcome,
+        config: &Config,
+        now: Timestamp,
+        notes: &mut Vec<Note>,
+    ) {
+        let Some(class_config) = config.classes.get(class) else { return };
+        let class_name = class_config.name.clone();
+        let what = format!("template of class {class_name:?}");
+        match outcome {
+            Outcome::Baked | Outcome::Prepared { .. } => {
+                let Some((name, recipe, phase)) = made else { return };
+                let instance = self.known_or_new(&name, class_config, phase, now);
+                instance.seen.phase = phase;
+                instance.seen.recipe = Some(recipe);
+                instance.etag = None;
+                if let Outcome::Prepared { etag } = outcome {
+                    instance.etag = etag;
+                    instance.seen.status = Status::Frozen;
+                    instance.stopped_since = None;
+                    self.pauses.remove(&Blame::Standby(class_name.clone()));
+                    notes.push(Note::Prepared { instance: name, class: class_name });
+                } else {
+                    instance.seen.status = Status::Stopped;
+                    self.pauses.remove(&Blame::Bake(class_name.clone()));
+                    self.pauses.remove(&Blame::Template(class_name.clone()));
+                    self.recovered(&what, notes);
+                    notes.push(Note::Baked { template: name, class: class_name });
+                }
+            }
+            Outcome::ImageFetched { fingerprint } => {
+                if let Some(state) = self.templates.get_mut(class) {
+                    state.image = ImageSeen::Known(fingerprint);
+                }
+                self.pauses.remove(&Blame::Bake(class_name));
+                self.find_recipes(config);
+            }
+            Outcome::Clash { reason } => {
+                // Another process is at the same thing: what comes of it shows in a listing.
+                self.lxd_look.wanted = true;
+                if let Some((name, _, _)) = made {
+                    self.taken.insert(name.clone(), now);
+                    notes.push(Note::Clash { instance: name, job: None, reason });
+                }
+            }
+            Outcome::NotMade { blame, reason } => {
+                self.lxd_look.wanted = true;
+                let baking = matches!(blame, Blame::Bake(_));
+                self.pause(blame, &reason, now);
+                let what = if baking { what } else { format!("standby of class {class_name:?}") };
+                self.trouble(&what, &reason, now, notes);
+            }
+            _ => {}
+        }
+    }
+
+    /// A standby was claimed by somebody else: what became of it shows in a listing.
+    pub(super) fn standby_is_lost(&mut self, name: &str) {
+        self.lxd_look.wanted = true;
+        let seq = self.seq;
+        if let Some(instance) = self.instances.get_mut(name) {
+            instance.seen.phase = Phase::Provisioning;
+            instance.seen.maker = Maker::Unknown;
+            instance.etag = None;
+            instance.touched = seq;
+        }
+    }
+
+    /// The instance of that name, made known where a listing has not told of it yet.
+    pub(super) fn known_or_new(&mut self, name: &str, class: &Class, phase: Phase, now: Timestamp) -> &mut Instance {
+        let seq = self.seq;
+        let new = || Instance {
+            seen: super::InstanceSeen {
+                name: name.to_owned(),
+                project: class.project.clone(),
+                class: class.name.clone(),
+                scope: None,
+                job: None,
+                runner_id: None,
+                phase,
+                recipe: None,
+                status: Status::Running,
+                created_at: None,
+                maker: Maker::Us,
+            },
+            runner: RunnerState::Awaited,
+            first_seen: now,
+            made_at: now,
+            started_at: None,
+            stopped_since: None,
+            took_job: false,
+            job_is_over: false,
+            seen_busy: false,
+            handover_since: None,
+            leave_until: None,
+            failures: 0,
+            etag: None,
+            touched: seq,
+        };
+        let instance = self.instances.entry(name.to_owned()).or_insert_with(new);
+        instance.touched = seq;
+        instance
+    }
+
+    /// A runner that was to wait for jobs ended without one: the next of its class waits a little longer each time.
+    pub(super) fn idle_runner_ended(&mut self, name: &str, now: Timestamp) {
+        let Some(instance) = self.instances.get(name) else { return };
+        let idle = instance.seen.job.is_none() && instance.seen.scope.is_some() && !instance.took_job;
+        if idle && instance.seen.phase == Phase::Started && !matches!(instance.runner, RunnerState::Done(_)) {
+            let class = instance.seen.class.clone();
+            self.pause(Blame::Idle(class), "its runner ended without a job", now);
+        }
+    }
+
+    /// How many failures a pause for this begins to count at, and how long it grows.
+    pub(super) fn pause_rule(blame: &Blame) -> (u32, Duration) {
+        match blame {
+            Blame::Bake(_) => (FIRST_BAKE_FAILURES, LONGEST_BAKE_PAUSE),
+            Blame::Template(_) | Blame::Standby(_) | Blame::Idle(_) => (0, super::outcome::LONGEST_WASTE_PAUSE),
+            _ => (0, super::outcome::LONGEST_PAUSE),
+        }
+    }
+}
