@@ -4,7 +4,8 @@ use std::io::Read;
 use std::time::Duration;
 
 use super::api::{CALL_TIMEOUT, Error, ErrorKind, Lxd, instance_path};
-use super::transport::{Body, Keep};
+use super::transport::{Body, Keep, Response};
+use super::wire::envelope;
 use crate::http1::query_value;
 
 /// What a file is made like: Incus renamed LXD's headers, so that both forms are sent.
@@ -21,6 +22,11 @@ fn attributes(kind: &str, mode: u32) -> Vec<(&'static str, String)> {
 
 fn file_path(project: &str, name: &str, path: &str) -> String {
     format!("{}&path={}", instance_path(project, name, "/files"), query_value(path))
+}
+
+/// `file`, `directory` or `symlink`.
+fn kind_of(response: &Response) -> Option<&str> {
+    response.headers.get("x-lxd-type").or_else(|| response.headers.get("x-incus-type"))
 }
 
 impl Lxd {
@@ -52,6 +58,29 @@ impl Lxd {
         self.exchange(&tried, "POST", target, attributes("file", mode), body, Keep::All, timeout).map(drop)
     }
 
+    /// The names in a directory of the instance, running or stopped; `None` where there is no such directory.
+    pub fn list_directory(&self, project: &str, name: &str, path: &str) -> Result<Option<Vec<String>>, Error> {
+        let tried = format!("list {path} in instance {name}");
+        let answer = self.exchange(
+            &tried,
+            "GET",
+            file_path(project, name, path),
+            Vec::new(),
+            Body::Empty,
+            Keep::All,
+            CALL_TIMEOUT,
+        );
+        let response = match answer {
+            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
+            other => other?,
+        };
+        match kind_of(&response) {
+            // An empty one may come as null.
+            Some("directory") => Ok(Some(envelope(&response.body).ok().and_then(|e| e.metadata).unwrap_or_default())),
+            _ => Ok(None),
+        }
+    }
+
     /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
     pub fn pull_file_tail(&self, project: &str, name: &str, path: &str, limit: usize) -> Result<Option<String>, Error> {
         let tried = format!("read {path} in instance {name}");
@@ -63,8 +92,7 @@ impl Lxd {
             Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
             other => other?,
         };
-        let kind = response.headers.get("x-lxd-type").or_else(|| response.headers.get("x-incus-type"));
-        match kind {
+        match kind_of(&response) {
             None | Some("file") => Ok(Some(String::from_utf8_lossy(&response.body).into_owned())),
             Some(other) => Err(Error::new(tried, ErrorKind::Malformed, format!("it is a {other}, not a file"))),
         }

@@ -1,5 +1,6 @@
 //! Runners: their package, and how one comes into an instance.
 
 pub mod cause;
+pub mod failures;
 pub mod package;
 pub mod provision;

@@ -337,7 +337,12 @@ fn files_go_in_and_come_out() {
         fails_with(pull("/opt/runner", 10), ErrorKind::Malformed);
         fails_with(push("/opt/runner", 0o644, b"x"), ErrorKind::Refused(500));
 
+        let list = |path: &str| bench.lxd.list_directory(PROJECT, &name, path).unwrap();
+        assert_eq!(list("/opt/runner"), Some(vec![]));
+        assert_eq!(list("/opt/none"), None);
         push("/opt/runner/a", 0o600, b"0123456789").unwrap();
+        assert_eq!(list("/opt/runner"), Some(vec!["a".to_owned()]));
+        assert_eq!(list("/opt/runner/a"), None, "it is a file");
         fails_with(push("/opt/runner/a/b", 0o644, b"x"), ErrorKind::Refused(500));
         let check = |path: &str, limit: usize, content: &str| {
             assert_eq!(pull(path, limit).unwrap().as_deref(), Some(content), "{path} {limit}");
