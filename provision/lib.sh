@@ -258,6 +258,43 @@ read_daemon_pid() {
     is_ours "$daemon_pid" || daemon_pid=
 }
 
+# Starts the daemon in $dir and waits until it answers.
+start_daemon() {
+    daemon=$(daemon_binary)
+    [ -n "$daemon" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
+    as_root install -d -m 0711 "$dir"
+    : >"$state/daemon.pid"
+    # In a session of its own: Ctrl-C is for us, and we end it in good order. Without the lock: should we
+    # be killed, the next run takes the daemon over.
+    # shellcheck disable=SC2016
+    (
+        exec 9>&-
+        as_root setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$state/daemon.pid" \
+            env "$dir_variable=$dir" "$daemon" --group "$(id -gn)" --logfile "$state/daemon.log"
+    ) </dev/null >"$state/daemon.out" 2>&1 &
+    launcher=$!
+    tries=300
+    until [ -S "$socket" ] && client query /1.0 >/dev/null 2>&1; do
+        tries=$((tries - 1))
+        if [ "$tries" = 0 ] || ! kill -0 "$launcher" 2>/dev/null; then
+            tail -n 5 "$state/daemon.out" "$state/daemon.log" >&2 || true
+            die "$flavour does not start in $dir (see above); '$top/provision/try.sh --clean' and another try may help"
+        fi
+        sleep 0.1
+    done
+    read_daemon_pid
+}
+
+# Ends the daemon as its upgrade would, instances left running, and starts it again.
+restart_private() {
+    private_names
+    read_daemon_pid
+    [ -n "$daemon_pid" ] || die "no $flavour of this script's runs in $dir"
+    as_root kill -s TERM "$daemon_pid"
+    while is_ours "$daemon_pid"; do sleep 0.1; done
+    start_daemon
+}
+
 start_private() {
     # One daemon and one set of containers at a time; a second script waits for the first.
     exec 9>"$state/lock"
@@ -278,31 +315,7 @@ start_private() {
     fi
 
     read_daemon_pid
-    if [ -z "$daemon_pid" ]; then
-        daemon=$(daemon_binary)
-        [ -n "$daemon" ] || die "the package ${flavour_packages%% *} is installed but its daemon is not there"
-        as_root install -d -m 0711 "$dir"
-        : >"$state/daemon.pid"
-        # In a session of its own: Ctrl-C is for us, and we end it in good order. Without the lock: should we
-        # be killed, the next run takes the daemon over.
-        # shellcheck disable=SC2016
-        (
-            exec 9>&-
-            as_root setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$state/daemon.pid" \
-                env "$dir_variable=$dir" "$daemon" --group "$(id -gn)" --logfile "$state/daemon.log"
-        ) </dev/null >"$state/daemon.out" 2>&1 &
-        launcher=$!
-        tries=300
-        until [ -S "$socket" ] && client query /1.0 >/dev/null 2>&1; do
-            tries=$((tries - 1))
-            if [ "$tries" = 0 ] || ! kill -0 "$launcher" 2>/dev/null; then
-                tail -n 5 "$state/daemon.out" "$state/daemon.log" >&2 || true
-                die "$flavour does not start in $dir (see above); '$top/provision/try.sh --clean' and another try may help"
-            fi
-            sleep 0.1
-        done
-        read_daemon_pid
-    fi
+    [ -n "$daemon_pid" ] || start_daemon
     if [ ! -e "$state/set-up" ]; then
         say "setting up $flavour in $dir"
         storage >"$state/preseed.yaml"
@@ -336,6 +349,8 @@ stop_private() {
         read_daemon_pid
     done
     [ -n "$daemon_pid" ] || return 0
+    # It may have been restarted meanwhile.
+    read_daemon_pid
     delete_instances
     # The signal that means "the machine goes down": the bridge and the storage go with the daemon.
     as_root kill -s PWR "$daemon_pid" 2>/dev/null || true

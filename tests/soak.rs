@@ -35,7 +35,8 @@ struct Place {
 impl Place {
     fn look(rig: &Rig) -> Place {
         let names = |path: &Path| -> BTreeSet<String> {
-            let entries = std::fs::read_dir(path).map(|entries| entries.flatten().collect()).unwrap_or(Vec::new());
+            let entries: Vec<_> =
+                std::fs::read_dir(path).map(|entries| entries.flatten().collect()).unwrap_or_default();
             entries.into_iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
         };
         Place {
@@ -74,15 +75,18 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
     let deadline = begun + PATIENCE + Duration::from_secs(10 * jobs as u64 + 10 * kills);
 
     let mut queued: Vec<JobId> = Vec::new();
-    let (mut killed, mut restarted, mut filled) = (0, 0, 0);
+    let (mut killed, mut restarted, mut filled, mut told) = (0, 0, 0, 0);
     while queued.len() < jobs || finished(&rig) < jobs || killed < kills {
         assert!(Instant::now() < deadline, "{}", story(&rig, &queued, jobs, killed));
         while queued.len() < jobs && queued.len() - finished(&rig) < OUTSTANDING {
             let script = format!("sleep 0.{}\necho done", rng.range(0, 9));
             queued.push(rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(&script)));
         }
-        // Jobs go on to be queued while anything is left to be done to us, so that there is something to hit.
         let done = finished(&rig);
+        if done >= told + 20 {
+            told = done;
+            println!("{done} of {jobs} jobs done, {killed} of {kills} kills, {:.0} s", begun.elapsed().as_secs_f64());
+        }
         if restart.is_some() && restarted < 2 && done >= jobs * (restarted + 1) / 3 {
             let command = restart.as_deref().unwrap();
             let ended = Command::new("sh").args(["-c", command]).status().unwrap();
