@@ -1,12 +1,14 @@
 //! Typed calls of LXD's REST API, those that we use.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use super::ends::{ASK_FIRST, ASK_LAST, Ends, Waited};
 use super::transport::{Body, Failure, Keep, Request, Response, Transport, Upgraded};
 use super::wire::{
     Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
@@ -24,6 +26,7 @@ const WAIT_SLICE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Lxd {
     transport: Transport,
+    pub(super) ends: Arc<Ends>,
 }
 
 /// What `GET /1.0` tells.
@@ -143,6 +146,8 @@ pub struct Operation {
     pub id: String,
     /// What it does, for people: `create instance lxdrunner-7-1`.
     pub what: String,
+    /// The number of the event stream that was listened to when it was begun, which will tell of its end; 0: none.
+    pub stream: u64,
 }
 
 /// A call that failed: what was tried, on what, and what came back.
@@ -206,7 +211,7 @@ pub enum ErrorKind {
 impl Lxd {
     /// A client of the daemon behind `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Lxd {
-        Lxd { transport: Transport::new(socket) }
+        Lxd { transport: Transport::new(socket), ends: Arc::default() }
     }
 
     /// The socket's path.
@@ -292,11 +297,12 @@ impl Lxd {
         let body = Body::Json(json!({"config": config}).to_string().into_bytes());
         let headers = etag.map(|etag| ("If-Match", etag.to_owned())).into_iter().collect();
         let path = instance_path(project, name, "");
+        let stream = self.ends.stream();
         let response = self.exchange(&tried, "PATCH", path, headers, body, Keep::All, CALL_TIMEOUT)?;
         // Incus and a server with many members may do it in the background.
         match envelope::<OperationJson>(&response.body) {
             Ok(Envelope { kind, metadata: Some(operation), .. }) if kind == "async" => {
-                self.wait(&operation.handle(&tried), CALL_TIMEOUT)
+                self.wait(&operation.handle(&tried, stream), CALL_TIMEOUT)
             }
             _ => Ok(()),
         }
@@ -340,17 +346,40 @@ impl Lxd {
         }
     }
 
-    /// Waits until the operation is over, well or not.
+    /// Waits until the operation is over, well or not: for the event that says so where somebody listens, else on the
+    /// daemon's side.
     pub(super) fn wait_for_end(
         &self,
         tried: &str,
         operation: &Operation,
         deadline: Instant,
     ) -> Result<OperationJson, Error> {
+        let mut pause = ASK_FIRST;
+        loop {
+            match self.ends.wait(&operation.id, operation.stream, deadline.min(Instant::now() + pause)) {
+                Waited::Ended(ended) => {
+                    log::debug!("lxd ended={tried:?} status={}", ended.status_code);
+                    return Ok(ended);
+                }
+                Waited::Deaf => return self.ask_for_end(tried, operation, deadline),
+                Waited::Late if Instant::now() >= deadline => return Err(still_running(tried)),
+                Waited::Late => {
+                    pause = (pause * 2).min(ASK_LAST);
+                    let path = format!("/1.0/operations/{}", path_segment(&operation.id));
+                    let seen: OperationJson = self.get(tried, path)?;
+                    if seen.is_over() {
+                        return Ok(seen);
+                    }
+                }
+            }
+        }
+    }
+
+    fn ask_for_end(&self, tried: &str, operation: &Operation, deadline: Instant) -> Result<OperationJson, Error> {
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
             if rest.is_zero() {
-                return Err(Error::new(tried, ErrorKind::Timeout, "it is still running at the deadline"));
+                return Err(still_running(tried));
             }
             // LXD counts whole seconds, so a wait may end up to one second late. The second beyond is for its answer
             // "still running", after which the connection can be used again.
@@ -368,8 +397,7 @@ impl Lxd {
                 }
                 Err(error) => return Err(error),
             };
-            // 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).
-            if seen.status_code >= 200 {
+            if seen.is_over() {
                 return Ok(seen);
             }
         }
@@ -383,9 +411,10 @@ impl Lxd {
         body: Option<&serde_json::Value>,
     ) -> Result<Operation, Error> {
         let body = body.map_or(Body::Empty, |body| Body::Json(body.to_string().into_bytes()));
+        let stream = self.ends.stream();
         let response = self.call(tried, method, path, body, CALL_TIMEOUT)?;
         let operation: OperationJson = metadata(tried, &response.body)?;
-        Ok(operation.handle(tried))
+        Ok(operation.handle(tried, stream))
     }
 
     /// A GET whose answer's metadata is wanted.
@@ -481,6 +510,10 @@ impl Lxd {
         };
         Error { tried: tried.to_owned(), kind, message, source: Some(Box::new(failure)) }
     }
+}
+
+fn still_running(tried: &str) -> Error {
+    Error::new(tried, ErrorKind::Timeout, "it is still running at the deadline")
 }
 
 /// `/1.0/instances/NAME…?project=PROJECT`

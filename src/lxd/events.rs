@@ -1,13 +1,16 @@
-//! LXD's event stream, as far as it tells of instances that end: a websocket over the daemon's socket.
+//! LXD's event stream, as far as it tells of instances and operations that end: a websocket over the daemon's socket.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use super::api::{Error, ErrorKind, Lxd};
+use super::ends::Ends;
 use super::transport::Upgraded;
+use super::wire::OperationJson;
 use crate::websocket::{Message, Reader, pong};
 
 /// How long the daemon may take to agree to the stream.
@@ -29,14 +32,16 @@ pub struct Ended {
 pub struct Events {
     stream: UnixStream,
     reader: Reader,
+    ends: Arc<Ends>,
+    /// Its number among the streams that were listened to; 0 before the first listening.
+    number: u64,
 }
 
 #[derive(Deserialize)]
-struct EventJson {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    metadata: Option<LifecycleJson>,
+#[serde(tag = "type", content = "metadata", rename_all = "lowercase")]
+enum EventJson {
+    Lifecycle(LifecycleJson),
+    Operation(OperationJson),
 }
 
 #[derive(Deserialize)]
@@ -48,13 +53,20 @@ struct LifecycleJson {
     source: String,
 }
 
+impl Drop for Events {
+    fn drop(&mut self) {
+        self.ends.closed(self.number);
+    }
+}
+
 impl Lxd {
-    /// Opens the stream of what happens to instances, in all projects.
+    /// Opens the stream of what happens to instances and operations, in all projects. While it is listened to
+    /// ([`Events::next_end`]), those who wait for operations of this client hear of their ends by it.
     ///
     /// # Errors
     /// As of any call; `Refused` where the daemon does not agree.
     pub fn events(&self) -> Result<Events, Error> {
-        let target = "/1.0/events?type=lifecycle&all-projects=true";
+        let target = "/1.0/events?type=lifecycle,operation&all-projects=true";
         // The key is for proxies that cache (RFC 6455, 1.3): any will do here.
         let headers = [
             ("Connection", "Upgrade"),
@@ -66,7 +78,7 @@ impl Lxd {
             Upgraded::Yes { stream, rest } => {
                 let mut reader = Reader::default();
                 reader.feed(&rest);
-                Ok(Events { stream, reader })
+                Ok(Events { stream, reader, ends: Arc::clone(&self.ends), number: 0 })
             }
             Upgraded::No { status } => {
                 let message = format!("it answers {status} instead of opening a websocket");
@@ -84,14 +96,22 @@ impl Events {
     pub fn next_end(&mut self) -> Result<Ended, Error> {
         let broken = |message: String, kind: ErrorKind| Error::new(TRIED, kind, message);
         let mut block = [0; 4096];
+        if self.number == 0 {
+            self.number = self.ends.opened();
+        }
         loop {
             while let Some(message) = self.reader.take().map_err(|e| broken(e.to_string(), ErrorKind::Malformed))? {
                 match message {
-                    Message::Data(bytes) => {
-                        if let Some(ended) = understand(&bytes) {
-                            return Ok(ended);
+                    Message::Data(bytes) => match serde_json::from_slice(&bytes) {
+                        Ok(EventJson::Lifecycle(event)) => {
+                            if let Some(ended) = understand(event) {
+                                return Ok(ended);
+                            }
                         }
-                    }
+                        Ok(EventJson::Operation(operation)) if operation.is_over() => self.ends.tell(operation),
+                        // One that goes on, or an event of another kind.
+                        Ok(EventJson::Operation(_)) | Err(_) => {}
+                    },
                     Message::Ping(payload) => self
                         .answer(&pong(&payload))
                         .map_err(|e| broken(format!("cannot answer its ping: {e}"), ErrorKind::Unreachable))?,
@@ -113,10 +133,9 @@ impl Events {
     }
 }
 
-/// `None` for what is not an instance's end, or no event at all.
-fn understand(bytes: &[u8]) -> Option<Ended> {
-    let event: EventJson = serde_json::from_slice(bytes).ok()?;
-    let LifecycleJson { action, source } = event.metadata.filter(|_| event.kind == "lifecycle")?;
+/// `None` for what is not an instance's end.
+fn understand(event: LifecycleJson) -> Option<Ended> {
+    let LifecycleJson { action, source } = event;
     let ends = ["instance-shutdown", "instance-stopped", "instance-deleted"];
     if !ends.contains(&action.as_str()) {
         return None;
@@ -133,7 +152,10 @@ mod tests {
     #[test]
     fn only_an_instances_end_is_understood() {
         let check = |text: &str, expected: Option<(&str, &str)>| {
-            let ended = understand(text.as_bytes());
+            let ended = match serde_json::from_str(text) {
+                Ok(EventJson::Lifecycle(event)) => understand(event),
+                _ => None,
+            };
             let seen = ended.as_ref().map(|e| (e.instance.as_str(), e.action.as_str()));
             assert_eq!(seen, expected, "{text}");
         };

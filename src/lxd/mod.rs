@@ -1,6 +1,7 @@
 //! LXD (or Incus) over its unix socket.
 
 pub mod api;
+mod ends;
 pub mod events;
 mod exec;
 mod files;

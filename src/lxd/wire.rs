@@ -112,8 +112,14 @@ pub(super) struct OperationMetadata {
 }
 
 impl OperationJson {
-    pub fn handle(&self, what: &str) -> Operation {
-        Operation { id: self.id.clone(), what: what.to_owned() }
+    /// 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).
+    pub fn is_over(&self) -> bool {
+        self.status_code >= 200
+    }
+
+    /// `stream` is the event stream that was listened to before the operation was begun.
+    pub fn handle(&self, what: &str, stream: u64) -> Operation {
+        Operation { id: self.id.clone(), what: what.to_owned(), stream }
     }
 }
 

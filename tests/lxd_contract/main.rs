@@ -385,7 +385,7 @@ fn files_go_in_and_come_out() {
 fn an_operation_that_is_unknown_is_not_found() {
     on_both("unknown", |bench| {
         let id = "01234567-89ab-4cde-8f01-23456789abcd".to_owned();
-        let operation = Operation { id, what: "nothing".to_owned() };
+        let operation = Operation { id, what: "nothing".to_owned(), stream: 0 };
         fails_with(bench.lxd.wait(&operation, PATIENCE), ErrorKind::NotFound);
         bench.lxd.cancel(&operation).unwrap();
     });
@@ -517,5 +517,39 @@ fn the_event_stream_tells_of_instances_that_end() {
         let first = next();
         assert!(matches!(first.as_str(), "instance-shutdown" | "instance-stopped"), "{first}");
         while next() != "instance-deleted" {}
+    });
+}
+
+#[test]
+fn who_listens_need_not_ask_for_an_operations_end() {
+    on_both("ends", |bench| {
+        // The stream is read elsewhere, as the daemon does it; it ends with the instance that is deleted last.
+        let (name, last) = (bench.name(1), bench.name(2));
+        let (opened, open) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut events = bench.lxd.events().unwrap();
+                opened.send(()).unwrap();
+                while events.next_end().unwrap().instance != last {}
+            });
+            open.recv().unwrap();
+            let created = bench.lxd.create(PROJECT, "", &bench.new_instance(&name)).unwrap();
+            bench.lxd.wait(&created, PATIENCE).unwrap();
+            let clash = bench.create(&bench.new_instance(&name));
+            fails_with(clash, ErrorKind::OperationFailed);
+            bench.power(&name, "start").unwrap();
+            let result = bench.exec(&name, &["sh", "-c", "echo out; echo err >&2; exit 3"]).unwrap();
+            assert_eq!((result.code, result.stdout.as_str(), result.stderr.as_str()), (3, "out\n", "err\n"));
+            assert_eq!(bench.exec(&name, &["/no/such/command"]).unwrap().code, 127);
+            // What does not end in time does not, whoever tells.
+            let sleep = bench.lxd.start_exec(PROJECT, &name, &exec(&["sleep", "1000"])).unwrap();
+            assert!(sleep.stream > 0, "it was begun while nobody listened");
+            fails_with(bench.lxd.wait(&sleep, Duration::from_millis(50)), ErrorKind::Timeout);
+            bench.power(&name, "stop").unwrap();
+            bench.create(&bench.new_instance(&last)).unwrap();
+            bench.lxd.wait(&bench.lxd.delete(PROJECT, &last).unwrap(), PATIENCE).unwrap();
+        });
+        // Nobody listens any more: it is asked for.
+        bench.create(&bench.new_instance(&last)).unwrap();
     });
 }

@@ -154,7 +154,7 @@ fn converse(mut stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             _ => {}
         }
         if fault.is_none() && path == "/1.0/events" {
-            return super::events::stream(stream, shared);
+            return super::events::stream(stream, query, shared);
         }
         let answer = match (&fault, http1::split_target(&target)) {
             (Some(Fault::Status(status, body)), _) => {

@@ -210,6 +210,7 @@ impl State {
             ended: None,
         };
         self.operations.insert(id.clone(), record);
+        self.note_operation(&id);
         id
     }
 
@@ -220,6 +221,7 @@ impl State {
         {
             operation.metadata = metadata;
             operation.ended = Some((error.to_owned(), Instant::now()));
+            self.note_operation(id);
         }
     }
 
@@ -237,6 +239,7 @@ impl State {
         instance.processes = 0;
         instance.config.insert("volatile.last_state.power".to_owned(), "STOPPED".to_owned());
         let ephemeral = instance.ephemeral;
+        let mut killed = Vec::new();
         for (id, operation) in &mut self.operations {
             if operation.ended.is_none()
                 && operation.description == super::exec::DESCRIPTION
@@ -245,8 +248,10 @@ impl State {
                 let recorded = operation.metadata.get("record").is_some_and(|r| r == true);
                 operation.metadata = super::exec::outcome_metadata(name, id, 137, recorded);
                 operation.ended = Some((String::new(), Instant::now()));
+                killed.push(id.clone());
             }
         }
+        killed.iter().for_each(|id| self.note_operation(id));
         self.note("instance-shutdown", project, name);
         if ephemeral {
             self.instances.remove(&key);
@@ -257,7 +262,14 @@ impl State {
     /// Tells the listeners of the event stream.
     pub fn note(&mut self, action: &'static str, project: &str, name: &str) {
         let (project, name) = (project.to_owned(), name.to_owned());
-        self.happened.push(super::events::Happened { action, project, name });
+        self.happened.push(super::events::Happened::Lifecycle { action, project, name });
+    }
+
+    /// Tells them how an operation is.
+    fn note_operation(&mut self, id: &str) {
+        let Some(operation) = self.operations.get(id) else { return };
+        let (project, shown) = (operation.instance.0.clone(), self.operation_json(id, operation));
+        self.happened.push(super::events::Happened::Operation { project, shown });
     }
 
     /// An operation as LXD shows it.

@@ -1,0 +1,151 @@
+//! Ends of operations, as the event stream tells them: who waits for an operation need not ask for its end.
+//!
+//! An end may be told before the answer to the call that began the operation arrives, so those told last are kept. Only
+//! an operation that was begun while somebody listened is waited for here, and even that is asked for now and then:
+//! LXD subscribes a listener a moment after it has agreed to the stream, and a member of a cluster may fail to pass on
+//! what happens at another.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::wire::OperationJson;
+
+/// How many ends are kept; a waiter that comes later asks.
+const KEPT: usize = 512;
+/// An operation whose end was not told is asked for after this, then after twice as long, and so on.
+pub(super) const ASK_FIRST: Duration = Duration::from_secs(2);
+pub(super) const ASK_LAST: Duration = Duration::from_secs(30);
+
+/// Shared by the listener and those who wait.
+#[derive(Debug, Default)]
+pub(super) struct Ends {
+    told: Mutex<Told>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    /// The number of the stream that is listened to; 0 while none is.
+    stream: u64,
+    streams: u64,
+    by_id: BTreeMap<String, OperationJson>,
+    /// Ids in the order of their ends.
+    order: VecDeque<String>,
+}
+
+/// What came of waiting.
+#[derive(Debug)]
+pub(super) enum Waited {
+    /// It is over.
+    Ended(OperationJson),
+    /// The time is.
+    Late,
+    /// Nobody listens who would hear of it.
+    Deaf,
+}
+
+impl Ends {
+    fn lock(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stream is listened to from here on; its number.
+    pub fn opened(&self) -> u64 {
+        let mut told = self.lock();
+        told.streams += 1;
+        told.stream = told.streams;
+        told.stream
+    }
+
+    /// It is not any more.
+    pub fn closed(&self, stream: u64) {
+        let mut told = self.lock();
+        if told.stream == stream {
+            told.stream = 0;
+        }
+        self.changed.notify_all();
+    }
+
+    /// The stream that is listened to now; 0: none.
+    pub fn stream(&self) -> u64 {
+        self.lock().stream
+    }
+
+    /// An operation ended.
+    pub fn tell(&self, operation: OperationJson) {
+        let mut told = self.lock();
+        if told.order.len() >= KEPT
+            && let Some(oldest) = told.order.pop_front()
+        {
+            told.by_id.remove(&oldest);
+        }
+        told.order.push_back(operation.id.clone());
+        told.by_id.insert(operation.id.clone(), operation);
+        self.changed.notify_all();
+    }
+
+    /// Waits for the end of an operation that was begun while `stream` was listened to.
+    pub fn wait(&self, id: &str, stream: u64, until: Instant) -> Waited {
+        let mut told = self.lock();
+        loop {
+            if let Some(ended) = told.by_id.remove(id) {
+                told.order.retain(|other| other != id);
+                return Waited::Ended(ended);
+            }
+            if stream == 0 || told.stream != stream {
+                return Waited::Deaf;
+            }
+            let rest = until.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Waited::Late;
+            }
+            told = self.changed.wait_timeout(told, rest).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(id: &str) -> OperationJson {
+        OperationJson { id: id.to_owned(), status_code: 200, err: String::new(), metadata: Default::default() }
+    }
+
+    #[test]
+    fn an_end_is_heard_before_and_while_it_is_waited_for_and_a_break_wakes_who_waits() {
+        let ends = Ends::default();
+        let far = || Instant::now() + Duration::from_secs(60);
+        assert!(matches!(ends.wait("a", ends.stream(), far()), Waited::Deaf), "nobody listens");
+        let stream = ends.opened();
+        ends.tell(ended("a"));
+        assert!(matches!(ends.wait("a", stream, far()), Waited::Ended(it) if it.id == "a"));
+        assert!(matches!(ends.wait("a", stream, Instant::now()), Waited::Late), "an end is told once");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| ends.wait("b", stream, far()));
+            ends.tell(ended("x"));
+            ends.tell(ended("b"));
+            assert!(matches!(waiting.join().unwrap(), Waited::Ended(it) if it.id == "b"));
+            let waiting = scope.spawn(|| ends.wait("c", stream, far()));
+            ends.closed(stream);
+            assert!(matches!(waiting.join().unwrap(), Waited::Deaf));
+        });
+        // What ended between the two streams was not told: who waits since before must ask.
+        let next = ends.opened();
+        assert!(matches!(ends.wait("c", stream, far()), Waited::Deaf));
+        ends.closed(stream);
+        assert_eq!(ends.stream(), next, "an older stream's end is not the newer one's");
+    }
+
+    #[test]
+    fn no_more_ends_are_kept_than_the_cap() {
+        let ends = Ends::default();
+        let stream = ends.opened();
+        (0..=KEPT).for_each(|n| ends.tell(ended(&n.to_string())));
+        assert_eq!(ends.lock().by_id.len(), KEPT);
+        assert_eq!(ends.lock().order.len(), KEPT);
+        assert!(matches!(ends.wait("0", stream, Instant::now()), Waited::Late));
+        assert!(matches!(ends.wait("1", stream, Instant::now()), Waited::Ended(_)));
+    }
+}
