@@ -4,11 +4,11 @@
 //! There is no shutdown: SIGTERM ends the process, running jobs do not notice, and the next start reads everything
 //! again. A thread that dies ends the process.
 
+mod front;
 mod narrate;
 
 use std::convert::Infallible;
 use std::io::Read;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,8 +24,9 @@ use crate::model::{Hint, Timestamp};
 use crate::observe::Observer;
 use crate::plan::{plan, workers};
 use crate::threads;
-use crate::webhook::server;
+use crate::webhook::{self, server};
 use crate::world::{Action, Event, World};
+use front::front;
 use narrate::Narrator;
 
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
@@ -43,7 +44,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// Where the webhook address cannot be listened on.
-pub fn run(config: Config) -> Result<Infallible, server::Error> {
+pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
     let config = Arc::new(config);
     let lxd = Arc::new(Lxd::new(&config.socket));
     let github = Arc::new(GitHub::new(&config.github_api, config.pat.clone()).with_share(config.api_budget));
@@ -51,9 +52,9 @@ pub fn run(config: Config) -> Result<Infallible, server::Error> {
     let (health, health_questions) = bounded::<Sender<server::Health>>(4);
     let lost = Arc::new(AtomicBool::new(false));
 
-    let listen = SocketAddr::new(config.web_host, config.web_port);
+    let front = front(&config, &github)?;
     let deliver = deliver_to(events.clone(), Arc::clone(&lost));
-    let receiver = server::Receiver::start(listen, config.hooksecret.clone(), deliver, move || ask(&health))?;
+    let receiver = server::Receiver::open(front, config.hooksecret.clone(), deliver, move || ask(&health))?;
     info!(
         "listen={} socket={} classes={} max_workers={} version={} msg=\"lxdrunner is up\"",
         receiver.local_addr(),

@@ -11,6 +11,7 @@ mod read;
 mod report;
 mod secret;
 mod top;
+mod web;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -24,6 +25,7 @@ pub use find::{find_socket, socket_candidates};
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
 pub use report::{ConfigErrors, Warning};
+pub use web::{Network, NotANetwork, WebAllow, WebTls};
 
 /// The longest `prefix`. Instances are called `{prefix}-{job id}-{n}`; with 12 digits of a job's id and two of `n` a
 /// name stays under the 40 characters that a virtual machine's name may have.
@@ -74,7 +76,13 @@ pub struct Config {
     pub web_host: IpAddr,
     /// 0: a free port, told in the log.
     pub web_port: u16,
-    /// Where runner packages are kept.
+    /// How webhooks are encrypted on their way.
+    pub web_tls: WebTls,
+    /// Whose word is believed on whom they speak for.
+    pub web_trusted_proxies: Vec<Network>,
+    /// Whose connections are let in; `None`: everybody's.
+    pub web_allow: Option<WebAllow>,
+    /// Where runner packages are kept, and the self-signed certificate.
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.
     pub classes: Vec<Class>,

@@ -11,7 +11,7 @@ use super::read::{Item, Section};
 use super::report::Report;
 use super::{
     Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, guard, secret,
-    socket_candidates,
+    socket_candidates, web,
 };
 use crate::model::{RepoName, Scope, is_github_name};
 
@@ -41,6 +41,8 @@ const KEYS: &[&str] = &[
     "web_host",
     "web_port",
     "web_tls",
+    "web_trusted_proxies",
+    "web_allow",
     "cache_home",
     "runnermap",
     // Of the original; each is a warning now.
@@ -94,7 +96,6 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let max_workers = top.get("max_workers").map_or(Some(10), |i| i.number(1, 10_000, report)).unwrap_or(10) as usize;
     let classes = class::classes(&top, base, &remotes, max_workers, report);
     retired(&top, base, report);
-    tls(&top, base, report);
 
     let long = DAY * 30;
     let mut length = |key: &str, default: u64, most: Duration| match top.get(key) {
@@ -143,6 +144,9 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         Some(item) => web_port(&item, report),
         None => Some(5000),
     };
+    let web_tls = web::tls(&top, base, report);
+    let web_trusted_proxies = web::trusted_proxies(&top, report);
+    let web_allow = web::allow(&top, report);
     let cache_home = cache_home(&top, base, report);
 
     Some(Config {
@@ -167,6 +171,9 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         runner_version: runner_version?,
         web_host: web_host?,
         web_port: web_port?,
+        web_tls: web_tls?,
+        web_trusted_proxies: web_trusted_proxies?,
+        web_allow: web_allow?,
         cache_home: cache_home?,
         classes: classes?,
     })
@@ -292,30 +299,6 @@ fn retired(top: &Section<'_>, base: &FilePath, report: &mut Report) {
     for (key, text) in others {
         if top.get(key).is_some() {
             report.warn(&top.path.key(key), text);
-        }
-    }
-}
-
-fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) {
-    let Some(item) = top.get("web_tls") else { return };
-    let said = "TLS is not served by this version, plain HTTP is: put a reverse proxy with a certificate in front";
-    match item.node {
-        Node::Bool(false) => {}
-        Node::Bool(true) => report.warn(&item.path, said),
-        Node::Map(_) => {
-            let Some(files) = Section::new(&item, &["cert", "key"], report) else { return };
-            for key in ["cert", "key"] {
-                let Some(file) = files.require(key, "write the name of a PEM file", report) else { continue };
-                let Some(name) = file.text("the name of a PEM file", report) else { continue };
-                if !base.join(name).exists() {
-                    let shown = base.join(name).display().to_string();
-                    report.error(&file.path, format!("there is no file {shown}"), "name the right file");
-                }
-            }
-            report.warn(&item.path, said);
-        }
-        other => {
-            report.error(&item.path, format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}");
         }
     }
 }

@@ -51,6 +51,12 @@ pub(super) struct User {
 }
 
 #[derive(Deserialize)]
+pub(super) struct Meta {
+    #[serde(default)]
+    pub hooks: Vec<String>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Org {
     pub login: String,
 }

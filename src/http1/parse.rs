@@ -56,6 +56,11 @@ impl Parser {
         Parser::new(Expects::Response { bodyless: method == "HEAD" })
     }
 
+    /// Of a chunked body alone, whose head was read elsewhere.
+    pub fn chunks() -> Parser {
+        Parser { state: State::ChunkSize, ..Parser::new(Expects::Request) }
+    }
+
     fn new(expects: Expects) -> Parser {
         Parser {
             expects,

@@ -1,52 +1,84 @@
 //! The gate: what strangers connect to.
 //!
 //! `tiny_http` trusts its clients: it reads heads of any length, waits for ever, makes as many threads as there are
-//! connections, and to skip a body it allocates what the client declared. So strangers do not talk to it. The gate
-//! takes each connection, reads **one** request within fixed bounds of size and time, and hands it on, complete and
-//! written anew, over a unix socket of this process; the answer goes back and the connection is closed.
+//! connections, and one failed `accept` ends it. So strangers do not talk to it. One thread holds all connections and
+//! waits for none of them: it gathers bytes within bounds of size and time, and hands whole requests, written anew, to
+//! `tiny_http` over a few private connections that were made at the start. A slow client costs its bytes and a file
+//! descriptor, no thread.
 //!
 //! ```text
-//! client ──TCP──▶ gate (deadlines, caps) ──abstract unix socket──▶ tiny_http (server.rs)
+//! clients ══TCP, TLS══▶ gate (deadlines, caps) ──4 private connections──▶ tiny_http (server.rs)
 //! ```
 //!
-//! What it cannot take it answers itself: 400, 408, 413, 417, 431, 502, 503.
+//! What it cannot take it answers itself: 400, 403, 408, 413, 417, 431, 502, 503. When there are too many connections,
+//! one of whoever holds most ends, the one that has been at it longest; a real delivery is whole long before that.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixStream};
+mod answer;
+mod client;
+mod crowd;
+mod request;
+mod stream;
+mod within;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
 use super::LONGEST_BODY;
+use super::peers::Peers;
+use super::tally::{Kind, Tally};
+use super::tls::Tls;
 use crate::threads;
+use answer::Refusal;
+use client::{Client, Step};
+use crowd::Crowd;
+use stream::Stream;
+use within::Within;
 
 /// Bounds of what strangers may take of us.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more are answered 503.
+    /// Connections at once. Few enough for the 1,024 file descriptors that a process usually has.
     pub connections: usize,
+    /// Connections of one address at once (of one /64, for IPv6).
+    pub per_address: usize,
     /// Bytes of request line and headers.
     pub head: usize,
-    /// Bytes of bodies, of all connections together.
+    /// Bytes held of requests that are not whole yet, of all connections together.
     pub memory: usize,
-    /// From the connection until the head is there.
+    /// From the connection until TLS is agreed upon.
+    pub handshake_time: Duration,
+    /// From the connection, or a further request's first byte, until the head is there.
     pub head_time: Duration,
-    /// From the connection until the body is there.
-    pub request_time: Duration,
+    /// From the head until the body is there.
+    pub body_time: Duration,
     /// For the answer to be made, and again to be sent.
     pub answer_time: Duration,
+    /// From the connection, or a further request's first byte, until the answer is sent.
+    pub exchange_time: Duration,
+    /// Between an answer and the next request's first byte.
+    pub idle_time: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            connections: 64,
+            connections: 512,
+            per_address: 256,
             head: 16 * 1024,
             memory: LONGEST_BODY + 7 * 1024 * 1024,
+            handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
-            request_time: Duration::from_secs(30),
+            body_time: Duration::from_secs(30),
             answer_time: Duration::from_secs(10),
+            exchange_time: Duration::from_secs(45),
+            idle_time: Duration::from_secs(30),
         }
     }
 }
@@ -54,390 +86,324 @@ impl Default for Limits {
 /// The header that tells the server who sent a request. The client's own one of that name is not passed on.
 pub(super) const PEER_HEADER: &str = "X-Lxdrunner-Peer";
 
-/// Headers that are passed on, in lower case; all others say nothing to us.
-const PASSED_ON: &[&str] =
-    &["content-type", "x-github-event", "x-github-delivery", "x-hub-signature", "x-hub-signature-256"];
+/// Connections that are let in before those that are in have their turn.
+const ARRIVALS: usize = 64;
+/// The pause after the system let us have no connection.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Bytes that are read at once.
+const SCRATCH: usize = 64 * 1024;
 
-const MOST_HEADERS: usize = 100;
-const LONGEST_ANSWER: u64 = 64 * 1024;
+const LISTENER: usize = 0;
+const FIRST_LINK: usize = 1;
+const FIRST_CLIENT: usize = 1024;
 
-/// Lets strangers in from `listener` and hands their requests to whoever listens at `inner`.
-pub fn open(listener: TcpListener, inner: UnixAddr, limits: Limits) {
-    let shared = Arc::new(Shared { inner, limits, connections: AtomicUsize::new(0), memory: AtomicUsize::new(0) });
-    threads::spawn("gate", move || accept(&listener, &shared));
+/// What all clients are measured by.
+pub(super) struct Shared {
+    pub(super) limits: Limits,
+    pub(super) peers: Arc<Peers>,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) tally: Arc<Tally>,
 }
 
-struct Shared {
-    inner: UnixAddr,
-    limits: Limits,
-    connections: AtomicUsize,
-    memory: AtomicUsize,
-}
-
-/// Gives back what was counted, however the work ends.
-struct Held<'a> {
-    counter: &'a AtomicUsize,
-    amount: usize,
-}
-
-impl<'a> Held<'a> {
-    fn nothing(counter: &'a AtomicUsize) -> Held<'a> {
-        Held { counter, amount: 0 }
+/// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers one after the
+/// other on each.
+///
+/// # Errors
+/// The system has nothing to wait with.
+pub(super) fn open(mut listener: TcpListener, links: Vec<UnixStream>, shared: Shared) -> io::Result<()> {
+    let poll = Poll::new()?;
+    poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
+    let mut within = Vec::with_capacity(links.len());
+    for link in links {
+        link.set_nonblocking(true)?;
+        within.push(mio::net::UnixStream::from_std(link));
     }
-
-    /// Takes `more`; false, and nothing taken, where that would go beyond `limit`.
-    fn take(&mut self, more: usize, limit: usize) -> bool {
-        let before = self.counter.fetch_add(more, Ordering::Relaxed);
-        if before.saturating_add(more) > limit {
-            self.counter.fetch_sub(more, Ordering::Relaxed);
-            return false;
-        }
-        self.amount += more;
-        true
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(self.amount, Ordering::Relaxed);
-    }
-}
-
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
-    loop {
-        let (stream, peer) = match listener.accept() {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // The client is gone already, or we are out of file descriptors: nothing that ends us.
-                log::warn!("accept_failed error={error:?}");
-                std::thread::sleep(Duration::from_millis(100));
-                continue;
-            }
-        };
-        if shared.connections.fetch_add(1, Ordering::Relaxed) >= shared.limits.connections {
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
-            log::debug!("connection_refused peer={peer} reason=too_many");
-            refuse(&stream, &Refusal::BUSY, shared.limits.answer_time);
-            continue;
-        }
-        let theirs = Arc::clone(shared);
-        let spawned = threads::try_spawn("gate-client", move || {
-            let _slot = Held { counter: &theirs.connections, amount: 1 };
-            serve(&stream, peer, &theirs);
-        });
-        if let Err(error) = spawned {
-            // The closure, and the connection with it, is dropped unrun.
-            shared.connections.fetch_sub(1, Ordering::Relaxed);
-            log::warn!("connection_refused peer={peer} reason=no_thread error={error:?}");
-        }
-    }
-}
-
-/// An answer that the gate gives itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Refusal {
-    status: &'static str,
-    text: &'static str,
-}
-
-impl Refusal {
-    const BUSY: Refusal = Refusal { status: "503 Service Unavailable", text: "too much at once: try again" };
-    const LATE: Refusal = Refusal { status: "408 Request Timeout", text: "the request took too long to arrive" };
-    const CUT: Refusal = Refusal { status: "400 Bad Request", text: "the body is shorter than it said" };
-    const LONG_HEAD: Refusal =
-        Refusal { status: "431 Request Header Fields Too Large", text: "more headers than any webhook has" };
-    const LONG_BODY: Refusal =
-        Refusal { status: "413 Content Too Large", text: "the body is longer than 25 MB, GitHub's limit" };
-    const NOT_HTTP: Refusal = Refusal { status: "400 Bad Request", text: "not an HTTP/1.1 request" };
-    const FRAMING: Refusal =
-        Refusal { status: "400 Bad Request", text: "Content-Length or Transfer-Encoding make no sense" };
-    const EXPECTATION: Refusal =
-        Refusal { status: "417 Expectation Failed", text: "no other expectation than 100-continue is known" };
-    const NO_SERVER: Refusal = Refusal { status: "502 Bad Gateway", text: "no answer from within: see the log" };
-}
-
-/// Why a request ends at the gate: with an answer, or in silence because nobody is there any more.
-enum End {
-    Answer(Refusal),
-    Silence,
-}
-
-fn serve(stream: &TcpStream, peer: SocketAddr, shared: &Shared) {
-    let started = Instant::now();
-    let limits = &shared.limits;
-    match relay(stream, peer, shared, started) {
-        Ok(()) => {}
-        Err(End::Answer(refusal)) => {
-            log::debug!("request_refused peer={peer} status={:?} reason={:?}", refusal.status, refusal.text);
-            refuse(stream, &refusal, limits.answer_time);
-            linger(stream);
-        }
-        Err(End::Silence) => log::debug!("connection_lost peer={peer}"),
-    }
-}
-
-fn relay(stream: &TcpStream, peer: SocketAddr, shared: &Shared, started: Instant) -> Result<(), End> {
-    let limits = &shared.limits;
-    let mut client = Timed { stream, until: started + limits.head_time };
-    let (head, rest) = read_head(&mut client, limits.head)?;
-    client.until = started + limits.request_time;
-    if head.expects_continue && rest.is_empty() && head.body != Framing::None {
-        let _ = stream.set_write_timeout(Some(limits.answer_time));
-        (&*stream).write_all(b"HTTP/1.1 100 Continue\r\n\r\n").map_err(|_| End::Silence)?;
-    }
-    let mut held = Held::nothing(&shared.memory);
-    let body = read_body(&head, rest, &mut client, &mut held, limits.memory)?;
-    let answer = ask(&shared.inner, &head.encode(peer, body.as_deref()), body.as_deref(), limits.answer_time).map_err(
-        |error| {
-            log::warn!("answer_missing peer={peer} error={error:?}");
-            End::Answer(Refusal::NO_SERVER)
-        },
-    )?;
-    let _ = stream.set_write_timeout(Some(limits.answer_time));
-    write_answer(stream, &answer).map_err(|_| End::Silence)
-}
-
-/// A connection that is read until a point of time.
-struct Timed<'a> {
-    stream: &'a TcpStream,
-    until: Instant,
-}
-
-impl Read for Timed<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.stream.set_read_timeout(Some(left))?;
-        loop {
-            match (&*self.stream).read(buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // What the system says when the time is over.
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
-                done => return done,
-            }
-        }
-    }
-}
-
-fn ended(error: &io::Error) -> End {
-    match error.kind() {
-        ErrorKind::TimedOut => End::Answer(Refusal::LATE),
-        _ => End::Silence,
-    }
-}
-
-/// How a body's end is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// Neither length nor chunks: there is no body.
-    None,
-    Length(usize),
-    Chunked,
-}
-
-/// What is kept of a request's head.
-#[derive(Debug, PartialEq, Eq)]
-struct Head {
-    method: String,
-    target: String,
-    headers: Vec<(String, String)>,
-    body: Framing,
-    expects_continue: bool,
-}
-
-/// Reads up to the empty line. Also returns what came behind it.
-fn read_head(client: &mut impl Read, most: usize) -> Result<(Head, Vec<u8>), End> {
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut chunk = [0; 2048];
-    loop {
-        let count = client.read(&mut chunk).map_err(|e| ended(&e))?;
-        if count == 0 {
-            return Err(End::Silence);
-        }
-        let seen = bytes.len().saturating_sub(3);
-        bytes.extend(chunk.iter().take(count));
-        let fresh = bytes.get(seen..).unwrap_or_default();
-        let complete = fresh.windows(4).any(|w| w == b"\r\n\r\n") || fresh.windows(2).any(|w| w == b"\n\n");
-        if complete && let Some((head, length)) = parse_head(&bytes).map_err(End::Answer)? {
-            if length > most {
-                return Err(End::Answer(Refusal::LONG_HEAD));
-            }
-            return Ok((head, bytes.split_off(length)));
-        }
-        if bytes.len() >= most {
-            return Err(End::Answer(Refusal::LONG_HEAD));
-        }
-    }
-}
-
-/// `None` where the head is not complete, else the head and how many bytes it has.
-fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>, Refusal> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut request = httparse::Request::new(&mut headers);
-    let length = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::LONG_HEAD),
-        Err(_) => return Err(Refusal::NOT_HTTP),
+    let within = Within::new(within, poll.registry(), FIRST_LINK)?;
+    let gate = Gate {
+        poll,
+        listener,
+        shared,
+        within,
+        crowd: Crowd::default(),
+        again: VecDeque::new(),
+        arrivals: Arrivals::Waiting,
+        troubled: false,
+        serial: 0,
+        alarm: None,
+        scratch: vec![0; SCRATCH],
     };
-    let plain = |text: &&str| text.bytes().all(|b| b.is_ascii_graphic());
-    let method = request.method.filter(plain).ok_or(Refusal::NOT_HTTP)?.to_owned();
-    let target = request.path.filter(plain).ok_or(Refusal::NOT_HTTP)?.to_owned();
-    let mut head = Head { method, target, headers: Vec::new(), body: Framing::None, expects_continue: false };
-    for header in request.headers.iter() {
-        let name = header.name.to_ascii_lowercase();
-        let value = std::str::from_utf8(header.value).ok().map(str::trim);
-        match name.as_str() {
-            "content-length" => {
-                let length = value.and_then(decimal).ok_or(Refusal::FRAMING)?;
-                // Also refuses a length beside chunks, and two different lengths: the tricks of request smuggling.
-                if !matches!(head.body, Framing::None) && head.body != Framing::Length(length) {
-                    return Err(Refusal::FRAMING);
-                }
-                head.body = Framing::Length(length);
+    threads::spawn("gate", move || gate.run());
+    Ok(())
+}
+
+/// Whether there are connections to be let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrivals {
+    /// Not that we know.
+    None,
+    Waiting,
+    /// Not before then: the system has none to give, or there is no place.
+    Later(Instant),
+}
+
+struct Gate {
+    poll: Poll,
+    listener: TcpListener,
+    shared: Shared,
+    within: Within,
+    crowd: Crowd,
+    /// Those that have more to do, without a further word from the system.
+    again: VecDeque<usize>,
+    arrivals: Arrivals,
+    /// True while the system has no connections to give.
+    troubled: bool,
+    serial: u64,
+    /// No deadline is before this.
+    alarm: Option<Instant>,
+    scratch: Vec<u8>,
+}
+
+impl Gate {
+    fn run(mut self) {
+        let mut events = Events::with_capacity(256);
+        loop {
+            let wait = self.wait();
+            match self.poll.poll(&mut events, wait) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => threads::die(&format!("the gate cannot wait for connections: {error}")),
             }
-            "transfer-encoding" => {
-                let chunked = value.is_some_and(|v| v.eq_ignore_ascii_case("chunked"));
-                if !chunked || head.body != Framing::None {
-                    return Err(Refusal::FRAMING);
-                }
-                head.body = Framing::Chunked;
-            }
-            "expect" => {
-                if !value.is_some_and(|v| v.eq_ignore_ascii_case("100-continue")) {
-                    return Err(Refusal::EXPECTATION);
-                }
-                head.expects_continue = true;
-            }
-            known if PASSED_ON.contains(&known) => {
-                let printable = |v: &&str| v.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-                if let Some(value) = value.filter(printable) {
-                    head.headers.push((name, value.to_owned()));
+            let now = Instant::now();
+            for event in &events {
+                match event.token().0 {
+                    LISTENER if self.arrivals == Arrivals::None => self.arrivals = Arrivals::Waiting,
+                    LISTENER => {}
+                    link @ FIRST_LINK..FIRST_CLIENT => self.link_stirred(link - FIRST_LINK, now),
+                    token => self.client_stirred(token - FIRST_CLIENT, event.is_read_closed(), now),
                 }
             }
+            for _ in 0..self.again.len() {
+                let Some(at) = self.again.pop_front() else { break };
+                self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
+            }
+            self.let_in(now);
+            self.ring(now);
+        }
+    }
+
+    /// How long nothing is to be done.
+    fn wait(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let unsaid = self.shared.tally.flush(now);
+        let (busy, later) = match self.arrivals {
+            Arrivals::Waiting => (true, None),
+            Arrivals::Later(at) => (false, Some(at)),
+            Arrivals::None => (false, None),
+        };
+        if busy || !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let first = [self.alarm, unsaid, later].into_iter().flatten().min();
+        first.map(|at| at.saturating_duration_since(now))
+    }
+
+    fn client_stirred(&mut self, at: usize, ended: bool, now: Instant) {
+        self.turn(at, now, |client, shared, scratch| {
+            client.stirred(ended);
+            client.advance(now, shared, scratch)
+        });
+    }
+
+    /// Gives a client its turn, and does what it comes to.
+    fn turn(&mut self, at: usize, now: Instant, act: impl FnOnce(&mut Client, &Shared, &mut [u8]) -> Step) {
+        let Some(mut client) = self.crowd.take(at) else { return };
+        let mut step = act(&mut client, &self.shared, &mut self.scratch);
+        if let Some(holder) = client.holder
+            && self.shared.peers.has_proxies()
+            && self.crowd.held_by(holder) >= self.shared.limits.per_address
+            && !client.is_within()
+        {
+            // It came through a proxy, and only now is it known for whom.
+            self.shared.tally.note(Kind::Crowded, Some(client.peer), "too many connections of one address");
+            client.shed();
+            step = Step::Over;
+        }
+        match step {
+            Step::Over => {
+                self.end(at, client);
+                return;
+            }
+            Step::Wait => {}
+            Step::Again => self.again.push_back(at),
+            Step::Ask(mut exchange) => {
+                exchange.slot = at;
+                if let Err(error) = self.within.submit(exchange, now) {
+                    self.die(&error);
+                }
+            }
+        }
+        self.alarm = Some(self.alarm.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
+        self.crowd.put_back(at, client);
+        while self.crowd.memory > self.shared.limits.memory {
+            let Some(heaviest) = self.crowd.heaviest() else { break };
+            self.shed(heaviest, "too much memory for requests that are not whole");
+        }
+    }
+
+    fn end(&mut self, at: usize, client: Box<Client>) {
+        self.within.forget(client.serial);
+        self.crowd.leave(at);
+        if let Arrivals::Later(_) = self.arrivals {
+            self.arrivals = Arrivals::Waiting;
+        }
+    }
+
+    fn shed(&mut self, at: usize, why: &str) {
+        if let Some(mut client) = self.crowd.take(at) {
+            self.shared.tally.note(Kind::Crowded, Some(client.peer), why);
+            client.shed();
+            self.end(at, client);
+        }
+    }
+
+    fn link_stirred(&mut self, link: usize, now: Instant) {
+        match self.within.stirred(link, now, &mut self.scratch) {
+            Ok(None) => {}
+            Ok(Some(within::Answered { exchange, bytes })) => {
+                self.turn(exchange.slot, now, |client, shared, scratch| {
+                    // Who stopped waiting has been told so, and may be somebody else by now.
+                    if client.serial == exchange.serial && client.is_within() {
+                        let keep_alive = exchange.keep_alive && client.wants_more();
+                        client.answer(bytes, keep_alive, now, &shared.limits);
+                    }
+                    client.advance(now, shared, scratch)
+                })
+            }
+            Err(error) => self.die(&error),
+        }
+    }
+
+    fn die(&self, error: &io::Error) -> ! {
+        threads::die(&format!("the webhook server within is gone: {error}"))
+    }
+
+    /// Lets in who has arrived.
+    fn let_in(&mut self, now: Instant) {
+        match self.arrivals {
+            Arrivals::None => return,
+            Arrivals::Later(at) if at > now => return,
             _ => {}
         }
-    }
-    Ok(Some((head, length)))
-}
-
-/// Digits alone. More of them than a `usize` has room for are simply the largest there is.
-fn decimal(text: &str) -> Option<usize> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(usize::MAX))
-}
-
-impl Head {
-    /// The head for the server within: our own words, the body's length as it was counted.
-    fn encode(&self, peer: SocketAddr, body: Option<&[u8]>) -> String {
-        let mut text = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.target);
-        for (name, value) in &self.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if let Some(body) = body {
-            text.push_str(&format!("Content-Length: {}\r\n", body.len()));
-        }
-        text.push_str(&format!("{PEER_HEADER}: {}\r\n\r\n", peer.ip()));
-        text
-    }
-}
-
-/// Reads the whole body, `None` where there is none. `rest` is what came with the head.
-fn read_body(
-    head: &Head,
-    rest: Vec<u8>,
-    client: &mut impl Read,
-    held: &mut Held<'_>,
-    memory: usize,
-) -> Result<Option<Vec<u8>>, End> {
-    match head.body {
-        Framing::None => Ok(None),
-        Framing::Length(length) if length > LONGEST_BODY => Err(End::Answer(Refusal::LONG_BODY)),
-        Framing::Length(length) => {
-            let mut source = rest.as_slice().chain(client).take(u64::try_from(length).unwrap_or(u64::MAX));
-            let body = gather(&mut source, held, memory)?;
-            if body.len() < length { Err(End::Answer(Refusal::CUT)) } else { Ok(Some(body)) }
-        }
-        Framing::Chunked => {
-            // Chunks of one byte each take six; nobody honest makes a body twice as long by chunking it.
-            let most = u64::try_from(LONGEST_BODY * 2).unwrap_or(u64::MAX);
-            let mut source = chunked_transfer::Decoder::new(rest.as_slice().chain(client).take(most));
-            gather(&mut source, held, memory).map(Some)
-        }
-    }
-}
-
-fn gather(source: &mut impl Read, held: &mut Held<'_>, memory: usize) -> Result<Vec<u8>, End> {
-    let mut body = Vec::new();
-    let mut chunk = [0; 16 * 1024];
-    loop {
-        let count = match source.read(&mut chunk) {
-            Ok(0) => return Ok(body),
-            Ok(count) => count,
-            // The chunks' decoder says this of what is no chunk.
-            Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(End::Answer(Refusal::CUT)),
-            Err(error) => return Err(ended(&error)),
-        };
-        if body.len() + count > LONGEST_BODY {
-            return Err(End::Answer(Refusal::LONG_BODY));
-        }
-        if !held.take(count, memory) {
-            return Err(End::Answer(Refusal::BUSY));
-        }
-        body.extend(chunk.iter().take(count));
-    }
-}
-
-/// Has a request answered within.
-fn ask(inner: &UnixAddr, head: &str, body: Option<&[u8]>, time: Duration) -> io::Result<Vec<u8>> {
-    let mut server = UnixStream::connect_addr(inner)?;
-    server.set_write_timeout(Some(time))?;
-    server.set_read_timeout(Some(time))?;
-    server.write_all(head.as_bytes())?;
-    server.write_all(body.unwrap_or_default())?;
-    let mut answer = Vec::new();
-    server.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
-    if answer.is_empty() {
-        return Err(ErrorKind::UnexpectedEof.into());
-    }
-    Ok(answer)
-}
-
-/// Sends the answer on, with the word that the connection ends with it, which `tiny_http` does not say.
-fn write_answer(mut stream: &TcpStream, answer: &[u8]) -> io::Result<()> {
-    let line = answer.windows(2).position(|w| w == b"\r\n").map_or(answer.len(), |at| at + 2);
-    let (status, rest) = answer.split_at_checked(line).unwrap_or((answer, &[]));
-    let mut whole = Vec::with_capacity(answer.len() + 32);
-    whole.extend_from_slice(status);
-    whole.extend_from_slice(b"Connection: close\r\n");
-    whole.extend_from_slice(rest);
-    stream.write_all(&whole)?;
-    stream.shutdown(Shutdown::Write)
-}
-
-fn refuse(mut stream: &TcpStream, refusal: &Refusal, time: Duration) {
-    let Refusal { status, text } = refusal;
-    let length = text.len() + 1;
-    let whole = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{text}\n"
-    );
-    // Whether it arrives is not ours to care for.
-    let _ = stream.set_write_timeout(Some(time));
-    let _ = stream.write_all(whole.as_bytes());
-    let _ = stream.shutdown(Shutdown::Write);
-}
-
-/// Reads on for a moment: closing with unread bytes makes the system send a reset, which can overtake the answer.
-fn linger(stream: &TcpStream) {
-    let mut client = Timed { stream, until: Instant::now() + Duration::from_secs(1) };
-    let mut chunk = [0; 4096];
-    let mut left = 1024 * 1024_usize;
-    while let Ok(count @ 1..) = client.read(&mut chunk) {
-        left = left.saturating_sub(count);
-        if left == 0 {
+        if !self.shared.peers.is_ready(now) {
+            // The system keeps them for us.
+            self.arrivals = Arrivals::Later(now + PAUSE);
             return;
         }
+        self.arrivals = Arrivals::Waiting;
+        for _ in 0..ARRIVALS {
+            if self.is_full() && self.crowd.most_dispensable(None, now).is_none() {
+                // All are being served. One of them is over soon, and says so.
+                self.arrivals = Arrivals::Later(now + PAUSE);
+                return;
+            }
+            match self.listener.accept() {
+                Ok((socket, from)) => self.admit(socket, from, now),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.arrivals = Arrivals::None;
+                    return;
+                }
+                // The client is gone already.
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(error) => {
+                    self.no_connection(&error, now);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The system has no connection for us: most likely it, or this process, is out of file descriptors. Those who
+    /// wait are kept by the system; who merely holds a place loses it.
+    fn no_connection(&mut self, error: &io::Error, now: Instant) {
+        if !self.troubled {
+            self.troubled = true;
+            log::warn!("accept_failed error={error:?} msg=\"no connection can be let in; tried again until it can\"");
+        }
+        if let Some(long_ago) = now.checked_sub(Duration::from_secs(1))
+            && let Some(at) = self.crowd.most_dispensable(None, long_ago)
+        {
+            self.shed(at, "the system has no connections left");
+        }
+        self.arrivals = Arrivals::Later(now + PAUSE);
+    }
+
+    fn is_full(&self) -> bool {
+        self.crowd.count() >= self.shared.limits.connections
+    }
+
+    fn make_place(&mut self, of: Option<IpAddr>, now: Instant) -> bool {
+        let Some(at) = self.crowd.most_dispensable(of, now) else { return false };
+        self.shed(at, if of.is_some() { "too many connections of one address" } else { "too many connections" });
+        true
+    }
+
+    fn admit(&mut self, mut socket: TcpStream, from: SocketAddr, now: Instant) {
+        if self.troubled {
+            self.troubled = false;
+            log::warn!("msg=\"connections can be let in again\"");
+        }
+        let shared = &self.shared;
+        let peer = from.ip().to_canonical();
+        let from_proxy = shared.peers.is_proxy(peer);
+        if !from_proxy && !shared.peers.allows(peer) {
+            shared.tally.note(Kind::NotAllowed, Some(peer), "web_allow does not name this address");
+            return;
+        }
+        let holder = crowd::holder(peer);
+        if !from_proxy && self.crowd.held_by(holder) >= shared.limits.per_address && !self.make_place(Some(holder), now)
+        {
+            self.shared.tally.note(Kind::Crowded, Some(peer), "too many requests of one address at once");
+            let _ = io::Write::write(&mut socket, &Refusal::BUSY.encode());
+            return;
+        }
+        if self.is_full() {
+            self.make_place(None, now);
+        }
+        let stream = match &self.shared.tls {
+            None => Stream::plain(socket),
+            Some(tls) => match Stream::encrypted(socket, tls.config(now)) {
+                Ok(stream) => stream,
+                Err(error) => {
+                    self.shared.tally.note(Kind::Handshake, Some(peer), &error.to_string());
+                    return;
+                }
+            },
+        };
+        self.serial += 1;
+        let mut client = Box::new(Client::new(stream, self.serial, (peer, from_proxy), now, &self.shared.limits));
+        let at = self.crowd.next_place();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(client.socket(), Token(FIRST_CLIENT + at), interest) {
+            self.shared.tally.note(Kind::Crowded, Some(peer), &error.to_string());
+            return;
+        }
+        self.crowd.enter(client);
+        // Its request is often there already.
+        self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
+    }
+
+    /// Ends what has taken too long.
+    fn ring(&mut self, now: Instant) {
+        if self.alarm.is_none_or(|alarm| alarm > now) {
+            return;
+        }
+        for at in self.crowd.late(now) {
+            self.turn(at, now, |client, shared, scratch| client.expire(now, shared, scratch));
+        }
+        if self.within.is_dead(now) {
+            self.die(&ErrorKind::TimedOut.into());
+        }
+        let check = self.within.is_busy().then(|| now + Duration::from_secs(10));
+        self.alarm = [self.crowd.next_deadline(), check].into_iter().flatten().min();
     }
 }

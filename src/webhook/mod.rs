@@ -1,10 +1,19 @@
-//! GitHub webhooks: receive, verify, parse.
+//! GitHub webhooks: let in, receive, verify, parse.
 
+mod error;
 pub mod event;
 pub mod gate;
+mod listen;
+mod peers;
 pub mod server;
+mod tally;
+mod tls;
 
-pub use server::{Health, Receiver};
+pub use error::Error;
+pub use listen::Listener;
+pub use peers::Peers;
+pub use server::{Front, Health, Receiver};
+pub use tls::{AT_GITHUB, Tls};
 
 /// The longest body that is taken, in bytes: GitHub sends no more than 25 MB.
 pub const LONGEST_BODY: usize = 25 * 1024 * 1024;

@@ -1,26 +1,31 @@
 //! The receiver: answers what the gate lets through. It never waits for LXD or GitHub.
 
 use std::collections::{HashSet, VecDeque};
-use std::fmt;
-use std::io::{self, ErrorKind, Read};
-use std::net::{SocketAddr, TcpListener};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+use std::fs::DirBuilder;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Request, Response, Server};
 
 use super::event::{Parsed, parse, verify};
 use super::gate::{self, Limits, PEER_HEADER};
-use super::{HOOK_PATH, LONGEST_BODY};
+use super::tally::{Kind, Tally};
+use super::{Error, HOOK_PATH, LONGEST_BODY, Listener, Peers, Tls};
 use crate::model::{Hint, Secret};
 use crate::threads;
 
 /// Threads that check signatures and parse; each has at most one body in memory.
 const WORKERS: usize = 2;
+
+/// Connections between the gate and `tiny_http`, which has a thread for each; as many as it keeps threads anyway.
+const LINKS: usize = 4;
 
 /// Deliveries that are remembered, to tell those that come twice.
 const REMEMBERED: usize = 4096;
@@ -34,39 +39,30 @@ pub enum Health {
     Bad(String),
 }
 
+/// What strangers meet first.
+#[derive(Debug)]
+pub struct Front {
+    /// Where they arrive.
+    pub listener: Listener,
+    /// The certificate that they are shown; `None`: they come in plain.
+    pub tls: Option<Arc<Tls>>,
+    /// Who of them is let in.
+    pub peers: Arc<Peers>,
+    /// What they may take of us.
+    pub limits: Limits,
+}
+
 /// The webhook receiver. Its threads live as long as the process.
 #[derive(Debug)]
 pub struct Receiver {
     local: SocketAddr,
 }
 
-/// The receiver could not be started.
-#[derive(Debug)]
-pub struct Error {
-    tried: String,
-    mend: &'static str,
-    source: io::Error,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}: {}", self.tried, self.source)?;
-        if self.mend.is_empty() { Ok(()) } else { write!(f, " — {}", self.mend) }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
 impl Receiver {
-    /// Listens on `listen` and hands each new signed delivery to `deliver`, which must not block; `health` is asked for
-    /// `GET /healthz` and must answer within a few seconds.
+    /// Lets everybody in at `listen`, in plain, within the usual limits (see [`Receiver::open`]).
     ///
     /// # Errors
-    /// The address cannot be had, or the system has no sockets left.
+    /// The address cannot be had, or as there.
     pub fn start(
         listen: SocketAddr,
         secret: Secret,
@@ -87,25 +83,41 @@ impl Receiver {
         health: impl Fn() -> Health + Send + Sync + 'static,
         limits: Limits,
     ) -> Result<Receiver, Error> {
-        let listener = TcpListener::bind(listen).map_err(|source| Error::bind(listen, source))?;
-        let local = listener.local_addr().map_err(|source| Error::bind(listen, source))?;
-        let within = |source| Error { tried: "set up the webhook receiver".to_owned(), mend: "", source };
+        let listener = Listener::bind(listen)?;
+        Receiver::open(Front { listener, tls: None, peers: Arc::default(), limits }, secret, deliver, health)
+    }
 
-        let (inner, address) = inner_listener().map_err(within)?;
-        let server = Server::from_listener(inner, None).map_err(|e| within(io::Error::other(e)))?;
+    /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz` and must
+    /// answer within a few seconds.
+    ///
+    /// # Errors
+    /// The system has no sockets left, or no place for a private one.
+    pub fn open(
+        front: Front,
+        secret: Secret,
+        deliver: impl Fn(Hint) + Send + Sync + 'static,
+        health: impl Fn() -> Health + Send + Sync + 'static,
+    ) -> Result<Receiver, Error> {
+        let Front { listener: Listener { socket, local, .. }, tls, peers, limits } = front;
+        let within = |source| Error::new("set up the webhook receiver", source, "see whether /tmp can be written to");
+        let private = Private::listen().map_err(within)?;
+        let server = Server::from_listener(private.listener, None).map_err(|e| within(io::Error::other(e)))?;
+        let tally = Arc::new(Tally::default());
         let desk = Arc::new(Desk {
             server,
             secret,
             deliver: Box::new(deliver),
             health: Box::new(health),
             seen: Mutex::new(Seen::default()),
-            refused: Mutex::new(Seldom::default()),
+            tally: Arc::clone(&tally),
         });
         for n in 0..WORKERS {
             let desk = Arc::clone(&desk);
             threads::spawn(&format!("webhook-{n}"), move || desk.work());
         }
-        gate::open(listener, address, limits);
+        let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>().map_err(within)?;
+        drop(private.directory);
+        gate::open(socket, links, gate::Shared { limits, peers, tls, tally }).map_err(within)?;
         Ok(Receiver { local })
     }
 
@@ -115,31 +127,71 @@ impl Receiver {
     }
 }
 
-impl Error {
-    fn bind(listen: SocketAddr, source: io::Error) -> Error {
-        let mend = match source.kind() {
-            ErrorKind::AddrInUse => "another program has that port (another lxdrunner?): stop it, or change web_port",
-            ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE: change web_port",
-            ErrorKind::AddrNotAvailable => "this machine has no such address: change web_host",
-            _ => "see web_host and web_port",
-        };
-        Error { tried: format!("listen for webhooks on {listen}"), mend, source }
+/// A unix socket in a directory that only we can enter, for as long as it takes to connect to it. Then it has no name
+/// any more, and nobody else gets to `tiny_http`.
+struct Private {
+    listener: UnixListener,
+    path: PathBuf,
+    directory: Directory,
+}
+
+/// Goes with all that is in it.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// A socket of Linux's abstract name space: it needs no file, and is gone with the process.
-fn inner_listener() -> io::Result<(UnixListener, UnixAddr)> {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    loop {
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let address = UnixAddr::from_abstract_name(format!("lxdrunner-{}-{n}", std::process::id()))?;
-        match UnixListener::bind_addr(&address) {
-            Ok(listener) => return Ok((listener, address)),
-            // A process of another PID namespace that shares our network may have it.
-            Err(error) if error.kind() == ErrorKind::AddrInUse && n < 1000 => {}
-            Err(error) => return Err(error),
+impl Private {
+    fn listen() -> io::Result<Private> {
+        let named = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
+        let mut failed = io::Error::from(ErrorKind::NotFound);
+        for base in named.into_iter().chain([std::env::temp_dir(), "/dev/shm".into()]) {
+            match Private::listen_in(&base) {
+                Ok(private) => return Ok(private),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn listen_in(base: &Path) -> io::Result<Private> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        for _ in 0..1000 {
+            let n = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = base.join(format!("lxdrunner-{}-{n}", std::process::id()));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    let directory = Directory(path);
+                    let path = directory.0.join("within");
+                    return Ok(Private { listener: UnixListener::bind(&path)?, path, directory });
+                }
+                // Of a process that was killed just here, or of somebody who wants to stand in our way.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+}
+
+/// A connection to `tiny_http` that has a thread there: it has answered once. (Its pool hands out waiting threads by
+/// their number, which may be old when two connections come at once; the second would never be served.)
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let mut link = UnixStream::connect(path)?;
+    link.set_read_timeout(Some(Duration::from_secs(30)))?;
+    link.write_all(b"HEAD / HTTP/1.1\r\n\r\n")?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 512];
+    while !answer.ends_with(b"\r\n\r\n") {
+        match link.read(&mut piece)? {
+            0 => return Err(ErrorKind::UnexpectedEof.into()),
+            count => answer.extend(piece.iter().take(count)),
         }
     }
+    Ok(link)
 }
 
 /// What the workers share.
@@ -149,7 +201,7 @@ struct Desk {
     deliver: Box<dyn Fn(Hint) + Send + Sync>,
     health: Box<dyn Fn() -> Health + Send + Sync>,
     seen: Mutex<Seen>,
-    refused: Mutex<Seldom>,
+    tally: Arc<Tally>,
 }
 
 /// An answer: status, one line of text, and the methods for a 405.
@@ -201,11 +253,11 @@ impl Desk {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
                 let mend = "in the hook's settings, set Content type to application/json";
-                self.note_refusal(mend, request);
+                self.note_refusal(Kind::Unsigned, mend, request);
                 return Answer::new(415, mend);
             }
         }
-        let mut body = Vec::new();
+        let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY + 1));
         let limit = u64::try_from(LONGEST_BODY).unwrap_or(u64::MAX) + 1;
         match request.as_reader().take(limit).read_to_end(&mut body) {
             Ok(_) if body.len() > LONGEST_BODY => return Answer::new(413, "longer than 25 MB, GitHub's limit"),
@@ -215,7 +267,7 @@ impl Desk {
 
         let signature = header(request, "x-hub-signature-256").or_else(|| header(request, "x-hub-signature"));
         if let Err(error) = verify(&self.secret, &body, signature) {
-            self.note_refusal(&error.to_string(), request);
+            self.note_refusal(Kind::Unsigned, &error.to_string(), request);
             return Answer::new(401, error.to_string());
         }
 
@@ -223,13 +275,14 @@ impl Desk {
         let event = header(request, "x-github-event").unwrap_or_default();
         let id = header(request, "x-github-delivery").unwrap_or_default();
         if event.is_empty() {
-            log::warn!("delivery_refused delivery={id:?} reason=\"the header X-GitHub-Event is missing\"");
+            self.note_refusal(Kind::Useless, "the header X-GitHub-Event is missing", request);
             return Answer::new(400, "the header X-GitHub-Event is missing");
         }
         let parsed = match parse(event, &body) {
             Ok(parsed) => parsed,
             Err(error) => {
-                log::warn!("delivery_refused event={event:?} delivery={id:?} reason={:?}", error.to_string());
+                self.note_refusal(Kind::Useless, &error.to_string(), request);
+                log::debug!("delivery_useless event={event:?} delivery={id:?}");
                 return Answer::new(400, error.to_string());
             }
         };
@@ -250,12 +303,9 @@ impl Desk {
         Answer::new(202, if event == "ping" { "pong" } else { "accepted" })
     }
 
-    /// Of what may come from anybody the log tells seldom.
-    fn note_refusal(&self, reason: &str, request: &Request) {
-        if let Some(unsaid) = lock(&self.refused).due(Instant::now()) {
-            let peer = header(request, PEER_HEADER).unwrap_or("unknown");
-            log::warn!("delivery_refused peer={peer} unsaid={unsaid} reason={reason:?}");
-        }
+    fn note_refusal(&self, kind: Kind, reason: &str, request: &Request) {
+        let peer = header(request, PEER_HEADER).and_then(|peer| peer.parse().ok());
+        self.tally.note(kind, peer, reason);
     }
 }
 
@@ -315,26 +365,6 @@ impl Seen {
     }
 }
 
-/// Says something at most once a second, and how often it was not said in between.
-#[derive(Default)]
-struct Seldom {
-    last: Option<Instant>,
-    unsaid: u64,
-}
-
-impl Seldom {
-    /// How often it was left out before, where it is time to say it.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        let quiet = |last: Instant| now.saturating_duration_since(last) < Duration::from_secs(1);
-        if self.last.is_some_and(quiet) {
-            self.unsaid += 1;
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.unsaid))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -357,20 +387,5 @@ mod tests {
         assert_ne!(fingerprint("a", "sha256=00"), fingerprint("a", "sha256=01"));
         assert_ne!(fingerprint("a", "bc"), fingerprint("ab", "c"));
         assert_eq!(fingerprint("a", "sha256=AB"), fingerprint("a", "sha256=ab"));
-    }
-
-    #[test]
-    fn a_flood_is_told_once_a_second() {
-        let mut seldom = Seldom::default();
-        let start = Instant::now();
-        let mut check = |millis: u64, said: Option<u64>| {
-            assert_eq!(seldom.due(start + Duration::from_millis(millis)), said, "{millis}");
-        };
-        check(0, Some(0));
-        check(1, None);
-        check(999, None);
-        check(1000, Some(2));
-        check(1500, None);
-        check(9000, Some(1));
     }
 }

@@ -55,6 +55,9 @@ pub fn config() -> Config {
         runner_version: None,
         web_host: [127, 0, 0, 1].into(),
         web_port: 0,
+        web_tls: crate::config::WebTls::Off,
+        web_trusted_proxies: Vec::new(),
+        web_allow: None,
         cache_home: PathBuf::from("/nowhere"),
         classes: vec![class("small", &[], 10), class("gpu", &["gpu"], 2)],
     }

@@ -100,6 +100,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
             let login = locked(&shared.state).login.clone();
             Response::json(200, &shapes::account(&shared.origin(), &login, 319_655, "User"))
         }
+        ["meta"] if get => Response::json(200, &shapes::meta(&locked(&shared.state).hook_networks)),
         ["user", "orgs"] if get => {
             let state = locked(&shared.state);
             let orgs = state.orgs.iter().map(|org| shapes::organization(&shared.origin(), org)).collect();

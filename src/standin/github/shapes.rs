@@ -9,6 +9,14 @@ fn when(moment: Option<Timestamp>) -> Value {
     moment.map_or(Value::Null, |moment| Value::String(moment.to_rfc3339()))
 }
 
+/// `GET /meta`, of what it tells only a part.
+pub fn meta(hooks: &[String]) -> Value {
+    json!({
+        "verifiable_password_authentication": false, "hooks": hooks, "web": ["192.30.252.0/22"],
+        "domains": {"actions": ["*.actions.githubusercontent.com"]}
+    })
+}
+
 /// An account, as it stands in many places.
 pub fn account(origin: &str, login: &str, id: u64, kind: &str) -> Value {
     let url = format!("{origin}/users/{login}");

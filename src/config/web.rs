@@ -1,0 +1,217 @@
+//! How webhooks are let in: TLS, proxies, and whose addresses may come.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path as FilePath, PathBuf};
+use std::str::FromStr;
+
+use super::node::Node;
+use super::read::{Item, Section};
+use super::report::Report;
+
+/// How webhooks are encrypted on their way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WebTls {
+    /// Not at all: a reverse proxy does it.
+    Off,
+    /// With a certificate that we sign ourselves, made once.
+    SelfSigned,
+    /// With that of these PEM files.
+    Files {
+        /// The certificate and those that vouch for it, in that order.
+        cert: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+    },
+}
+
+/// Whose connections are let in, beside this machine's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebAllow {
+    /// Those that GitHub says its webhooks come from.
+    pub github: bool,
+    /// These.
+    pub networks: Vec<Network>,
+}
+
+/// A range of addresses, as `192.0.2.0/24`; an address alone is a range of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    bits: u32,
+}
+
+/// Not a range of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotANetwork;
+
+impl fmt::Display for NotANetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("is not an address, or ADDRESS/BITS")
+    }
+}
+
+impl std::error::Error for NotANetwork {}
+
+impl FromStr for Network {
+    type Err = NotANetwork;
+
+    fn from_str(text: &str) -> Result<Network, NotANetwork> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => most,
+            Some(bits) if bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit()) => {
+                bits.parse().ok().filter(|bits| *bits <= most).ok_or(NotANetwork)?
+            }
+            Some(_) => return Err(NotANetwork),
+        };
+        Ok(Network { address: masked(address, bits), bits })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl Network {
+    /// True where `address` is in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.address.is_ipv4() && masked(address, self.bits) == self.address
+    }
+}
+
+fn masked(address: IpAddr, bits: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - bits.min(32)).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & mask))
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - bits.min(128)).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & mask))
+        }
+    }
+}
+
+pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<WebTls> {
+    let Some(item) = top.get("web_tls") else { return Some(WebTls::Off) };
+    match item.node {
+        Node::Bool(false) => Some(WebTls::Off),
+        Node::Bool(true) => Some(WebTls::SelfSigned),
+        Node::Map(_) => {
+            let files = Section::new(&item, &["cert", "key"], report)?;
+            let mut file = |key: &str| {
+                let file = files.require(key, "write the name of a PEM file", report)?;
+                let path = base.join(file.text("the name of a PEM file", report)?);
+                if !path.exists() {
+                    report.error(&file.path, format!("there is no file {}", path.display()), "name the right file");
+                    return None;
+                }
+                Some(path)
+            };
+            let (cert, key) = (file("cert"), file("key"));
+            Some(WebTls::Files { cert: cert?, key: key? })
+        }
+        other => {
+            report.error(&item.path, format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}");
+            None
+        }
+    }
+}
+
+const MEND: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
+
+pub(super) fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
+    let Some(item) = top.get("web_trusted_proxies") else { return Some(Vec::new()) };
+    let mut networks = Vec::new();
+    let mut whole = true;
+    for item in item.list("a list of addresses and ranges of proxies", report)? {
+        match network(&item, MEND, report) {
+            Some(everybody) if everybody.bits == 0 => {
+                let mend = "name the proxies alone: whoever is trusted says itself who it is";
+                report.error(&item.path, "trusts everybody", mend);
+                whole = false;
+            }
+            Some(network) => networks.push(network),
+            None => whole = false,
+        }
+    }
+    whole.then_some(networks)
+}
+
+pub(super) fn allow(top: &Section<'_>, report: &mut Report) -> Option<Option<WebAllow>> {
+    let Some(item) = top.get("web_allow") else { return Some(None) };
+    let list = item.list("a list of `github`, addresses and ranges", report)?;
+    if list.is_empty() {
+        report.error(&item.path, "lets nobody in", "leave it out to let everybody in, or write [github]");
+        return None;
+    }
+    let mut allow = WebAllow::default();
+    let mut whole = true;
+    for item in list {
+        if matches!(item.node, Node::Text(text) if text == "github") {
+            allow.github = true;
+            continue;
+        }
+        match network(&item, &format!("write github, or {}", MEND.trim_start_matches("write ")), report) {
+            Some(network) => allow.networks.push(network),
+            None => whole = false,
+        }
+    }
+    whole.then_some(Some(allow))
+}
+
+fn network(item: &Item<'_>, mend: &str, report: &mut Report) -> Option<Network> {
+    let text = item.text("an address or a range", report)?;
+    match text.parse::<Network>() {
+        Ok(network) => {
+            let written = text.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
+            if written.is_some_and(|written| written != network.address) {
+                report.warn(&item.path, format!("{text} is read as {network}"));
+            }
+            Some(network)
+        }
+        Err(error) => {
+            report.error(&item.path, format!("{text:?} {error}"), mend);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        #[track_caller]
+        fn check(network: &str, address: &str, inside: bool) {
+            let network: Network = network.parse().unwrap();
+            assert_eq!(network.contains(address.parse().unwrap()), inside, "{network} {address}");
+        }
+        check("192.0.2.0/24", "192.0.2.255", true);
+        check("192.0.2.0/24", "192.0.3.0", false);
+        check("192.0.2.7", "192.0.2.7", true);
+        check("192.0.2.7", "192.0.2.6", false);
+        check("0.0.0.0/0", "255.1.1.1", true);
+        check("0.0.0.0/0", "::1", false);
+        check("::/0", "2001:db8::1", true);
+        check("192.0.2.0/24", "::ffff:192.0.2.1", true);
+        check("2001:db8::/33", "2001:db8:7fff::1", true);
+        check("2001:db8::/33", "2001:db8:8000::1", false);
+        check("192.0.2.77/24", "192.0.2.1", true);
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        for text in ["", "github", "192.0.2.0/33", "::/129", "192.0.2/24", "192.0.2.0/", "192.0.2.0/+1", "1.2.3.4/0000"]
+        {
+            assert_eq!(text.parse::<Network>(), Err(NotANetwork), "{text}");
+        }
+    }
+}

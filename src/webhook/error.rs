@@ -1,0 +1,31 @@
+//! Why the receiver could not be started.
+
+use std::fmt;
+use std::io;
+
+/// The receiver could not be started: what was tried, what came back, and the mend.
+#[derive(Debug)]
+pub struct Error {
+    pub(super) tried: String,
+    pub(super) mend: String,
+    pub(super) source: io::Error,
+}
+
+impl Error {
+    pub(super) fn new(tried: impl Into<String>, source: io::Error, mend: impl Into<String>) -> Error {
+        Error { tried: tried.into(), mend: mend.into(), source }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}", self.tried, self.source)?;
+        if self.mend.is_empty() { Ok(()) } else { write!(f, " — {}", self.mend) }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}

@@ -1,0 +1,461 @@
+//! One client: its bytes until they are a whole request, and its answer until it is sent.
+//!
+//! ```text
+//!  Handshake ──▶ Head ──▶ Body ──▶ Within ──▶ Answer ──▶ Idle ──▶ Head …
+//!      │          └────────┴─ refused ──────────▲  └─────▶ Linger ──▶ over
+//!      └──▶ over
+//! ```
+
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::answer::Refusal;
+use super::request::{Framing, Head, may_be_complete, parse_head};
+use super::stream::Stream;
+use super::within::Exchange;
+use super::{Limits, Shared};
+use crate::http1::{Event, Parser};
+use crate::webhook::LONGEST_BODY;
+use crate::webhook::tally::Kind;
+
+/// Pieces that are read of one client before others have their turn.
+const TURN: usize = 16;
+/// How long, and how much, is still read of a client that was refused: closing with unread bytes makes the system
+/// send a reset, which can overtake the answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What a client's connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Handshake,
+    /// The first byte of another request.
+    Idle,
+    Head,
+    Body,
+    /// The server within.
+    Within,
+    /// That the answer is sent.
+    Answer {
+        close: bool,
+    },
+    /// That the client ends.
+    Linger {
+        left: usize,
+    },
+}
+
+/// What is to be done with a client now.
+pub(super) enum Step {
+    /// Nothing until it, or the time, moves on.
+    Wait,
+    /// Another turn, after the others.
+    Again,
+    /// Its request is whole.
+    Ask(Exchange),
+    /// Its connection is over.
+    Over,
+}
+
+pub(super) struct Client {
+    stream: Stream,
+    /// Tells it from others that had its place before.
+    pub(super) serial: u64,
+    /// Who asks, as far as that is known.
+    pub(super) peer: IpAddr,
+    /// Whom its place is counted against; `None` for a proxy that has not told yet whom it speaks for.
+    pub(super) holder: Option<IpAddr>,
+    from_proxy: bool,
+    phase: Phase,
+    /// When its phase began.
+    since: Instant,
+    pub(super) deadline: Instant,
+    /// When the whole exchange must be over.
+    last: Instant,
+    /// What was read and not understood yet: of the head, or the body, or behind them.
+    buffer: Vec<u8>,
+    /// Bytes at the front of the buffer in which no head ends.
+    seen: usize,
+    head: Option<Head>,
+    chunks: Option<Chunks>,
+    out: Vec<u8>,
+    sent: usize,
+    /// True where the system may have more bytes for us.
+    readable: bool,
+    /// True where the system has said that the end is among them: it says so once.
+    ended: bool,
+    eof: bool,
+    /// What it still sends is to be read, so that the refusal arrives.
+    refused: bool,
+}
+
+/// A chunked body so far.
+struct Chunks {
+    parser: Parser,
+    body: Vec<u8>,
+    taken: usize,
+}
+
+impl Client {
+    pub(super) fn new(
+        stream: Stream,
+        serial: u64,
+        (peer, from_proxy): (IpAddr, bool),
+        now: Instant,
+        limits: &Limits,
+    ) -> Client {
+        let plain = stream.is_plain();
+        let phase = if plain { Phase::Head } else { Phase::Handshake };
+        Client {
+            stream,
+            serial,
+            peer,
+            holder: (!from_proxy).then(|| super::crowd::holder(peer)),
+            from_proxy,
+            phase,
+            since: now,
+            deadline: now + if plain { limits.head_time } else { limits.handshake_time },
+            last: now + limits.exchange_time,
+            buffer: Vec::new(),
+            seen: 0,
+            head: None,
+            chunks: None,
+            out: Vec::new(),
+            sent: 0,
+            readable: true,
+            ended: false,
+            eof: false,
+            refused: false,
+        }
+    }
+
+    pub(super) fn socket(&mut self) -> &mut mio::net::TcpStream {
+        &mut self.stream.socket
+    }
+
+    /// The system has more bytes, or room for more. `ended`: the end is among them.
+    pub(super) fn stirred(&mut self, ended: bool) {
+        self.readable = true;
+        self.ended |= ended;
+    }
+
+    /// Bytes that are held of it.
+    pub(super) fn held(&self) -> usize {
+        self.buffer.len() + self.chunks.as_ref().map_or(0, |chunks| chunks.body.len())
+    }
+
+    /// Since when it only keeps its place; `None` while it is being served.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Within | Phase::Answer { .. } => None,
+            _ => Some(self.since),
+        }
+    }
+
+    pub(super) fn is_within(&self) -> bool {
+        self.phase == Phase::Within
+    }
+
+    /// Goes on as far as it goes.
+    pub(super) fn advance(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Step {
+        for _ in 0..TURN {
+            if !self.send() {
+                return Step::Over;
+            }
+            let step = match self.phase {
+                Phase::Handshake => self.shake(now, shared),
+                Phase::Idle | Phase::Head => self.take_head(now, shared, scratch),
+                Phase::Body => self.take_body(now, shared, scratch),
+                Phase::Within => Some(Step::Wait),
+                Phase::Answer { .. } if !self.out.is_empty() => Some(Step::Wait),
+                Phase::Answer { close } => self.answered(close, now, &shared.limits),
+                Phase::Linger { left } => self.linger(left, scratch),
+            };
+            if let Some(step) = step {
+                return step;
+            }
+        }
+        Step::Again
+    }
+
+    /// Its time is over.
+    pub(super) fn expire(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Step {
+        match self.phase {
+            Phase::Handshake => shared.tally.note(Kind::Late, Some(self.peer), "the TLS handshake took too long"),
+            Phase::Head | Phase::Body => {
+                self.refuse(Refusal::LATE, now, shared);
+                return self.advance(now, shared, scratch);
+            }
+            Phase::Within => {
+                self.refuse(Refusal::NO_SERVER, now, shared);
+                return self.advance(now, shared, scratch);
+            }
+            Phase::Answer { .. } => {
+                shared.tally.note(Kind::Late, Some(self.peer), "the answer was not taken in time");
+            }
+            Phase::Idle | Phase::Linger { .. } => {}
+        }
+        Step::Over
+    }
+
+    /// Its place is needed: it is told so if it listens, and ends.
+    pub(super) fn shed(&mut self) {
+        if matches!(self.phase, Phase::Head | Phase::Body) && self.out.is_empty() {
+            let _ = self.stream.write(&Refusal::BUSY.encode());
+            self.stream.finish();
+        }
+    }
+
+    /// The server's answer.
+    pub(super) fn answer(&mut self, answer: Vec<u8>, keep_alive: bool, now: Instant, limits: &Limits) {
+        self.out = answer;
+        self.sent = 0;
+        self.enter(Phase::Answer { close: !keep_alive }, now, limits.answer_time);
+    }
+
+    /// True where the connection may be kept behind the answer.
+    pub(super) fn wants_more(&self) -> bool {
+        !self.eof
+    }
+
+    fn enter(&mut self, phase: Phase, now: Instant, time: Duration) {
+        self.phase = phase;
+        self.since = now;
+        self.deadline = (now + time).min(self.last);
+    }
+
+    pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant, shared: &Shared) {
+        shared.tally.note(refusal.kind, Some(self.peer), refusal.text);
+        self.head = None;
+        self.chunks = None;
+        self.buffer = Vec::new();
+        // A "100 Continue" that is half sent must be sent to its end.
+        let mut rest = self.out.split_off(self.sent.min(self.out.len()));
+        rest.extend_from_slice(&refusal.encode());
+        self.last = now + shared.limits.answer_time;
+        self.answer(rest, false, now, &shared.limits);
+        self.refused = true;
+    }
+
+    /// Sends what there is to send; false where nobody takes it any more.
+    fn send(&mut self) -> bool {
+        while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(count) => self.sent += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            }
+        }
+        match self.stream.flush() {
+            Ok(()) if !self.out.is_empty() => self.out = Vec::new(),
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return true,
+            Err(_) => return false,
+        }
+        self.sent = 0;
+        true
+    }
+
+    fn shake(&mut self, now: Instant, shared: &Shared) -> Option<Step> {
+        match self.stream.handshake() {
+            Ok(true) => {
+                self.enter(Phase::Head, now, shared.limits.head_time);
+                None
+            }
+            Ok(false) => Some(Step::Wait),
+            Err(error) => {
+                // Who only looks whether the port is open is of no interest.
+                if error.kind() == ErrorKind::InvalidData {
+                    shared.tally.note(Kind::Handshake, Some(self.peer), &error.to_string());
+                }
+                Some(Step::Over)
+            }
+        }
+    }
+
+    fn take_head(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
+        let limits = &shared.limits;
+        if self.phase == Phase::Idle && !self.buffer.is_empty() {
+            self.last = now + limits.exchange_time;
+            self.enter(Phase::Head, now, limits.head_time);
+        }
+        if self.seen < self.buffer.len() {
+            if may_be_complete(&self.buffer, self.seen) {
+                match parse_head(&self.buffer, limits.head) {
+                    Ok(Some((head, length))) => return self.head_complete(head, length, now, shared),
+                    Ok(None) => {}
+                    Err(refusal) => {
+                        self.refuse(refusal, now, shared);
+                        return None;
+                    }
+                }
+            }
+            self.seen = self.buffer.len();
+            if self.buffer.len() >= limits.head {
+                self.refuse(Refusal::LONG_HEAD, now, shared);
+                return None;
+            }
+        }
+        if self.eof {
+            return Some(Step::Over);
+        }
+        self.read(scratch)
+    }
+
+    fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
+        self.buffer.drain(..length);
+        self.seen = 0;
+        if let Err(refusal) = self.identify(head.forwarded_for.as_deref(), shared) {
+            self.refuse(refusal, now, shared);
+            return None;
+        }
+        if head.too_long() {
+            self.refuse(Refusal::LONG_BODY, now, shared);
+            return None;
+        }
+        if head.expects_continue && self.buffer.is_empty() && !matches!(head.body, Framing::None | Framing::Length(0)) {
+            self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if head.body == Framing::Chunked {
+            self.chunks = Some(Chunks { parser: Parser::chunks(), body: Vec::new(), taken: 0 });
+        }
+        self.head = Some(head);
+        self.enter(Phase::Body, now, shared.limits.body_time);
+        None
+    }
+
+    /// Finds out who asks, where a proxy speaks for others, and whether they may.
+    fn identify(&mut self, forwarded_for: Option<&str>, shared: &Shared) -> Result<(), Refusal> {
+        let peers = &shared.peers;
+        if self.from_proxy {
+            self.peer = peers.behind(self.peer, forwarded_for);
+            self.holder = Some(super::crowd::holder(self.peer));
+            if !peers.allows(self.peer) {
+                return Err(Refusal::NOT_ALLOWED);
+            }
+        } else if peers.is_restricted() && self.peer.is_loopback() && forwarded_for.is_some() {
+            return Err(Refusal::HIDDEN);
+        }
+        Ok(())
+    }
+
+    fn take_body(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
+        let whole = match (&mut self.chunks, self.head.as_ref().map(|head| head.body)) {
+            (Some(chunks), _) => match chunks.take(&mut self.buffer) {
+                Ok(done) => done.then_some(0),
+                Err(refusal) => {
+                    self.refuse(refusal, now, shared);
+                    return None;
+                }
+            },
+            (None, Some(Framing::Length(length))) => (self.buffer.len() >= length).then_some(length),
+            (None, _) => Some(0),
+        };
+        if let Some(length) = whole {
+            let exchange = self.exchange(length)?;
+            self.enter(Phase::Within, now, shared.limits.answer_time);
+            return Some(Step::Ask(exchange));
+        }
+        if self.eof {
+            self.refuse(Refusal::CUT, now, shared);
+            return None;
+        }
+        self.read(scratch)
+    }
+
+    /// The whole request, its body being the first `length` bytes of the buffer, or the chunks'.
+    fn exchange(&mut self, length: usize) -> Option<Exchange> {
+        let head = self.head.take()?;
+        let body = match self.chunks.take() {
+            Some(chunks) => chunks.body,
+            None => {
+                let behind = self.buffer.get(length..).unwrap_or_default().to_vec();
+                self.buffer.truncate(length);
+                std::mem::replace(&mut self.buffer, behind)
+            }
+        };
+        self.seen = 0;
+        let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
+        let (head, with_body) = head.finish(&self.peer.to_string(), body.len());
+        let body = if with_body { body } else { Vec::new() };
+        Some(Exchange { slot: 0, serial: self.serial, head, body, bodyless, keep_alive })
+    }
+
+    /// `None` where something was read, or the end.
+    fn read(&mut self, scratch: &mut [u8]) -> Option<Step> {
+        if !self.readable {
+            return Some(Step::Wait);
+        }
+        match self.stream.read(scratch) {
+            Ok(0) => self.eof = true,
+            Ok(count) => {
+                // Fewer than there is room for: there were no more.
+                self.readable = count == scratch.len() || self.ended || !self.stream.is_plain();
+                self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readable = false;
+                return Some(Step::Wait);
+            }
+            Err(_) => return Some(Step::Over),
+        }
+        None
+    }
+
+    /// The answer is sent.
+    fn answered(&mut self, close: bool, now: Instant, limits: &Limits) -> Option<Step> {
+        if !close && (!self.eof || !self.buffer.is_empty()) {
+            self.last = now + limits.idle_time;
+            self.enter(Phase::Idle, now, limits.idle_time);
+            return None;
+        }
+        self.stream.finish();
+        if self.eof || (!self.refused && self.buffer.is_empty()) {
+            return Some(Step::Over);
+        }
+        self.buffer = Vec::new();
+        self.last = now + LINGER;
+        self.enter(Phase::Linger { left: LINGER_BYTES }, now, LINGER);
+        None
+    }
+
+    fn linger(&mut self, left: usize, scratch: &mut [u8]) -> Option<Step> {
+        let step = self.read(scratch);
+        let left = left.saturating_sub(self.buffer.len());
+        self.buffer.clear();
+        self.phase = Phase::Linger { left };
+        if self.eof || left == 0 { Some(Step::Over) } else { step }
+    }
+}
+
+impl Chunks {
+    /// Takes what is in the buffer; true where the body is whole. What is behind it stays.
+    fn take(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Refusal> {
+        let mut used = 0;
+        let done = loop {
+            let rest = buffer.get(used..).unwrap_or_default();
+            match self.parser.step(rest) {
+                Ok((count, event)) => {
+                    used += count;
+                    match event {
+                        Event::Body(piece) if self.body.len() + piece.len() > LONGEST_BODY => {
+                            return Err(Refusal::LONG_BODY);
+                        }
+                        Event::Body(piece) => self.body.extend_from_slice(piece),
+                        Event::End => break true,
+                        _ => break false,
+                    }
+                }
+                Err(_) => return Err(Refusal::CHUNKS),
+            }
+        };
+        buffer.drain(..used);
+        self.taken += used;
+        // Chunks of one byte each take six; nobody honest makes a long body twice as long by chunking it.
+        if self.taken > LONGEST_BODY * 2 {
+            return Err(Refusal::LONG_BODY);
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,140 @@
+//! Who holds how many connections, and whose ends when there are too many.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
+
+use super::client::Client;
+
+/// Whom a connection from `address` is counted against: one subscriber has a whole /64 of IPv6.
+pub(super) fn holder(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
+
+/// The clients, each in its place.
+#[derive(Default)]
+pub(super) struct Crowd {
+    places: Vec<Option<Box<Client>>>,
+    free: Vec<usize>,
+    held: HashMap<IpAddr, usize>,
+    /// Bytes held of them all.
+    pub(super) memory: usize,
+    count: usize,
+}
+
+impl Crowd {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many of them are this one's.
+    pub(super) fn held_by(&self, holder: IpAddr) -> usize {
+        self.held.get(&holder).copied().unwrap_or(0)
+    }
+
+    /// The place that the next one gets.
+    pub(super) fn next_place(&self) -> usize {
+        self.free.last().copied().unwrap_or(self.places.len())
+    }
+
+    /// Lets one in.
+    pub(super) fn enter(&mut self, client: Box<Client>) {
+        self.count += 1;
+        self.account(client.holder, true);
+        let at = self.free.pop();
+        match at.and_then(|at| self.places.get_mut(at)) {
+            Some(place) => *place = Some(client),
+            None => self.places.push(Some(client)),
+        }
+    }
+
+    /// Takes one out of its place, to be put back or to be let go.
+    pub(super) fn take(&mut self, at: usize) -> Option<Box<Client>> {
+        let client = self.places.get_mut(at)?.take()?;
+        self.memory = self.memory.saturating_sub(client.held());
+        self.account(client.holder, false);
+        Some(client)
+    }
+
+    pub(super) fn put_back(&mut self, at: usize, client: Box<Client>) {
+        self.memory += client.held();
+        self.account(client.holder, true);
+        if let Some(place) = self.places.get_mut(at) {
+            *place = Some(client);
+        }
+    }
+
+    /// One that was taken out does not come back.
+    pub(super) fn leave(&mut self, at: usize) {
+        self.count -= 1;
+        self.free.push(at);
+        if self.count == 0 {
+            // After a flood, what it needed is given back.
+            *self = Crowd::default();
+        }
+    }
+
+    fn account(&mut self, holder: Option<IpAddr>, more: bool) {
+        let Some(holder) = holder else { return };
+        if more {
+            *self.held.entry(holder).or_default() += 1;
+        } else if let Some(count) = self.held.get_mut(&holder) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&holder);
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (usize, &Client)> {
+        self.places.iter().enumerate().filter_map(|(at, client)| Some((at, client.as_deref()?)))
+    }
+
+    /// Those whose time is over.
+    pub(super) fn late(&self, now: Instant) -> Vec<usize> {
+        self.all().filter(|(_, client)| client.deadline <= now).map(|(at, _)| at).collect()
+    }
+
+    /// When the next one's time is over.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.all().map(|(_, client)| client.deadline).min()
+    }
+
+    /// Who is to end when a place is needed: of those that are not being served now, one of whoever holds most, and
+    /// of these the one that has been at it longest. Real deliveries are whole in no time. `of` names the only holder
+    /// to be looked at, `since` the latest beginning.
+    pub(super) fn most_dispensable(&self, of: Option<IpAddr>, since: Instant) -> Option<usize> {
+        let candidates = self.all().filter_map(|(at, client)| {
+            let began = client.idle_since().filter(|began| *began <= since)?;
+            let count = client.holder.map_or(1, |holder| self.held_by(holder));
+            (of.is_none() || client.holder == of).then_some((std::cmp::Reverse(count), began, at))
+        });
+        candidates.min().map(|(_, _, at)| at)
+    }
+
+    /// Who is to end when memory is needed: of those that are not being served now, the one that holds most.
+    pub(super) fn heaviest(&self) -> Option<usize> {
+        let idle = self.all().filter(|(_, client)| client.idle_since().is_some());
+        idle.max_by_key(|(_, client)| client.held()).map(|(at, _)| at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subscriber_is_one_holder() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(holder(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
+        };
+        check("192.0.2.7", "192.0.2.7");
+        check("::ffff:192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("2001:db8:1:3::1", "2001:db8:1:3::");
+    }
+}

@@ -1,0 +1,163 @@
+//! Who may connect, and who is behind a proxy.
+
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::{Config, Network, WebAllow};
+
+/// How long the first connections wait for GitHub to say where its webhooks come from. GitHub itself waits ten seconds
+/// for an answer to a delivery.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Who is let in, and whose word on others is believed.
+#[derive(Debug, Default)]
+pub struct Peers {
+    proxies: Vec<Network>,
+    allow: Option<WebAllow>,
+    github: Mutex<GitHubs>,
+}
+
+/// What is known of GitHub's addresses.
+#[derive(Debug, Default)]
+struct GitHubs {
+    networks: Vec<Network>,
+    /// Connections wait until then; `None` where they do not (any more).
+    awaited_until: Option<Instant>,
+}
+
+impl Peers {
+    /// As the config says.
+    pub fn new(config: &Config) -> Peers {
+        Peers::of(config.web_trusted_proxies.clone(), config.web_allow.clone())
+    }
+
+    /// With these proxies, letting in these alone.
+    pub fn of(proxies: Vec<Network>, allow: Option<WebAllow>) -> Peers {
+        let github = allow.as_ref().is_some_and(|allow| allow.github);
+        let awaited_until = github.then(|| Instant::now() + PATIENCE);
+        Peers { proxies, allow, github: Mutex::new(GitHubs { networks: Vec::new(), awaited_until }) }
+    }
+
+    /// True where GitHub is to be asked for its addresses.
+    pub fn want_github(&self) -> bool {
+        self.allow.as_ref().is_some_and(|allow| allow.github)
+    }
+
+    /// GitHub said where its webhooks come from; these replace what it said before.
+    pub fn github_is_at(&self, networks: Vec<Network>) {
+        *self.github.lock().unwrap_or_else(PoisonError::into_inner) = GitHubs { networks, awaited_until: None };
+    }
+
+    /// GitHub did not say; what it said before holds, or nothing.
+    pub fn github_did_not_say(&self) {
+        self.github.lock().unwrap_or_else(PoisonError::into_inner).awaited_until = None;
+    }
+
+    /// False while the first connections still wait to be judged.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        if !self.want_github() {
+            return true;
+        }
+        let github = self.github.lock().unwrap_or_else(PoisonError::into_inner);
+        github.awaited_until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn has_proxies(&self) -> bool {
+        !self.proxies.is_empty()
+    }
+
+    pub(super) fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(address))
+    }
+
+    pub(super) fn is_restricted(&self) -> bool {
+        self.allow.is_some()
+    }
+
+    /// True where a connection from there is let in. This machine's own always are.
+    pub(super) fn allows(&self, address: IpAddr) -> bool {
+        let Some(allow) = &self.allow else { return true };
+        if address.is_loopback() || allow.networks.iter().any(|network| network.contains(address)) {
+            return true;
+        }
+        let github = self.github.lock().unwrap_or_else(PoisonError::into_inner);
+        allow.github && github.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// For whom `proxy` speaks: the last in the row that is no proxy of ours. What stands before that one is its own
+    /// word, which anybody can make up.
+    pub(super) fn behind(&self, proxy: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+        let mut last = proxy;
+        for text in forwarded_for.unwrap_or_default().rsplit(',') {
+            let Some(address) = address(text.trim()) else { break };
+            last = address;
+            if !self.is_proxy(address) {
+                break;
+            }
+        }
+        last
+    }
+}
+
+/// An address as proxies write it: bare, in brackets, and with or without a port.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(bare).or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Vec<Network> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_proxy_tells_whom_it_speaks_for() {
+        let peers = Peers::of(networks(&["127.0.0.1", "10.0.0.0/8"]), None);
+        let check = |said: Option<&str>, expected: &str| {
+            assert_eq!(peers.behind("127.0.0.1".parse().unwrap(), said).to_string(), expected, "{said:?}");
+        };
+        check(None, "127.0.0.1");
+        check(Some(""), "127.0.0.1");
+        check(Some("192.0.2.1"), "192.0.2.1");
+        // What the client itself wrote stands first, and is not believed.
+        check(Some("1.1.1.1, 192.0.2.1"), "192.0.2.1");
+        check(Some("1.1.1.1,192.0.2.1, 10.1.1.1"), "192.0.2.1");
+        check(Some("nonsense, 10.1.1.1"), "10.1.1.1");
+        check(Some("192.0.2.1:4711"), "192.0.2.1");
+        check(Some("[2001:db8::1]:4711"), "2001:db8::1");
+        check(Some("[2001:db8::1]"), "2001:db8::1");
+        check(Some("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn only_who_is_named_is_let_in() {
+        let allow = |github, list: &[&str]| Some(WebAllow { github, networks: networks(list) });
+        let check = |peers: &Peers, address: &str, allowed: bool| {
+            assert_eq!(peers.allows(address.parse().unwrap()), allowed, "{address}");
+        };
+        check(&Peers::default(), "192.0.2.1", true);
+        let peers = Peers::of(Vec::new(), allow(false, &["192.0.2.0/24"]));
+        check(&peers, "192.0.2.1", true);
+        check(&peers, "192.0.3.1", false);
+        check(&peers, "::1", true);
+        assert!(peers.is_ready(Instant::now()));
+
+        let peers = Peers::of(Vec::new(), allow(true, &[]));
+        let now = Instant::now();
+        assert!(!peers.is_ready(now) && peers.is_ready(now + PATIENCE * 2));
+        check(&peers, "192.0.2.1", false);
+        peers.github_is_at(networks(&["192.0.2.0/24"]));
+        assert!(peers.is_ready(now));
+        check(&peers, "192.0.2.1", true);
+        // What it said holds when it does not answer later.
+        peers.github_did_not_say();
+        check(&peers, "192.0.2.1", true);
+        peers.github_is_at(networks(&["192.0.3.0/24"]));
+        check(&peers, "192.0.2.1", false);
+    }
+}
