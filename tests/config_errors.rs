@@ -255,6 +255,15 @@ fn lxd() {
     check_top("remotes: [own]", "1: remotes: is a list", "mapping");
     check_top("web_tls: {cert: /nowhere/c, key: /dev/null}", "1: web_tls.cert: there is no file", "right file");
     check_top("web_tls: maybe", "1: web_tls: is text", "true, false");
+    check_top("web_tls: {cert: /dev/null}", "1: web_tls.key: is missing", "PEM file");
+    check_top("web_trusted_proxies: [proxy]", "1: web_trusted_proxies[0]: \"proxy\" is not an address", "192.0.2.0/24");
+    check_top("web_trusted_proxies: [0.0.0.0/0]", "1: web_trusted_proxies[0]: trusts everybody", "the proxies alone");
+    check_top("web_allow: []", "1: web_allow: lets nobody in", "[github]");
+    check_top(
+        "web_allow: [github, 192.0.2.0/33]",
+        "1: web_allow[1]: \"192.0.2.0/33\" is not",
+        "write github, or an address",
+    );
     check_top("cache_home: ''", "1: cache_home: is empty", "directory");
 }
 

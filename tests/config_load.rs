@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lxdrunner::config::{Config, ForkPolicy, ImageRef, Registration, Remote, RepoRules};
+use lxdrunner::config::{Config, ForkPolicy, ImageRef, Registration, Remote, RepoRules, WebAllow, WebTls};
 use lxdrunner::model::{InstanceType, Labels, RunnerArch, Scope};
 
 /// A directory of this test's own, gone with it.
@@ -59,7 +59,7 @@ fn the_originals_old_form_loads_unchanged() {
     ];
     assert_eq!(classes, expected);
     assert_eq!(config.classes[1].image, ImageRef::Local("debian/10/cloud".to_owned()));
-    for (line, key) in [(4, "pkgdir"), (5, "setupscript"), (10, "web_tls"), (38, "activecfg"), (39, "rundelay")] {
+    for (line, key) in [(4, "pkgdir"), (5, "setupscript"), (38, "activecfg"), (39, "rundelay")] {
         let start = format!("tests/fixtures/original-old.yml:{line}: {key}: ");
         assert!(warnings.iter().any(|w| w.starts_with(&start)), "{start} is not in {warnings:#?}");
     }
@@ -186,7 +186,9 @@ registration: token
 runner_version: v2.330.0
 web_host: '::1'
 web_port: 8080
-web_tls: false
+web_tls: {cert: cert.pem, key: key.pem}
+web_trusted_proxies: [127.0.0.1, '2001:db8::/32']
+web_allow: [github, 192.0.2.0/24]
 ready_max_age: 30m
 cache_home: cache
 runnermap:
@@ -208,8 +210,13 @@ runnermap:
     idle: 1
   - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false}
 ";
+    let (cert, key) = (directory.write("cert.pem", ""), directory.write("key.pem", ""));
     let (config, warnings) = load(&directory.write("config.yml", text));
     assert_eq!(warnings, Vec::<String>::new());
+    assert_eq!(config.web_tls, WebTls::Files { cert, key });
+    assert_eq!(config.web_trusted_proxies, ["127.0.0.1", "2001:db8::/32"].map(|text| text.parse().unwrap()));
+    let networks = vec!["192.0.2.0/24".parse().unwrap()];
+    assert_eq!(config.web_allow, Some(WebAllow { github: true, networks }));
     assert_eq!((config.pat.expose(), config.hooksecret.expose()), ("a-token-of-a-file", "a-secret-of-a-file"));
     assert_eq!(config.github_api, "https://ghe.example/api/v3");
     let targets: Vec<String> = config.targets.iter().map(Scope::to_string).collect();
@@ -265,7 +272,7 @@ fn what_is_worth_a_word_is_a_warning() {
         assert!(found && warnings.len() == 1, "{to}: {warnings:#?}");
     }
     let top = |to: &str, part: &str| check(&directory, "pat:", &format!("{to}\npat:"), to.split('\n').count(), part);
-    top("web_tls: true", "reverse proxy");
+    top("web_allow: [10.1.2.3/8]", "10.1.2.3/8 is read as 10.0.0.0/8");
     top("github_app: {app_id: 1, private_key_file: x}", "the pat is used");
     top("github_api: http://ghe.example/api/v3", "not encrypted");
     top("github_api: https://ghe.example", "/api/v3");

@@ -156,7 +156,7 @@ impl GitHub {
     /// Where webhooks come from: ranges of addresses, as `192.0.2.0/24`. A GitHub Enterprise Server does not tell.
     pub fn hook_networks(&self) -> Result<Vec<String>, Error> {
         let tried = "ask where webhooks come from";
-        let meta: json::Meta = self.http.get(tried, "meta")?;
+        let meta: json::Meta = self.http.get(tried, Purpose::Ask, "meta")?;
         let message = "this server does not tell: name its address in web_allow, in place of github";
         if meta.hooks.is_empty() { Err(Error::new(tried, ErrorKind::Malformed, message)) } else { Ok(meta.hooks) }
     }

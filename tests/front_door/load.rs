@@ -1,0 +1,317 @@
+//! What comes to the front door: signed deliveries as GitHub sends them, counted and timed. See `usage` below.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, Mac};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
+use sha2::Sha256;
+
+const USAGE: &str = "\
+usage: load script SECRET FILE [close]            writes a script for wrk that sends signed deliveries
+       load most ADDRESS SECRET SECONDS [tls]     as many as go, a new connection each: a second
+       load rate ADDRESS SECRET SECONDS N [tls]   N a second, a new connection each: how many failed, and how long they took
+       load forged ADDRESS SECRET SECONDS N       the same, with a wrong signature, over connections that are kept
+       load until ADDRESS SECRET FILE             one after the other until FILE is there: how many failed
+";
+
+/// A delivery gets no answer for longer than GitHub waits: it failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["script", secret, file, rest @ ..] => std::fs::write(file, script(secret, !rest.is_empty())).unwrap(),
+        ["most", address, secret, seconds, rest @ ..] => most(&Target::new(address, secret, rest), seconds),
+        ["rate", address, secret, seconds, rate, rest @ ..] => {
+            timed(&Target::new(address, secret, rest), seconds, rate.parse().unwrap());
+        }
+        ["forged", address, secret, seconds, rate] => forged(&Target::new(address, secret, &[]), seconds, rate),
+        ["until", address, secret, file] => until(&Target::new(address, secret, &[]), file),
+        _ => {
+            print!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// A body like GitHub's of `length` bytes or a little more.
+fn body(length: usize) -> String {
+    let fixture = include_str!("../fixtures/workflow_job_queued.json");
+    let (start, rest) = fixture.split_once("\"workflow_job\": {").unwrap();
+    let mut steps = String::new();
+    for n in 1.. {
+        if !steps.is_empty() {
+            steps.push(',');
+        }
+        let _ = write!(
+            steps,
+            "{{\"name\":\"Run actions/checkout@v4 number {n}\",\"status\":\"completed\",\"conclusion\":\"success\",\"number\":{n},\
+             \"started_at\":\"2021-06-11T13:29:15.000Z\",\"completed_at\":\"2021-06-11T13:29:17.000Z\"}}"
+        );
+        if fixture.len() + steps.len() >= length {
+            break;
+        }
+    }
+    format!("{start}\"workflow_job\": {{\"steps\":[{steps}],{rest}")
+}
+
+fn signature(secret: &str, body: &str) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(body.as_bytes());
+    mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The lengths of deliveries: 12 to 25 KB.
+fn bodies() -> Vec<String> {
+    (0..8).map(|n| body(12_000 + n * 1_800)).collect()
+}
+
+/// What comes before the delivery's id, and what behind it.
+fn parts(secret: &str, body: &str, connection: &str) -> (String, String) {
+    let before = "POST /hooks/lxdrunner HTTP/1.1\r\nHost: lxdrunner.test\r\nUser-Agent: GitHub-Hookshot/044aadd\r\nAccept: */*\r\n\
+                  Content-Type: application/json\r\nX-GitHub-Event: workflow_job\r\nX-GitHub-Hook-ID: 292430182\r\n\
+                  X-GitHub-Hook-Installation-Target-Type: organization\r\nX-GitHub-Delivery: ";
+    let behind = format!(
+        "\r\nX-Hub-Signature-256: sha256={}\r\nConnection: {connection}\r\nContent-Length: {}\r\n\r\n{body}",
+        signature(secret, body),
+        body.len()
+    );
+    (before.to_owned(), behind)
+}
+
+fn script(secret: &str, close: bool) -> String {
+    let mut text = "local behind = {}\n".to_owned();
+    let connection = if close { "close" } else { "keep-alive" };
+    for (n, body) in bodies().iter().enumerate() {
+        let (before, behind) = parts(secret, body, connection);
+        let _ = write!(text, "before = {before:?}\nbehind[{}] = {:?}\n", n + 1, behind);
+    }
+    text + "local count = 0\nlocal own = tostring({}):sub(8)\n\
+            request = function()\n  count = count + 1\n  return before .. own .. count .. behind[count % #behind + 1]\nend\n\
+            done = function(summary, latency)\n  local e = summary.errors\n\
+            \x20 io.write(string.format('rate=%.0f failed=%d p99_ms=%.1f\\n', summary.requests / summary.duration * 1e6,\n\
+            \x20   e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(99) / 1000))\nend\n"
+}
+
+struct Target {
+    address: SocketAddr,
+    requests: Vec<(String, String)>,
+    kept: Vec<(String, String)>,
+    tls: Option<Arc<ClientConfig>>,
+    count: AtomicU64,
+}
+
+impl Target {
+    fn new(address: &str, secret: &str, rest: &[&str]) -> Target {
+        let tls = (rest == ["tls"]).then(client);
+        let requests = |connection| bodies().iter().map(|body| parts(secret, body, connection)).collect();
+        Target {
+            address: address.parse().unwrap(),
+            requests: requests("close"),
+            kept: requests("keep-alive"),
+            tls,
+            count: AtomicU64::new(0),
+        }
+    }
+
+    fn request(&self, from: &[(String, String)]) -> Vec<u8> {
+        let n = self.count.fetch_add(1, Ordering::Relaxed);
+        let (before, behind) = &from[n as usize % from.len()];
+        format!("{before}{}-{n}{behind}", std::process::id()).into_bytes()
+    }
+
+    /// One signed delivery over a connection of its own.
+    fn deliver(&self) -> io::Result<()> {
+        let request = self.request(&self.requests);
+        let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let answer = match &self.tls {
+            None => exchange(stream, &request)?,
+            Some(config) => {
+                let name = ServerName::try_from("lxdrunner.test").unwrap();
+                let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+                exchange(StreamOwned::new(connection, stream), &request)?
+            }
+        };
+        if answer.starts_with(b"HTTP/1.1 202 ") {
+            return Ok(());
+        }
+        Err(io::Error::other(String::from_utf8_lossy(&answer).into_owned()))
+    }
+}
+
+fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> {
+    stream.write_all(request)?;
+    stream.flush()?;
+    let mut answer = Vec::with_capacity(1024);
+    match stream.read_to_end(&mut answer) {
+        // Who closes without TLS's farewell has said all the same what it had to say.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && !answer.is_empty() => {}
+        other => drop(other?),
+    }
+    Ok(answer)
+}
+
+fn most(target: &Target, seconds: &str) {
+    let until = Instant::now() + Duration::from_secs(seconds.parse().unwrap());
+    let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while Instant::now() < until {
+                    count(target.deliver(), &done, &failed);
+                }
+            });
+        }
+    });
+    let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    println!("rate={rate:.0} failed={}", failed.load(Ordering::Relaxed));
+}
+
+fn count<T>(result: io::Result<T>, done: &AtomicU64, failed: &AtomicU64) {
+    match result {
+        Ok(_) => drop(done.fetch_add(1, Ordering::Relaxed)),
+        Err(error) => {
+            if failed.fetch_add(1, Ordering::Relaxed) < 3 {
+                println!("failure: {error}");
+            }
+        }
+    }
+}
+
+/// Begins one in each of equal steps, however long the others take, and tells how long they took.
+fn timed(target: &Target, seconds: &str, rate: u64) {
+    let all = rate * seconds.parse::<u64>().unwrap();
+    let step = Duration::from_secs(1) / u32::try_from(rate).unwrap();
+    let (next, done, failed) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let began = Instant::now();
+    let mut times: Vec<Duration> = std::thread::scope(|scope| {
+        let work = || {
+            let mut times = Vec::new();
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= all {
+                    return times;
+                }
+                let due = began + step * u32::try_from(n).unwrap();
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                // From when it was due: what waits for one of us has waited too.
+                count(target.deliver(), &done, &failed);
+                times.push(due.elapsed());
+            }
+        };
+        let workers: Vec<_> = (0..16).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    times.sort();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part) as usize].as_secs_f64() * 1000.0;
+    let failed = failed.load(Ordering::Relaxed);
+    println!("count={all} failed={failed} p50_ms={:.1} p99_ms={:.1} max_ms={:.1}", at(0.5), at(0.99), at(1.0));
+}
+
+/// Signed with another secret. Each connection sends one after the other.
+fn forged(target: &Target, seconds: &str, rate: &str) {
+    const CONNECTIONS: u32 = 8;
+    let step = Duration::from_secs(1) * CONNECTIONS / rate.parse::<u32>().unwrap();
+    let until = Instant::now() + Duration::from_secs(seconds.parse().unwrap());
+    let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut due = Instant::now();
+                let mut stream = TcpStream::connect(target.address).unwrap();
+                let mut answer = [0; 4096];
+                while due < until {
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    due += step;
+                    let sent = stream.write_all(&target.request(&target.kept)).and_then(|()| stream.read(&mut answer));
+                    match sent {
+                        Ok(length) if answer[..length].starts_with(b"HTTP/1.1 401 ") => {
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                        _ => {
+                            failed.fetch_add(1, Ordering::Relaxed);
+                            stream = TcpStream::connect(target.address).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let rate = done.load(Ordering::Relaxed) / seconds.parse::<u64>().unwrap();
+    println!("rate={rate} failed={}", failed.load(Ordering::Relaxed));
+}
+
+fn until(target: &Target, file: &str) {
+    let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !std::path::Path::new(file).exists() {
+                    count(target.deliver(), &done, &failed);
+                }
+            });
+        }
+    });
+    println!("count={} failed={}", done.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+}
+
+/// A client that takes every certificate and resumes nothing.
+fn client() -> Arc<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let schemes = provider.signature_verification_algorithms.supported_schemes();
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let anybody = Arc::new(Anybody(schemes));
+    let mut config = builder.dangerous().with_custom_certificate_verifier(anybody).with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
+}
+
+#[derive(Debug)]
+struct Anybody(Vec<SignatureScheme>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.clone()
+    }
+}
