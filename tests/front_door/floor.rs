@@ -22,7 +22,6 @@ fn main() {
     let listener = mio::net::TcpListener::bind(arguments[1].parse().unwrap()).unwrap();
     let listener = Arc::new(TcpListener::from(std::os::fd::OwnedFd::from(listener)));
     listener.set_nonblocking(false).unwrap();
-    println!("listen={}", listener.local_addr().unwrap());
     let threads: Vec<_> = (0..THREADS)
         .map(|_| {
             let (listener, secret, tls) = (Arc::clone(&listener), Arc::clone(&secret), tls.clone());
