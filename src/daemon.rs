@@ -18,7 +18,7 @@ use log::{debug, info, warn};
 
 use crate::config::Config;
 use crate::execute::Executor;
-use crate::github::GitHub;
+use crate::github::{GitHub, Standing};
 use crate::lxd::Lxd;
 use crate::model::{Hint, Timestamp};
 use crate::observe::Observer;
@@ -47,7 +47,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
     let config = Arc::new(config);
     let lxd = Arc::new(Lxd::new(&config.socket));
-    let github = Arc::new(GitHub::new(&config.github_api, config.pat.clone()).with_share(config.api_budget));
+    let github = Arc::new(GitHub::of_config(&config.github));
     let (events, inbox) = bounded::<Event>(EVENTS);
     let (health, health_questions) = bounded::<Sender<server::Health>>(4);
     let lost = Arc::new(AtomicBool::new(false));
@@ -269,11 +269,23 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> server::Health {
             server::Health::Good(format!(
                 "ok jobs={jobs} instances={} standby={standby} idle={idle} templates={templates}{}{troubles}",
                 instances - templates,
-                github.standing()
+                limits(github)
             ))
         }
         Err(reason) => server::Health::Bad(reason),
     }
+}
+
+/// How GitHub's limits stand, with the credentials' names where there are several.
+fn limits(github: &GitHub) -> String {
+    let standings = github.standings();
+    let several = standings.len() > 1;
+    let one = |(name, standing): &(String, Standing)| match several {
+        true => format!(" credential={name}{standing}"),
+        false => standing.to_string(),
+    };
+    let trouble = github.clock_trouble().map(|told| format!(" clock={told:?}")).unwrap_or_default();
+    standings.iter().map(one).collect::<String>() + &trouble
 }
 
 #[cfg(test)]

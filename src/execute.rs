@@ -83,7 +83,7 @@ impl Executor {
     }
 
     fn launch(&self, job: Option<JobId>, class: &Class, scope: &Scope, name: &str) -> Outcome {
-        if let Some(wait) = self.github.quiet_for() {
+        if let Some(wait) = self.github.quiet_for(scope) {
             let reason = format!(
                 "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
                 wait.as_secs() + 1

@@ -88,7 +88,7 @@ impl Observer {
         {
             return Ok(targets.clone());
         }
-        let targets = discover_targets(&self.github)?;
+        let targets = self.github.discover()?;
         self.targets = Some((Instant::now(), targets.clone()));
         Ok(targets)
     }
@@ -121,15 +121,6 @@ impl Observer {
         self.last = turn.last().map(|repo| repo.name.clone());
         turn
     }
-}
-
-/// The organisations of the credential's user, and the repositories that it administers outside of them.
-pub fn discover_targets(github: &GitHub) -> Result<Vec<Scope>, github::Error> {
-    let orgs: BTreeSet<String> = github.orgs()?.into_iter().collect();
-    let repos = github.user_repos()?.into_iter();
-    let outside = repos.filter(|repo| repo.admin && !repo.archived && !orgs.contains(&repo.name.owner.to_lowercase()));
-    let repos: Vec<Scope> = outside.map(|repo| Scope::Repo(repo.name)).collect();
-    Ok(orgs.into_iter().map(Scope::Org).chain(repos).collect())
 }
 
 /// Our instances in all projects that the classes name. One project that cannot be listed makes all unknown.

@@ -179,9 +179,47 @@ fn secrets() {
     check(pat, "pat_file: /run/credentials/none.service/pat", "1: pat_file: cannot read", "while the service runs");
     check(pat, "pat_file: /", "1: pat_file: cannot read /", "readable");
     check(pat, "pat_file: /dev/null", "1: pat_file: /dev/null is empty", "pat_file");
-    check(pat, "github_app: {app_id: 1, private_key_file: x}", "1: github_app: GitHub Apps are not supported", "pat");
-    check_top("github_app: {app_id: 1}", "1: github_app.private_key_file: is missing", ".pem");
-    check_top("github_app: {app_id: x, private_key_file: x}", "1: github_app.app_id: is text", "whole number");
+    check_top("github_app: {app_id: 1, private_key_file: x}", "2: pat: given beside github_app", "credentials");
+    check(pat, "github_app: {app_id: 1}", "1: github_app.private_key_file: is missing", ".pem");
+    let key = std::path::absolute("tests/fixtures/keys/app.pem").unwrap();
+    let wrong = format!("github_app: {{app_id: x, private_key_file: {}}}", key.display());
+    check(pat, &wrong, "1: github_app.app_id: is text", "whole number");
+}
+
+#[test]
+fn the_key_of_a_github_app() {
+    #[track_caller]
+    fn check_key(file: &str, what: &str, mend: &str) {
+        let keys = std::path::absolute("tests/fixtures/keys").unwrap();
+        let text = format!("github_app: {{app_id: 1, private_key_file: {}}}", keys.join(file).display());
+        check("pat: a-token-for-the-tests", &text, &format!("1: github_app.private_key_file: {what}"), mend);
+    }
+    check_key("none.pem", "cannot read", "make the file");
+    check_key("../original-new.yml", "", "is not a key in PEM — name the .pem file that GitHub gave you");
+    check_key("public.pem", "", "is a public key, not the private one — name the .pem file");
+    check_key("cert.pem", "", "is a certificate, not a key — name the .pem file");
+    check_key("ec.pem", "", "is an elliptic curve key; GitHub Apps have RSA keys — name the .pem file");
+    check_key("ec.pkcs8.pem", "", "is no RSA key that can be used");
+    check_key("/dev/null", "", "is not a key in PEM");
+}
+
+#[test]
+fn several_credentials() {
+    let pat = "pat: a-token-for-the-tests";
+    let two = "credentials: [{name: a, pat: tok-a}, {name: b, pat: tok-b}]";
+    check(pat, "credentials: []", "1: credentials: is empty", "- {name: work");
+    check(pat, "credentials: {a: 1}", "1: credentials: is a mapping", "list");
+    check(pat, "credentials: [{pat: tok-a}]", "1: credentials[0].name: is missing", "credential: NAME");
+    check(pat, "credentials: [{name: a}]", "1: credentials[0].pat: is missing", "pat_file");
+    check(pat, "credentials: [{name: a, pat: x, key: y}]", "1: credentials[0].key: unknown key", "known here");
+    let twice = "credentials: [{name: a, pat: tok-a}, {name: a, pat: tok-b}]";
+    check(pat, twice, "1: credentials[1].name: \"a\" is the name of another", "its own");
+    let unknown = format!("{two}\ntargets: [{{org: acme, credential: c}}]");
+    check(pat, &unknown, "2: targets[0].credential: there is no credential \"c\"", "a, b");
+    check_top("targets: [{credential: default}]", "1: targets[0]: is not one target", "org: NAME");
+    check_top("ca_file: /nowhere.pem", "1: ca_file: cannot read /nowhere.pem", "authority");
+    let key = std::path::absolute("tests/fixtures/keys/app.pem").unwrap();
+    check_top(&format!("ca_file: {}", key.display()), "1: ca_file: ", "holds no certificate");
 }
 
 #[test]

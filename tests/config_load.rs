@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lxdrunner::config::{Config, ForkPolicy, ImageRef, Registration, Remote, RepoRules, WebAllow, WebTls};
+use lxdrunner::config::{
+    Config, CredentialKind, ForkPolicy, ImageRef, Registration, Remote, RepoRules, WebAllow, WebTls,
+};
 use lxdrunner::model::{InstanceType, Labels, RunnerArch, Scope};
 
 /// A directory of this test's own, gone with it.
@@ -43,11 +45,18 @@ fn labels(list: &str) -> Labels {
     list.split(',').collect()
 }
 
+fn pat(config: &Config) -> &str {
+    match &config.github.credentials[0].kind {
+        CredentialKind::Token(token) => token.expose(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn the_originals_old_form_loads_unchanged() {
     let path = Path::new("tests/fixtures/original-old.yml");
     let (config, warnings) = load(path);
-    assert_eq!(config.pat.expose(), "fake_pat_of_the_old_form");
+    assert_eq!(pat(&config), "fake_pat_of_the_old_form");
     assert_eq!(config.socket, Path::new("/var/snap/lxd/common/lxd/unix.socket"));
     assert_eq!(config.cache_home, Path::new("tests/fixtures/pkgcache"));
     assert_eq!((config.prefix.as_str(), config.max_workers, config.web_port), ("lxdrunner", 10, 5000));
@@ -97,12 +106,25 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
 
     // A key that is commented out has no single space behind its #, as words have. Left out is what says the same in
     // another way, or names a file.
-    let other = ["pat_file:", "hooksecret_file:", "github_app:", "targets: []", "setup_script:"];
+    let other = [
+        "pat_file:",
+        "hooksecret_file:",
+        "github_app:",
+        "credentials:",
+        "  - {name: work",
+        "ca_file:",
+        "targets: []",
+        "setup_script:",
+    ];
     let uncomment = |line: &str| {
         let indent = &line[..line.len() - line.trim_start().len()];
         let rest = line.trim_start().strip_prefix('#').unwrap_or_default();
         let words = rest.is_empty() || (rest.starts_with(' ') && !rest.starts_with("  "));
-        if words || other.iter().any(|o| rest.starts_with(o)) { line.to_owned() } else { format!("{indent}{rest}") }
+        if words || other.iter().any(|o| rest.starts_with(o)) || rest.trim_start().starts_with("- {name: ") {
+            line.to_owned()
+        } else {
+            format!("{indent}{rest}")
+        }
     };
     let all: String = example.lines().map(|line| uncomment(line) + "\n").collect();
     let (config, _) = load(&directory.write("all.yml", &all));
@@ -124,6 +146,28 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
     assert_eq!(&shown, first);
 }
 
+#[test]
+fn apps_and_several_credentials_load() {
+    let directory = Directory::new("credentials");
+    let keys = std::path::absolute("tests/fixtures/keys").unwrap();
+    let write = |pat: &str| {
+        let text = LEAST.replacen("pat: a-token-for-the-tests", pat, 1);
+        load(&directory.write("config.yml", &text.replace("KEYS", &keys.display().to_string())))
+    };
+    let (config, _) = write("github_app: {app_id: 7, private_key_file: KEYS/app.pem}\nca_file: KEYS/cert.pem");
+    assert_eq!(config.github.credentials.len(), 1);
+    assert!(matches!(config.github.credentials[0].kind, CredentialKind::App { id: 7, .. }));
+    assert_eq!(config.github.authorities.len(), 1);
+    let (config, _) = write(
+        "pat: a-token-for-the-tests\ncredentials:\n  - {name: work, github_app: {app_id: 8, private_key_file: KEYS/app.pkcs8.pem}}\n\
+         targets: [{org: acme, credential: work}, {repo: alice/tool}, {org: x, credential: default}]",
+    );
+    let names: Vec<&str> = config.github.credentials.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!((names.as_slice(), config.targets.len()), (["default", "work"].as_slice(), 3));
+    let assigned: Vec<_> = config.github.assigned.iter().map(|(scope, place)| (scope.to_string(), *place)).collect();
+    assert_eq!(assigned, [("org:acme".to_owned(), 1), ("org:x".to_owned(), 0)]);
+}
+
 const LEAST: &str = "\
 pat: a-token-for-the-tests
 hooksecret: a-secret-for-the-tests
@@ -137,7 +181,7 @@ fn defaults() {
     let directory = Directory::new("defaults");
     let (config, warnings) = load(&directory.write("config.yml", LEAST));
     assert_eq!(warnings, Vec::<String>::new());
-    assert_eq!(config.github_api, "https://api.github.com");
+    assert_eq!(config.github.api, "https://api.github.com");
     assert!(config.targets.is_empty() && !config.allow_public_repos);
     assert_eq!((config.prefix.as_str(), config.max_workers), ("lxdrunner", 10));
     assert_eq!(config.reconcile_interval, Duration::from_secs(60));
@@ -217,8 +261,8 @@ runnermap:
     assert_eq!(config.web_trusted_proxies, ["127.0.0.1", "2001:db8::/32"].map(|text| text.parse().unwrap()));
     let networks = vec!["192.0.2.0/24".parse().unwrap()];
     assert_eq!(config.web_allow, Some(WebAllow { github: true, networks }));
-    assert_eq!((config.pat.expose(), config.hooksecret.expose()), ("a-token-of-a-file", "a-secret-of-a-file"));
-    assert_eq!(config.github_api, "https://ghe.example/api/v3");
+    assert_eq!((pat(&config), config.hooksecret.expose()), ("a-token-of-a-file", "a-secret-of-a-file"));
+    assert_eq!(config.github.api, "https://ghe.example/api/v3");
     let targets: Vec<String> = config.targets.iter().map(Scope::to_string).collect();
     assert_eq!(targets, ["org:acme", "repo:Alice/Tool", "enterprise:big"]);
     assert_eq!(config.socket, Path::new("/run/lxd.socket"));
@@ -273,10 +317,13 @@ fn what_is_worth_a_word_is_a_warning() {
     }
     let top = |to: &str, part: &str| check(&directory, "pat:", &format!("{to}\npat:"), to.split('\n').count(), part);
     top("web_allow: [10.1.2.3/8]", "10.1.2.3/8 is read as 10.0.0.0/8");
-    top("github_app: {app_id: 1, private_key_file: x}", "the pat is used");
     top("github_api: http://ghe.example/api/v3", "not encrypted");
     top("github_api: https://ghe.example", "/api/v3");
     top("web_port: 0", "free port");
+    let key = directory.write("open.pem", &std::fs::read_to_string("tests/fixtures/keys/app.pem").unwrap());
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let app = format!("credentials: [{{name: a, github_app: {{app_id: 1, private_key_file: {}}}}}]", key.display());
+    top(&app, "everybody on this machine can read");
     top("targets: [{org: acme}]\nrepos: [acme2/*]", "means no repository");
     let class =
         |to: &str, part: &str| check(&directory, "runner_arch: x64", &format!("runner_arch: x64, {to}"), 5, part);

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use lxdrunner::config::{Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{Deletion, ErrorKind, GitHub, Listing, Purpose, QueueSeen};
 use lxdrunner::model::{RepoName, Scope, Secret};
 use lxdrunner::standin::github::wire::{Reply, Response, Server};
@@ -22,6 +23,10 @@ fn both() -> (GitHubStandin, GitHub) {
     (standin, github)
 }
 
+fn org() -> Scope {
+    "org:acme".parse().unwrap()
+}
+
 fn left(standin: &GitHubStandin) -> u64 {
     standin.with(|state| state.limits.of("core").left)
 }
@@ -34,8 +39,8 @@ fn while_told_to_wait_nothing_is_sent() {
     assert!(limited(&github.user().unwrap_err()));
     let sent = standin.requests().len();
     let clone = github.clone();
-    while let Some(wait) = github.quiet_for() {
-        assert!(limited(&clone.user().unwrap_err()) || github.quiet_for().is_none());
+    while let Some(wait) = github.quiet_for(&org()) {
+        assert!(limited(&clone.user().unwrap_err()) || github.quiet_for(&org()).is_none());
         assert_eq!(standin.requests().len(), sent);
         std::thread::sleep(wait);
     }
@@ -51,7 +56,7 @@ fn an_unchanged_queue_costs_nothing_and_a_changed_one_is_told_once() {
     assert_eq!(look(), Some(0));
     let before = left(&standin);
     assert_eq!(look(), None);
-    assert_eq!((left(&standin), github.standing().counts.unchanged), (before, 2));
+    assert_eq!((left(&standin), github.standings()[0].1.counts.unchanged), (before, 2));
     let first = standin.queue(&app, JobSpec::new(&["self-hosted"]));
     assert_eq!((look(), look()), (Some(1), None));
     // A second run: the first one's jobs are not sent again.
@@ -88,7 +93,7 @@ fn what_changed_before_a_failure_is_told_after_it() {
 #[test]
 fn listings_of_many_pages_are_kept_up_to_date_page_by_page() {
     let (standin, github) = both();
-    let org: Scope = "org:acme".parse().unwrap();
+    let org = org();
     let register = |n: usize| github.generate_jit_config(&org, &format!("r-{n}"), 1, &["x".to_owned()]).unwrap().runner;
     let ids: Vec<_> = (0..250).map(register).collect();
     let mut seen = Listing::default();
@@ -109,8 +114,14 @@ fn listings_of_many_pages_are_kept_up_to_date_page_by_page() {
 
 #[test]
 fn listings_stop_at_their_share_and_registrations_go_on() {
-    let (standin, github) = both();
-    let github = github.with_share(1);
+    let (standin, _) = both();
+    let github = GitHub::of_config(&GitHubConfig {
+        api: standin.api(),
+        api_budget: 1,
+        credentials: vec![Credential { name: "one".to_owned(), kind: CredentialKind::Token(standin.token()) }],
+        assigned: Default::default(),
+        authorities: Vec::new(),
+    });
     let limit_of = |error: lxdrunner::github::Error| match error.kind {
         ErrorKind::RateLimited(wait) => (wait, error.to_string()),
         other => panic!("{other:?}"),
@@ -124,7 +135,7 @@ fn listings_stop_at_their_share_and_registrations_go_on() {
     assert_eq!(standin.requests().len(), sent);
     github.generate_jit_config(&"org:acme".parse().unwrap(), "one", 1, &["x".to_owned()]).unwrap();
     github.user().unwrap();
-    let standing = github.standing();
+    let standing = github.standings()[0].1.clone();
     assert_eq!(standing.listings, Some((0, 50)));
     assert!(standing.to_string().contains("listings_left=0/50 waits=\"listings for"), "{standing}");
 }
@@ -132,11 +143,11 @@ fn listings_stop_at_their_share_and_registrations_go_on() {
 #[test]
 fn the_last_requests_of_the_hour_are_kept_and_then_none_is_sent() {
     let (standin, github) = both();
-    let org: Scope = "org:acme".parse().unwrap();
+    let org = org();
     let register = |name: &str| github.generate_jit_config(&org, name, 1, &["x".to_owned()]);
     standin.with(|state| state.limits.of("core").left = 501);
     github.orgs().unwrap();
-    let (wait, kind) = (github.wait(Purpose::List).unwrap(), github.orgs().unwrap_err().kind);
+    let (wait, kind) = (github.wait(Purpose::List, &org).unwrap(), github.orgs().unwrap_err().kind);
     assert!(wait > Duration::from_secs(3000) && matches!(kind, ErrorKind::RateLimited(_)));
     standin.with(|state| state.limits.of("core").left = 0);
     // A refusal, from which on nothing goes that counts against the same limit.
@@ -145,7 +156,7 @@ fn the_last_requests_of_the_hour_are_kept_and_then_none_is_sent() {
     assert!(matches!(github.user().unwrap_err().kind, ErrorKind::RateLimited(_)));
     assert_eq!(standin.requests().len(), sent);
     // Registrations have a limit of their own at GitHub.
-    assert_eq!(github.quiet_for(), None);
+    assert_eq!(github.quiet_for(&org), None);
     register("two").unwrap();
 }
 
@@ -185,7 +196,7 @@ fn an_outage_is_not_hammered() {
     let error = github.user().unwrap_err();
     assert!(error.kind == ErrorKind::Server(503) && error.to_string().contains("3 times in a row"), "{error}");
     assert_eq!(standin.requests().len(), sent);
-    std::thread::sleep(github.wait(Purpose::Ask).unwrap());
+    std::thread::sleep(github.wait(Purpose::Ask, &org()).unwrap());
     github.user().unwrap();
 }
 

@@ -4,7 +4,9 @@
 //! `secret` know the keys.
 
 mod class;
+mod credentials;
 mod find;
+mod github;
 mod guard;
 mod node;
 mod read;
@@ -20,7 +22,9 @@ use std::time::Duration;
 
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
 
+pub use credentials::{AppKey, Credential, CredentialKind};
 pub use find::{find_socket, socket_candidates};
+pub use github::GitHubConfig;
 #[cfg(test)]
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
@@ -34,14 +38,10 @@ pub const PREFIX_MAX: usize = 20;
 /// Everything the daemon is told. Secrets are read from their files already.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// GitHub's personal access token.
-    pub pat: Secret,
+    /// How GitHub is reached, and as whom.
+    pub github: GitHubConfig,
     /// What webhooks are signed with.
     pub hooksecret: Secret,
-    /// Without a closing slash.
-    pub github_api: String,
-    /// The share of GitHub's hourly limit that listings may use, in percent.
-    pub api_budget: u8,
     /// Empty: all that the credential can see.
     pub targets: Vec<Scope>,
     /// False: jobs of public repositories are refused.

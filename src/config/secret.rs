@@ -90,18 +90,22 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
             check(kind, text, &format!("{shown} "), &item.path, report)
         }
         Err(error) => {
-            let mend = match error.kind() {
-                std::io::ErrorKind::NotFound if file.starts_with("/run/credentials") => {
-                    "systemd has it there while the service runs (LoadCredential), nobody else and at no other time"
-                }
-                std::io::ErrorKind::NotFound => "make the file, or name the right one",
-                std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
-                std::io::ErrorKind::InvalidData => "it must be text",
-                _ => "see whether the file is readable",
-            };
-            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
+            report.error(&item.path, format!("cannot read {shown}: {error}"), file_mend(&file, &error));
             None
         }
+    }
+}
+
+/// What to do about a secret's file that cannot be read.
+pub(super) fn file_mend(file: &FilePath, error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound if file.starts_with("/run/credentials") => {
+            "systemd has it there while the service runs (LoadCredential), nobody else and at no other time"
+        }
+        std::io::ErrorKind::NotFound => "make the file, or name the right one",
+        std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+        std::io::ErrorKind::InvalidData => "it must be text",
+        _ => "see whether the file is readable",
     }
 }
 

@@ -10,15 +10,16 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, guard, secret,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, github, guard, secret,
     socket_candidates, web,
 };
-use crate::model::{RepoName, Scope, is_github_name};
 
 const KEYS: &[&str] = &[
     "pat",
     "pat_file",
     "github_app",
+    "credentials",
+    "ca_file",
     "hooksecret",
     "hooksecret_file",
     "github_api",
@@ -59,9 +60,6 @@ const KEYS: &[&str] = &[
 const REMOTES: &[(&str, &str)] =
     &[("images", "https://images.linuxcontainers.org"), ("ubuntu", "https://cloud-images.ubuntu.com/releases")];
 
-/// The listings' share of GitHub's hourly limit, in percent.
-const USUAL_SHARE: u8 = 20;
-
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -81,14 +79,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let base = file.parent().unwrap_or(FilePath::new(""));
     let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
 
-    let has_app = github_app(&top, report);
-    let pat = secret::read(&secret::PAT, &top, base, !has_app, report);
-    if has_app && pat.is_some() {
-        report.warn(&top.path.key("github_app"), "GitHub Apps are not supported by this version: the pat is used");
-    } else if has_app {
-        let mend = "give a personal access token for now: `pat: TOKEN` or `pat_file: FILE`";
-        report.error(&top.path.key("github_app"), "GitHub Apps are not supported by this version", mend);
-    }
+    let (github, targets) = github::read(&top, base, report);
     let hooksecret = secret::read(&secret::HOOKSECRET, &top, base, true, report);
     readable_by_all(file, &top, report);
 
@@ -108,16 +99,10 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let ready_max_age = length("ready_max_age", 3600, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
-    let github_api = match top.get("github_api") {
-        Some(item) => github_api(&item, report),
-        None => Some("https://api.github.com".to_owned()),
-    };
-    let api_budget = top.get("api_budget").map_or(Some(USUAL_SHARE), |item| api_budget(&item, report));
     let allow_public_repos = match top.get("allow_public_repos") {
         Some(item) => item.flag(report),
         None => Some(false),
     };
-    let targets = targets(&top, report);
     let repos = guard::repos(&top, report);
     if let (Some(item), Some(rules), Some(targets)) = (top.get("repos"), &repos, &targets) {
         rules.check_owners(&item, targets, report);
@@ -150,10 +135,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let cache_home = cache_home(&top, base, report);
 
     Some(Config {
-        pat: pat?,
+        github: github?,
         hooksecret: hooksecret?,
-        github_api: github_api?,
-        api_budget: api_budget?,
         targets: targets?,
         allow_public_repos: allow_public_repos?,
         repos: repos?,
@@ -179,25 +162,23 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     })
 }
 
-/// True where the key is given, whatever its worth.
-fn github_app(top: &Section<'_>, report: &mut Report) -> bool {
-    let Some(item) = top.get("github_app") else { return false };
-    let Some(app) = Section::new(&item, &["app_id", "private_key_file"], report) else { return true };
-    if let Some(id) = app.require("app_id", "write the App's number from its settings page", report) {
-        id.number(1, u32::MAX, report);
-    }
-    if let Some(key) = app.require("private_key_file", "write the name of the App's .pem file", report) {
-        key.text("the name of the App's .pem file", report);
-    }
-    true
-}
-
 fn readable_by_all(file: &FilePath, top: &Section<'_>, report: &mut Report) {
-    let inline = ["pat", "hooksecret"].into_iter().find(|key| top.get(key).is_some());
+    let inline = ["pat", "credentials", "hooksecret"].into_iter().find(|key| has_inline(top, key));
     let open = std::fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0);
     if let (Some(key), true) = (inline, open) {
         let shown = file.display();
         report.warn(&top.path.key(key), format!("everybody on this machine can read this secret: chmod 600 {shown}"));
+    }
+}
+
+/// True where a secret stands in the file itself.
+fn has_inline(top: &Section<'_>, key: &str) -> bool {
+    let Some(item) = top.get(key) else { return false };
+    match item.node {
+        Node::List(items) => {
+            items.iter().any(|one| matches!(one, Node::Map(keys) if keys.iter().any(|(k, _)| k == "pat")))
+        }
+        _ => true,
     }
 }
 
@@ -304,97 +285,9 @@ fn retired(top: &Section<'_>, base: &FilePath, report: &mut Report) {
 }
 
 /// True for this machine itself, where nobody listens on the way.
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
-    let mend = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
-    let uri = text.parse::<ureq::http::Uri>().ok();
-    let parts = uri.as_ref().and_then(|u| Some((u.scheme_str()?, u.host()?, u.path(), u.query())));
-    let Some((scheme @ ("http" | "https"), host, path, None)) = parts else {
-        report.error(&item.path, "is not the address of an API", mend);
-        return None;
-    };
-    if uri.as_ref().and_then(|u| u.authority()).is_some_and(|a| a.as_str().contains('@')) {
-        report.error(&item.path, "has a user name or password in it", "the token goes into pat or pat_file");
-        return None;
-    }
-    let local = is_loopback(host);
-    if scheme == "http" && !local {
-        report.warn(&item.path, "is not encrypted: the token can be read on the way; use https");
-    }
-    if matches!(host, "github.com" | "www.github.com") {
-        report.error(&item.path, "is GitHub's web site, not its API", "write https://api.github.com");
-        return None;
-    }
-    if path == "/" && !host.starts_with("api.") && !local {
-        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{host}/api/v3"));
-    }
-    Some(text.trim_end_matches('/').to_owned())
-}
-
-/// Percent, with or without the sign.
-fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
-    let number = match item.node {
-        Node::Int(number) => u8::try_from(*number).ok(),
-        Node::Text(text) => text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok()),
-        _ => None,
-    };
-    let percent = number.filter(|percent| (1..=90).contains(percent));
-    if percent.is_none() {
-        let mend = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
-        report.error(&item.path, "is not a share", mend);
-    }
-    percent
-}
-
-fn targets(top: &Section<'_>, report: &mut Report) -> Option<Vec<Scope>> {
-    let Some(item) = top.get("targets") else { return Some(Vec::new()) };
-    let wanted = "a list of {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
-    let list = item.list(wanted, report)?;
-    let mut targets: Vec<Scope> = Vec::new();
-    let mut whole = true;
-    for item in list {
-        match target(&item, report) {
-            Some(scope) if targets.contains(&scope) => {
-                report.error(&item.path, format!("{scope} is there already"), "remove one of them");
-            }
-            Some(scope) => targets.push(scope),
-            None => whole = false,
-        }
-    }
-    whole.then_some(targets)
-}
-
-fn target(item: &Item<'_>, report: &mut Report) -> Option<Scope> {
-    let mend = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
-    if !matches!(item.node, Node::Map(_)) {
-        report.error(&item.path, format!("is {}", item.node.kind()), mend);
-        return None;
-    }
-    let one = Section::new(item, &["org", "repo", "enterprise"], report)?;
-    let given: Vec<(&str, Item<'_>)> = one.entries().filter(|(key, _)| !key.starts_with("x-")).collect();
-    let [(key, value)] = given.as_slice() else {
-        report.error(&item.path, "is not one target", mend);
-        return None;
-    };
-    let name = value.scalar(report)?;
-    let scope = match *key {
-        "repo" => name.parse::<RepoName>().ok().map(Scope::Repo),
-        "org" if is_github_name(&name) => Some(Scope::Org(name.to_lowercase())),
-        "enterprise" if is_github_name(&name) => Some(Scope::Enterprise(name.to_lowercase())),
-        "org" | "enterprise" => None,
-        // Complained about already.
-        _ => return None,
-    };
-    if scope.is_none() {
-        let mend = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
-        report.error(&value.path, format!("{name:?} is not the name of {key}s on GitHub"), mend);
-    }
-    scope
 }
 
 fn absolute(item: &Item<'_>, text: &str, report: &mut Report) -> Option<PathBuf> {

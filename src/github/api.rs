@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::budget::{Purpose, Standing};
+use super::budget::{Purpose, Standing, USUAL_SHARE};
 pub use super::error::{Error, ErrorKind};
-use super::http::{Call, Http, decode};
+use super::http::{Call, Http, SKEW_TOLD, clock_trouble, decode};
 use super::json;
+use super::keyring::Keyring;
 use super::listing::Listing;
+use crate::config::GitHubConfig;
 use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret};
 
 /// The id of the group that every scope has.
@@ -91,9 +93,14 @@ impl QueueSeen {
 }
 
 impl GitHub {
-    /// `base` is `https://api.github.com` or `https://HOST/api/v3`.
+    /// One that shows this token everywhere. `base` is `https://api.github.com` or `https://HOST/api/v3`.
     pub fn new(base: &str, token: Secret) -> GitHub {
-        GitHub { http: Http::new(base, token) }
+        GitHub { http: Http::new(base, Keyring::of_token(token, USUAL_SHARE), Vec::new()) }
+    }
+
+    /// The one that the config describes: each place is asked with the credential that serves it.
+    pub fn of_config(config: &GitHubConfig) -> GitHub {
+        GitHub { http: Http::new(&config.api, Keyring::of_config(config), config.authorities.clone()) }
     }
 
     /// The same client with another deadline for a whole call than half a minute.
@@ -106,25 +113,28 @@ impl GitHub {
         self.http.base()
     }
 
-    /// The same client with a budget of its own, whose listings may use so many percent of the hourly limit.
-    pub fn with_share(self, percent: u8) -> GitHub {
-        GitHub { http: self.http.with_share(percent) }
+    /// How long registrations with `scope` have to wait from now on; a call before that fails without being sent.
+    pub fn quiet_for(&self, scope: &Scope) -> Option<Duration> {
+        self.wait(Purpose::Register, scope)
     }
 
-    /// How long registrations have to wait from now on; a call before that fails without being sent.
-    pub fn quiet_for(&self) -> Option<Duration> {
-        self.wait(Purpose::Register)
+    /// How long a call about `scope` for this purpose has to wait from now on; before that it fails without being sent,
+    /// with [`ErrorKind::RateLimited`] and the time.
+    pub fn wait(&self, purpose: Purpose, scope: &Scope) -> Option<Duration> {
+        self.http.keys().budget_of(scope)?.wait(purpose)
     }
 
-    /// How long a call for this purpose has to wait from now on; before that it fails without being sent, with
-    /// [`ErrorKind::RateLimited`] and the time.
-    pub fn wait(&self, purpose: Purpose) -> Option<Duration> {
-        self.http.wait(purpose)
+    /// How things stand with GitHub's limits for each credential, and for each account of a GitHub App: what is left, what
+    /// waits, and what was asked so far.
+    pub fn standings(&self) -> Vec<(String, Standing)> {
+        let budgets = self.http.keys().budgets().into_iter();
+        budgets.map(|(name, budget)| (name, budget.standing())).collect()
     }
 
-    /// How things stand with GitHub's limits: what is left, what waits, and what was asked so far.
-    pub fn standing(&self) -> Standing {
-        self.http.standing()
+    /// What is to be told where this machine's clock is wrong, as far as GitHub's answers showed it.
+    pub fn clock_trouble(&self) -> Option<String> {
+        let ahead = self.http.skew();
+        (ahead.unsigned_abs() > SKEW_TOLD).then(|| clock_trouble(ahead))
     }
 
     /// The web address that runners of `scope` register with: `https://github.com/acme`.
@@ -143,50 +153,20 @@ impl GitHub {
         }
     }
 
-    /// The login behind the credential, and the scopes of a classic token (`None` for others).
-    pub fn user(&self) -> Result<(String, Option<Vec<String>>), Error> {
-        let tried = "ask whose the credential is";
-        let answer = self.http.call(Call::get(tried, Purpose::Ask), "user")?;
-        let user: json::User = decode(tried, &answer)?;
-        let scopes = answer.headers.get("x-oauth-scopes").and_then(|scopes| scopes.to_str().ok());
-        let words = |scopes: &str| scopes.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
-        Ok((user.login, scopes.map(words)))
-    }
-
     /// Where webhooks come from: ranges of addresses, as `192.0.2.0/24`. A GitHub Enterprise Server does not tell.
     pub fn hook_networks(&self) -> Result<Vec<String>, Error> {
         let tried = "ask where webhooks come from";
-        let meta: json::Meta = self.http.get(tried, Purpose::Ask, "meta")?;
+        let meta: json::Meta = decode(tried, &self.as_anybody(Call::get(tried, Purpose::Ask), "meta")?)?;
         let message = "this server does not tell: name its address in web_allow, in place of github";
         if meta.hooks.is_empty() { Err(Error::new(tried, ErrorKind::Malformed, message)) } else { Ok(meta.hooks) }
     }
 
-    /// Organisations that the credential's user belongs to, in lower case.
-    pub fn orgs(&self) -> Result<Vec<String>, Error> {
-        let mut orgs = Vec::new();
-        let take = |page: Vec<json::Org>| orgs.extend(page.into_iter().map(|org| org.login.to_lowercase()));
-        self.http.pages("list the credential's organisations", Purpose::List, "user/orgs?per_page=100", take)?;
-        Ok(orgs)
-    }
-
-    /// Repositories that the credential's user owns, or administers as a collaborator; those of organisations are
-    /// had from [`GitHub::org_repos`].
-    pub fn user_repos(&self) -> Result<Vec<Repo>, Error> {
-        let path = "user/repos?affiliation=owner,collaborator&per_page=100";
-        let mut repos = self.repos("list the credential's repositories", path)?;
-        repos.retain(|repo| repo.admin);
-        Ok(repos)
-    }
-
     /// The organisation's repositories, as far as the credential sees them.
     pub fn org_repos(&self, org: &str) -> Result<Vec<Repo>, Error> {
-        self.repos(&format!("list the repositories of org:{org}"), &format!("orgs/{}/repos?per_page=100", quoted(org)))
-    }
-
-    fn repos(&self, tried: &str, path: &str) -> Result<Vec<Repo>, Error> {
         let mut repos = Vec::new();
         let take = |page: Vec<json::RepoWire>| repos.extend(page.into_iter().filter_map(json::RepoWire::into_repo));
-        self.http.pages(tried, Purpose::List, path, take)?;
+        let tried = format!("list the repositories of org:{org}");
+        self.http.pages(&tried, Purpose::List, &format!("orgs/{}/repos?per_page=100", quoted(org)), take)?;
         Ok(repos)
     }
 
@@ -377,7 +357,7 @@ fn unique(seen: &Listing<Runner>) -> Vec<Runner> {
     runners.into_values().cloned().collect()
 }
 
-fn scope_path(scope: &Scope) -> String {
+pub(super) fn scope_path(scope: &Scope) -> String {
     match scope {
         Scope::Org(org) => format!("orgs/{}", quoted(org)),
         Scope::Repo(repo) => repo_path(repo),

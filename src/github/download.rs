@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::tls::{RootCerts, TlsConfig};
 
+use super::agents::{is_about_certificates, private_roots};
 use super::api::{Download, GitHub};
 use super::error::{Error, ErrorKind};
 use super::http::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_loopback, origin_of, ureq_failure};
@@ -48,27 +50,38 @@ impl GitHub {
             Some(origin) => origin.starts_with("https:"),
             None => return Err(Error::new(tried, ErrorKind::Malformed, "its address is not one of http or https")),
         };
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .https_only(secure)
-            .user_agent(USER_AGENT)
-            .accept("application/octet-stream")
-            .accept_encoding(NO_HEADER)
-            .max_redirects(MAX_REDIRECTS)
-            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-            .timeout_connect(Some(CONNECT_TIMEOUT))
-            .timeout_recv_response(Some(ANSWER_TIMEOUT))
-            .timeout_per_read(Some(SILENCE_TIMEOUT));
-        let config = if is_loopback(&download.url) { config.proxy(None) } else { config };
-        let mut request = config.build().new_agent().get(&download.url);
-        if let Some(token) = &download.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
-        }
-        if let Some(resume) = resume {
-            request = request.header(header::RANGE, format!("bytes={}-", resume.from));
-            request = request.header(header::IF_RANGE, &resume.etag);
-        }
-        let response = request.call().map_err(|error| ureq_failure(&tried, error))?;
+        let agent = |roots: RootCerts| {
+            let config = ureq::Agent::config_builder()
+                .http_status_as_error(false)
+                .https_only(secure)
+                .user_agent(USER_AGENT)
+                .accept("application/octet-stream")
+                .accept_encoding(NO_HEADER)
+                .max_redirects(MAX_REDIRECTS)
+                .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+                .timeout_connect(Some(CONNECT_TIMEOUT))
+                .timeout_recv_response(Some(ANSWER_TIMEOUT))
+                .timeout_per_read(Some(SILENCE_TIMEOUT))
+                .tls_config(TlsConfig::builder().root_certs(roots).build());
+            let config = if is_loopback(&download.url) { config.proxy(None) } else { config };
+            config.build().new_agent()
+        };
+        let open = |roots: RootCerts| {
+            let mut request = agent(roots).get(&download.url);
+            if let Some(token) = &download.token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
+            }
+            if let Some(resume) = resume {
+                request = request.header(header::RANGE, format!("bytes={}-", resume.from));
+                request = request.header(header::IF_RANGE, &resume.etag);
+            }
+            request.call()
+        };
+        let response = match (open(RootCerts::WebPki), private_roots(self.http.agents.authorities())) {
+            (Err(error), Some(roots)) if is_about_certificates(&error) => open(roots),
+            (outcome, _) => outcome,
+        };
+        let response = response.map_err(|error| ureq_failure(&tried, error))?;
         let (parts, body) = response.into_parts();
         let etag = parts.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let etag = etag.filter(|etag| etag.starts_with('"'));

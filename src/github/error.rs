@@ -19,6 +19,8 @@ pub struct Error {
     pub kind: ErrorKind,
     /// GitHub's own message, or the system's; one line, never a secret.
     pub message: String,
+    /// What to do about it, where it is not what is usually to be done.
+    mend: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -48,10 +50,30 @@ pub enum ErrorKind {
     Malformed,
 }
 
+impl ErrorKind {
+    /// The status of GitHub's answer.
+    fn status(self) -> Option<u16> {
+        match self {
+            ErrorKind::Unauthorized => Some(401),
+            ErrorKind::Forbidden => Some(403),
+            ErrorKind::NotFound => Some(404),
+            ErrorKind::Conflict => Some(409),
+            ErrorKind::Refused(status) | ErrorKind::Server(status) => Some(status),
+            _ => None,
+        }
+    }
+}
+
 impl Error {
     /// A failure without a cause further down.
     pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl AsRef<str>) -> Error {
-        Error { tried: tried.into(), kind, message: one_line(message.as_ref()), source: None }
+        Error { tried: tried.into(), kind, message: one_line(message.as_ref()), mend: None, source: None }
+    }
+
+    /// The same failure with another mend than is usual for its kind.
+    pub fn with_mend(mut self, mend: impl Into<String>) -> Error {
+        self.mend = Some(mend.into());
+        self
     }
 
     /// The same failure with its cause.
@@ -65,6 +87,12 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Error { tried, message, .. } = self;
         write!(f, "could not {tried}: ")?;
+        if let Some(mend) = &self.mend {
+            return match self.kind.status() {
+                Some(status) => write!(f, "GitHub says {status}: {message}; {mend}"),
+                None => write!(f, "{message}; {mend}"),
+            };
+        }
         match self.kind {
             ErrorKind::Unauthorized => {
                 write!(

@@ -4,14 +4,19 @@
 
 use std::fmt;
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use ureq::config::AutoHeaderValue;
 use ureq::http::{HeaderMap, Request, Uri, header};
 
-use super::budget::{Budget, Purpose, Standing, USUAL_SHARE};
+use super::agents::Agents;
+use super::budget::{Budget, Purpose};
 use super::error::{Error, ErrorKind, one_line};
+use super::keyring::{Keyring, Whose};
 use super::limits;
 use super::listing::{Listing, Page};
 use crate::model::{Secret, Timestamp};
@@ -28,17 +33,20 @@ pub const MAX_ANSWER: usize = 16 << 20;
 pub const MAX_PAGES: usize = 100;
 /// Redirects of renamed things that are followed, all within the same origin.
 const MAX_REDIRECTS: usize = 3;
+/// A clock that is off by more, in milliseconds, is told of.
+pub(super) const SKEW_TOLD: u64 = 60_000;
 const API_VERSION: &str = "2022-11-28";
 
 /// A connection pool and a credential for one base address.
 #[derive(Clone)]
 pub(super) struct Http {
-    agent: ureq::Agent,
+    pub(super) agents: Agents,
     base: String,
     origin: String,
-    token: Secret,
-    /// Shared by all clones of this.
-    budget: Budget,
+    /// Shared by all clones of this, and with it their budgets.
+    keys: Arc<Keyring>,
+    /// How far GitHub's clock is ahead of ours, in milliseconds, as last seen.
+    skew: Arc<AtomicI64>,
 }
 
 /// An answer, whole.
@@ -48,6 +56,8 @@ pub(super) struct Answer {
     pub body: Vec<u8>,
     /// GitHub says to slow down, for so long.
     told: Option<Duration>,
+    /// What was shown.
+    token: Secret,
 }
 
 /// What is asked.
@@ -83,15 +93,20 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub fn new(base: &str, token: Secret) -> Http {
+    pub fn new(base: &str, keys: Keyring, authorities: Vec<CertificateDer<'static>>) -> Http {
         let base = base.trim_end_matches('/').to_owned();
         let origin = origin_of(&base).unwrap_or_else(|| base.clone());
-        Http { agent: agent(&base, CALL_TIMEOUT), base, origin, token, budget: Budget::new(USUAL_SHARE) }
+        let agents = Agents::new(&base, CALL_TIMEOUT, authorities);
+        Http { agents, base, origin, keys: Arc::new(keys), skew: Arc::default() }
     }
 
-    /// The same way with an account of its own, whose listings have so many percent of the hourly limit.
-    pub fn with_share(self, percent: u8) -> Http {
-        Http { budget: Budget::new(percent), ..self }
+    pub fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
+    /// How far GitHub's clock is ahead of ours, in milliseconds; zero until GitHub told.
+    pub fn skew(&self) -> i64 {
+        self.skew.load(Ordering::Relaxed)
     }
 
     pub fn base(&self) -> &str {
@@ -103,26 +118,26 @@ impl Http {
         &self.origin
     }
 
-    /// How long a request of this kind would not be sent from now on.
-    pub fn wait(&self, purpose: Purpose) -> Option<Duration> {
-        self.budget.wait(purpose)
-    }
-
-    /// How things stand with GitHub's limits.
-    pub fn standing(&self) -> Standing {
-        self.budget.standing()
-    }
-
     /// The same way to the same place with another deadline for a whole call.
     pub fn with_deadline(mut self, deadline: Duration) -> Http {
-        self.agent = agent(&self.base, deadline);
+        self.agents = self.agents.with_deadline(&self.base, deadline);
         self
     }
 
     /// Calls `path` (with its query, without a leading slash). A status that means success comes back as an answer,
     /// everything else as an error.
     pub fn call(&self, call: Call<'_>, path: &str) -> Result<Answer, Error> {
-        self.call_url(call, &format!("{}/{path}", self.base))
+        self.call_url(call, &Whose::by_path(path), &format!("{}/{path}", self.base))
+    }
+
+    /// The same, as the credential in this place of the config.
+    pub fn call_as(&self, place: usize, call: Call<'_>, path: &str) -> Result<Answer, Error> {
+        self.call_url(call, &Whose::Credential(place), &format!("{}/{path}", self.base))
+    }
+
+    /// The same, showing this.
+    pub fn call_with(&self, call: Call<'_>, path: &str, token: &Secret, budget: &Budget) -> Result<Answer, Error> {
+        self.follow(call, &format!("{}/{path}", self.base), |url| self.exchange(call, url, token, budget))
     }
 
     /// GET of `path`, decoded.
@@ -137,11 +152,46 @@ impl Http {
         tried: &str,
         purpose: Purpose,
         path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        self.pages_of(&Whose::by_path(path), tried, purpose, path, take)
+    }
+
+    /// The same, on behalf of whom it is said.
+    pub fn pages_of<T: serde::de::DeserializeOwned>(
+        &self,
+        whose: &Whose,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
+    }
+
+    /// The same, showing this.
+    pub fn pages_with<T: serde::de::DeserializeOwned>(
+        &self,
+        token: &Secret,
+        budget: &Budget,
+        tried: &str,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        let call = Call::get(tried, Purpose::List);
+        self.walk(tried, path, take, |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
+    }
+
+    fn walk<T: serde::de::DeserializeOwned>(
+        &self,
+        tried: &str,
+        path: &str,
         mut take: impl FnMut(T),
+        call: impl Fn(&str) -> Result<Answer, Error>,
     ) -> Result<(), Error> {
         let mut walk = Walk::from(format!("{}/{path}", self.base));
         loop {
-            let answer = self.call_url(Call::get(tried, purpose), &walk.url)?;
+            let answer = call(&walk.url)?;
             take(decode(tried, &answer)?);
             match self.next_page(tried, &answer.headers)? {
                 Some(next) => walk.on(tried, next)?,
@@ -161,11 +211,13 @@ impl Http {
         items: impl Fn(W) -> Vec<T>,
     ) -> Result<bool, Error> {
         let mut walk = Walk::from(format!("{}/{path}", self.base));
+        // The addresses of later pages have numbers for names.
+        let whose = Whose::by_path(path);
         let mut number = 0;
         loop {
             let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
             let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
-            let answer = self.call_url(call, &walk.url)?;
+            let answer = self.call_url(call, &whose, &walk.url)?;
             if answer.status != 304 {
                 let next = self.next_page(tried, &answer.headers)?;
                 let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
@@ -190,14 +242,33 @@ impl Http {
         self.same_origin(next).map(Some).ok_or_else(away)
     }
 
-    fn call_url(&self, call: Call<'_>, url: &str) -> Result<Answer, Error> {
+    fn call_url(&self, call: Call<'_>, whose: &Whose, url: &str) -> Result<Answer, Error> {
+        let (token, budget) = self.keys.grant(self, whose, None)?;
+        let first = self.follow(call, url, |url| self.exchange(call, url, &token, &budget));
+        match first {
+            // A token that ended early: once more with a fresh one.
+            Err(error) if error.kind == ErrorKind::Unauthorized && self.keys.is_renewable(whose) => {
+                let (token, budget) = self.keys.grant(self, whose, Some(&token))?;
+                self.follow(call, url, |url| self.exchange(call, url, &token, &budget))
+            }
+            other => other,
+        }
+    }
+
+    /// Makes the exchange, and those that redirects ask for.
+    fn follow(
+        &self,
+        call: Call<'_>,
+        url: &str,
+        exchange: impl Fn(&str) -> Result<Answer, Error>,
+    ) -> Result<Answer, Error> {
         let tried = call.tried;
         let mut url = url.to_owned();
         for _ in 0..=MAX_REDIRECTS {
-            let answer = self.exchange(call, &url)?;
+            let answer = exchange(&url)?;
             let moved = matches!(answer.status, 301 | 302 | 307 | 308);
             if !moved || (call.method != "GET" && !matches!(answer.status, 307 | 308)) {
-                return self.judge(call, answer);
+                return judge(call, answer);
             }
             let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
             url = location.and_then(|location| self.same_origin(location)).ok_or_else(|| {
@@ -208,15 +279,16 @@ impl Http {
     }
 
     /// One request and its whole answer, whatever its status.
-    fn exchange(&self, call: Call<'_>, url: &str) -> Result<Answer, Error> {
+    fn exchange(&self, call: Call<'_>, url: &str, token: &Secret, budget: &Budget) -> Result<Answer, Error> {
         let Call { tried, method, .. } = call;
-        let pass = self.budget.enter(tried, call.purpose)?;
+        let pass = budget.enter(tried, call.purpose)?;
         let started = Instant::now();
-        let outcome = self.send(call, url);
+        let outcome = self.send(call, url, token);
         let path = url.strip_prefix(&self.base).unwrap_or(url);
         let millis = started.elapsed().as_millis();
         match outcome {
             Ok(mut answer) => {
+                self.compare_clocks(&answer.headers);
                 answer.told =
                     pass.settle(&limits::read(answer.status, &answer.headers, &answer.body, Timestamp::now()));
                 let left = limits::number(&answer.headers, "x-ratelimit-remaining");
@@ -240,69 +312,50 @@ impl Http {
         }
     }
 
-    fn send(&self, call: Call<'_>, url: &str) -> Result<Answer, Failure> {
+    /// Says so where this machine's clock is wrong: a GitHub App's signature depends on it, and much else.
+    fn compare_clocks(&self, headers: &HeaderMap) {
+        let Some(theirs) = limits::server_time(headers) else { return };
+        let ahead = i64::try_from(theirs.0).unwrap_or(0).saturating_sub(i64::try_from(Timestamp::now().0).unwrap_or(0));
+        let before = self.skew.swap(ahead, Ordering::Relaxed);
+        if ahead.unsigned_abs() > SKEW_TOLD && before.unsigned_abs() <= SKEW_TOLD {
+            log::warn!("msg=\"{}\"", clock_trouble(ahead));
+        }
+    }
+
+    fn send(&self, call: Call<'_>, url: &str, token: &Secret) -> Result<Answer, Failure> {
         let mut request = Request::builder()
             .method(call.method)
             .uri(url)
             .header("X-GitHub-Api-Version", API_VERSION)
             .header(header::ACCEPT, "application/vnd.github+json");
-        if !self.token.is_empty() {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token.expose()));
+        if !token.is_empty() {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.expose()));
         }
         if let Some(etag) = call.etag {
             request = request.header(header::IF_NONE_MATCH, etag);
         }
-        let response = match call.body {
+        let text = match call.body {
             Some(body) => {
-                let request = request.header(header::CONTENT_TYPE, "application/json");
-                self.agent.run(request.body(body.to_string()).map_err(ureq::Error::from)?)?
+                request = request.header(header::CONTENT_TYPE, "application/json");
+                Some(body.to_string())
             }
-            None if call.method == "POST" => self.agent.run(request.body(String::new()).map_err(ureq::Error::from)?)?,
-            None => self.agent.run(request.body(()).map_err(ureq::Error::from)?)?,
+            // Without one a proxy may miss its length.
+            None => (call.method == "POST").then(String::new),
         };
+        let response = self.agents.run(request, text)?;
         let (parts, body) = response.into_parts();
         let mut bytes = Vec::new();
         body.into_reader().take(MAX_ANSWER as u64 + 1).read_to_end(&mut bytes)?;
         if bytes.len() > MAX_ANSWER {
             return Err(Failure::TooLong);
         }
-        Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: bytes, told: None })
-    }
-
-    /// Success, or the error that the status and the body tell of.
-    fn judge(&self, call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
-        let tried = call.tried;
-        let status = answer.status;
-        if (200..300).contains(&status) || (status == 304 && call.etag.is_some()) {
-            return Ok(answer);
-        }
-        let told: Option<super::json::Refusal> = serde_json::from_slice(&answer.body).ok();
-        let html = looks_like_html(&answer);
-        let message = match &told {
-            Some(refusal) => refusal.to_string(),
-            None if html => "a web page instead of JSON".to_owned(),
-            None if answer.body.is_empty() => "without a word".to_owned(),
-            None => one_line(&String::from_utf8_lossy(answer.body.get(..2048).unwrap_or(&answer.body))),
-        };
-        let message = match self.token.is_empty() {
-            true => message,
-            false => message.replace(self.token.expose(), "***"),
-        };
-        let kind = match (status, answer.told) {
-            (_, Some(wait)) => ErrorKind::RateLimited(wait),
-            (500.., _) => ErrorKind::Server(status),
-            _ if html => {
-                let message =
-                    format!("status {status} with a web page; not GitHub's API? look at github_api in the config");
-                return Err(Error::new(tried, ErrorKind::Malformed, message));
-            }
-            (401, _) => ErrorKind::Unauthorized,
-            (403, _) => ErrorKind::Forbidden,
-            (404, _) => ErrorKind::NotFound,
-            (409, _) => ErrorKind::Conflict,
-            _ => ErrorKind::Refused(status),
-        };
-        Err(Error::new(tried, kind, message))
+        Ok(Answer {
+            status: parts.status.as_u16(),
+            headers: parts.headers,
+            body: bytes,
+            told: None,
+            token: token.clone(),
+        })
     }
 
     /// `link` as a full address, where it stays at our origin.
@@ -312,6 +365,42 @@ impl Http {
         }
         (origin_of(link).as_deref() == Some(self.origin.as_str())).then(|| link.to_owned())
     }
+}
+
+/// Success, or the error that the status and the body tell of.
+fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
+    let tried = call.tried;
+    let status = answer.status;
+    if (200..300).contains(&status) || (status == 304 && call.etag.is_some()) {
+        return Ok(answer);
+    }
+    let told: Option<super::json::Refusal> = serde_json::from_slice(&answer.body).ok();
+    let html = looks_like_html(&answer);
+    let message = match &told {
+        Some(refusal) => refusal.to_string(),
+        None if html => "a web page instead of JSON".to_owned(),
+        None if answer.body.is_empty() => "without a word".to_owned(),
+        None => one_line(&String::from_utf8_lossy(answer.body.get(..2048).unwrap_or(&answer.body))),
+    };
+    let message = match answer.token.is_empty() {
+        true => message,
+        false => message.replace(answer.token.expose(), "***"),
+    };
+    let kind = match (status, answer.told) {
+        (_, Some(wait)) => ErrorKind::RateLimited(wait),
+        (500.., _) => ErrorKind::Server(status),
+        _ if html => {
+            let message =
+                format!("status {status} with a web page; not GitHub's API? look at github_api in the config");
+            return Err(Error::new(tried, ErrorKind::Malformed, message));
+        }
+        (401, _) => ErrorKind::Unauthorized,
+        (403, _) => ErrorKind::Forbidden,
+        (404, _) => ErrorKind::NotFound,
+        (409, _) => ErrorKind::Conflict,
+        _ => ErrorKind::Refused(status),
+    };
+    Err(Error::new(tried, kind, message))
 }
 
 /// A walk along a listing's pages, which must come to an end.
@@ -337,18 +426,11 @@ impl Walk {
     }
 }
 
-fn agent(base: &str, deadline: Duration) -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .user_agent(USER_AGENT)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        .timeout_connect(Some(CONNECT_TIMEOUT.min(deadline)))
-        .timeout_global(Some(deadline))
-        .max_idle_connections(8)
-        .max_idle_connections_per_host(8);
-    let config = if is_loopback(base) { config.proxy(None) } else { config };
-    config.build().new_agent()
+/// For people: this machine's clock is off by so many milliseconds.
+pub(super) fn clock_trouble(ahead: i64) -> String {
+    let side = if ahead > 0 { "behind" } else { "ahead of" };
+    let seconds = ahead.unsigned_abs() / 1000;
+    format!("this machine's clock is {seconds} s {side} GitHub's: set it (timedatectl set-ntp true)")
 }
 
 /// What can go wrong below HTTP.
@@ -467,6 +549,10 @@ fn next_page(link: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
+    fn http(base: &str, token: &str) -> Http {
+        Http::new(base, Keyring::of_token(Secret::new(token), 20), Vec::new())
+    }
+
     #[test]
     fn the_next_page_is_found_where_there_is_one() {
         let check = |link: &str, next: Option<&str>| assert_eq!(next_page(link), next, "{link}");
@@ -479,7 +565,7 @@ mod tests {
 
     #[test]
     fn origins_are_compared_whole() {
-        let http = Http::new("https://ghe.example/api/v3/", Secret::new("t"));
+        let http = http("https://ghe.example/api/v3/", "t");
         assert_eq!(http.base(), "https://ghe.example/api/v3");
         let check = |link: &str, kept: Option<&str>| assert_eq!(http.same_origin(link).as_deref(), kept, "{link}");
         check("https://ghe.example/x?page=2", Some("https://ghe.example/x?page=2"));
@@ -495,7 +581,7 @@ mod tests {
 
     #[test]
     fn the_credential_is_not_printed() {
-        let http = Http::new("https://ghe.example", Secret::new("hunter2"));
+        let http = http("https://ghe.example", "hunter2");
         assert!(!format!("{http:?}").contains("hunter2"));
     }
 }

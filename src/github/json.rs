@@ -220,6 +220,8 @@ pub(super) struct JitRunner {
 #[derive(Deserialize)]
 pub(super) struct Token {
     pub token: String,
+    #[serde(default)]
+    pub expires_at: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -1,15 +1,20 @@
 //! GitHub's REST API, or a GitHub Enterprise Server's.
 
+mod account;
+mod agents;
 pub mod api;
+mod app;
 mod budget;
 mod download;
 mod error;
 mod http;
 mod json;
+mod keyring;
 mod limits;
 mod listing;
 mod runs;
 
+pub use account::Identity;
 pub use api::{Deletion, Download, GitHub, JitConfig, QueueSeen, Repo};
 pub use budget::{Counts, Purpose, Standing};
 pub use download::{Body, Resume};

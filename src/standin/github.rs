@@ -5,6 +5,7 @@
 //! runner's registration after its one job, answers 409 to a name that is taken and 422 to the removal of a busy
 //! runner, pages its listings, and fails on order (see [`Fault`]).
 
+pub mod apps;
 pub mod faults;
 mod hooks;
 mod protocol;

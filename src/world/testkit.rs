@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Class, Config, ImageRef, Registration};
+use crate::config::{Class, Config, GitHubConfig, ImageRef, Registration};
 use crate::identity::Maker;
 use crate::model::{InstanceType, JobStatus, Labels, RunnerArch, Secret};
 use crate::plan::{Plan, Reason, plan};
@@ -34,10 +34,14 @@ pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
 
 pub fn config() -> Config {
     Config {
-        pat: Secret::new("t"),
+        github: GitHubConfig {
+            api: "http://127.0.0.1".to_owned(),
+            api_budget: 20,
+            credentials: Vec::new(),
+            assigned: BTreeMap::new(),
+            authorities: Vec::new(),
+        },
         hooksecret: Secret::new("s"),
-        github_api: "http://127.0.0.1".to_owned(),
-        api_budget: 20,
         targets: vec![Scope::Org("acme".to_owned()), "repo:alice/tool".parse().unwrap()],
         allow_public_repos: false,
         repos: Default::default(),

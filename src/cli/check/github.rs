@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 
 use super::{Findings, counted};
 use crate::config::Config;
-use crate::github::{ErrorKind, GitHub};
+use crate::github::{ErrorKind, GitHub, Identity};
 use crate::model::{RunnerArch, Scope};
-use crate::observe::discover_targets;
 
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
-    let github = GitHub::new(&config.github_api, config.pat.clone());
-    if !credential(&github, findings) {
+    let github = GitHub::of_config(&config.github);
+    let good = credentials(&github, findings);
+    if let Some(trouble) = github.clock_trouble() {
+        findings.warn(trouble);
+    }
+    if !good {
         return;
     }
     let Some(targets) = targets(config, &github, findings) else { return };
@@ -26,21 +29,35 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 }
 
 /// False where nothing further can be asked.
-fn credential(github: &GitHub, findings: &mut Findings<'_>) -> bool {
-    match github.user() {
-        Ok((login, scopes)) => {
-            let rights = match scopes {
-                Some(scopes) if scopes.is_empty() => ", a classic token without any scope".to_owned(),
-                Some(scopes) => format!(", scopes {}", scopes.join(", ")),
-                None => String::new(),
-            };
-            findings.ok(format!("GitHub at {}: the credential is {login}'s{rights}", github.base()));
-            true
+fn credentials(github: &GitHub, findings: &mut Findings<'_>) -> bool {
+    let names: Vec<&str> = github.credentials().collect();
+    let mut any = false;
+    for (place, name) in names.iter().enumerate() {
+        let whose = if names.len() > 1 { format!("credential {name}") } else { "the credential".to_owned() };
+        match github.identity(place) {
+            Ok(identity) => {
+                findings.ok(format!("GitHub at {}: {whose} is {}", github.base(), described(&identity)));
+                any = true;
+            }
+            Err(error) => {
+                findings.fail_as_told(format!("GitHub at {}: {whose}: {error}", github.base()));
+                // A token of another kind may have no user and still see its targets; a dead one sees nothing.
+                any |= matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound);
+            }
         }
-        Err(error) => {
-            findings.fail_as_told(format!("GitHub at {}: {error}", github.base()));
-            // A token of another kind may have no user and still see its targets; a dead one sees nothing.
-            matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound)
+    }
+    any
+}
+
+fn described(identity: &Identity) -> String {
+    match identity {
+        Identity::User { login, scopes: None } => format!("{login}'s"),
+        Identity::User { login, scopes: Some(scopes) } if scopes.is_empty() => {
+            format!("{login}'s, a classic token without any scope")
+        }
+        Identity::User { login, scopes: Some(scopes) } => format!("{login}'s, scopes {}", scopes.join(", ")),
+        Identity::App { name, permissions } => {
+            format!("the GitHub App {name:?}, permissions {}", permissions.join(", "))
         }
     }
 }
@@ -49,7 +66,7 @@ fn targets(config: &Config, github: &GitHub, findings: &mut Findings<'_>) -> Opt
     if !config.targets.is_empty() {
         return Some(config.targets.clone());
     }
-    match discover_targets(github) {
+    match github.discover() {
         Ok(found) if found.is_empty() => {
             let mend = "give it the right to administer one, or name targets in the config";
             findings.fail("the credential is in no organisation and administers no repository", mend);

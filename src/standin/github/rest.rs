@@ -4,10 +4,11 @@ use std::fs::File;
 
 use serde_json::{Value, json};
 
+use super::apps::{self, Who};
 use super::scopes;
 use super::shapes;
 use super::state::State;
-use super::wire::{Payload, Request, Response, locked};
+use super::wire::{self, Payload, Request, Response, locked};
 use super::{Shared, random_word};
 use crate::model::{JobId, RepoName};
 
@@ -20,19 +21,29 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         return download(shared, request, filename);
     }
     let resource = resource(request, &parts);
-    let (token, scopes, left) = {
+    let (who, scopes, left, now) = {
         let mut state = locked(&shared.state);
-        (state.token.clone(), state.token_scopes.clone(), state.limits.of(resource).left)
+        let who = request.bearer().map(|token| state.who(token));
+        (who, state.token_scopes.clone(), state.limits.of(resource).left, state.now())
     };
-    let response = match request.bearer() {
-        Some(shown) if shown == token && left == 0 => limit_exceeded(),
-        Some(shown) if shown == token => route(shared, request, &parts),
-        Some(_) => error(401, "Bad credentials"),
+    let response = match who {
+        Some(Ok(_)) if left == 0 => limit_exceeded(),
+        Some(Ok(Who::User)) => route(shared, request, &parts),
+        Some(Ok(Who::App(app))) => apps::answer(shared, request, app, &parts),
+        Some(Ok(Who::Installation(id))) => {
+            let allowed = locked(&shared.state).allows(id, &parts);
+            match (allowed, parts.as_slice()) {
+                (Err(refusal), _) => refusal,
+                (Ok(()), ["installation", "repositories"]) => apps::repositories(shared, request, id),
+                (Ok(()), _) => route(shared, request, &parts),
+            }
+        }
+        Some(Err(message)) => error(401, message),
         None => error(401, "Requires authentication"),
     };
     let response = match scopes {
-        Some(scopes) => response.with("X-OAuth-Scopes", scopes),
-        None => response,
+        Some(scopes) if who == Some(Ok(Who::User)) => response.with("X-OAuth-Scopes", scopes),
+        _ => response,
     };
     let response = conditional(request, response);
     let limit = {
@@ -45,6 +56,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         *limit
     };
     response
+        .with("Date", wire::date(now))
         .with("X-GitHub-Media-Type", "github.v3; format=json")
         .with("X-GitHub-Request-Id", random_word())
         .with("X-RateLimit-Limit", limit.limit.to_string())

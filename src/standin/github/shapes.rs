@@ -32,6 +32,15 @@ pub fn account(origin: &str, login: &str, id: u64, kind: &str) -> Value {
     })
 }
 
+/// An enterprise, as the owner of an installation.
+pub fn enterprise(origin: &str, slug: &str) -> Value {
+    json!({
+        "id": 7, "node_id": "E_7", "name": slug, "slug": slug, "html_url": format!("{origin}/enterprises/{slug}"),
+        "created_at": "2021-06-11T13:29:13Z", "updated_at": "2021-06-11T13:29:13Z",
+        "avatar_url": format!("{origin}/avatars/b/7?v=4")
+    })
+}
+
 /// An organisation, as it stands in webhooks and listings.
 pub fn organization(origin: &str, login: &str) -> Value {
     let url = format!("{origin}/orgs/{login}");

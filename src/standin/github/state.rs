@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::apps::{AppState, AppToken, InstallationState};
 use super::timeline::{Event, Moment, Removal};
 use crate::model::{JobId, Labels, RepoName, RunnerId, Scope, Timestamp};
 
@@ -187,6 +188,11 @@ pub struct State {
     /// Hooks that are to be sent for what happened: job and action.
     pub(super) due: Vec<(JobId, &'static str)>,
     pub limits: Limits,
+    pub apps: Vec<AppState>,
+    pub installations: Vec<InstallationState>,
+    pub app_tokens: Vec<AppToken>,
+    /// How far GitHub's clock is ahead of this machine's, in milliseconds.
+    pub clock_ahead: i64,
 }
 
 /// What an hour allows, for each of GitHub's resources that we use.
@@ -237,6 +243,10 @@ impl State {
             next: 1000,
             due: Vec::new(),
             limits: Limits(BTreeMap::new()),
+            apps: Vec::new(),
+            installations: Vec::new(),
+            app_tokens: Vec::new(),
+            clock_ahead: 0,
         }
     }
 

@@ -10,6 +10,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::model::Timestamp;
+
 /// Connections served at once, each by a thread of its own; more are closed at the door.
 const MAX_CONNECTIONS: usize = 256;
 const MAX_HEAD: usize = 64 << 10;
@@ -330,7 +332,10 @@ fn write_response(
     last: bool,
 ) -> io::Result<()> {
     let Response { status, .. } = response;
-    let mut head = format!("HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date());
+    let mut head = format!("HTTP/1.1 {status} {}\r\n", phrase(status));
+    if !response.headers.iter().any(|(name, _)| name == "Date") {
+        head.push_str(&format!("Date: {}\r\n", date(Timestamp::now())));
+    }
     for (name, value) in &response.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -357,9 +362,10 @@ fn write_response(
     }
 }
 
-/// Now, as HTTP writes it.
-fn date() -> String {
-    let now = time::OffsetDateTime::now_utc();
+/// A time as HTTP writes it.
+pub(super) fn date(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.0 / 1000).unwrap_or(0);
+    let now = time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH);
     let (day, month) = (now.weekday().to_string(), now.month().to_string());
     let short = |name: &str| name.get(..3).unwrap_or_default().to_owned();
     let (date, year) = (now.day(), now.year());

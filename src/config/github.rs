@@ -1,0 +1,196 @@
+//! GitHub: where it is, who we are there, and whom we serve.
+
+use std::collections::BTreeMap;
+use std::path::Path as FilePath;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::credentials::{self, Credential};
+use super::node::Node;
+use super::read::{Item, Section};
+use super::report::Report;
+use super::top::is_loopback;
+use crate::model::{RepoName, Scope, is_github_name};
+
+/// How GitHub is reached, and as whom.
+#[derive(Clone, Debug)]
+pub struct GitHubConfig {
+    /// Without a closing slash.
+    pub api: String,
+    /// The share of the hourly limit that listings may use, in percent.
+    pub api_budget: u8,
+    /// At least one; the first serves whatever no other was named for.
+    pub credentials: Vec<Credential>,
+    /// Which of them a target named, by its place.
+    pub assigned: BTreeMap<Scope, usize>,
+    /// Certificates of authorities that are believed beside the public ones, in DER.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+/// The GitHub part of the file, and the targets.
+pub(super) fn read(
+    top: &Section<'_>,
+    base: &FilePath,
+    report: &mut Report,
+) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
+    let credentials = credentials::read(top, base, report);
+    let names: Vec<&str> = credentials.iter().flatten().map(|one| one.name.as_str()).collect();
+    let targets = targets(top, credentials.is_some().then_some(&names), report);
+    let api = match top.get("github_api") {
+        Some(item) => github_api(&item, report),
+        None => Some("https://api.github.com".to_owned()),
+    };
+    let api_budget = top.get("api_budget").map_or(Some(USUAL_SHARE), |item| api_budget(&item, report));
+    let authorities = top.get("ca_file").map_or(Some(Vec::new()), |item| ca_file(&item, base, report));
+    let read = || {
+        let (targets, assigned) = targets?;
+        let config = GitHubConfig {
+            api: api?,
+            api_budget: api_budget?,
+            credentials: credentials?,
+            assigned,
+            authorities: authorities?,
+        };
+        Some((config, targets))
+    };
+    read().unzip()
+}
+
+/// The certificates of a PEM file.
+fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
+    let file = base.join(item.text("the name of a PEM file with certificates", report)?);
+    let shown = file.display();
+    let text = match std::fs::read(&file) {
+        Ok(text) => text,
+        Err(error) => {
+            let mend = "name the PEM file with the certificates of your organisation's authority";
+            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
+            return None;
+        }
+    };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Some(certificates),
+        _ => {
+            let mend = "it must be PEM, with -----BEGIN CERTIFICATE-----";
+            report.error(&item.path, format!("{shown} holds no certificate"), mend);
+            None
+        }
+    }
+}
+
+/// The listings' share of GitHub's hourly limit, in percent.
+const USUAL_SHARE: u8 = 20;
+
+fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
+    let mend = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
+    let uri = text.parse::<ureq::http::Uri>().ok();
+    let parts = uri.as_ref().and_then(|u| Some((u.scheme_str()?, u.host()?, u.path(), u.query())));
+    let Some((scheme @ ("http" | "https"), host, path, None)) = parts else {
+        report.error(&item.path, "is not the address of an API", mend);
+        return None;
+    };
+    if uri.as_ref().and_then(|u| u.authority()).is_some_and(|a| a.as_str().contains('@')) {
+        report.error(&item.path, "has a user name or password in it", "the token goes into pat or pat_file");
+        return None;
+    }
+    let local = is_loopback(host);
+    if scheme == "http" && !local {
+        report.warn(&item.path, "is not encrypted: the token can be read on the way; use https");
+    }
+    if matches!(host, "github.com" | "www.github.com") {
+        report.error(&item.path, "is GitHub's web site, not its API", "write https://api.github.com");
+        return None;
+    }
+    if path == "/" && !host.starts_with("api.") && !local {
+        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{host}/api/v3"));
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+/// Percent, with or without the sign.
+fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
+    let number = match item.node {
+        Node::Int(number) => u8::try_from(*number).ok(),
+        Node::Text(text) => text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok()),
+        _ => None,
+    };
+    let percent = number.filter(|percent| (1..=90).contains(percent));
+    if percent.is_none() {
+        let mend = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
+        report.error(&item.path, "is not a share", mend);
+    }
+    percent
+}
+
+/// The targets, and which credential each of them names.
+type Targets = (Vec<Scope>, BTreeMap<Scope, usize>);
+
+fn targets(top: &Section<'_>, credentials: Option<&Vec<&str>>, report: &mut Report) -> Option<Targets> {
+    let Some(item) = top.get("targets") else { return Some(Targets::default()) };
+    let wanted = "a list of {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
+    let list = item.list(wanted, report)?;
+    let (mut targets, mut assigned) = Targets::default();
+    let mut whole = true;
+    for item in list {
+        match target(&item, credentials, report) {
+            Some((scope, _)) if targets.contains(&scope) => {
+                report.error(&item.path, format!("{scope} is there already"), "remove one of them");
+            }
+            Some((scope, credential)) => {
+                assigned.extend(credential.map(|place| (scope.clone(), place)));
+                targets.push(scope);
+            }
+            None => whole = false,
+        }
+    }
+    whole.then_some((targets, assigned))
+}
+
+/// A scope, and the place of the credential that it names.
+fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report) -> Option<(Scope, Option<usize>)> {
+    let mend = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
+    if !matches!(item.node, Node::Map(_)) {
+        report.error(&item.path, format!("is {}", item.node.kind()), mend);
+        return None;
+    }
+    let one = Section::new(item, &["org", "repo", "enterprise", "credential"], report)?;
+    let credential = match one.get("credential") {
+        Some(item) => credential(&item, credentials, report).map(Some),
+        None => Some(None),
+    };
+    let given: Vec<(&str, Item<'_>)> =
+        one.entries().filter(|(key, _)| !key.starts_with("x-") && *key != "credential").collect();
+    let [(key, value)] = given.as_slice() else {
+        report.error(&item.path, "is not one target", mend);
+        return None;
+    };
+    let name = value.scalar(report)?;
+    let scope = match *key {
+        "repo" => name.parse::<RepoName>().ok().map(Scope::Repo),
+        "org" if is_github_name(&name) => Some(Scope::Org(name.to_lowercase())),
+        "enterprise" if is_github_name(&name) => Some(Scope::Enterprise(name.to_lowercase())),
+        "org" | "enterprise" => None,
+        // Complained about already.
+        _ => return None,
+    };
+    if scope.is_none() {
+        let mend = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
+        report.error(&value.path, format!("{name:?} is not the name of {key}s on GitHub"), mend);
+    }
+    Some((scope?, credential?))
+}
+
+fn credential(item: &Item<'_>, known: Option<&Vec<&str>>, report: &mut Report) -> Option<usize> {
+    let name = item.scalar(report)?;
+    // Where the credentials themselves are wrong, that is told already.
+    let known = known?;
+    let place = known.iter().position(|one| *one == name);
+    if place.is_none() {
+        let mend = format!("write one of {}, or add it to credentials", known.join(", "));
+        report.error(&item.path, format!("there is no credential {name:?}"), mend);
+    }
+    place
+}

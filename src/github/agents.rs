@@ -1,0 +1,110 @@
+//! Connections: which certificates are believed, and which proxy is in between.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use ureq::http::Request;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::http::{CONNECT_TIMEOUT, USER_AGENT, is_loopback};
+
+/// A connection pool for those who show a certificate of a public authority, and one for those who show one of our own
+/// organisation's. Who is who is found out at the first handshake that fails: nothing was sent by then.
+#[derive(Clone)]
+pub(super) struct Agents {
+    public: ureq::Agent,
+    private: Option<ureq::Agent>,
+    authorities: Arc<[CertificateDer<'static>]>,
+    /// The last one who answered was of the private kind.
+    is_private: Arc<AtomicBool>,
+}
+
+impl Agents {
+    pub fn new(base: &str, deadline: Duration, authorities: Vec<CertificateDer<'static>>) -> Agents {
+        Agents::with(base, deadline, authorities.into(), Arc::default())
+    }
+
+    /// The same with another deadline for a whole call.
+    pub fn with_deadline(&self, base: &str, deadline: Duration) -> Agents {
+        Agents::with(base, deadline, Arc::clone(&self.authorities), Arc::clone(&self.is_private))
+    }
+
+    fn with(
+        base: &str,
+        deadline: Duration,
+        authorities: Arc<[CertificateDer<'static>]>,
+        is_private: Arc<AtomicBool>,
+    ) -> Agents {
+        let agent = |roots: RootCerts| agent(base, deadline, roots);
+        let private = private_roots(&authorities).map(agent);
+        Agents { public: agent(RootCerts::WebPki), private, authorities, is_private }
+    }
+
+    /// What our organisation's authorities are, for other pools.
+    pub fn authorities(&self) -> &[CertificateDer<'static>] {
+        &self.authorities
+    }
+
+    /// One request; a POST has a body, be it empty.
+    pub fn run(
+        &self,
+        request: ureq::http::request::Builder,
+        body: Option<String>,
+    ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+        let request = request.body(body)?;
+        let Some(private) = &self.private else { return run(&self.public, request) };
+        let first = self.is_private.load(Ordering::Relaxed);
+        let (one, other) = if first { (private, &self.public) } else { (&self.public, private) };
+        match run(one, request.clone()) {
+            Err(error) if is_about_certificates(&error) => {
+                let answer = run(other, request)?;
+                self.is_private.store(!first, Ordering::Relaxed);
+                Ok(answer)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn run(agent: &ureq::Agent, request: Request<Option<String>>) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    let (parts, body) = request.into_parts();
+    match body {
+        Some(body) => agent.run(Request::from_parts(parts, body)),
+        None => agent.run(Request::from_parts(parts, ())),
+    }
+}
+
+/// The roots that our own organisation's authorities are; `None` where there are none.
+pub(super) fn private_roots(authorities: &[CertificateDer<'static>]) -> Option<RootCerts> {
+    let certificates: Vec<Certificate<'static>> =
+        authorities.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned()).collect();
+    (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
+}
+
+/// True where the other side's certificate was not believed.
+pub(super) fn is_about_certificates(error: &ureq::Error) -> bool {
+    let refused = |error: &rustls::Error| matches!(error, rustls::Error::InvalidCertificate(_));
+    match error {
+        ureq::Error::Rustls(error) => refused(error),
+        // The handshake is made while the first bytes are written.
+        ureq::Error::Io(io) => io.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(refused),
+        _ => false,
+    }
+}
+
+fn agent(base: &str, deadline: Duration, roots: RootCerts) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(USER_AGENT)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(CONNECT_TIMEOUT.min(deadline)))
+        .timeout_global(Some(deadline))
+        .max_idle_connections(8)
+        .max_idle_connections_per_host(8)
+        .tls_config(TlsConfig::builder().root_certs(roots).build());
+    let config = if is_loopback(base) { config.proxy(None) } else { config };
+    config.build().new_agent()
+}

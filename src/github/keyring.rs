@@ -1,0 +1,187 @@
+//! Whose credential a request shows: each place has its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use super::app::App;
+use super::budget::Budget;
+use super::error::{Error, ErrorKind};
+use super::http::Http;
+use crate::config::{Credential, CredentialKind, GitHubConfig};
+use crate::model::{RepoName, Scope, Secret};
+
+/// On whose behalf a request is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// Of whoever serves this place.
+    Place(Scope),
+    /// Of the credential in this place of the config.
+    Credential(usize),
+}
+
+impl Whose {
+    /// By the path of a call, which begins with the place: `repos/acme/app/…`.
+    pub fn by_path(path: &str) -> Whose {
+        let path = path.split('?').next().unwrap_or_default();
+        let mut parts = path.split('/');
+        let owned = |part: Option<&str>| part.map(str::to_lowercase);
+        let place = match (parts.next(), parts.next(), parts.next()) {
+            (Some("orgs"), org, _) => owned(org).map(Scope::Org),
+            (Some("enterprises"), slug, _) => owned(slug).map(Scope::Enterprise),
+            (Some("repos"), Some(owner), Some(name)) => {
+                Some(Scope::Repo(RepoName { owner: owner.to_owned(), name: name.to_owned() }))
+            }
+            _ => None,
+        };
+        place.map_or(Whose::Credential(0), Whose::Place)
+    }
+}
+
+/// All credentials of one GitHub, and which of them serves what.
+pub(super) struct Keyring {
+    holders: Vec<Holder>,
+    /// By the config, and by what was found.
+    assigned: Mutex<BTreeMap<Scope, usize>>,
+}
+
+/// One credential.
+pub(super) struct Holder {
+    pub name: String,
+    pub kind: Kind,
+}
+
+pub(super) enum Kind {
+    /// An empty one is not shown.
+    Token(Secret, Budget),
+    App(Box<App>),
+}
+
+impl Keyring {
+    /// A single token.
+    pub fn of_token(token: Secret, percent: u8) -> Keyring {
+        let kind = Kind::Token(token, Budget::new(percent));
+        Keyring { holders: vec![Holder { name: "default".to_owned(), kind }], assigned: Mutex::default() }
+    }
+
+    pub fn of_config(config: &GitHubConfig) -> Keyring {
+        let percent = config.api_budget;
+        let holder = |Credential { name, kind }: &Credential| {
+            let kind = match kind {
+                CredentialKind::Token(token) => Kind::Token(token.clone(), Budget::new(percent)),
+                CredentialKind::App { id, key } => match key.pair() {
+                    Ok(pair) => Kind::App(Box::new(App::new(*id, pair, percent))),
+                    // It was tried when the config was read.
+                    Err(_) => Kind::Token(Secret::default(), Budget::new(percent)),
+                },
+            };
+            Holder { name: name.clone(), kind }
+        };
+        let holders = config.credentials.iter().map(holder).collect();
+        Keyring { holders, assigned: Mutex::new(config.assigned.clone()) }
+    }
+
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
+    }
+
+    /// A scope was found to be one that this credential sees.
+    pub fn assign(&self, scope: &Scope, place: usize) {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_insert(place);
+    }
+
+    fn holder(&self, whose: &Whose) -> Option<&Holder> {
+        let place = match whose {
+            Whose::Credential(place) => *place,
+            Whose::Place(scope) => serving(&self.assigned.lock().unwrap_or_else(PoisonError::into_inner), scope),
+        };
+        self.holders.get(place)
+    }
+
+    /// What is shown, and whose budget it is of. `stale`: a token that GitHub did not take, where there may be a fresh one.
+    pub fn grant(&self, http: &Http, whose: &Whose, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
+        let holder = self.holder(whose);
+        match (holder.map(|holder| &holder.kind), whose) {
+            (Some(Kind::Token(token, budget)), _) => Ok((token.clone(), budget.clone())),
+            (Some(Kind::App(app)), Whose::Place(scope)) => app.token(http, scope, stale),
+            (Some(Kind::App(_)), _) | (None, _) => {
+                let message = "a GitHub App has no user; name targets in the config";
+                Err(Error::new("ask as a user", ErrorKind::Forbidden, message))
+            }
+        }
+    }
+
+    /// True where GitHub may take another token for the one that it did not take.
+    pub fn is_renewable(&self, whose: &Whose) -> bool {
+        self.holder(whose).is_some_and(|holder| matches!(holder.kind, Kind::App(_)))
+    }
+
+    /// The budget of what asks about `scope`, where it is known already.
+    pub fn budget_of(&self, scope: &Scope) -> Option<Budget> {
+        match &self.holder(&Whose::Place(scope.clone()))?.kind {
+            Kind::Token(_, budget) => Some(budget.clone()),
+            Kind::App(app) => app.budget_of(scope),
+        }
+    }
+
+    /// All budgets, each with a name.
+    pub fn budgets(&self) -> Vec<(String, Budget)> {
+        let of = |holder: &Holder| match &holder.kind {
+            Kind::Token(_, budget) => vec![(holder.name.clone(), budget.clone())],
+            Kind::App(app) => {
+                let accounts = app.budgets().into_iter();
+                accounts.map(|(account, budget)| (format!("{}:{account}", holder.name), budget)).collect()
+            }
+        };
+        self.holders.iter().flat_map(of).collect()
+    }
+}
+
+/// The place of the credential that serves `scope`: its own, its organisation's, that of the one enterprise that has one, or
+/// the first.
+fn serving(assigned: &BTreeMap<Scope, usize>, scope: &Scope) -> usize {
+    if let Some(place) = assigned.get(scope) {
+        return *place;
+    }
+    if let Scope::Repo(repo) = scope
+        && let Some(place) = assigned.get(&Scope::Org(repo.owner.to_lowercase()))
+    {
+        return *place;
+    }
+    let mut enterprises = assigned.iter().filter(|(scope, _)| matches!(scope, Scope::Enterprise(_)));
+    match (enterprises.next(), enterprises.next()) {
+        (Some((_, place)), None) => *place,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_place_has_its_credential() {
+        let assigned: BTreeMap<Scope, usize> =
+            [("org:acme", 1), ("repo:acme/secret", 2), ("repo:bob/x", 3), ("enterprise:big", 4)]
+                .map(|(scope, place)| (scope.parse().unwrap(), place))
+                .into();
+        #[track_caller]
+        fn check(assigned: &BTreeMap<Scope, usize>, path: &str, place: usize) {
+            let found = match Whose::by_path(path) {
+                Whose::Place(scope) => serving(assigned, &scope),
+                Whose::Credential(place) => place,
+            };
+            assert_eq!(found, place, "{path}");
+        }
+        check(&assigned, "orgs/Acme/actions/runners?per_page=100", 1);
+        check(&assigned, "repos/acme/app/actions/jobs/7", 1);
+        check(&assigned, "repos/ACME/Secret", 2);
+        check(&assigned, "repos/bob/x/actions/runners", 3);
+        check(&assigned, "enterprises/big/actions/runners", 4);
+        check(&assigned, "repos/of-big/app", 4);
+        check(&assigned, "user/orgs?per_page=100", 0);
+        let mut none = assigned.clone();
+        none.remove(&Scope::Enterprise("big".to_owned()));
+        check(&none, "repos/bob/y", 0);
+        check(&none, "orgs/other", 0);
+    }
+}
