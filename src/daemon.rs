@@ -17,12 +17,13 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{debug, info, warn};
 
 use crate::config::Config;
+use crate::control;
 use crate::execute::Executor;
 use crate::github::{GitHub, Standing};
 use crate::lxd::Lxd;
 use crate::model::{Hint, Timestamp};
 use crate::observe::Observer;
-use crate::plan::{plan, workers};
+use crate::plan::{explain, plan, workers};
 use crate::threads;
 use crate::webhook::{self, server};
 use crate::world::{Action, Event, World};
@@ -64,6 +65,11 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
         env!("CARGO_PKG_VERSION")
     );
 
+    let (asked, questions) = bounded::<Asked>(4);
+    if let Err(error) = control::listen(control::socket(&config), move |question| ask_why(&asked, question)) {
+        warn!("msg=\"lxdrunner explain cannot ask this daemon\" reason=\"{error}\"");
+    }
+
     let workers = workers(config.max_workers);
     let (actions, todo) = bounded::<Action>(workers);
     let executor = Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github)));
@@ -90,7 +96,8 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
     let ours = format!("{}-", config.prefix);
     threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
     let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
-    turn_for_ever(&config, &github, &inbox, &health_questions, &lost, &hands)
+    let questions = Questions { health: health_questions, why: questions };
+    turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)
 }
 
 /// Ends the process when standard input ends: for a parent that may die without a word, such as the demo.
@@ -197,11 +204,41 @@ fn ask(health: &Sender<Sender<server::Health>>) -> server::Health {
     answered.recv_timeout(HEALTH_PATIENCE).unwrap_or_else(|_| late())
 }
 
+/// A question about a job, and where the answer goes.
+type Asked = (control::Question, Sender<control::Answer>);
+
+/// What others want to know of the main loop.
+struct Questions {
+    health: Receiver<Sender<server::Health>>,
+    why: Receiver<Asked>,
+}
+
+/// Asks the main loop why a job stands as it does.
+fn ask_why(asked: &Sender<Asked>, question: control::Question) -> Option<control::Answer> {
+    let (answer, answered) = bounded(1);
+    asked.send_timeout((question, answer), HEALTH_PATIENCE).ok()?;
+    answered.recv_timeout(HEALTH_PATIENCE).ok()
+}
+
+fn why(
+    world: &World,
+    config: &Config,
+    github: &GitHub,
+    question: &control::Question,
+    now: Timestamp,
+) -> control::Answer {
+    let known = world.jobs().find(|state| state.job.id == question.job);
+    let repo = known.map(|state| state.job.repo.to_string());
+    let mut explained = explain(world, config, now, question.job, question.told.as_ref());
+    explained.details.push(("budget", github.standing().to_string().trim().to_owned()));
+    control::Answer { repo, text: explained.to_string() }
+}
+
 fn turn_for_ever(
     config: &Config,
     github: &GitHub,
     inbox: &Receiver<Event>,
-    health: &Receiver<Sender<server::Health>>,
+    questions: &Questions,
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
@@ -214,9 +251,15 @@ fn turn_for_ever(
         let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
-            recv(health) -> answer => {
+            recv(questions.health) -> answer => {
                 if let Ok(answer) = answer {
                     let _ = answer.try_send(report(&world, github, clock.now()));
+                }
+                None
+            }
+            recv(questions.why) -> asked => {
+                if let Ok((question, answer)) = asked {
+                    let _ = answer.try_send(why(&world, config, github, &question, clock.now()));
                 }
                 None
             }

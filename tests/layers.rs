@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["world"],
     &["plan"],
     &["runner"],
-    &["execute", "observe", "webhook"],
+    &["control", "execute", "observe", "webhook"],
     &["daemon"],
     &["standin"],
     &["cli"],

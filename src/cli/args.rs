@@ -33,6 +33,13 @@ pub enum Command {
         /// `-c`
         config: Option<PathBuf>,
     },
+    /// Why a job runs, waits or is not ours.
+    Explain {
+        /// `-c`
+        config: Option<PathBuf>,
+        /// The job, in whatever form.
+        job: String,
+    },
     /// The whole story on one machine.
     Demo(DemoOptions),
 }
@@ -64,6 +71,7 @@ impl Default for DemoOptions {
 enum Name {
     Serve,
     Check,
+    Explain,
     Demo,
 }
 
@@ -75,6 +83,7 @@ Usage: lxdrunner [COMMAND] [OPTIONS]
 Commands:
   serve    Run the daemon (what it does without a command)
   check    Check the config file, LXD and GitHub; say what is wrong and how to mend it
+  explain  Say why a job runs, waits or is not served here, and what happens next
   demo     Show the whole story on this machine, without a GitHub account
 
 Options:
@@ -108,6 +117,21 @@ Usage: lxdrunner check [-c FILE] [-v]
 
 Exit codes: 0 all is well, 1 something is to be mended, 78 the config file is wrong.";
 
+const EXPLAIN_HELP: &str = "\
+Says why a job runs, waits or is not served here: first in one line, then what each class lacks, who is let in, caps, what
+is under way for it, and what happens next and when. The running daemon is asked; without one, LXD and GitHub are.
+
+Usage: lxdrunner explain JOB [-c FILE] [-v]
+
+  JOB                 The address of the job's page (https://github.com/OWNER/REPO/actions/runs/RUN/job/ID) or of its API,
+                      OWNER/REPO#ID, or the id, which is looked for in the daemon, or in 30 repositories at most
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+Run it as root or as the daemon's user. Exit codes: 0 explained, 1 not found or not to be had, 2 JOB names no job,
+78 the config file is wrong.";
+
 const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
@@ -133,6 +157,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     // The first option that only `demo` has, to complain about elsewhere.
     let mut only_demo: Option<&'static str> = None;
     let mut verbose = false;
+    let mut job: Option<String> = None;
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
 
     while let Some(argument) = parser.next().map_err(hint)? {
@@ -169,6 +194,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 demo.standin = true;
             }
             Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
+            Arg::Value(word) if name == Some(Name::Explain) && job.is_none() => {
+                job = Some(word.to_string_lossy().into_owned());
+            }
             Arg::Value(word) => {
                 return Err(format!("unexpected argument {:?} (see lxdrunner --help)", word.to_string_lossy()));
             }
@@ -187,6 +215,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 "{option} is an option of demo: lxdrunner demo {option} … (see lxdrunner demo --help)"
             ));
         }
+        Some(Name::Explain) => match job {
+            Some(job) => Command::Explain { config, job },
+            None => return Err("explain needs a job: lxdrunner explain JOB (see lxdrunner explain --help)".to_owned()),
+        },
         Some(Name::Check) => Command::Check { config },
         Some(Name::Serve) | None => Command::Serve { config },
     };
@@ -203,11 +235,14 @@ fn command_name(word: &str) -> Result<Name, String> {
     match word {
         "serve" => Ok(Name::Serve),
         "check" => Ok(Name::Check),
+        "explain" => Ok(Name::Explain),
         "demo" => Ok(Name::Demo),
         file if file.ends_with(".yml") || file.ends_with(".yaml") => {
             Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
         }
-        other => Err(format!("{other:?} is not a command; there are serve, check and demo (see lxdrunner --help)")),
+        other => {
+            Err(format!("{other:?} is not a command; there are serve, check, explain and demo (see lxdrunner --help)"))
+        }
     }
 }
 
@@ -216,6 +251,7 @@ fn help(name: Option<Name>) -> &'static str {
         None => HELP,
         Some(Name::Serve) => SERVE_HELP,
         Some(Name::Check) => CHECK_HELP,
+        Some(Name::Explain) => EXPLAIN_HELP,
         Some(Name::Demo) => DEMO_HELP,
     }
 }
@@ -248,6 +284,7 @@ mod tests {
         check("serve --config=a.yml", Command::Serve { config: file() }, false);
         check("check -c a.yml", Command::Check { config: file() }, false);
         check("-c a.yml check", Command::Check { config: file() }, false);
+        check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
         check("demo", Command::Demo(DemoOptions::default()), false);
         let options = DemoOptions {
             jobs: 3,
@@ -270,9 +307,11 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check and demo");
+        check_error("run", "serve, check, explain and demo");
         check_error("a.yml", "lxdrunner -c a.yml");
         check_error("serve now", "unexpected");
+        check_error("explain", "needs a job");
+        check_error("explain 7 8", "unexpected");
         check_error("demo --jobs 0", "1 to 100");
         check_error("demo --jobs many", "1 to 100");
         check_error("demo --rounds 101", "1 to 100");
@@ -290,6 +329,7 @@ mod tests {
         check("-h", "Commands:");
         check("serve --help", "Runs the daemon");
         check("check --help", "Checks the config");
+        check("explain -h", "OWNER/REPO#ID");
         check("demo -h", "--jobs N");
         check("--version", env!("CARGO_PKG_VERSION"));
         check("--version --nonsense", "lxdrunner ");

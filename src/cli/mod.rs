@@ -3,6 +3,7 @@
 pub mod args;
 pub mod check;
 pub mod demo;
+pub mod explain;
 mod output;
 pub mod serve;
 
@@ -46,13 +47,14 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             match command {
                 Command::Serve { config } => with_config_path(config, serve::run),
                 Command::Check { config } => with_config_path(config, check::run),
+                Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
                 Command::Demo(options) => demo::run(options),
             }
         }
     }
 }
 
-fn with_config_path(explicit: Option<PathBuf>, command: fn(PathBuf) -> ExitCode) -> ExitCode {
+fn with_config_path(explicit: Option<PathBuf>, command: impl FnOnce(PathBuf) -> ExitCode) -> ExitCode {
     match Config::find(explicit) {
         Ok(path) => command(path),
         Err(error) => {

@@ -4,6 +4,7 @@
 //! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
 //! ever paired with an instance.
 
+mod explain;
 mod launch;
 mod ready;
 mod remove;
@@ -14,6 +15,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
+
+pub use explain::{Explanation, explain};
 
 use crate::config::{Config, ForkPolicy};
 use crate::model::{JobId, RunnerArch, Scope, Timestamp};

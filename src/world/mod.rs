@@ -253,7 +253,7 @@ pub struct PackageState {
 }
 
 /// What the daemon knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct World {
     pub(crate) seq: u64,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
@@ -285,8 +285,8 @@ pub struct World {
     /// True while LXD tells of instances that end by itself.
     pub(crate) listening: bool,
     pub(crate) github_look: Look,
-    /// Failures of looks at GitHub, by what was asked, to tell changes only.
-    troubles: BTreeMap<String, Timestamp>,
+    /// Failures of looks, by what was asked: when each was told last, and why it is so.
+    troubles: BTreeMap<String, (Timestamp, String)>,
     /// What each class's templates are baked of.
     pub(crate) templates: Vec<templates::TemplateState>,
     /// Names that are not for a job follow from `seed` and their number.
@@ -393,6 +393,16 @@ impl World {
     /// What does not work now: looks at LXD or GitHub that fail.
     pub fn troubles(&self) -> impl Iterator<Item = &str> {
         self.troubles.keys().map(String::as_str)
+    }
+
+    /// The same, each with its reason.
+    pub fn told_troubles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.troubles.iter().map(|(what, (_, reason))| (what.as_str(), reason.as_str()))
+    }
+
+    /// True where the job is known to be over.
+    pub fn is_over(&self, job: JobId) -> bool {
+        self.over.contains_key(&job)
     }
 
     /// The instances of ours, in order of name.

@@ -47,8 +47,8 @@ impl World {
 
     /// Something that fails is told when it begins, and then now and again until it works.
     pub(super) fn trouble(&mut self, what: &str, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
-        if self.troubles.get(what).is_none_or(|told| now.since(*told) >= REMIND) {
-            self.troubles.insert(what.to_owned(), now);
+        if self.troubles.get(what).is_none_or(|(told, _)| now.since(*told) >= REMIND) {
+            self.troubles.insert(what.to_owned(), (now, reason.to_owned()));
             notes.push(Note::Trouble { what: what.to_owned(), reason: reason.to_owned() });
         }
     }

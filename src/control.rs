@@ -1,0 +1,327 @@
+//! The private way to a running daemon: a unix socket beside its cache that only its own user and root can open. One
+//! question and one answer, each a line of JSON, for each connection.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::model::{Job, JobId, JobStatus, Timestamp};
+use crate::threads;
+
+/// The longest question or answer, in bytes.
+const LONGEST: u64 = 256 * 1024;
+/// How long either side waits for the other.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest path that a socket's address holds, in bytes, is a little more (unix(7)).
+const LONGEST_PATH: usize = 100;
+
+/// What a running daemon is asked: why a job stands as it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The job.
+    pub job: JobId,
+    /// What GitHub says of it now.
+    pub told: Option<Job>,
+}
+
+/// What it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Where the job is, if it was heard of.
+    pub repo: Option<String>,
+    /// For people: one line first, then the details.
+    pub text: String,
+}
+
+/// Why the daemon could not be asked.
+#[derive(Debug)]
+pub struct Error {
+    socket: PathBuf,
+    source: io::Error,
+}
+
+impl Error {
+    /// True where there is nobody to ask.
+    pub fn is_absence(&self) -> bool {
+        matches!(self.source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.socket.display();
+        match self.source.kind() {
+            _ if self.is_absence() => write!(f, "no daemon answers at {shown}"),
+            ErrorKind::PermissionDenied => {
+                write!(f, "the daemon's socket {shown} is not yours to open: run this as root, or as the daemon's user")
+            }
+            _ => write!(f, "the daemon cannot be asked at {shown}: {}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Where the daemon of this config listens.
+pub fn socket(config: &Config) -> PathBuf {
+    config.cache_home.join("control").join(format!("{}.sock", config.prefix))
+}
+
+/// Answers questions at `socket` from now on, in a thread of its own.
+///
+/// # Errors
+/// The place cannot be made private, or another daemon listens there.
+pub fn listen(socket: PathBuf, answer: impl Fn(Question) -> Option<Answer> + Send + 'static) -> Result<(), Error> {
+    let listener = bind(&socket).map_err(|source| Error { socket, source })?;
+    threads::spawn("control", move || {
+        for stream in listener.incoming() {
+            let served = stream.and_then(|stream| serve(&stream, &answer));
+            if let Err(error) = served {
+                log::debug!("msg=\"a question on the control socket came to nothing\" error=\"{error}\"");
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Asks the daemon behind `socket`.
+///
+/// # Errors
+/// There is none, or it does not answer.
+pub fn ask(socket: &Path, question: &Question) -> Result<Answer, Error> {
+    let asked = || {
+        let owners = [fs::metadata(socket)?.uid(), fs::metadata(socket.parent().unwrap_or(socket))?.uid()];
+        if owners.iter().any(|owner| *owner != 0 && Some(*owner) != own_user() && own_user() != Some(0)) {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's"));
+        }
+        let mut stream = UnixStream::connect(short(socket)?.path())?;
+        set_patience(&stream)?;
+        writeln!(stream, "{}", serde_json::to_string(&Wire::from(question))?)?;
+        Ok(serde_json::from_str(&read_line(&stream)?)?)
+    };
+    asked().map_err(|source| Error { socket: socket.to_owned(), source })
+}
+
+fn own_user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|about| about.uid())
+}
+
+/// Binds in a folder that nobody else can look into, so that there is no moment at which others could connect.
+fn bind(socket: &Path) -> io::Result<UnixListener> {
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    if let Some(cache) = folder.parent() {
+        fs::create_dir_all(cache)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let about = fs::symlink_metadata(folder)?;
+    if !about.is_dir() || Some(about.uid()) != own_user() {
+        return Err(io::Error::new(ErrorKind::PermissionDenied, "its folder is another user's"));
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    let place = short(socket)?;
+    if UnixStream::connect(place.path()).is_ok() {
+        return Err(io::Error::new(ErrorKind::AddrInUse, "another daemon with this prefix and cache_home runs"));
+    }
+    // What a daemon that is no more left behind.
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(place.path())?;
+    fs::set_permissions(socket, Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// A path to the socket that is short enough for its address.
+struct Short {
+    path: PathBuf,
+    /// Kept open, since the path goes through it.
+    _folder: Option<File>,
+}
+
+impl Short {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn short(socket: &Path) -> io::Result<Short> {
+    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "not the path of a socket"));
+    };
+    if socket.as_os_str().len() <= LONGEST_PATH {
+        return Ok(Short { path: socket.to_owned(), _folder: None });
+    }
+    let folder = File::open(folder)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
+    Ok(Short { path, _folder: Some(folder) })
+}
+
+fn serve(mut stream: &UnixStream, answer: &impl Fn(Question) -> Option<Answer>) -> io::Result<()> {
+    set_patience(stream)?;
+    let wire: Wire = serde_json::from_str(&read_line(stream)?)?;
+    let question = wire.into_question().ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "not a question"))?;
+    match answer(question) {
+        Some(answer) => writeln!(stream, "{}", serde_json::to_string(&answer)?),
+        None => Ok(()),
+    }
+}
+
+fn set_patience(stream: &UnixStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))
+}
+
+fn read_line(stream: &UnixStream) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stream.take(LONGEST)).read_line(&mut line)?;
+    match line.ends_with('\n') {
+        true => Ok(line),
+        false => Err(io::Error::new(ErrorKind::UnexpectedEof, "it ended in the middle of a line")),
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    explain: u64,
+    told: Option<JobWire>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct JobWire {
+    run: u64,
+    repo: String,
+    public: Option<bool>,
+    labels: Vec<String>,
+    status: String,
+    runner: Option<String>,
+    created_at: Option<u64>,
+    name: String,
+}
+
+const STATUSES: [(JobStatus, &str); 4] = [
+    (JobStatus::Queued, "queued"),
+    (JobStatus::Waiting, "waiting"),
+    (JobStatus::InProgress, "in_progress"),
+    (JobStatus::Completed, "completed"),
+];
+
+impl From<&Question> for Wire {
+    fn from(question: &Question) -> Wire {
+        let told = question.told.as_ref().map(|job| JobWire {
+            run: job.run_id,
+            repo: job.repo.to_string(),
+            public: job.public,
+            labels: job.labels.iter().map(str::to_owned).collect(),
+            status: STATUSES.iter().find(|(s, _)| *s == job.status).map_or("", |(_, word)| word).to_owned(),
+            runner: job.runner_name.clone(),
+            created_at: job.created_at.map(|at| at.0),
+            name: job.name.clone(),
+        });
+        Wire { explain: question.job.0, told }
+    }
+}
+
+impl Wire {
+    fn into_question(self) -> Option<Question> {
+        let told = match self.told {
+            None => None,
+            Some(job) => Some(Job {
+                id: JobId(self.explain),
+                run_id: job.run,
+                repo: job.repo.parse().ok()?,
+                public: job.public,
+                labels: job.labels.iter().collect(),
+                status: STATUSES.iter().find(|(_, word)| *word == job.status)?.0,
+                runner_name: job.runner,
+                created_at: job.created_at.map(Timestamp),
+                name: job.name,
+            }),
+        };
+        Some(Question { job: JobId(self.explain), told })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A folder of this test's own with a name as long as wanted.
+    fn folder(name: &str, length: usize) -> Folder {
+        let name = format!("lxdrunner-control-{}-{name}{}", std::process::id(), "x".repeat(length));
+        Folder(std::env::temp_dir().join(name))
+    }
+
+    fn question() -> Question {
+        let job = Job {
+            id: JobId(7),
+            run_id: 3,
+            repo: "acme/Tool.js".parse().unwrap(),
+            public: Some(true),
+            labels: ["linux", "gpu"].iter().collect(),
+            status: JobStatus::InProgress,
+            runner_name: Some("r".to_owned()),
+            created_at: Some(Timestamp(5)),
+            name: "build “all”\n".to_owned(),
+        };
+        Question { job: job.id, told: Some(job) }
+    }
+
+    #[test]
+    fn a_question_is_answered_and_the_socket_is_private_however_long_its_path() {
+        for length in [0, 150] {
+            let home = folder("private", length);
+            let socket = home.0.join("control").join("lxdrunner.sock");
+            assert!(ask(&socket, &question()).unwrap_err().is_absence());
+            let echo = |asked: Question| {
+                let text = format!("{}\nand more", asked == question());
+                Some(Answer { repo: asked.told.map(|job| job.repo.to_string()), text })
+            };
+            listen(socket.clone(), echo).unwrap();
+            let answer = Answer { repo: Some("acme/Tool.js".to_owned()), text: "true\nand more".to_owned() };
+            assert_eq!(ask(&socket, &question()).unwrap(), answer);
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(socket.parent().unwrap()), mode(&socket)), (0o700, 0o600));
+            // Whoever talks nonsense is hung up on, and the next one is served.
+            let mut bad = UnixStream::connect(short(&socket).unwrap().path()).unwrap();
+            bad.write_all(b"{}\n").unwrap();
+            assert_eq!(bad.read(&mut [0; 8]).unwrap(), 0);
+            assert_eq!(ask(&socket, &question()).unwrap(), answer);
+            let second = listen(socket.clone(), |_| None).unwrap_err().to_string();
+            assert!(second.contains("another daemon"), "{second}");
+        }
+    }
+
+    #[test]
+    fn what_a_daemon_left_behind_is_no_obstacle() {
+        let home = folder("stale", 0);
+        let socket = home.0.join("control").join("lxdrunner.sock");
+        drop(bind(&socket).unwrap());
+        assert!(ask(&socket, &question()).unwrap_err().is_absence());
+        listen(socket.clone(), |_| Some(Answer { repo: None, text: "x".to_owned() })).unwrap();
+        assert_eq!(ask(&socket, &question()).unwrap().text, "x");
+    }
+}

@@ -1,0 +1,352 @@
+//! Why a job runs, waits or is not ours, and what happens next: one line, then everything that bears on it. **Pure**: the
+//! same [`plan`] that decides tells it, so that the two cannot differ.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{LAUNCHES_AT_ONCE, Plan, Reason, plan};
+use crate::config::{Class, Config, ForkPolicy};
+use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
+use crate::world::{Action, Blame, Event, Instance, JobState, Refusal, RunnerState, World, class_for, scope_for};
+
+/// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// The answer in one line.
+    pub summary: String,
+    /// What it is about, and what there is to say of that.
+    pub details: Vec<(&'static str, String)>,
+}
+
+impl Explanation {
+    fn say(&mut self, about: &'static str, text: impl Into<String>) {
+        self.details.push((about, text.into()));
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)?;
+        self.details.iter().try_for_each(|(about, text)| write!(f, "\n  {:<9} {text}", format!("{about}:")))
+    }
+}
+
+/// Explains a job. `told` is what GitHub says of it now, where somebody asked: it serves where the job was not heard of.
+pub fn explain(world: &World, config: &Config, now: Timestamp, id: JobId, told: Option<&Job>) -> Explanation {
+    let mut all = Explanation::default();
+    let unheard = !world.jobs.contains_key(&id);
+    match told {
+        Some(told) if unheard && told.status == JobStatus::Queued && !world.is_over(id) => {
+            // What would be done if a delivery came now.
+            let mut heard = world.clone();
+            heard.fold(Event::Hint(Hint::Job(told.clone())), config, now);
+            let look = world.github_look.ended_at.map(|at| at.after(config.reconcile_interval));
+            let when = look.map_or_else(
+                || "the next look at GitHub".to_owned(),
+                |at| format!("the look at GitHub {}", at_in(at, now)),
+            );
+            all.say("heard", format!("no delivery told of it yet, what follows is as if one did; {when} may find it"));
+            known(&heard, config, now, id, &mut all);
+        }
+        _ if !unheard => known(world, config, now, id, &mut all),
+        Some(told) => elsewhere(world, told, &mut all),
+        None if world.is_over(id) => all.summary = format!("job {id} is over"),
+        None => all.summary = format!("job {id}: nothing was heard of it, and GitHub was not asked"),
+    }
+    all
+}
+
+/// A job that waits for no runner, as GitHub tells it.
+fn elsewhere(world: &World, job: &Job, all: &mut Explanation) {
+    let id = job.id;
+    all.summary = match (job.status, job.runner_name.as_deref()) {
+        (JobStatus::InProgress, Some(runner)) => runs_on(world, id, runner),
+        (JobStatus::InProgress, None) => format!("job {id} runs"),
+        (JobStatus::Completed, Some(runner)) => format!("job {id} is over; {runner} ran it"),
+        (JobStatus::Completed, None) => format!("job {id} is over; no runner ever had it"),
+        (JobStatus::Waiting, _) => {
+            format!("job {id} waits at GitHub for something else than a runner: an approval, or its concurrency group")
+        }
+        (JobStatus::Queued, _) => format!("job {id} is over, as a delivery told; GitHub still lists it as queued"),
+    };
+    about(job, None, all);
+}
+
+fn runs_on(world: &World, id: JobId, runner: &str) -> String {
+    match world.instances.contains_key(runner) {
+        true => format!("job {id} runs on {runner}, an instance of ours"),
+        false => format!("job {id} runs on {runner}, a runner of others"),
+    }
+}
+
+fn about(job: &Job, since: Option<(Timestamp, Timestamp)>, all: &mut Explanation) {
+    let waits = since.map(|(at, now)| format!(", queued {} ago", length(now.since(at)))).unwrap_or_default();
+    all.say("job", format!("{:?} of {}, run {}{waits}", job.name, job.repo, job.run_id));
+}
+
+fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Explanation) {
+    let Some(state) = world.jobs.get(&id) else { return };
+    let job = &state.job;
+    if job.status != JobStatus::Queued {
+        return elsewhere(world, job, all);
+    }
+    let plan = plan(world, config, now);
+    all.summary = summary(world, config, now, state, &plan);
+    about(job, Some((state.queued_at, now)), all);
+    matches(config, job, all);
+    guard(world, config, job, all);
+    if let Ok((scope, class)) = &state.place
+        && let Some(class) = config.classes.get(*class)
+    {
+        line(world, state, scope, class, all);
+        supply(world, now, scope, class, all);
+        caps(world, config, class, all);
+        obstacles(world, now, scope, class, all);
+    }
+    next(world, config, now, state, &plan, all);
+}
+
+fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: &Plan) -> String {
+    let id = state.job.id;
+    let of = |action: &&Action| matches!(action, Action::Launch { job, .. } if *job == id);
+    if let Some(Action::Launch { name, .. }) = world.flights.values().find(of) {
+        return format!("job {id} is being served: instance {name} is being made for it");
+    }
+    if let Some(Action::Launch { name, .. }) = plan.actions.iter().find(of) {
+        return format!("job {id} is next: instance {name} is made for it now");
+    }
+    match plan.deferred.iter().find(|(job, _)| *job == id).map(|(_, reason)| reason) {
+        Some(Reason::Refused(refusal)) if is_undecided(refusal) => format!("job {id} waits: {refusal}"),
+        Some(Reason::Refused(refusal)) => format!("job {id} is not served here: {refusal}"),
+        Some(Reason::Covered) => match overdue(world, config, now, state) {
+            Some(name) => format!(
+                "job {id} waits at GitHub: runner {name} fits and has been idle for long; see whether its runner group lets \
+                 {} in",
+                state.job.repo
+            ),
+            None => format!("job {id} waits for a runner that is on its way, or for GitHub to give it to an idle one"),
+        },
+        Some(reason) => format!("job {id} waits: {reason}"),
+        None => format!("job {id} waits, and nothing is known of why"),
+    }
+}
+
+/// True where the refusal is no more than a question that is not answered yet.
+fn is_undecided(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown)
+}
+
+/// GitHub gives a job to an idle runner within seconds; after this something keeps it from doing so.
+const SOON: Duration = Duration::from_secs(60);
+
+/// A runner that could have taken the job long ago.
+fn overdue<'a>(world: &'a World, config: &Config, now: Timestamp, state: &JobState) -> Option<&'a str> {
+    let (scope, class) = state.place.as_ref().ok()?;
+    let class = config.classes.get(*class)?;
+    let idle_long = |i: &&Instance| match i.runner {
+        RunnerState::Idle(since) => now.since(since.max(state.queued_at)) > SOON,
+        _ => false,
+    };
+    let of_class = world.instances.values().filter(|i| is_of(i, scope, class));
+    of_class.filter(idle_long).map(|i| i.seen.name.as_str()).next()
+}
+
+fn is_of(instance: &Instance, scope: &Scope, class: &Class) -> bool {
+    instance.seen.scope.as_ref() == Some(scope) && instance.seen.class == class.name
+}
+
+/// What each class has of what it asks for.
+fn matches(config: &Config, job: &Job, all: &mut Explanation) {
+    all.say("runs-on", if job.labels.is_empty() { "nothing".to_owned() } else { job.labels.to_string() });
+    let chosen = class_for(&config.classes, &job.labels, &job.repo).ok();
+    for (place, class) in config.classes.iter().enumerate() {
+        let lacks = job.labels.missing_from(&class.labels);
+        let surplus = class.labels.len().saturating_sub(job.labels.len());
+        let text = match (lacks.is_empty(), class.repos.judge(&job.repo)) {
+            _ if chosen == Some(place) => format!("takes it: has all its labels and {surplus} more"),
+            (false, _) => format!("lacks {lacks}"),
+            (true, Err(Some(glob))) => format!("has its labels, but its repos deny {}", glob.as_str()),
+            (true, Err(None)) => format!("has its labels, but its repos do not name {}", job.repo),
+            (true, Ok(())) => format!("could take it, and has {surplus} labels more: another one fits better"),
+        };
+        all.say("class", format!("{:?} {text}", class.name));
+    }
+}
+
+/// Whether it is let in.
+fn guard(world: &World, config: &Config, job: &Job, all: &mut Explanation) {
+    let scope = match world.targets.as_deref() {
+        None => "not known yet: GitHub has not told what the credential may serve".to_owned(),
+        Some(targets) => match scope_for(targets, &job.repo) {
+            Some(scope) => format!("{scope}: its runners register there"),
+            None => format!("none: {} is not among the {} targets", job.repo, targets.len()),
+        },
+    };
+    all.say("scope", scope);
+    let seen = match (job.public, config.allow_public_repos) {
+        (Some(false), _) => "private",
+        (Some(true), true) => "public, which allow_public_repos allows",
+        (Some(true), false) => "public, which is refused without allow_public_repos",
+        (None, true) => "public or private is not known, and counts as public",
+        (None, false) => "public or private is not known yet",
+    };
+    let rules = match config.repos.judge(&job.repo) {
+        Ok(()) if config.repos == Default::default() => String::new(),
+        Ok(()) => ", let in by repos".to_owned(),
+        Err(Some(glob)) => format!(", kept out by repos: deny {}", glob.as_str()),
+        Err(None) => ", not named by repos".to_owned(),
+    };
+    all.say("repo", format!("{seen}{rules}"));
+    let policy = match ForkPolicy::holds(config.fork_policy, job.public != Some(false)) {
+        ForkPolicy::Allow => "allow",
+        ForkPolicy::Members => "members",
+        ForkPolicy::Deny => "deny",
+    };
+    let run = world.runs.get(&(job.repo.clone(), job.run_id));
+    let origin = match run.map(|run| &run.origin) {
+        None if policy == "allow" => "where its commits come from does not matter".to_owned(),
+        None | Some(None) => "where its commits come from is not known yet".to_owned(),
+        Some(Some(RunOrigin::Own)) => "its commits come from the repository itself".to_owned(),
+        Some(Some(RunOrigin::Hidden)) => "GitHub does not tell where its commits come from".to_owned(),
+        Some(Some(RunOrigin::Fork { from, trust: Ok(()) })) => format!("its commits come from {from}, by a member"),
+        Some(Some(RunOrigin::Fork { from, trust: Err(why) })) => format!("its commits come from {from}: {why}"),
+    };
+    all.say("forks", format!("fork_policy {policy}: {origin}"));
+}
+
+/// Who else waits.
+fn line(world: &World, state: &JobState, scope: &Scope, class: &Class, all: &mut Explanation) {
+    let beside = |other: &&JobState| other.job.status == JobStatus::Queued && other.place == state.place;
+    let waiting = world.jobs.values().filter(beside);
+    let before = |other: &&JobState| (other.queued_at, other.job.id) < (state.queued_at, state.job.id);
+    let (total, ahead) = waiting.fold((0, 0), |(all, ahead), other| (all + 1, ahead + usize::from(before(&other))));
+    all.say("line", format!("number {} of {total} that wait for class {:?} in {scope}", ahead + 1, class.name));
+    all.say("group", format!("runners register in the group {:?} of {scope}", class.runner_group));
+}
+
+/// The runners that may get it.
+fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut Explanation) {
+    let instances = world.instances.values().filter(|i| is_of(i, scope, class));
+    for instance in instances {
+        let age = length(now.since(instance.made_at));
+        let how = match (instance.runner, instance.seen.phase) {
+            (RunnerState::Idle(since), _) => format!("its runner is idle since {}", length(now.since(since))),
+            (RunnerState::Awaited, Phase::Started) => "its runner is started and not online yet".to_owned(),
+            (RunnerState::Awaited, _) => "it is being prepared".to_owned(),
+            (RunnerState::Busy, _) => "its runner has a job".to_owned(),
+            (RunnerState::Done(_), _) => "its runner is done".to_owned(),
+        };
+        all.say("instance", format!("{}: {how}; made {age} ago", instance.seen.name));
+    }
+    for action in world.flights.values() {
+        if let Action::Launch { name, scope: at, job, .. } = action
+            && at == scope
+            && !world.instances.contains_key(name)
+        {
+            all.say("instance", format!("{name}: is being made, for job {job}"));
+        }
+    }
+}
+
+fn caps(world: &World, config: &Config, class: &Class, all: &mut Explanation) {
+    let (mut host, mut own) = (world.instances.len(), 0);
+    own += world.instances.values().filter(|i| i.seen.class == class.name).count();
+    let mut launching = 0;
+    for action in world.flights.values() {
+        if let Action::Launch { name, class: at, .. } = action {
+            launching += 1;
+            if !world.instances.contains_key(name) {
+                host += 1;
+                own += usize::from(config.classes.get(*at).is_some_and(|c| c.name == class.name));
+            }
+        }
+    }
+    all.say(
+        "caps",
+        format!(
+            "{host} of {} instances; {own} of {} of class {:?}; {launching} of {LAUNCHES_AT_ONCE} launches under way",
+            config.max_workers, class.max_workers, class.name
+        ),
+    );
+}
+
+/// What does not work.
+fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut Explanation) {
+    let blames = [
+        (Blame::Host, "LXD"),
+        (Blame::Scope(scope.clone()), "scope"),
+        (Blame::Class(class.name.clone()), "class"),
+        (Blame::Package(class.arch), "package"),
+    ];
+    for (blame, what) in blames {
+        if let Some(pause) = world.pauses.get(&blame) {
+            let when = if pause.until > now { at_in(pause.until, now) } else { "now, with one launch".to_owned() };
+            let times = pause.failures;
+            all.say("paused", format!("{what} failed {times} times, tried again {when}: {}", pause.reason));
+        }
+    }
+    let package = world.packages.get(&class.arch).and_then(|p| p.version.as_deref());
+    all.say(
+        "package",
+        match package {
+            Some(version) => format!("runner {version} for linux-{} is here", class.arch),
+            None => format!("the runner for linux-{} is not here yet", class.arch),
+        },
+    );
+    for (what, reason) in world.told_troubles() {
+        all.say("trouble", format!("{what}: {reason}"));
+    }
+    if let Err(reason) = world.lxd_health(now) {
+        all.say("lxd", reason);
+    }
+}
+
+/// What comes, and when.
+fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: &Plan, all: &mut Explanation) {
+    let reason = plan.deferred.iter().find(|(job, _)| *job == state.job.id).map(|(_, reason)| reason);
+    let look = world.github_look.ended_at.map(|at| at.after(config.reconcile_interval));
+    let text = match reason {
+        None => "the instance is made, GitHub gives its runner the job".to_owned(),
+        Some(Reason::Refused(refusal)) if is_undecided(refusal) => "it is decided when GitHub has told".to_owned(),
+        Some(Reason::Refused(_)) => {
+            "nothing here; it is left for other runners, and GitHub cancels it after a day".to_owned()
+        }
+        Some(Reason::Covered) => format!(
+            "GitHub gives it to the first runner that is online; one that is not within {} is replaced",
+            length(config.provision_timeout)
+        ),
+        Some(Reason::Paused { until, .. } | Reason::HeldBack { until }) => {
+            format!("it is tried again {}", at_in(*until, now))
+        }
+        Some(Reason::ClassFull { .. } | Reason::HostFull { .. }) => {
+            let oldest = world.instances.values().min_by_key(|i| i.made_at);
+            let oldest =
+                oldest.map(|i| format!("; the oldest, {}, was made {} ago", i.seen.name, length(now.since(i.made_at))));
+            format!("the next instance that ends makes room{}", oldest.unwrap_or_default())
+        }
+        Some(Reason::LaunchesBusy) => "a launch that ends makes room".to_owned(),
+        Some(Reason::NoPackage(_)) => "it is launched as soon as the package is here".to_owned(),
+        Some(Reason::LxdUnknown) => "it is launched as soon as LXD answers".to_owned(),
+    };
+    all.say("next", text);
+    if let Some(look) = look {
+        all.say("look", format!("GitHub is looked at {}", at_in(look, now)));
+    }
+}
+
+/// `at 2026-01-02T03:04:05Z, in 12 s`
+fn at_in(at: Timestamp, now: Timestamp) -> String {
+    if at <= now { "now".to_owned() } else { format!("at {}, in {}", at.to_rfc3339(), length(at.since(now))) }
+}
+
+/// `12 s`, `3 min`, `2 h`
+fn length(length: Duration) -> String {
+    match length.as_secs() {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}

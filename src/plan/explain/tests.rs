@@ -1,0 +1,155 @@
+//! Each way a job can stand: the one line, and the details that matter to it.
+
+use super::*;
+use crate::world::testkit::*;
+use crate::world::{GitHubSeen, Outcome};
+
+#[track_caller]
+fn check(stage: &Stage, id: u64, told: Option<&Job>, summary: &str, details: &[(&str, &str)]) {
+    let found = explain(&stage.world, &stage.config, stage.now, JobId(id), told);
+    assert!(found.summary.contains(summary), "{found}");
+    for (about, part) in details {
+        let fits = |(a, text): &(&str, String)| a == about && text.contains(part);
+        assert!(found.details.iter().any(fits), "no {about}: {part} in:\n{found}");
+    }
+}
+
+#[test]
+fn a_job_that_is_served() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.pass(5);
+    let details = [
+        ("job", "\"job 1\" of acme/app, run 1001, queued 5 s ago"),
+        ("runs-on", "self-hosted"),
+        ("class", "\"small\" takes it: has all its labels and 2 more"),
+        ("class", "\"gpu\" could take it, and has 3 labels more"),
+        ("scope", "org:acme"),
+        ("repo", "private"),
+        ("forks", "fork_policy allow: where its commits come from does not matter"),
+        ("line", "number 1 of 1 that wait for class \"small\" in org:acme"),
+        ("group", "\"Default\" of org:acme"),
+        ("caps", "0 of 4 instances; 0 of 10 of class \"small\"; 0 of 8"),
+        ("package", "2.330.0"),
+        ("next", "GitHub gives its runner the job"),
+        ("look", "at 1970-01-12T13:47:40Z, in 55 s"),
+    ];
+    check(&stage, 1, None, "job 1 is next: instance lxdrunner-1-1 is made for it now", &details);
+    let launch = stage.dispatch().remove(0);
+    let making = [("instance", "lxdrunner-1-1: is being made, for job 1"), ("caps", "1 of 4 instances")];
+    check(&stage, 1, None, "is being served: instance lxdrunner-1-1 is being made", &making);
+    stage.outcome(launch, Outcome::Launched { runner: None });
+    let covered = [("instance", "started and not online yet"), ("next", "not within 5 min is replaced")];
+    check(&stage, 1, None, "waits for a runner that is on its way", &covered);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    check(&stage, 1, None, "or for GitHub to give it to an idle one", &[("instance", "idle since 0 s")]);
+    stage.pass(61);
+    check(&stage, 1, None, "runner lxdrunner-1-1 fits and has been idle for long; see whether its runner group", &[]);
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    check(&stage, 1, None, "job 1 runs on lxdrunner-1-1, an instance of ours", &[]);
+    stage.told(1, JobStatus::Completed, Some("lxdrunner-1-1"));
+    check(&stage, 1, None, "job 1 is over", &[]);
+}
+
+#[test]
+fn a_job_that_waits() {
+    let full = || Stage::new(Config { max_workers: 1, ..config() });
+    let mut stage = full();
+    stage.lxd(vec![seen("lxdrunner-9-1", 9)]);
+    stage.told(9, JobStatus::InProgress, Some("lxdrunner-9-1"));
+    stage.queued(1);
+    stage.pass(180).queued(2);
+    let details = [("line", "number 2 of 2"), ("next", "the oldest, lxdrunner-9-1, was made 3 min ago")];
+    check(&stage, 2, None, "job 2 waits: all 1 instances are in use (max_workers)", &details);
+
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let (blame, reason) = (Blame::Scope(acme()), "GitHub forbids it (403)".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    let details = [("paused", "scope failed 1 times, tried again at"), ("next", "in 2 s")];
+    check(&stage, 1, None, "job 1 waits: org:acme failed, next try at", &details);
+
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let failed = GitHubSeen { runners: vec![(acme(), Err("502".to_owned()))], ..GitHubSeen::default() };
+    stage.github(failed);
+    check(&stage, 1, None, "job 1 is next", &[("trouble", "github runners of org:acme: 502")]);
+    stage.snapshot(stage.world.seq(), None, None);
+    let details = [("lxd", "LXD is down"), ("next", "as soon as LXD answers")];
+    check(&stage, 1, None, "job 1 waits: LXD does not answer", &details);
+}
+
+#[test]
+fn a_job_that_is_not_ours() {
+    let mut stage = Stage::new(config());
+    let mut hear = |job: Job| drop(stage.fold(Event::Hint(Hint::Job(job))));
+    hear(job(1, "acme/app", &["ubuntu-latest"]));
+    hear(job(2, "other/app", &["linux"]));
+    hear(Job { public: Some(true), ..job(3, "acme/app", &["linux"]) });
+    hear(Job { public: None, ..job(4, "acme/app", &["linux"]) });
+    let lacks = [("class", "\"small\" lacks ubuntu-latest"), ("class", "\"gpu\" lacks ubuntu-latest")];
+    check(&stage, 1, None, "job 1 is not served here: no class of runnermap has all its labels", &lacks);
+    check(&stage, 1, None, "", &[("next", "it is left for other runners")]);
+    check(&stage, 2, None, "not served here: its repository is not among", &[("scope", "none: other/app")]);
+    check(&stage, 3, None, "its repository is public", &[("repo", "refused without allow_public_repos")]);
+    check(&stage, 4, None, "job 4 waits: whether its repository is public", &[("next", "when GitHub has told")]);
+}
+
+#[test]
+fn a_job_that_nobody_told_of() {
+    let mut stage = Stage::new(config());
+    check(&stage, 1, None, "nothing was heard of it", &[]);
+    let told = job(1, "acme/app", &["linux"]);
+    let details = [("heard", "no delivery told of it yet"), ("class", "takes it")];
+    check(&stage, 1, Some(&told), "job 1 is next", &details);
+    assert_eq!(stage.world.jobs().count(), 0, "asking changes nothing");
+    let of = |status, runner: Option<&str>| Job { status, runner_name: runner.map(str::to_owned), ..told.clone() };
+    check(
+        &stage,
+        1,
+        Some(&of(JobStatus::Waiting, None)),
+        "an approval, or its concurrency group",
+        &[("job", "acme/app")],
+    );
+    check(&stage, 1, Some(&of(JobStatus::Completed, None)), "is over; no runner ever had it", &[]);
+    check(&stage, 1, Some(&of(JobStatus::Completed, Some("x"))), "is over; x ran it", &[]);
+    check(&stage, 1, Some(&of(JobStatus::InProgress, Some("x"))), "runs on x, a runner of others", &[]);
+    stage.told(1, JobStatus::Completed, None);
+    check(&stage, 1, Some(&told), "is over, as a delivery told", &[]);
+}
+
+#[test]
+fn the_details_of_the_guard() {
+    let policy = Some(ForkPolicy::Members);
+    let repos = crate::config::testkit_rules("acme/*,!acme/secret-*");
+    let mut stage = Stage::new(Config { fork_policy: policy, repos, ..config() });
+    stage.queued(1);
+    stage.fold(Event::Hint(Hint::Job(job(2, "acme/secret-1", &["linux"]))));
+    let waits =
+        [("forks", "fork_policy members: where its commits come from is not known yet"), ("repo", "let in by repos")];
+    check(&stage, 1, None, "job 1 waits: where its commits come from is being asked", &waits);
+    check(&stage, 2, None, "repos denies acme/secret-*", &[("repo", "kept out by repos: deny acme/secret-*")]);
+    let question = stage.dispatch().into_iter().find(|a| matches!(a, Action::LookUpRun { .. })).unwrap();
+    let fork = RunOrigin::Fork { from: "bob/app".to_owned(), trust: Err("bob is a stranger".to_owned()) };
+    stage.outcome(question, Outcome::RunFound(Some(fork)));
+    check(
+        &stage,
+        1,
+        None,
+        "not served here: its commits come from bob/app",
+        &[("forks", "bob/app: bob is a stranger")],
+    );
+}
+
+#[test]
+fn lengths_of_time_are_short() {
+    let check = |seconds: u64, text: &str| assert_eq!(length(Duration::from_secs(seconds)), text);
+    check(0, "0 s");
+    check(119, "119 s");
+    check(120, "2 min");
+    check(7199, "119 min");
+    check(7200, "2 h");
+    let text = Explanation { summary: "one".to_owned(), details: vec![("job", "x".to_owned())] }.to_string();
+    assert_eq!(text, "one\n  job:      x");
+}
