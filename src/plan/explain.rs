@@ -333,7 +333,7 @@ fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: 
     };
     all.say("next", text);
     if let Some(look) = look {
-        all.say("look", format!("GitHub is looked at {}", at_in(look, now)));
+        all.say("look", format!("the next look at GitHub is {}", at_in(look, now)));
     }
 }
 

@@ -61,6 +61,21 @@ fn config_files() {
                 "9: runnermap[1].labels",
                 "a label of its own",
             ),
+            spoiled("a pattern without a slash", "hooksecret", "repos: [acme]\nhooksecret", "2: repos[0]", "acme/*"),
+            spoiled(
+                "a pattern that denies all",
+                "hooksecret",
+                "repos: {deny: ['*/*']}\nhooksecret",
+                "2: repos.deny",
+                "more exact",
+            ),
+            spoiled(
+                "an unknown fork policy",
+                "hooksecret",
+                "fork_policy: some\nhooksecret",
+                "2: fork_policy",
+                "members",
+            ),
             spoiled("an unknown remote", "dev", "nowhere:dev", "7: runnermap[0].image", "known are images, ubuntu"),
             spoiled(
                 "a secret file that is missing",
