@@ -14,9 +14,10 @@ fn asked(rig: &Rig, end: &str) -> usize {
 #[test]
 fn a_strangers_pull_request_is_left_alone_and_a_members_runs() {
     let config = "fork_policy: members\nreconcile_interval: 3600\n".to_owned();
-    let rig = Rig::prepared(Plan { config, ..Plan::default() }, |before| {
-        before.github.inject(Fault::status("/actions/runs/", 502, "Bad Gateway"));
-    });
+    let rig = Rig::new(Plan { config, ..Plan::default() });
+    // The one look at the queue is over: only the question is left to fail.
+    rig.daemon.wait(&["github_call", "acme/app/actions/runs?status=in_progress"]);
+    rig.github.inject(Fault::status("/repos/acme/app/actions/runs/", 502, "Bad Gateway"));
     let of = |association| JobSpec::new(&["self-hosted"]).pulled(&"bob/app".parse().unwrap(), association);
     let push = rig.queue();
     rig.daemon.wait(&["WARN", "GitHub did not tell", "run "]);
