@@ -144,13 +144,14 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
     let lxd = Lxd::new(&config.socket);
     let targets = targets(config, github);
     let scope = targets.as_ref().ok().and_then(|targets| scope_for(targets, &job.repo));
-    let mut world = World::new(&config.targets);
+    let mut world = World::new(config, 0, "");
     let mut seen = GitHubSeen { targets: Some(targets), ..GitHubSeen::default() };
     if let Some(scope) = &scope {
         seen.runners.push((scope.clone(), github.runners(scope).map_err(|error| error.to_string())));
     }
     let instances = list_instances(&lxd, config).map_err(|error| error.to_string());
-    let snapshot = Snapshot { begun: world.seq(), instances: Some(instances), github: Some(seen) };
+    let snapshot =
+        Snapshot { begun: world.seq(), instances: Some(instances), github: Some(seen), ..Snapshot::default() };
     world.fold(Event::Snapshot(Box::new(snapshot)), config, now);
     let packages = Packages::new(&config.cache_home);
     for class in &config.classes {

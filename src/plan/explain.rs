@@ -7,10 +7,14 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use super::launch::origin;
+use super::stock::Stock;
 use super::{LAUNCHES_AT_ONCE, Plan, Reason, plan};
 use crate::config::{Class, Config, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
-use crate::world::{Action, Blame, Event, Instance, JobState, Refusal, RunnerState, World, class_for, scope_for};
+use crate::world::{
+    Action, Blame, Event, Instance, JobState, Origin, Refusal, RunnerState, World, class_for, scope_for,
+};
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,12 +102,14 @@ fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Ex
     about(job, Some((state.queued_at, now)), all);
     matches(config, job, all);
     guard(world, config, job, all);
-    if let Ok((scope, class)) = &state.place
-        && let Some(class) = config.classes.get(*class)
+    if let Ok((scope, at)) = &state.place
+        && let Some(class) = config.classes.get(*at)
     {
+        let stock = Stock::count(world, config, now);
         line(world, state, scope, class, all);
         supply(world, now, scope, class, all);
-        caps(world, config, class, all);
+        caps(&stock, config, *at, class, all);
+        source(world, &stock, now, *at, class, all);
         obstacles(world, now, scope, class, all);
     }
     next(world, config, now, state, &plan, all);
@@ -111,7 +117,7 @@ fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Ex
 
 fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: &Plan) -> String {
     let id = state.job.id;
-    let of = |action: &&Action| matches!(action, Action::Launch { job, .. } if *job == id);
+    let of = |action: &&Action| matches!(action, Action::Launch { job, .. } if *job == Some(id));
     if let Some(Action::Launch { name, .. }) = world.flights.values().find(of) {
         return format!("job {id} is being served: instance {name} is being made for it");
     }
@@ -242,35 +248,38 @@ fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut
         all.say("instance", format!("{}: {how}; made {age} ago", instance.seen.name));
     }
     for action in world.flights.values() {
-        if let Action::Launch { name, scope: at, job, .. } = action
+        if let Action::Launch { name, scope: at, job, from, .. } = action
             && at == scope
             && !world.instances.contains_key(name)
         {
-            all.say("instance", format!("{name}: is being made, for job {job}"));
+            let why = job.map_or_else(|| "to be kept idle".to_owned(), |job| format!("for job {job}"));
+            all.say("instance", format!("{name}: is being made from the {}, {why}", from.as_str()));
         }
     }
 }
 
-fn caps(world: &World, config: &Config, class: &Class, all: &mut Explanation) {
-    let (mut host, mut own) = (world.instances.len(), 0);
-    own += world.instances.values().filter(|i| i.seen.class == class.name).count();
-    let mut launching = 0;
-    for action in world.flights.values() {
-        if let Action::Launch { name, class: at, .. } = action {
-            launching += 1;
-            if !world.instances.contains_key(name) {
-                host += 1;
-                own += usize::from(config.classes.get(*at).is_some_and(|c| c.name == class.name));
-            }
-        }
-    }
+fn caps(stock: &Stock, config: &Config, at: usize, class: &Class, all: &mut Explanation) {
+    let own = stock.classes.get(at).map_or(0, |class| class.total);
+    let launching = stock.launching;
     all.say(
         "caps",
         format!(
-            "{host} of {} instances; {own} of {} of class {:?}; {launching} of {LAUNCHES_AT_ONCE} launches under way",
-            config.max_workers, class.max_workers, class.name
+            "{} of {} instances; {own} of {} of class {:?}; {launching} of {LAUNCHES_AT_ONCE} launches under way",
+            stock.total, config.max_workers, class.max_workers, class.name
         ),
     );
+}
+
+/// What the next instance would come from.
+fn source(world: &World, stock: &Stock, now: Timestamp, at: usize, class: &Class, all: &mut Explanation) {
+    let standbys = stock.classes.get(at).map_or(0, |class| class.standbys.len());
+    let text = match origin(world, stock, at, class, now) {
+        Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
+        Some(Origin::Template(name)) => format!("the template {name}"),
+        Some(Origin::Image) => "the image".to_owned(),
+        None => "nothing now, see paused and package".to_owned(),
+    };
+    all.say("from", text);
 }
 
 /// What does not work.
@@ -279,6 +288,8 @@ fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &
         (Blame::Host, "LXD"),
         (Blame::Scope(scope.clone()), "scope"),
         (Blame::Class(class.name.clone()), "class"),
+        (Blame::Template(class.name.clone()), "its template"),
+        (Blame::Standby(class.name.clone()), "its standby"),
         (Blame::Package(class.arch), "package"),
     ];
     for (blame, what) in blames {

@@ -27,7 +27,7 @@ pub enum ImageSeen {
 }
 
 /// The template of a class, as it should be.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct TemplateState {
     /// See [`Recipe::shape`].
     pub shape: String,

@@ -30,13 +30,14 @@ fn a_job_that_is_served() {
         ("line", "number 1 of 1 that wait for class \"small\" in org:acme"),
         ("group", "\"Default\" of org:acme"),
         ("caps", "0 of 4 instances; 0 of 10 of class \"small\"; 0 of 8"),
+        ("from", "the image"),
         ("package", "2.330.0"),
         ("next", "GitHub gives its runner the job"),
         ("look", "at 1970-01-12T13:47:40Z, in 55 s"),
     ];
     check(&stage, 1, None, "job 1 is next: instance lxdrunner-1-1 is made for it now", &details);
     let launch = stage.dispatch().remove(0);
-    let making = [("instance", "lxdrunner-1-1: is being made, for job 1"), ("caps", "1 of 4 instances")];
+    let making = [("instance", "lxdrunner-1-1: is being made from the image, for job 1"), ("caps", "1 of 4 instances")];
     check(&stage, 1, None, "is being served: instance lxdrunner-1-1 is being made", &making);
     stage.outcome(launch, Outcome::Launched { runner: None });
     let covered = [("instance", "started and not online yet"), ("next", "not within 5 min is replaced")];
