@@ -230,7 +230,7 @@ fn why(
     let known = world.jobs().find(|state| state.job.id == question.job);
     let repo = known.map(|state| state.job.repo.to_string());
     let mut explained = explain(world, config, now, question.job, question.told.as_ref());
-    explained.details.push(("budget", github.standing().to_string().trim().to_owned()));
+    explained.details.push(("budget", limits(github).trim().to_owned()));
     control::Answer { repo, text: explained.to_string() }
 }
 

@@ -13,7 +13,7 @@ use crate::control::{self, Question};
 use crate::github::GitHub;
 use crate::lxd::Lxd;
 use crate::model::{Job, JobStatus, RepoName, Scope, Timestamp};
-use crate::observe::{discover_targets, list_instances};
+use crate::observe::list_instances;
 use crate::plan::{explain, plan};
 use crate::runner::package::Packages;
 use crate::world::{Action, Event, GitHubSeen, Outcome, Snapshot, World, class_for, scope_for};
@@ -53,7 +53,7 @@ fn printable(text: &str) -> String {
 }
 
 fn tell(config: &Config, reference: &Reference) -> Result<String, String> {
-    let github = GitHub::new(&config.github_api, config.pat.clone());
+    let github = GitHub::of_config(&config.github);
     reference.check_host(github.base(), &github.web_url(&Scope::Org("x".to_owned())))?;
     let socket = control::socket(config);
     let ask = |told: Option<Job>| control::ask(&socket, &Question { job: reference.job, told });
@@ -126,7 +126,7 @@ fn search(config: &Config, github: &GitHub, reference: &Reference) -> Result<Rep
 fn targets(config: &Config, github: &GitHub) -> Result<Vec<Scope>, String> {
     match config.targets.is_empty() {
         false => Ok(config.targets.clone()),
-        true => discover_targets(github).map_err(|error| error.to_string()),
+        true => github.discover().map_err(|error| error.to_string()),
     }
 }
 
