@@ -24,6 +24,7 @@ use crate::lxd::Lxd;
 use crate::model::{Hint, Timestamp};
 use crate::observe::Observer;
 use crate::plan::{explain, plan, workers};
+use crate::runner::provision::scripts_digest;
 use crate::threads;
 use crate::webhook::{self, server};
 use crate::world::{Action, Event, World};
@@ -242,7 +243,7 @@ fn turn_for_ever(
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
-    let mut world = World::new(config, seed(), "");
+    let mut world = World::new(config, seed(), &scripts_digest());
     let mut narrator = Narrator::default();
     let clock = Clock::set();
     loop {

@@ -1,6 +1,8 @@
 //! Carries out one action and reports how it ended. Effects without policy: whether, when and what again is decided by
 //! [`crate::plan`].
 
+mod ready;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,14 +12,14 @@ use log::{debug, info};
 use crate::config::{Class, Config, Registration};
 use crate::github::{self, Deletion, GitHub};
 use crate::identity::process_identity;
-use crate::lxd::api::ErrorKind;
-use crate::lxd::{self, InstanceStatus, Lxd};
-use crate::model::{JobId, RepoName, RunnerArch, RunnerId, Scope, keys};
+use crate::lxd::api::{ErrorKind, Source};
+use crate::lxd::{self, Instance, InstanceStatus, Lxd};
+use crate::model::{JobId, Phase, RepoName, RunnerArch, RunnerId, Scope, keys};
 use crate::runner::cause::why_not_created;
-use crate::runner::package::Packages;
-use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside};
+use crate::runner::package::{Package, Packages};
+use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside, source};
 use crate::threads;
-use crate::world::{Action, Blame, Outcome, RemoveReason};
+use crate::world::{Action, Blame, Origin, Outcome, RemoveReason};
 
 /// How long LXD gets to stop or delete an instance.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -38,10 +40,11 @@ enum Stop {
     Failed { blame: Blame, reason: String },
 }
 
-fn of_class(class: &Class, failure: Failure) -> Stop {
+/// A failed step, laid at that door unless it is LXD's as a whole.
+fn of_blame(blame: &Blame, failure: Failure) -> Stop {
     let blame = match &failure {
         Failure::Lxd(error) if error.kind == ErrorKind::Unreachable => Blame::Host,
-        _ => Blame::Class(class.name.clone()),
+        _ => blame.clone(),
     };
     Stop::Failed { blame, reason: failure.to_string() }
 }
@@ -56,14 +59,22 @@ impl Executor {
     /// Does it.
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
-            Action::Launch { job, class, scope, name, from: _ } => match self.config.classes.get(*class) {
-                Some(class) => nameless(self.launch(*job, class, scope, name), name),
-                None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
+            Action::Launch { job, class, scope, name, from } => match self.config.classes.get(*class) {
+                Some(class) => nameless(self.launch(*job, class, scope, name, from), name),
+                None => no_class(),
             },
-            Action::Bake { class, .. } | Action::FetchImage { class } | Action::PrepareStandby { class, .. } => {
-                let class = self.config.classes.get(*class).map(|c| c.name.clone()).unwrap_or_default();
-                Outcome::NotMade { blame: Blame::Bake(class), reason: "not yet".to_owned() }
-            }
+            Action::Bake { class, name, fingerprint, recipe } => match self.config.classes.get(*class) {
+                Some(class) => self.bake(class, name, fingerprint, recipe),
+                None => no_class(),
+            },
+            Action::FetchImage { class } => match self.config.classes.get(*class) {
+                Some(class) => self.fetch_image(class),
+                None => no_class(),
+            },
+            Action::PrepareStandby { class, name, template, recipe } => match self.config.classes.get(*class) {
+                Some(class) => self.prepare_standby(class, name, template, recipe),
+                None => no_class(),
+            },
             Action::Remove { name, project, scope, runner, reason } => {
                 self.remove(name, project, scope.as_ref(), *runner, *reason)
             }
@@ -82,7 +93,7 @@ impl Executor {
         }
     }
 
-    fn launch(&self, job: Option<JobId>, class: &Class, scope: &Scope, name: &str) -> Outcome {
+    fn launch(&self, job: Option<JobId>, class: &Class, scope: &Scope, name: &str, from: &Origin) -> Outcome {
         if let Some(wait) = self.github.quiet_for(scope) {
             let reason = format!(
                 "GitHub said to slow down; nothing is launched before it may be asked, in {} s",
@@ -90,33 +101,38 @@ impl Executor {
             );
             return Outcome::LaunchFailed { blame: Blame::Scope(scope.clone()), reason, made: false, runner: None };
         }
+        let (source, blame) = match from {
+            Origin::Standby { etag } => return self.claim(job, class, scope, name, etag.as_deref()),
+            Origin::Template(template) => (Source::Copy(template.clone()), Blame::Template(class.name.clone())),
+            Origin::Image => (source(&class.image), Blame::Class(class.name.clone())),
+        };
         let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
-        let blame = Blame::Class(class.name.clone());
-        if let Err(failure) = steps.create_from_image(&self.config.prefix, scope, job, &process_identity()) {
+        let mut keys = self.keys(class, Phase::Provisioning, None);
+        keys.insert(keys::SCOPE.to_owned(), scope.to_string());
+        keys.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
+        if let Err(failure) = steps.create(source, keys, true) {
             return self.not_created(class, name, blame, &failure);
         }
-        let job = job.map(|job| format!("job={job} ")).unwrap_or_default();
-        info!("{job}class={:?} instance={name} scope={scope} msg=\"instance made\"", class.name);
+        let of_job = job.map(|job| format!("job={job} ")).unwrap_or_default();
+        let (of, from_word) = (&class.name, from.as_str());
+        info!("{of_job}class={of:?} instance={name} scope={scope} from={from_word} msg=\"instance made\"");
         let mut registered = None;
-        let result = self.bring_up(&steps, class, scope, name, &mut registered);
-        let Err(stop) = result else {
-            if let Err(error) = steps.note_started() {
-                debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
+        match self.bring_up(&steps, class, scope, name, &blame, &mut registered) {
+            Ok(()) => {
+                if let Err(error) = steps.note_started(None) {
+                    debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
+                }
+                Outcome::Launched { runner: registered }
             }
-            return Outcome::Launched { runner: registered };
-        };
-        // Most likely no runner will come for it. It may be there all the same, even busy, where only the answer to its
-        // start was lost: then whoever removes the instance must ask once more.
-        let runner = registered.filter(|runner| match self.github.delete_runner(scope, *runner) {
-            Ok(Deletion::Deleted | Deletion::Gone) => false,
-            Ok(Deletion::Busy) => true,
-            Err(error) => {
-                debug!(
-                    "instance={name} runner={runner} msg=\"could not take the registration back\" error=\"{error}\""
-                );
-                true
+            Err(stop) => {
+                let runner = self.take_back(scope, name, registered);
+                self.stopped(class, name, stop, runner)
             }
-        });
+        }
+    }
+
+    /// What becomes of an instance whose launch ended early.
+    fn stopped(&self, class: &Class, name: &str, stop: Stop, runner: Option<RunnerId>) -> Outcome {
         match stop {
             Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true, runner },
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
@@ -171,40 +187,47 @@ impl Executor {
         class: &Class,
         scope: &Scope,
         name: &str,
+        blame: &Blame,
         registered: &mut Option<RunnerId>,
     ) -> Result<(), Stop> {
-        let of_class = |failure| of_class(class, failure);
-        let starting = steps.start().map_err(of_class)?;
+        let failed = |failure| of_blame(blame, failure);
+        let copied = matches!(blame, Blame::Template(_));
+        let starting = steps.start().map_err(failed)?;
         // GitHub answers while the instance boots.
         let (started, credentials) = threads::beside(
             "register",
             || self.register(class, scope, name),
             // LXD refuses to stop or delete what it is about to start: it is waited for whatever GitHub says.
-            || steps.started(&starting),
+            || {
+                steps.started(&starting)?;
+                // A copy has its runner inside, and nothing to do that would be in vain without credentials.
+                if copied { steps.arm().and_then(|arming| steps.armed(&arming)) } else { Ok(()) }
+            },
         );
         let credentials = credentials?;
         *registered = credentials.runner();
-        started.map_err(of_class)?;
+        started.map_err(failed)?;
         if let Some(runner) = *registered {
-            steps.note_runner(runner).map_err(of_class)?;
+            steps.note_runner(runner).map_err(failed)?;
         }
-        self.set_up(steps, class)?;
-        let arming = steps.arm().map_err(of_class)?;
-        steps.armed(&arming).map_err(of_class)?;
-        steps.hand_over(&credentials).map_err(of_class)
+        if !copied {
+            steps.prepare(&self.package(class)?, false).map_err(failed)?;
+            let arming = steps.arm().map_err(failed)?;
+            steps.armed(&arming).map_err(failed)?;
+        }
+        steps.hand_over(&credentials).map_err(failed)
     }
 
-    /// Puts the runner into an instance that was made from an image.
-    fn set_up(&self, steps: &Provision<'_>, class: &Class) -> Result<(), Stop> {
+    /// The runner package for an instance that is made from an image.
+    fn package(&self, class: &Class) -> Result<Package, Stop> {
         let wanted = self.config.runner_version.as_deref();
-        let package = self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
+        self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
             blame: Blame::Package(class.arch),
             reason: format!(
                 "the runner package is not in {} any more; it is fetched again",
                 self.config.cache_home.display()
             ),
-        })?;
-        steps.prepare(&package).map_err(|failure| of_class(class, failure))
+        })
     }
 
     fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Stop> {
@@ -249,14 +272,21 @@ impl Executor {
         reason: RemoveReason,
     ) -> Outcome {
         let failed = |error: &dyn std::fmt::Display| Outcome::RemoveFailed { reason: error.to_string() };
-        let instance = match self.lxd.instance(project, name) {
-            Ok(Some((instance, _))) => instance,
+        let (instance, etag) = match self.lxd.instance(project, name) {
+            Ok(Some(found)) => found,
             Ok(None) => return Outcome::Removed,
             Err(error) => return failed(&error),
         };
         if instance.config.get(keys::OWNER) != Some(&self.config.prefix) {
             debug!("instance={name} msg=\"not ours any more, left alone\"");
             return Outcome::Removed;
+        }
+        let phase = instance.config.get(keys::PHASE).map_or(Phase::Started, |phase| Phase::parse(phase));
+        if !phase.has_runner() {
+            return self.remove_runnerless(&instance, phase, &etag, reason);
+        }
+        if scope.is_none() && instance.config.contains_key(keys::SCOPE) {
+            return Outcome::Kept { why: "it was claimed meanwhile".to_owned() };
         }
         let forced = reason == RemoveReason::TooOld;
         // Only what is stopped surely runs nothing; a frozen one holds its job.
@@ -300,6 +330,31 @@ impl Executor {
                 Outcome::Removed
             }
             Err(error) => failed(&error),
+        }
+    }
+
+    /// Removes a template, a standby, or what was to become one: no runner is in it.
+    fn remove_runnerless(&self, instance: &Instance, phase: Phase, etag: &str, reason: RemoveReason) -> Outcome {
+        let failed = |error: lxd::Error| Outcome::RemoveFailed { reason: error.to_string() };
+        let (project, name) = (&instance.project, &instance.name);
+        if phase == Phase::Standby {
+            // From here on nobody claims it.
+            let ours = [(keys::PHASE, Phase::Preparing.as_str().to_owned()), (keys::DAEMON, process_identity())];
+            let config = ours.map(|(key, value)| (key.to_owned(), value)).into();
+            match self.lxd.patch_config(project, name, &config, Some(etag)) {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::PreconditionFailed => {
+                    return Outcome::Kept { why: "it was claimed meanwhile".to_owned() };
+                }
+                Err(error) => return failed(error),
+            }
+        }
+        match self.delete(project, name, instance.status != InstanceStatus::Stopped) {
+            Ok(()) => {
+                info!("instance={name} was={} reason=\"{reason}\" msg=removed", phase.as_str());
+                Outcome::Removed
+            }
+            Err(error) => failed(error),
         }
     }
 
@@ -396,12 +451,15 @@ impl Executor {
     }
 }
 
+fn no_class() -> Outcome {
+    Outcome::Clash { reason: "its class is not in the config".to_owned() }
+}
+
 /// A reason that does not name the instance: the same failure of the next instance is no news.
 fn nameless(outcome: Outcome, name: &str) -> Outcome {
     match outcome {
         Outcome::LaunchFailed { blame, reason, made, runner } => {
-            let reason = reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance");
-            Outcome::LaunchFailed { blame, reason, made, runner }
+            Outcome::LaunchFailed { blame, reason: ready::nameless(&reason, name), made, runner }
         }
         other => other,
     }

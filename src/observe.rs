@@ -5,15 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use log::debug;
+
+use crate::config::{Class, Config, ImageRef};
 use crate::github::{self, GitHub};
 use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RepoName, RunnerId, Scope, Timestamp, keys};
-use crate::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
+use crate::runner::provision::is_fingerprint;
+use crate::world::{GitHubSeen, ImageSeen, InstanceSeen, Snapshot, Status};
 
 /// How long the lists of what there is to serve are believed.
 const LISTS_KEPT: Duration = Duration::from_secs(600);
+/// How often the classes' images are looked at, to see whether they have changed.
+const IMAGES_EVERY: Duration = Duration::from_secs(60);
 /// Queues of repositories that are asked for in one look; the others get their turn in the next.
 const REPOS_A_LOOK: usize = 20;
 
@@ -26,12 +31,24 @@ pub struct Observer {
     repos: BTreeMap<Scope, (Instant, Vec<github::Repo>)>,
     /// The repository after which the next look goes on.
     last: Option<RepoName>,
+    /// When the classes' images were last looked at, and whether LXD is a cluster.
+    images_at: Option<Instant>,
+    clustered: Option<bool>,
 }
 
 impl Observer {
     /// Asks nothing yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Observer {
-        Observer { config, lxd, github, targets: None, repos: BTreeMap::new(), last: None }
+        Observer {
+            config,
+            lxd,
+            github,
+            targets: None,
+            repos: BTreeMap::new(),
+            last: None,
+            images_at: None,
+            clustered: None,
+        }
     }
 
     /// Looks. `begun` is the world's number at the request.
@@ -39,7 +56,21 @@ impl Observer {
         // Instances first: so "instance there, runner absent" means that the runner is done.
         let instances = list_instances(&self.lxd, &self.config);
         let github = at_github.then(|| self.look_at_github());
-        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images: None, github }
+        let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
+        let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
+        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
+    }
+
+    /// What each class would be made from now.
+    fn look_at_images(&mut self) -> Vec<ImageSeen> {
+        self.images_at = Some(Instant::now());
+        if self.clustered.is_none() {
+            self.clustered = self.lxd.server().ok().map(|server| server.clustered);
+        }
+        let Some(clustered) = self.clustered else { return Vec::new() };
+        let mut listed = BTreeMap::new();
+        let classes = self.config.classes.iter();
+        classes.map(|class| image_seen(&self.lxd, class, clustered, &mut listed)).collect()
     }
 
     fn look_at_github(&mut self) -> GitHubSeen {
@@ -120,6 +151,48 @@ impl Observer {
         let turn: Vec<github::Repo> = later.into_iter().chain(sooner).take(REPOS_A_LOOK).cloned().collect();
         self.last = turn.last().map(|repo| repo.name.clone());
         turn
+    }
+}
+
+/// The image that instances of the class would be made from now. `listed` keeps each project's images for the others.
+pub fn image_seen(
+    lxd: &Lxd,
+    class: &Class,
+    clustered: bool,
+    listed: &mut BTreeMap<String, Vec<lxd::Image>>,
+) -> ImageSeen {
+    // A copy on another member than its template's is a transfer over the network, which is slower than an image.
+    if clustered && (class.target.is_empty() || class.target.starts_with('@')) {
+        return ImageSeen::Useless("LXD is a cluster, and the class's target does not name the one member of it");
+    }
+    let found = match &class.image {
+        ImageRef::Local(name) if is_fingerprint(name) => {
+            lxd.image(&class.project, name).map(|image| image.map(|image| image.fingerprint))
+        }
+        ImageRef::Local(name) => lxd.image_alias(&class.project, name),
+        ImageRef::Remote { server, alias, .. } => {
+            if !listed.contains_key(&class.project) {
+                match lxd.images(&class.project) {
+                    Ok(images) => drop(listed.insert(class.project.clone(), images)),
+                    Err(error) => {
+                        debug!("class={:?} msg=\"its image is not known\" error=\"{error}\"", class.name);
+                        return ImageSeen::Unknown;
+                    }
+                }
+            }
+            let kind = |image: &&lxd::Image| image.kind.is_empty() || image.kind == class.kind.as_str();
+            let images = listed.get(&class.project).into_iter().flatten();
+            let image = images.filter(|image| image.comes_from(server, alias)).find(kind);
+            return image.map_or(ImageSeen::Unfetched, |image| ImageSeen::Known(image.fingerprint.clone()));
+        }
+    };
+    match found {
+        Ok(Some(fingerprint)) => ImageSeen::Known(fingerprint),
+        Ok(None) => ImageSeen::Unknown,
+        Err(error) => {
+            debug!("class={:?} msg=\"its image is not known\" error=\"{error}\"", class.name);
+            ImageSeen::Unknown
+        }
     }
 }
 

@@ -78,8 +78,8 @@ fn a_repeated_webhook_launches_nothing_more() {
 
 #[test]
 fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
-    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n  \
-                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n";
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n  \
+                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n";
     let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
     let hosted = rig.github.queue(&repo(), JobSpec::new(&["ubuntu-latest"]));
     let gpu = rig.github.queue(&repo(), JobSpec::new(&["self-hosted", "GPU"]));
@@ -96,8 +96,7 @@ fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
 
 #[test]
 fn a_virtual_machine_is_waited_for_until_its_agent_answers() {
-    let classes =
-        "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64}\n";
+    let classes = "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64, template: false}\n";
     let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
     let job = rig.github.queue(&repo(), JobSpec::new(&["vm"]));
     assert_eq!(rig.wait_done(job), "success");
@@ -248,8 +247,8 @@ fn an_instance_that_ends_is_noticed_by_itself_and_after_a_cut_of_the_stream_too(
 
 #[test]
 fn check_runs_alone_are_enough_to_serve_several_classes_once() {
-    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n  \
-                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n";
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n  \
+                   - {name: gpu, labels: [gpu], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n";
     let config = "reconcile_interval: 3600\n".to_owned();
     let rig = Rig::new(Plan { classes: classes.to_owned(), config, ..Plan::default() });
     rig.daemon.wait(&["package=linux-x64", "msg=ready"]);

@@ -77,7 +77,7 @@ fn a_set_up_script_of_ones_own_that_fails_is_told_with_its_output() {
     let script = scratch.0.join("setup.sh");
     std::fs::write(&script, "#!/bin/sh\nfor n in $(seq 1 60); do echo \"line $n of mine\"; done\nexit 7\n").unwrap();
     let class = format!(
-        "  - {{name: own, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, setup_script: {}}}\n",
+        "  - {{name: own, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false, setup_script: {}}}\n",
         script.display()
     );
     let Some(rig) = Rig::real(Plan { classes: class, ..Plan::default() }) else { return };
@@ -90,8 +90,8 @@ fn a_set_up_script_of_ones_own_that_fails_is_told_with_its_output() {
 
 #[test]
 fn an_image_and_a_profile_that_do_not_exist_are_named() {
-    let classes = "  - {name: no-image, labels: [a], image: no-such-image, type: container, runner_os: linux, runner_arch: x64}\n  \
-                   - {name: no-profile, labels: [b], image: IMAGE, profiles: [no-such-profile], type: container, runner_os: linux, runner_arch: x64}\n";
+    let classes = "  - {name: no-image, labels: [a], image: no-such-image, type: container, runner_os: linux, runner_arch: x64, template: false}\n  \
+                   - {name: no-profile, labels: [b], image: IMAGE, profiles: [no-such-profile], type: container, runner_os: linux, runner_arch: x64, template: false}\n";
     let Some(rig) = Rig::real(Plan { classes: classes.to_owned(), ..Plan::default() }) else { return };
     rig.github.queue(&repo(), JobSpec::new(&["a"]));
     rig.github.queue(&repo(), JobSpec::new(&["b"]));
@@ -103,7 +103,7 @@ fn an_image_and_a_profile_that_do_not_exist_are_named() {
 #[test]
 fn an_instance_without_a_network_is_told_by_the_set_up_itself() {
     // The profile's nic is taken away: no route will ever come.
-    let classes = "  - {name: lonely, labels: [a], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, devices: {eth0: {type: none}}}\n";
+    let classes = "  - {name: lonely, labels: [a], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false, devices: {eth0: {type: none}}}\n";
     let plan = Plan { classes: classes.to_owned(), ..Plan::with("provision_timeout: 8") };
     let Some(rig) = Rig::real(plan) else { return };
     rig.github.queue(&repo(), JobSpec::new(&["a"]));

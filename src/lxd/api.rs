@@ -96,6 +96,8 @@ pub enum Source {
         /// The image's name there.
         alias: String,
     },
+    /// A stopped instance of this server, by name.
+    Copy(String),
 }
 
 /// What `POST /1.0/instances` is asked for.
@@ -271,6 +273,9 @@ impl Lxd {
         let source = match &new.source {
             Source::Alias(alias) => json!({"type": "image", "alias": alias}),
             Source::Fingerprint(fingerprint) => json!({"type": "image", "fingerprint": fingerprint}),
+            // LXD takes over what says how the root's ids are shifted, so that the first start has nothing to remap, and
+            // gives it a network card's address and ids of its own.
+            Source::Copy(instance) => json!({"type": "copy", "source": instance}),
             Source::Remote { server, protocol, alias } => {
                 json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias})
             }

@@ -1,9 +1,12 @@
 //! What instances are made of: images, profiles, networks, storage pools, projects, cluster members.
 
-use serde::Deserialize;
+use std::time::{Duration, Instant};
 
-use super::api::{Error, Lxd};
-use super::wire::null_as_default;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::api::{Error, ErrorKind, Lxd};
+use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices};
 
@@ -26,9 +29,16 @@ pub struct Image {
     pub properties: ConfigMap,
     #[serde(default, deserialize_with = "null_as_default")]
     aliases: Vec<AliasJson>,
+    #[serde(default)]
+    update_source: Option<UpdateSourceJson>,
 }
 
 impl Image {
+    /// True where it was fetched by that name from that image server, and LXD looks there for a newer one.
+    pub fn comes_from(&self, server: &str, alias: &str) -> bool {
+        self.update_source.as_ref().is_some_and(|source| source.server == server && source.alias == alias)
+    }
+
     /// Names that it goes by.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
         self.aliases.iter().map(|alias| alias.name.as_str())
@@ -38,6 +48,14 @@ impl Image {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 struct AliasJson {
     name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct UpdateSourceJson {
+    #[serde(default)]
+    server: String,
+    #[serde(default)]
+    alias: String,
 }
 
 /// Settings that instances share.
@@ -129,6 +147,31 @@ impl Lxd {
     pub fn image(&self, project: &str, fingerprint: &str) -> Result<Option<Image>, Error> {
         let path = format!("/1.0/images/{}?project={}", path_segment(fingerprint), query_value(project));
         self.find(&format!("look at image {fingerprint}"), path)
+    }
+
+    /// Fetches an image server's image, as an instance that is made of it would, and returns its fingerprint. LXD keeps it
+    /// up to date.
+    pub fn fetch_image(
+        &self,
+        project: &str,
+        server: &str,
+        protocol: &str,
+        alias: &str,
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        let tried = format!("fetch image {alias} from {server}");
+        let source = json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias});
+        let body = json!({"source": source, "auto_update": true});
+        let path = format!("/1.0/images?project={}", query_value(project));
+        let operation = self.start_operation(&tried, "POST", path, Some(&body))?;
+        let ended = self.wait_for_end(&tried, &operation, Instant::now() + timeout)?;
+        succeeded(&tried, &ended)?;
+        match ended.metadata.fingerprint {
+            fingerprint if fingerprint.is_empty() => {
+                Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the image's fingerprint"))
+            }
+            fingerprint => Ok(fingerprint),
+        }
     }
 
     /// All images of a project.

@@ -100,7 +100,7 @@ pub(super) struct OperationJson {
     pub metadata: OperationMetadata,
 }
 
-/// What an exec leaves in its operation's metadata; other operations put other things there.
+/// What an exec or the fetching of an image leaves in its operation's metadata; others put other things there.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OperationMetadata {
@@ -109,6 +109,8 @@ pub(super) struct OperationMetadata {
     /// Stream's number → URL of what was recorded.
     #[serde(deserialize_with = "null_as_default")]
     pub output: ConfigMap,
+    /// Of an image that was fetched.
+    pub fingerprint: String,
 }
 
 impl OperationJson {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::github::SimulatedRunner;
 use super::github::simulate::Progress;
 use super::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
+use crate::model::ConfigMap;
 
 /// The image of a container in the LXD stand-in here.
 pub const IMAGE: &str = "standin";
@@ -40,6 +41,7 @@ pub struct Insides {
 #[derive(Default)]
 struct Inner {
     setup: Setup,
+    baking: Setup,
     hold: bool,
     runners: BTreeMap<String, Arc<SimulatedRunner>>,
 }
@@ -49,9 +51,14 @@ impl Insides {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How set-up scripts behave from now on.
+    /// How set-up scripts of runners' own instances behave from now on.
     pub fn set_setup(&self, setup: Setup) {
         self.lock().setup = setup;
+    }
+
+    /// How they behave while a template is baked.
+    pub fn set_baking(&self, setup: Setup) {
+        self.lock().baking = setup;
     }
 
     /// Whether jobs of runners that start from now on last until [`SimulatedRunner::let_finish`].
@@ -65,9 +72,10 @@ impl Insides {
     }
 
     /// What an executed command does.
-    fn execute(&self, view: &InstanceView, command: &[String]) -> ExecOutcome {
+    fn execute(&self, view: &InstanceView, command: &[String], environment: &ConfigMap) -> ExecOutcome {
         match command.first().map(String::as_str) {
-            Some("/opt/lxdrunner/setup-runner.sh") => self.set_up(view),
+            Some("/opt/lxdrunner/setup-runner.sh") => self.set_up(view, environment),
+            Some("/opt/lxdrunner/seal-template.sh") => ExecOutcome::code(0),
             Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word == "arm") => {
                 self.arm(view)
             }
@@ -79,13 +87,14 @@ impl Insides {
         }
     }
 
-    fn set_up(&self, view: &InstanceView) -> ExecOutcome {
+    fn set_up(&self, view: &InstanceView, environment: &ConfigMap) -> ExecOutcome {
         for file in ["/opt/lxdrunner/setup-runner.sh", "/opt/lxdrunner/package.tar.gz"] {
             if view.read_file(file).is_none() {
                 return ExecOutcome { stdout: format!("no {file}\n"), ..ExecOutcome::code(1) };
             }
         }
-        let setup = self.lock().setup.clone();
+        let baking = environment.contains_key("LXDRUNNER_BAKING");
+        let setup = if baking { self.lock().baking.clone() } else { self.lock().setup.clone() };
         match setup {
             Setup::Works => {
                 view.write_file("/opt/lxdrunner/runner/run.sh", b"");
@@ -157,7 +166,7 @@ pub fn lxd_with(directory: &Path, insides: &Insides) -> io::Result<LxdStandin> {
     let insides = insides.clone();
     let options = Options {
         images: vec![ImageEntry::container(IMAGE), ImageEntry::virtual_machine(VM_IMAGE)],
-        exec: Box::new(move |view, command, _| insides.execute(view, command)),
+        exec: Box::new(move |view, command, environment| insides.execute(view, command, environment)),
         ..Options::default()
     };
     LxdStandin::start_with(directory, options)

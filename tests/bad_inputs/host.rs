@@ -18,7 +18,7 @@ fn what_a_class_names() {
                 })
             }),
             row("a profile that does not exist", || {
-                let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, profiles: [default, fast], type: container, runner_os: linux, runner_arch: x64}\n";
+                let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, profiles: [default, fast], type: container, runner_os: linux, runner_arch: x64, template: false}\n";
                 let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
                 check_launch_fails(&rig, &["class=\"small\"", "no profile \"fast\"", "lxc profile list"], |rig| {
                     let like_default = lxdrunner::standin::lxd::ProfileEntry::default();

@@ -156,7 +156,7 @@ impl Default for Plan {
     fn default() -> Plan {
         Plan {
             config: "reconcile_interval: 2\n".to_owned(),
-            classes: "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64}\n"
+            classes: "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n"
                 .to_owned(),
             targets: "[{org: acme}]".to_owned(),
             bad_checksum: false,

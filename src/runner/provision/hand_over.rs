@@ -113,12 +113,14 @@ impl Provision<'_> {
     }
 
     /// Notes on the instance that it needs nobody any more. Only after the hand-over: what says so of an instance that
-    /// never got credentials would be waited for in vain.
+    /// never got credentials would be waited for in vain. `runner` is its registration where that is not noted yet: a
+    /// standby's name is nobody else's, so that its runner is found by it until then.
     ///
     /// # Errors
     /// What LXD says.
-    pub fn note_started(&self) -> Result<(), lxd::Error> {
-        let config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);
+    pub fn note_started(&self, runner: Option<RunnerId>) -> Result<(), lxd::Error> {
+        let mut config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);
+        config.extend(runner.map(|runner| (keys::RUNNER_ID.to_owned(), runner.to_string())));
         self.lxd.patch_config(&self.class.project, self.name, &config, None)
     }
 }

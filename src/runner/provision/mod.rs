@@ -6,6 +6,7 @@
 
 mod hand_over;
 mod inside;
+mod stages;
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -14,15 +15,27 @@ use log::{debug, info};
 
 use crate::config::{Class, ImageRef};
 use crate::lxd::{self, Exec, Lxd, NewInstance, api::ErrorKind, api::Operation, api::Source};
-use crate::model::{ConfigMap, InstanceType, JobId, Phase, Scope, keys};
+use crate::model::{ConfigMap, InstanceType};
 use crate::runner::package::Package;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::{Inside, look_inside};
+pub use stages::{Claim, SEAL_SCRIPT};
 
 /// The set-up script that is used where a class names none.
 pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh");
 /// The script that starts the runner and powers the instance off behind it.
 pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh");
+
+/// What of ours gets into a template: another one makes it stale.
+pub fn scripts_digest() -> String {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    for script in [SETUP_SCRIPT, START_SCRIPT, SEAL_SCRIPT] {
+        hash.update(script.len().to_le_bytes());
+        hash.update(script);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
 
 const DIRECTORY: &str = "/opt/lxdrunner";
 /// Lines of a failed script's output that are kept.
@@ -43,6 +56,8 @@ pub enum Failure {
     File { path: String, source: std::io::Error },
     /// The place for the credentials is not there (any more): they were not written.
     NotArmed(lxd::Error),
+    /// What was being made has another owner or phase than it was given, or is gone.
+    Stolen { name: String },
     /// The provisioning deadline passed.
     TooLate { step: &'static str, after: Duration },
 }
@@ -65,6 +80,9 @@ impl std::fmt::Display for Failure {
                 "{error}; start-runner.sh had made the place for the credentials, and it is gone: did the instance stop \
                  or boot again?"
             ),
+            Failure::Stolen { name } => {
+                write!(f, "instance {name} was changed or removed by somebody else while it was made")
+            }
             Failure::TooLate { step, after } => {
                 write!(f, "{step}: not done within {} s (provision_timeout)", after.as_secs())
             }
@@ -123,35 +141,21 @@ impl<'a> Provision<'a> {
         }
     }
 
-    /// Makes the instance, stopped.
+    /// Makes the instance, stopped, with `keys` in its config.
     ///
     /// # Errors
     /// What LXD says; a name that is taken is found out by asking whose it is, not from the error.
-    pub fn create_from_image(
-        &self,
-        owner: &str,
-        scope: &Scope,
-        job: Option<JobId>,
-        daemon: &str,
-    ) -> Result<(), Failure> {
-        let ours = [
-            (keys::OWNER, owner.to_owned()),
-            (keys::CLASS, self.class.name.clone()),
-            (keys::SCOPE, scope.to_string()),
-            (keys::PHASE, Phase::Provisioning.as_str().to_owned()),
-            (keys::DAEMON, daemon.to_owned()),
-        ];
+    pub fn create(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<(), Failure> {
         let mut config = self.class.config.clone();
-        config.extend(ours.map(|(key, value)| (key.to_owned(), value)));
-        config.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
+        config.extend(keys);
         let new = NewInstance {
             name: self.name.to_owned(),
             kind: self.class.kind,
-            source: source(&self.class.image),
+            source,
             profiles: self.class.profiles.clone(),
             config,
             devices: self.class.devices.clone(),
-            ephemeral: true,
+            ephemeral,
         };
         let operation = self.lxd.create(&self.class.project, &self.class.target, &new)?;
         self.wait(&operation, "create the instance")
@@ -182,8 +186,8 @@ impl<'a> Provision<'a> {
         Ok(())
     }
 
-    /// Pushes the package and the scripts, and sets the runner up.
-    pub fn prepare(&self, package: &Package) -> Result<(), Failure> {
+    /// Pushes the package and the scripts, and sets the runner up; `baking` tells the script that copies follow.
+    pub fn prepare(&self, package: &Package, baking: bool) -> Result<(), Failure> {
         self.lxd.make_directory(&self.class.project, self.name, DIRECTORY, 0o755)?;
         let path = &package.path;
         let file = |source| Failure::File { path: path.display().to_string(), source };
@@ -198,11 +202,14 @@ impl<'a> Provision<'a> {
         self.push("start-runner.sh", START_SCRIPT)?;
         self.push("setup-runner.sh", setup)?;
         let begun = Instant::now();
-        let environment = ConfigMap::from([
+        let mut environment = ConfigMap::from([
             ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience("setup-runner.sh")?),
             ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
             ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
         ]);
+        if baking {
+            environment.insert("LXDRUNNER_BAKING".to_owned(), "1".to_owned());
+        }
         let setup = self.begin_script(&[&format!("{DIRECTORY}/setup-runner.sh")], environment)?;
         self.end_script("setup-runner.sh", &setup, "/var/log/lxdrunner-setup.log")?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
@@ -247,7 +254,8 @@ impl<'a> Provision<'a> {
     }
 }
 
-fn source(image: &ImageRef) -> Source {
+/// What LXD makes an instance of this image from.
+pub fn source(image: &ImageRef) -> Source {
     match image {
         ImageRef::Local(name) if is_fingerprint(name) => Source::Fingerprint(name.clone()),
         ImageRef::Local(name) => Source::Alias(name.clone()),

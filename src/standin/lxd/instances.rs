@@ -9,7 +9,7 @@ use super::answer::{Answer, Ask};
 use super::files::Tree;
 use super::operations;
 use super::server::Shared;
-use super::state::{InstanceRecord, Power, State, map};
+use super::state::{InstanceRecord, Power, State, instance_not_found, map};
 use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
 
 /// First parts of the config keys that LXD knows.
@@ -90,8 +90,7 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
     {
         return Err(Answer::error(404, "Image alias not found"));
     }
-    drop(state);
-    let record = InstanceRecord {
+    let mut record = InstanceRecord {
         kind,
         architecture: "x86_64".to_owned(),
         config,
@@ -105,6 +104,15 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
         files: Tree::new(),
         logs: Default::default(),
     };
+    if source.get("type").and_then(Value::as_str) == Some("copy") {
+        let original = source.get("source").and_then(Value::as_str).unwrap_or_default();
+        let Some(original) = state.instance(&project, original) else { return Err(instance_not_found()) };
+        if original.kind != kind {
+            return Err(Answer::error(400, "Instance type should not be specified or should match source type"));
+        }
+        record.take_over(original);
+    }
+    drop(state);
     let (own_project, own_name) = (project.clone(), name.clone());
     Ok(operations::run(shared, "Creating instance", &project, &name, move |shared| {
         made(&mut shared.lock(), (own_project, own_name), &source, record)
@@ -116,9 +124,12 @@ fn made(state: &mut State, key: (String, String), source: &Value, mut record: In
     let text = |name: &str| source.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let by_fingerprint = |start: &str| state.images.iter().find(|image| image.fingerprint.starts_with(start));
     // An image server's images are the stand-in's own: it has no other.
+    let copied = text("type") == Some("copy");
+    let base = record.config.get("volatile.base_image").cloned().unwrap_or_default();
     let image = match (text("alias"), text("fingerprint")) {
         (Some(alias), _) => state.images.iter().find(|image| image.alias == alias),
         (_, Some(fingerprint)) => by_fingerprint(fingerprint),
+        _ if copied => by_fingerprint(&base),
         _ => None,
     };
     let Some(image) = image else {
@@ -169,8 +180,17 @@ fn made(state: &mut State, key: (String, String), source: &Value, mut record: In
     for (name, value) in &image.properties {
         record.config.insert(format!("image.{name}"), value.clone());
     }
-    record.config.extend(map(&[("volatile.base_image", &image.fingerprint), ("volatile.last_state.idmap", "[]")]));
+    if !copied {
+        // The first start shifts the root's ids; what says so is then of the instance's own.
+        record.config.extend(map(&[("volatile.base_image", &image.fingerprint), ("volatile.last_state.idmap", "[]")]));
+    }
+    let applied = if copied { "copy" } else { "create" };
+    record.config.insert("volatile.apply_template".to_owned(), applied.to_owned());
     record.architecture.clone_from(&image.architecture);
+    let number = state.number();
+    let hardware = format!("00:16:3e:00:{:02x}:{:02x}", number >> 8 & 0xff, number & 0xff);
+    record.config.insert("volatile.eth0.hwaddr".to_owned(), hardware);
+    record.config.insert("volatile.uuid".to_owned(), format!("00000000-0000-4000-9000-{number:012x}"));
     state.instances.insert(key, record);
     Ok(Value::Null)
 }
@@ -277,7 +297,7 @@ fn changed_power(shared: &Shared, project: &str, name: &str, action: &str) -> op
             instance.processes = 7;
             let virtual_machine = instance.kind == InstanceType::VirtualMachine;
             instance.agent_polls = if virtual_machine { agent_polls } else { 0 };
-            instance.config.insert("volatile.last_state.power".to_owned(), "RUNNING".to_owned());
+            instance.started();
         }
         ("start", _) => return Err("The instance is already running".to_owned()),
         ("stop", Power::Stopped) => return Err("The instance is already stopped".to_owned()),

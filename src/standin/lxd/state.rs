@@ -101,7 +101,34 @@ pub(super) struct InstanceRecord {
     pub logs: BTreeMap<String, Vec<u8>>,
 }
 
+/// How a container's ids are shifted once it was started.
+const SHIFTED: &str = r#"[{"Isuid":true,"Isgid":true,"Hostid":100000,"Nsid":0,"Maprange":65536}]"#;
+
 impl InstanceRecord {
+    /// What a copy has from its original, unless it was given its own: all config but what is volatile, of which only
+    /// the root's state is kept; devices; and the files.
+    pub fn take_over(&mut self, original: &InstanceRecord) {
+        let kept = |key: &str| {
+            !key.starts_with("volatile.") || matches!(key, "volatile.base_image" | "volatile.last_state.idmap")
+        };
+        for (key, value) in original.config.iter().filter(|(key, _)| kept(key)) {
+            self.config.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        for (name, device) in &original.devices {
+            self.devices.entry(name.clone()).or_insert_with(|| device.clone());
+        }
+        self.files = original.files.clone();
+    }
+
+    /// What starting does to its config.
+    pub fn started(&mut self) {
+        self.config.insert("volatile.last_state.power".to_owned(), "RUNNING".to_owned());
+        self.config.remove("volatile.apply_template");
+        if self.kind == InstanceType::Container {
+            self.config.insert("volatile.last_state.idmap".to_owned(), SHIFTED.to_owned());
+        }
+    }
+
     /// What a conditional change compares.
     pub fn etag(&self) -> String {
         let parts = (&self.architecture, &self.config, &self.devices, self.ephemeral, &self.profiles);
@@ -195,6 +222,12 @@ impl State {
         all.0.extend(config.clone());
         all.1.extend(devices.clone());
         all
+    }
+
+    /// A number that was not given before.
+    pub fn number(&mut self) -> u64 {
+        self.next_operation += 1;
+        self.next_operation
     }
 
     /// Notes a new operation; its id, in the form of a UUID.

@@ -1,0 +1,123 @@
+//! What is kept ready for jobs, through the built daemon and the stand-ins: templates, standbys, idle runners.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use lxdrunner::standin::farm::Setup;
+use support::*;
+
+fn plan(class: &str, config: &str) -> Plan {
+    let classes = format!(
+        "  - {{name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64{class}}}\n"
+    );
+    Plan { classes, ..Plan::with(config) }
+}
+
+/// Names of instances with that part.
+fn named(rig: &Rig, part: &str) -> Vec<String> {
+    rig.instances().into_iter().filter(|name| name.contains(part)).collect()
+}
+
+#[test]
+fn a_job_starts_from_the_template_once_there_is_one() {
+    let rig = Rig::new(plan("", ""));
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=template", "msg=\"instance made\""]);
+    rig.wait_instances(|names| names.len() == 1 && names[0].contains("-template-small-"));
+    rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\"", "ran_a_job=true"]);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+    let (_, health) = rig.health();
+    assert!(health.contains("instances=0 standby=0 idle=0 templates=1"), "{health}");
+}
+
+#[test]
+fn a_job_claims_a_standby_and_the_next_one_is_prepared() {
+    let mut rig = Rig::new(plan(", standby: 1", ""));
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    assert!(rig.health().1.contains("standby=1"), "{}", rig.health().1);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    let line = rig.daemon.wait(&[&format!("job={job}"), "from=standby", "msg=\"instance made\""]);
+    assert!(line.contains("-standby-"), "the standby keeps its name: {line}");
+    rig.daemon.wait_count(&["msg=\"standby ready\""], 2);
+    // Another process does not know its ETag, and claims it all the same.
+    rig.restart();
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn an_idle_runner_takes_the_job_and_another_takes_its_place() {
+    let rig = Rig::new(plan(", idle: 1", ""));
+    let online = |name: &str, rig: &Rig| rig.github.with(|s| s.runners.values().any(|r| r.name == name && r.online()));
+    let first = rig.wait_instances(|names| names.iter().any(|n| n.contains("-idle-") && online(n, &rig)));
+    let first = first.into_iter().find(|name| name.contains("-idle-")).unwrap();
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), &format!("instance={first}"), "msg=\"job runs\""]);
+    rig.wait_instances(|names| names.iter().any(|n| n.contains("-idle-") && *n != first));
+}
+
+#[test]
+fn a_bake_that_fails_is_told_and_jobs_start_from_the_image() {
+    let failing = |before: &Before<'_>| before.insides.set_baking(Setup::Fails(7, "no mirror\n".to_owned()));
+    let rig = Rig::prepared(plan("", ""), failing);
+    rig.daemon.wait(&["ERROR", "template of class", "setup-runner.sh ended with code 7"]);
+    rig.daemon.wait(&["no mirror"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
+    rig.wait_instances(|names| names.is_empty());
+    assert!(rig.health().1.contains("trouble=\"template of class"), "{}", rig.health().1);
+}
+
+#[test]
+fn a_bake_that_hangs_is_given_up_and_told() {
+    let hanging = |before: &Before<'_>| before.insides.set_baking(Setup::Hangs("waiting for Godot\n".to_owned()));
+    let rig = Rig::prepared(plan("", "provision_timeout: 3"), hanging);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&["ERROR", "template of class", "did not end within 3 s"]);
+    rig.daemon.wait(&["Godot"]);
+    rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn a_pool_without_room_for_a_template_is_told() {
+    let full = |before: &Before<'_>| before.lxd.unwrap().set_pool_full(true);
+    let rig = Rig::prepared(plan("", ""), full);
+    rig.daemon.wait(&["ERROR", "template of class", "no space left"]);
+}
+
+#[test]
+fn what_a_changed_class_has_no_use_for_goes() {
+    let mut rig = Rig::new(plan(", standby: 2", ""));
+    rig.daemon.wait_count(&["msg=\"standby ready\""], 2);
+    let (old, template) = (named(&rig, "-standby-"), named(&rig, "-template-"));
+    rig.daemon.kill();
+    let path = rig.scratch.0.join("config.yml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("standby: 2", "standby: 1, config: {limits.processes: 500}")).unwrap();
+    rig.restart();
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    rig.wait_instances(|names| !names.iter().any(|name| old.contains(name) || template.contains(name)));
+    assert_eq!((named(&rig, "-standby-").len(), named(&rig, "-template-").len()), (1, 1));
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+}
+
+#[test]
+fn a_half_baked_template_of_a_dead_daemon_goes() {
+    let hanging = |before: &Before<'_>| before.insides.set_baking(Setup::Hangs(String::new()));
+    let mut rig = Rig::prepared(plan("", ""), hanging);
+    rig.daemon.wait(&["msg=\"baking a template\""]);
+    rig.insides.set_baking(Setup::Works);
+    rig.restart();
+    rig.daemon.wait(&["-template-", "abandoned", "msg=removed"]);
+    rig.daemon.wait(&["msg=\"template ready\""]);
+}
