@@ -53,11 +53,21 @@ fn with_a_stand_in_it_says_so_and_tells_the_whole_story() {
 }
 
 #[test]
+fn standbys_are_claimed_round_after_round() {
+    let temp = Scratch::new();
+    let output = demo(&temp.0, &["--standin", "--from", "standby", "--jobs", "2", "--rounds", "2"]).output().unwrap();
+    check_story(&output, &temp.0);
+    let said = text(&output);
+    assert_eq!(said.matches("claimed, which waited frozen").count(), 4, "{said}");
+}
+
+#[test]
 fn on_a_real_lxd() {
     let Some((socket, image)) = real_lxd() else { return };
     let temp = Scratch::new();
     let output = demo(&temp.0, &["--socket", socket.to_str().unwrap(), "--image", &image]).output().unwrap();
     check_story(&output, &temp.0);
+    assert!(text(&output).contains("made, a copy of the template"), "{}", text(&output));
     assert!(text(&output).contains("Real containers"), "{}", text(&output));
 }
 

@@ -59,11 +59,24 @@ pub struct DemoOptions {
     pub standin: bool,
     /// Queue nothing, and keep everything up that long.
     pub idle: Option<Duration>,
+    /// What the jobs' instances come from.
+    pub from: From,
+}
+
+/// What the demo's instances come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The image, each for itself.
+    Image,
+    /// A template.
+    Template,
+    /// Standbys.
+    Standby,
 }
 
 impl Default for DemoOptions {
     fn default() -> DemoOptions {
-        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false, idle: None }
+        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false, idle: None, from: From::Template }
     }
 }
 
@@ -136,11 +149,12 @@ const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
 
-Usage: lxdrunner demo [--jobs N] [--rounds N] [--socket PATH] [--image ALIAS] [--standin] [-v]
+Usage: lxdrunner demo [--jobs N] [--rounds N] [--from WHAT] [--socket PATH] [--image ALIAS] [--standin] [-v]
        lxdrunner demo --idle SECONDS [--socket PATH] [--image ALIAS] [--standin]
 
   --jobs N        Queue N jobs at once (1 to 100, default 1)
   --rounds N      Play it N times and give the medians (1 to 100, default 1)
+  --from WHAT     Start jobs from a template (the default), from the image, or from standby instances
   --socket PATH   LXD's unix socket; found by itself where it is not given
   --image ALIAS   The local image to start from; found by itself where it is not given
   --standin       Use the stand-in for LXD too, even where there is an LXD
@@ -188,6 +202,16 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Long("image") => {
                 only_demo = Some("--image");
                 demo.image = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
+            }
+            Arg::Long("from") => {
+                only_demo = Some("--from");
+                let value = parser.value().map_err(hint)?;
+                demo.from = match value.to_string_lossy().as_ref() {
+                    "image" => From::Image,
+                    "template" => From::Template,
+                    "standby" => From::Standby,
+                    other => return Err(format!("--from {other}: write image, template or standby")),
+                };
             }
             Arg::Long("standin") => {
                 only_demo = Some("--standin");
@@ -293,13 +317,18 @@ mod tests {
             image: Some("debian/12".to_owned()),
             standin: true,
             idle: None,
+            from: From::Standby,
         };
         check(
             "demo --idle 60",
             Command::Demo(DemoOptions { idle: Some(Duration::from_secs(60)), ..Default::default() }),
             false,
         );
-        check("demo --jobs 3 --rounds 5 --socket /s --image debian/12 --standin -v", Command::Demo(options), true);
+        check(
+            "demo --jobs 3 --rounds 5 --socket /s --image debian/12 --from standby --standin -v",
+            Command::Demo(options),
+            true,
+        );
     }
 
     #[test]
@@ -316,6 +345,8 @@ mod tests {
         check_error("demo --jobs many", "1 to 100");
         check_error("demo --rounds 101", "1 to 100");
         check_error("demo --idle 3601", "1 to 3600");
+        check_error("demo --from scratch", "image, template or standby");
+        check_error("serve --from image", "option of demo");
         check_error("check --jobs 2", "option of demo");
         check_error("demo -c a.yml", "config of its own");
     }

@@ -13,10 +13,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use super::args::DemoOptions;
+pub use super::args::{DemoOptions, From};
 use super::{EXIT_FAILURE, EXIT_USAGE};
 use crate::cli::output::{complain, say};
-use crate::model::{JobId, RepoName, RunnerArch};
+use crate::lxd::Instance;
+use crate::model::{JobId, Phase, RepoName, RunnerArch, keys};
 use crate::standin::github::{Event, GitHubStandin, JobSpec, Removal};
 use crate::standin::package;
 use daemon::{Daemon, Said};
@@ -30,7 +31,7 @@ const REPO: &str = "app";
 /// What hooks are signed with here. No secret: everything is on loopback and thrown away.
 const HOOK_SECRET: &str = "lxdrunner-demo-hook-secret";
 /// How long the first package and everything else may take to be ready.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(180);
 /// How long a round may take, and each of its jobs on top.
 const ROUND_WITHIN: Duration = Duration::from_secs(120);
 const JOB_WITHIN: Duration = Duration::from_secs(20);
@@ -98,10 +99,30 @@ fn show(options: &DemoOptions) -> Result<(), Trouble> {
         std::thread::sleep(time);
         return clear_away(&remains);
     }
+    let begun = Instant::now();
+    let (wanted, count) = match options.from {
+        From::Image => (None, 0),
+        From::Template => (Some(Said::TemplateReady), 1),
+        From::Standby => (Some(Said::StandbyReady), options.jobs as usize),
+    };
+    if let Some(wanted) = &wanted {
+        daemon
+            .wait_count(READY_WITHIN, |said| said == wanted, count)
+            .ok_or_else(|| daemon.trouble("the template or the standbys do not come up"))?;
+        let took = begun.elapsed().as_secs_f64();
+        match options.from {
+            From::Standby => say!("{count} of them wait booted and frozen, copies of a template, after {took:.1} s.\n"),
+            _ => say!("A template is baked, after {took:.1} s: jobs start as copies of it.\n"),
+        }
+    }
     let mut figures = Figures::default();
     for round in 1..=options.rounds {
         if options.rounds > 1 {
             say!("Round {round} of {}", options.rounds);
+        }
+        if let (From::Standby, Some(wanted), true) = (options.from, &wanted, round > 1) {
+            let again = daemon.wait_count(READY_WITHIN, |said| said == wanted, count);
+            again.ok_or_else(|| daemon.trouble("the standbys do not come up again"))?;
         }
         play(options, &github, &repo, &place, &prefix, &daemon, &mut figures)?;
     }
@@ -134,7 +155,11 @@ fn config_text(github: &GitHubStandin, place: &Place, prefix: &str, options: &De
          socket: {socket}\nprefix: {prefix}\nmax_workers: {jobs}\nreconcile_interval: {look}\n\
          web_host: 127.0.0.1\nweb_port: 0\nweb_tls: false\ncache_home: {cache}\n\
          runnermap:\n  - name: demo\n    labels: [self-hosted, linux, {arch}]\n    image: {image}\n    \
-         type: container\n    runner_os: linux\n    runner_arch: {arch}\n    profiles: [default]\n",
+         type: container\n    runner_os: linux\n    runner_arch: {arch}\n    profiles: [default]\n    \
+         template: {template}\n    standby: {standby}\n",
+        // At rest nothing is to be kept ready that is not asked for.
+        template = options.from != From::Image && options.idle.is_none(),
+        standby = if options.from == From::Standby && options.idle.is_none() { options.jobs } else { 0 },
         pat = quoted(&github.token().expose()),
         api = quoted(&github.api()),
         socket = quoted(&place.socket.display()),
@@ -144,6 +169,11 @@ fn config_text(github: &GitHubStandin, place: &Place, prefix: &str, options: &De
         cache = quoted(&directory.join("cache").display()),
         image = quoted(&place.image),
     )
+}
+
+/// True for what was launched for a job, unlike a template or a standby.
+fn has_runner(instance: &Instance) -> bool {
+    instance.config.get(keys::PHASE).is_none_or(|phase| Phase::parse(phase).has_runner())
 }
 
 /// One round: queue the jobs, and tell what happens until nothing of it is left.
@@ -157,7 +187,8 @@ fn play(
     figures: &mut Figures,
 ) -> Result<(), Trouble> {
     let mut heard = github.timeline().len();
-    daemon.forget();
+    // Of rounds before.
+    drop(daemon.steps());
     let begun = Instant::now();
     let deadline = begun + ROUND_WITHIN + JOB_WITHIN * options.jobs;
     let tell = |at: Instant, text: &str| {
@@ -168,10 +199,8 @@ fn play(
     let mut registrations: BTreeSet<String> = BTreeSet::new();
     let mut finished = BTreeSet::new();
     while finished.len() < jobs.len() || !registrations.is_empty() {
-        for said in daemon.said() {
-            if let Said::Line { at, text } = said {
-                tell(at, &text);
-            }
+        for (at, text) in daemon.steps() {
+            tell(at, &text);
         }
         // The stand-in says when something happens; the daemon's own words are looked for in between.
         let Some((place, moment)) = github.wait_event(Duration::from_millis(20), heard, |_| true) else {
@@ -216,7 +245,8 @@ fn play(
     loop {
         let left = place.lxd.instances("default", prefix);
         match left {
-            Ok(left) if left.is_empty() => break,
+            // What is kept ready for the next job stays.
+            Ok(left) if !left.iter().any(has_runner) => break,
             _ if Instant::now() > deadline => return Err(daemon.trouble("instances are left")),
             // A listing is the only way to see this from outside of the daemon.
             _ => std::thread::sleep(Duration::from_millis(20)),

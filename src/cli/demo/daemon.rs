@@ -21,6 +21,10 @@ pub enum Said {
     Listening(String),
     /// The runner package is in its cache.
     PackageReady,
+    /// A template is ready.
+    TemplateReady,
+    /// A standby is.
+    StandbyReady,
     /// A step of a job's life.
     Line { at: Instant, text: String },
 }
@@ -68,6 +72,19 @@ impl Daemon {
         Ok(Daemon { child: Arc::new(Mutex::new(child)), heard })
     }
 
+    /// Waits until the log says something that `wanted` knows, `count` times, and forgets it all; `None` as in
+    /// [`Daemon::wait`].
+    pub fn wait_count(&self, timeout: Duration, wanted: impl Fn(&Said) -> bool, count: usize) -> Option<()> {
+        for _ in 0..count {
+            self.wait(timeout, |said| wanted(said).then_some(()))?;
+            let mut said = locked(&self.heard.said);
+            if let Some(at) = said.iter().position(&wanted) {
+                said.remove(at);
+            }
+        }
+        Some(())
+    }
+
     /// Waits until the log says something that `wanted` finds; `None` after `timeout` or when the daemon has ended.
     pub fn wait<T>(&self, timeout: Duration, wanted: impl Fn(&Said) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + timeout;
@@ -89,14 +106,16 @@ impl Daemon {
         locked(&self.child).id()
     }
 
-    /// What was said since the last call.
-    pub fn said(&self) -> Vec<Said> {
-        std::mem::take(&mut *locked(&self.heard.said))
-    }
-
-    /// Forgets what was said so far.
-    pub fn forget(&self) {
-        locked(&self.heard.said).clear();
+    /// The steps that were told since the last call.
+    pub fn steps(&self) -> Vec<(Instant, String)> {
+        let mut said = locked(&self.heard.said);
+        let (steps, other) = std::mem::take(&mut *said).into_iter().partition(|said| matches!(said, Said::Line { .. }));
+        *said = other;
+        let step = |said| match said {
+            Said::Line { at, text } => Some((at, text)),
+            _ => None,
+        };
+        Vec::into_iter(steps).filter_map(step).collect()
     }
 
     /// That something went wrong, with the end of the daemon's log.
@@ -144,9 +163,17 @@ fn understand(line: &str, at: Instant) -> Option<Said> {
     if line.contains(" package=") && line.contains("msg=ready") {
         return Some(Said::PackageReady);
     }
+    if line.contains("msg=\"template ready\"") {
+        return Some(Said::TemplateReady);
+    }
+    if line.contains("msg=\"standby ready\"") {
+        return Some(Said::StandbyReady);
+    }
     let instance = value("instance")?;
     let what = [
-        ("msg=\"instance made\"", "made"),
+        ("from=template msg=\"instance made\"", "made, a copy of the template"),
+        ("from=standby msg=\"instance made\"", "claimed, which waited frozen"),
+        ("msg=\"instance made\"", "made from the image"),
         ("msg=\"runner started\"", "set up, its runner is started"),
         ("msg=\"launch failed", "could not be brought up (see the log with -v)"),
         ("msg=removed", "removed by the daemon"),
@@ -168,8 +195,10 @@ mod tests {
             Some(Said::Listening("127.0.0.1:4711".to_owned())),
         );
         check("INFO [x] package=linux-x64 version=2 msg=ready", Some(Said::PackageReady));
-        let text = "instance d-1-1 made".to_owned();
-        check("INFO job=1 instance=d-1-1 msg=\"instance made\"", Some(Said::Line { at, text }));
+        check("INFO class=\"demo\" template=d-template-demo-1 msg=\"template ready\"", Some(Said::TemplateReady));
+        check("INFO class=\"demo\" instance=d-standby-1 msg=\"standby ready\"", Some(Said::StandbyReady));
+        let text = "instance d-1-1 made from the image".to_owned();
+        check("INFO job=1 instance=d-1-1 from=image msg=\"instance made\"", Some(Said::Line { at, text }));
         check("INFO job=1 instance=d-1-1 msg=\"something else\"", None);
         check("noise", None);
     }
