@@ -1,5 +1,6 @@
 //! What strangers meet first, as the config wants it: the socket, the certificate, and who is let in.
 
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +40,14 @@ pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Erro
         let (peers, github) = (Arc::clone(&peers), Arc::clone(github));
         threads::spawn("github-hooks", move || ask_for_ever(&peers, &github));
     }
-    Ok(Front { listener, tls, peers, limits: Limits::default() })
+    Ok(Front { listener, tls, peers, limits: Limits::default(), ending: ending() })
+}
+
+/// Where SIGTERM is heard. Where it cannot be, it ends the process at once, as ever: only who is being answered is cut.
+fn ending() -> Option<UnixStream> {
+    let (heard, told) = UnixStream::pair().ok()?;
+    signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, told).ok()?;
+    Some(heard)
 }
 
 /// Keeps the addresses that GitHub's webhooks come from.

@@ -90,11 +90,14 @@ pub(super) const PEER_HEADER: &str = "X-Lxdrunner-Peer";
 const ARRIVALS: usize = 64;
 /// The pause after the system let us have no connection.
 const PAUSE: Duration = Duration::from_millis(50);
+/// Who is being served when the process is to end is served for so long.
+const FAREWELL: Duration = Duration::from_secs(3);
 /// Bytes that are read at once.
 const SCRATCH: usize = 64 * 1024;
 
 const LISTENER: usize = 0;
-const FIRST_LINK: usize = 1;
+const ENDING: usize = 1;
+const FIRST_LINK: usize = 2;
 const FIRST_CLIENT: usize = 1024;
 
 /// What all clients are measured by.
@@ -106,13 +109,24 @@ pub(super) struct Shared {
 }
 
 /// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers one after the
-/// other on each.
+/// other on each. When something comes from `ending`, who is in is served and nobody else let in, and the process ends
+/// well.
 ///
 /// # Errors
 /// The system has nothing to wait with.
-pub(super) fn open(mut listener: TcpListener, links: Vec<UnixStream>, shared: Shared) -> io::Result<()> {
+pub(super) fn open(
+    mut listener: TcpListener,
+    links: Vec<UnixStream>,
+    ending: Option<UnixStream>,
+    shared: Shared,
+) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
+    let ending = ending.map(|ending| ending.set_nonblocking(true).map(|()| mio::net::UnixStream::from_std(ending)));
+    let mut ending = ending.transpose()?;
+    if let Some(ending) = &mut ending {
+        poll.registry().register(ending, Token(ENDING), Interest::READABLE)?;
+    }
     let mut within = Vec::with_capacity(links.len());
     for link in links {
         link.set_nonblocking(true)?;
@@ -122,6 +136,8 @@ pub(super) fn open(mut listener: TcpListener, links: Vec<UnixStream>, shared: Sh
     let gate = Gate {
         poll,
         listener,
+        _ending: ending,
+        ends_at: None,
         shared,
         within,
         crowd: Crowd::default(),
@@ -149,6 +165,10 @@ enum Arrivals {
 struct Gate {
     poll: Poll,
     listener: TcpListener,
+    /// Where we hear that the process is to end.
+    _ending: Option<mio::net::UnixStream>,
+    /// When it ends at the latest, once it is to.
+    ends_at: Option<Instant>,
     shared: Shared,
     within: Within,
     crowd: Crowd,
@@ -178,6 +198,7 @@ impl Gate {
                 match event.token().0 {
                     LISTENER if self.arrivals == Arrivals::None => self.arrivals = Arrivals::Waiting,
                     LISTENER => {}
+                    ENDING => self.ends_at = Some(now + FAREWELL),
                     link @ FIRST_LINK..FIRST_CLIENT => self.link_stirred(link - FIRST_LINK, now),
                     token => self.client_stirred(token - FIRST_CLIENT, event.is_read_closed(), now),
                 }
@@ -186,7 +207,15 @@ impl Gate {
                 let Some(at) = self.again.pop_front() else { break };
                 self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
             }
-            self.let_in(now);
+            match self.ends_at {
+                None => self.let_in(now),
+                Some(at) if at <= now || !self.crowd.is_served() => {
+                    self.shared.tally.flush(now + Duration::from_secs(1));
+                    log::info!("msg=\"ends, as it was told to; jobs that run do not notice\"");
+                    std::process::exit(0);
+                }
+                Some(_) => {}
+            }
             self.ring(now);
         }
     }
@@ -196,6 +225,7 @@ impl Gate {
         let now = Instant::now();
         let unsaid = self.shared.tally.flush(now);
         let (busy, later) = match self.arrivals {
+            _ if self.ends_at.is_some() => (false, self.ends_at),
             Arrivals::Waiting => (true, None),
             Arrivals::Later(at) => (false, Some(at)),
             Arrivals::None => (false, None),
@@ -267,13 +297,14 @@ impl Gate {
     }
 
     fn link_stirred(&mut self, link: usize, now: Instant) {
+        let ending = self.ends_at.is_some();
         match self.within.stirred(link, now, &mut self.scratch) {
             Ok(None) => {}
             Ok(Some(within::Answered { exchange, bytes })) => {
                 self.turn(exchange.slot, now, |client, shared, scratch| {
                     // Who stopped waiting has been told so, and may be somebody else by now.
                     if client.serial == exchange.serial && client.is_within() {
-                        let keep_alive = exchange.keep_alive && client.wants_more();
+                        let keep_alive = exchange.keep_alive && client.wants_more() && !ending;
                         client.answer(bytes, keep_alive, now, &shared.limits);
                     }
                     client.advance(now, shared, scratch)

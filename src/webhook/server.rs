@@ -50,6 +50,8 @@ pub struct Front {
     pub peers: Arc<Peers>,
     /// What they may take of us.
     pub limits: Limits,
+    /// Something comes from here when the process is to end: who is in is served, nobody else let in, and it ends.
+    pub ending: Option<UnixStream>,
 }
 
 /// The webhook receiver. Its threads live as long as the process.
@@ -84,7 +86,8 @@ impl Receiver {
         limits: Limits,
     ) -> Result<Receiver, Error> {
         let listener = Listener::bind(listen)?;
-        Receiver::open(Front { listener, tls: None, peers: Arc::default(), limits }, secret, deliver, health)
+        let front = Front { listener, tls: None, peers: Arc::default(), limits, ending: None };
+        Receiver::open(front, secret, deliver, health)
     }
 
     /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz` and must
@@ -98,7 +101,7 @@ impl Receiver {
         deliver: impl Fn(Hint) + Send + Sync + 'static,
         health: impl Fn() -> Health + Send + Sync + 'static,
     ) -> Result<Receiver, Error> {
-        let Front { listener: Listener { socket, local, .. }, tls, peers, limits } = front;
+        let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending } = front;
         let within = |source| Error::new("set up the webhook receiver", source, "see whether /tmp can be written to");
         let private = Private::listen().map_err(within)?;
         let server = Server::from_listener(private.listener, None).map_err(|e| within(io::Error::other(e)))?;
@@ -117,7 +120,7 @@ impl Receiver {
         }
         let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>().map_err(within)?;
         drop(private.directory);
-        gate::open(socket, links, gate::Shared { limits, peers, tls, tally }).map_err(within)?;
+        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally }).map_err(within)?;
         Ok(Receiver { local })
     }
 

@@ -238,9 +238,10 @@ impl Rig {
         github.offer(&built.path, "x64", Some(sum)).unwrap();
         let n = COUNT.fetch_add(1, Ordering::SeqCst);
         let prefix = format!("t{}-{n}", std::process::id());
+        let tls = if plan.config.contains("web_tls") { "" } else { "web_tls: false\n" };
         let config = format!(
             "pat: {:?}\nhooksecret: {HOOK_SECRET}\ngithub_api: {}\ntargets: {}\nsocket: {}\nprefix: {prefix}\n\
-             web_host: 127.0.0.1\nweb_port: 0\nweb_tls: false\ncache_home: {}\n{}runnermap:\n{}",
+             web_host: 127.0.0.1\nweb_port: 0\n{tls}cache_home: {}\n{}runnermap:\n{}",
             github.token().expose(),
             github.api(),
             plan.targets,

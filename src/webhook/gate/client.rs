@@ -153,6 +153,11 @@ impl Client {
         }
     }
 
+    /// True between requests, and when the answer is sent.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Idle | Phase::Linger { .. })
+    }
+
     pub(super) fn is_within(&self) -> bool {
         self.phase == Phase::Within
     }

@@ -90,6 +90,11 @@ impl Crowd {
         }
     }
 
+    /// True while anybody is in whose request is under way.
+    pub(super) fn is_served(&self) -> bool {
+        self.all().any(|(_, client)| !client.is_over())
+    }
+
     fn all(&self) -> impl Iterator<Item = (usize, &Client)> {
         self.places.iter().enumerate().filter_map(|(at, client)| Some((at, client.as_deref()?)))
     }
