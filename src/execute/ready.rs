@@ -1,5 +1,7 @@
 //! Makes what is kept ready: templates, standbys; and claims the latter.
 
+use std::time::Duration;
+
 use log::{debug, info};
 
 use super::{Executor, Stop, of_blame};
@@ -8,9 +10,13 @@ use crate::identity::process_identity;
 use crate::lxd;
 use crate::lxd::api::Source;
 use crate::model::{ConfigMap, JobId, Phase, Recipe, RunnerId, Scope, keys};
-use crate::runner::provision::{Claim, Failure, Provision};
+use crate::runner::provision::{Claim, Credentials, Failure, Provision};
 use crate::threads;
 use crate::world::{Blame, Outcome};
+
+/// How often, and after which pause each, a claimed standby's name is tried at GitHub where another daemon has it.
+const NAME_TRIES: u32 = 5;
+const NAME_PAUSE: Duration = Duration::from_millis(500);
 
 impl Executor {
     /// Bakes a template: made of the image, set up, sealed, stopped, and only then called a template.
@@ -25,7 +31,9 @@ impl Executor {
         let baked = self.bake_steps(&steps, class, &blame);
         match baked {
             Ok(()) => Outcome::Baked,
-            Err(Stop::Failed { blame, reason }) => Outcome::NotMade { blame, reason: nameless(&reason, name) },
+            Err(Stop::Failed { blame, reason }) => {
+                Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
+            }
             Err(Stop::Clash(reason)) => Outcome::Clash { reason },
         }
     }
@@ -43,8 +51,11 @@ impl Executor {
 
     /// Has LXD fetch an image server's image.
     pub fn fetch_image(&self, class: &Class) -> Outcome {
-        let failed =
-            |error: lxd::Error| Outcome::NotMade { blame: Blame::Bake(class.name.clone()), reason: error.to_string() };
+        let failed = |error: lxd::Error| Outcome::NotMade {
+            blame: Blame::Bake(class.name.clone()),
+            reason: error.to_string(),
+            made: false,
+        };
         let ImageRef::Remote { server, protocol, alias, .. } = &class.image else {
             return Outcome::Clash { reason: "its image is this server's own".to_owned() };
         };
@@ -76,7 +87,9 @@ impl Executor {
         match prepared() {
             Ok(etag) => Outcome::Prepared { etag },
             Err(failure) => match of_blame(&blame, failure) {
-                Stop::Failed { blame, reason } => Outcome::NotMade { blame, reason: nameless(&reason, name) },
+                Stop::Failed { blame, reason } => {
+                    Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
+                }
                 Stop::Clash(reason) => Outcome::Clash { reason },
             },
         }
@@ -105,6 +118,10 @@ impl Executor {
                 lost => Ok(lost),
             },
         );
+        let credentials = match (&claimed, credentials) {
+            (Ok(Claim::Ours), Err(Stop::Clash(_))) => self.register_after_another(class, scope, name),
+            (_, credentials) => credentials,
+        };
         let registered = credentials.as_ref().ok().and_then(|c| c.runner());
         let job = job.map(|job| format!("job={job} ")).unwrap_or_default();
         let stop = match (claimed, credentials) {
@@ -131,6 +148,19 @@ impl Executor {
         self.stopped(class, name, stop, runner)
     }
 
+    /// Two daemons went for one standby: the other was first at GitHub and lost at LXD, and gives the name back in a
+    /// moment. Nothing tells when, hence the tries.
+    fn register_after_another(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Stop> {
+        for _ in 1..NAME_TRIES {
+            std::thread::sleep(NAME_PAUSE);
+            match self.register(class, scope, name) {
+                Err(Stop::Clash(_)) => {}
+                other => return other,
+            }
+        }
+        self.register(class, scope, name)
+    }
+
     /// The keys of an instance that we make.
     pub(super) fn keys(&self, class: &Class, phase: Phase, recipe: Option<&Recipe>) -> ConfigMap {
         let keys = [
@@ -146,7 +176,9 @@ impl Executor {
     /// What became of something that could not be created.
     fn not_begun(&self, class: &Class, name: &str, blame: Blame, failure: &Failure) -> Outcome {
         match self.not_created(class, name, blame, failure) {
-            Outcome::LaunchFailed { blame, reason, .. } => Outcome::NotMade { blame, reason: nameless(&reason, name) },
+            Outcome::LaunchFailed { blame, reason, made, .. } => {
+                Outcome::NotMade { blame, reason: nameless(&reason, name), made }
+            }
             other => other,
         }
     }

@@ -219,8 +219,8 @@ pub enum Outcome {
     Prepared { etag: Option<String> },
     /// The class's image is on this server, with this fingerprint.
     ImageFetched { fingerprint: String },
-    /// The template, standby or image did not come to be.
-    NotMade { blame: Blame, reason: String },
+    /// The template, standby or image did not come to be. `made` tells whether an instance may exist now.
+    NotMade { blame: Blame, reason: String, made: bool },
     /// The instance is gone, or was not ours (any more).
     Removed,
     /// It is busy: left alone.

@@ -123,8 +123,16 @@ impl World {
                     notes.push(Note::Clash { instance: name, job: None, reason });
                 }
             }
-            Outcome::NotMade { blame, reason } => {
+            Outcome::NotMade { blame, reason, made: exists } => {
                 self.lxd_look.wanted = true;
+                if let (Some((name, recipe, phase)), true) = (made, exists) {
+                    // It has its place until it is removed.
+                    let phase = if phase == Phase::Template { Phase::Baking } else { Phase::Preparing };
+                    let instance = self.known_or_new(&name, class_config, phase, now);
+                    instance.seen.phase = phase;
+                    instance.seen.maker = Maker::Us;
+                    instance.seen.recipe = Some(recipe);
+                }
                 let baking = matches!(blame, Blame::Bake(_));
                 self.pause(blame, &reason, now);
                 let what = if baking { what } else { format!("standby of class {class_name:?}") };

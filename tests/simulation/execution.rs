@@ -2,9 +2,9 @@
 //! having acted.
 
 use lxdrunner::model::{JobStatus, Phase, RunnerId};
-use lxdrunner::world::{Action, Blame, Outcome, RemoveReason};
+use lxdrunner::world::{Action, Blame, Origin, Outcome, RemoveReason};
 
-use crate::stage::{Ev, Inst, Stage};
+use crate::stage::{Ev, Stage};
 
 #[derive(Debug)]
 pub enum Step {
@@ -17,9 +17,22 @@ pub enum Step {
     Note,
     TakeBack(Blame, &'static str),
     DropInstance,
+    /// The last step of a template or standby.
+    Finish,
+    Claim,
+    Thaw,
+    Again(u32),
+    /// Takes back the registration of a claim that came to nothing.
+    GiveBack(String),
     RemoveLook,
-    RemoveInside { running: bool },
-    RemoveRunner { running: bool, quiet: bool },
+    RemoveClaim(u64),
+    RemoveInside {
+        running: bool,
+    },
+    RemoveRunner {
+        running: bool,
+        quiet: bool,
+    },
     RemoveStop,
     RemoveDelete,
     Ask,
@@ -39,7 +52,7 @@ pub enum Next {
 }
 
 /// What a step meets.
-enum Luck {
+pub enum Luck {
     Good,
     /// It fails, and nothing was done.
     Bad,
@@ -48,7 +61,7 @@ enum Luck {
 }
 
 impl Stage {
-    fn luck(&mut self, lxd: Option<usize>) -> Luck {
+    pub fn luck(&mut self, lxd: Option<usize>) -> Luck {
         let down = lxd.map_or(!self.github_up, |lxd| !self.lxd_up[lxd]);
         match () {
             () if down || self.fault(self.faults.step) => Luck::Bad,
@@ -73,10 +86,12 @@ impl Stage {
     pub fn perform(&mut self, e: &mut Execution) -> Next {
         let lxd = self.daemons[e.daemon].lxd;
         match e.action.clone() {
-            Action::Launch { job, class, scope, name, .. } => self.launch(e, lxd, (job.unwrap().0, class, scope, name)),
-            Action::Bake { .. } | Action::PrepareStandby { .. } | Action::FetchImage { .. } => unreachable!(),
-            Action::Remove { name, runner, scope, reason, .. } => {
-                self.remove(e, lxd, (name, scope.unwrap()), runner, reason)
+            Action::Launch { class, scope, name, from, .. } => self.launch(e, lxd, (class, scope, name, from)),
+            Action::Bake { .. } | Action::PrepareStandby { .. } => self.prepare(e, lxd),
+            Action::FetchImage { .. } => unreachable!("every image is there"),
+            Action::Remove { name, scope: None, .. } => self.remove_runnerless(e, lxd, &name),
+            Action::Remove { name, runner, scope: Some(scope), reason, .. } => {
+                self.remove(e, lxd, (name, scope), runner, reason)
             }
             Action::Deregister { runner, name, .. } => match self.delete_runner(e.daemon, runner.0, Some(&name)) {
                 Ok(true) => Next::End(Outcome::Deregistered),
@@ -113,41 +128,60 @@ impl Stage {
         &mut self,
         e: &mut Execution,
         lxd: usize,
-        (job, class, scope, name): (u64, usize, lxdrunner::model::Scope, String),
+        (class_at, scope, name, from): (usize, lxdrunner::model::Scope, String, Origin),
     ) -> Next {
-        let class = self.config.classes[class].clone();
-        let blame = Blame::Class(class.name.clone());
+        let class = self.config.classes[class_at].clone();
+        let blame = match &from {
+            Origin::Image => Blame::Class(class.name.clone()),
+            Origin::Template(_) => Blame::Template(class.name.clone()),
+            Origin::Standby { .. } => Blame::Standby(class.name.clone()),
+        };
+        let claims = matches!(from, Origin::Standby { .. });
         let failed = |blame, reason: &str, made| {
             Next::End(Outcome::LaunchFailed { blame, reason: reason.to_owned(), made, runner: None })
         };
         match &e.step {
+            Step::Queued | Step::Create if claims => Next::Go(Step::Register, 5, 50),
             Step::Queued | Step::Create => {
-                let luck = self.luck(Some(lxd));
-                if !matches!(luck, Luck::Bad) && !self.lxd[lxd].contains_key(&name) {
-                    let inst = Inst {
-                        owner: Some((e.daemon, e.life)),
-                        class: class.name.clone(),
-                        scope,
-                        job,
-                        phase: Phase::Provisioning,
-                        runner_key: None,
-                        running: false,
-                        made: self.now,
-                        process: None,
-                        ended: false,
-                    };
-                    self.lxd[lxd].insert(name, inst);
-                    if matches!(luck, Luck::Good) {
-                        return Next::Go(Step::Created, 50, 3000);
-                    }
-                } else if self.lxd_up[lxd] {
-                    return match self.lxd[lxd].get(&name).map(|i| i.owner) {
-                        None => failed(blame, "not created", false),
-                        Some(Some(owner)) if owner == (e.daemon, e.life) => failed(blame, "half created", true),
-                        Some(_) => Next::End(Outcome::Clash { reason: "the name is taken".to_owned() }),
-                    };
+                match self.make(e, lxd, (class_at, &name), (Phase::Provisioning, None), blame) {
+                    Ok(()) => Next::Go(Step::Created, 50, 3000),
+                    Err(outcome) => Next::End(outcome),
                 }
-                failed(Blame::Host, "unreachable", true)
+            }
+            Step::Claim => match from {
+                Origin::Standby { etag } => self.claim(e, lxd, &name, etag),
+                other => unreachable!("{other:?}"),
+            },
+            Step::Thaw => match self.luck(Some(lxd)) {
+                Luck::Good => {
+                    if let Some(inst) = self.lxd[lxd].get_mut(&name) {
+                        inst.frozen = false;
+                    }
+                    match (e.registered, self.token, self.github.named(&scope, &name)) {
+                        // Another daemon, which lost the claim, gives the name back in a moment.
+                        (None, false, Some(_)) => Next::Go(Step::Again(1), 400, 700),
+                        (None, false, None) => failed(Blame::Scope(scope), "502", true),
+                        _ => Next::Go(Step::StartRunner, 5, 200),
+                    }
+                }
+                _ => Next::Go(Step::TakeBack(blame, "not thawed"), 50, 1000),
+            },
+            Step::Again(times) => {
+                if self.github.named(&scope, &name).is_some() {
+                    let again = Next::Go(Step::Again(times + 1), 400, 700);
+                    return if *times < 5 { again } else { Next::Go(Step::DropInstance, 100, 2000) };
+                }
+                let id = self.github.register(&scope, &name, &class.labels, Some(e.daemon), self.now);
+                self.tell(format!("registration {name} ({id}) made by {}", e.daemon));
+                e.registered = Some(id);
+                Next::Go(Step::StartRunner, 5, 200)
+            }
+            Step::GiveBack(reason) => {
+                let reason = reason.clone();
+                if let Some(id) = e.registered {
+                    let _ = self.delete_runner(e.daemon, id, None);
+                }
+                Next::End(Outcome::StandbyLost { reason })
             }
             Step::Created => match self.luck(Some(lxd)) {
                 Luck::Good => {
@@ -159,7 +193,13 @@ impl Stage {
                 _ => failed(blame, "not started", true),
             },
             Step::Register => {
+                if claims && self.token {
+                    return Next::Go(Step::Claim, 5, 300);
+                }
                 if self.github.named(&scope, &name).is_some() {
+                    if claims {
+                        return Next::Go(Step::Claim, 5, 300);
+                    }
                     return Next::Go(Step::DropInstance, 100, 2000);
                 }
                 let luck = self.luck(None);
@@ -169,6 +209,7 @@ impl Stage {
                     e.registered = Some(id).filter(|_| matches!(luck, Luck::Good));
                 }
                 match luck {
+                    _ if claims => Next::Go(Step::Claim, 5, 300),
                     Luck::Good => Next::Go(Step::Started, 100, 4000),
                     _ => failed(Blame::Scope(scope), "502", true),
                 }
@@ -185,6 +226,9 @@ impl Stage {
             Step::StartRunner => {
                 let luck = self.luck(Some(lxd));
                 let now = self.now;
+                if self.lxd[lxd].get(&name).is_some_and(|i| i.owner != Some((e.daemon, e.life)) || i.frozen) {
+                    self.fail(&format!("daemon {} starts a runner in {name}, which is not its own", e.daemon));
+                }
                 if !matches!(luck, Luck::Bad) && self.lxd[lxd].get(&name).is_some_and(|i| i.running) {
                     let runner = match (self.token, e.registered) {
                         // `config.sh` fails where the name is taken, and the instance powers off.

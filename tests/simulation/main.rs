@@ -6,6 +6,7 @@
 mod execution;
 mod github;
 mod process;
+mod ready;
 mod rng;
 mod stage;
 
@@ -14,7 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use lxdrunner::config::Config;
-use lxdrunner::model::{Labels, Phase, Scope};
+use lxdrunner::model::{JobId, Labels, Phase, Scope};
 use lxdrunner::world::Event;
 
 use github::GitHub;
@@ -41,14 +42,23 @@ reconcile_interval: 30
 provision_timeout: 120
 idle_timeout: 180
 max_lifetime: 3h
+ready_max_age: 20m
 runnermap:
-  - {name: small, labels: [self-hosted, linux, x64], image: i, max_workers: 3}
-  - {name: gpu, labels: [self-hosted, linux, x64, gpu], image: i, max_workers: 2}
+  - {name: small, labels: [self-hosted, linux, x64], image: i, max_workers: 3SMALL}
+  - {name: gpu, labels: [self-hosted, linux, x64, gpu], image: i, max_workers: 2GPU}
 ";
 
-fn config() -> Config {
+/// What is kept ready, for the one class and for the other.
+const READY: [(&str, &str); 4] = [
+    (", template: false", ", template: false"),
+    ("", ""),
+    (", standby: 2", ", standby: 1"),
+    (", standby: 1, idle: 1", ", template: false"),
+];
+
+fn config((small, gpu): (&str, &str)) -> Config {
     let path = std::env::temp_dir().join(format!("lxdrunner-simulation-{}.yml", std::process::id()));
-    std::fs::write(&path, CONFIG).unwrap();
+    std::fs::write(&path, CONFIG.replace("SMALL", small).replace("GPU", gpu)).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let loaded = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
     let _ = std::fs::remove_file(&path);
@@ -71,6 +81,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         sick_runner: 10 * hardness,
         no_power_off: 10 * hardness,
         blind: 10 * hardness,
+        bake: 60 * hardness,
     };
     // One daemon, two on one LXD, or two hosts that share a prefix and an organisation.
     let homes: &[usize] = [&[0usize][..], &[0], &[0, 0], &[0, 1]][rng.range(0, 3) as usize];
@@ -87,6 +98,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         faults,
         calm: false,
         token,
+        image: 1,
         queue: BTreeMap::new(),
         numbers: 0,
         github: GitHub::default(),
@@ -102,6 +114,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
     strangers(&mut stage);
     stage.after(0, 20_000, Ev::JobArrives);
     let until = DAWN + TROUBLES.as_millis() as u64;
+    stage.images_move_at(DAWN, until);
     for daemon in 0..stage.daemons.len() {
         stage.after(0, 2000, Ev::Restart(daemon));
         for _ in 0..hardness * 2 {
@@ -132,9 +145,12 @@ fn strangers(stage: &mut Stage) {
         let inst = Inst {
             owner: None,
             class: "small".to_owned(),
-            scope: Scope::Org("acme".to_owned()),
-            job: 100,
+            scope: Some(Scope::Org("acme".to_owned())),
+            job: Some(JobId(100)),
             phase: Phase::Started,
+            recipe: None,
+            frozen: false,
+            version: 0,
             runner_key: None,
             running: true,
             made: DAWN,
@@ -169,8 +185,9 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::Wake { daemon, life, turn } => stage.wake(daemon, life, turn),
         Ev::Step(id) => stage.step(id),
         Ev::List { daemon, life, begun, github } if alive(stage, daemon, life) => {
-            let snapshot =
-                lxdrunner::world::Snapshot { begun, instances: Some(stage.list(daemon)), images: None, github: None };
+            let instances = stage.list(daemon);
+            let images = instances.is_ok().then(|| stage.images());
+            let snapshot = lxdrunner::world::Snapshot { begun, instances: Some(instances), images, github: None };
             let snapshot = Box::new(snapshot);
             match github {
                 true => stage.after(50, 4000, Ev::Ask { daemon, life, snapshot }),
@@ -183,6 +200,7 @@ fn happen(stage: &mut Stage, ev: Ev) {
         }
         Ev::Look { daemon, life, snapshot } if alive(stage, daemon, life) => stage.looked(daemon, *snapshot),
         Ev::List { .. } | Ev::Ask { .. } | Ev::Look { .. } => {}
+        Ev::ImageMoves => stage.image_moves(),
         Ev::Crash(daemon) => stage.crash(daemon),
         Ev::Restart(daemon) => stage.boot(daemon),
         Ev::Lxd { lxd, up } => {
@@ -227,14 +245,14 @@ fn story(seed: u64, config: &Config) -> Totals {
 
 #[test]
 fn every_job_runs_and_nothing_is_left_whatever_goes_wrong() {
-    let config = config();
+    let configs = READY.map(config);
     let one: Option<u64> = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let many = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
     let seeds = one.map_or(1..many + 1, |seed| seed..seed + 1);
     let (mut lives, mut crashes, mut cut, mut events) = (0, 0, 0, 0);
     let told = seeds.clone().count();
     for seed in seeds {
-        let totals = story(seed, &config);
+        let totals = story(seed, &configs[seed as usize % configs.len()]);
         lives += totals.lives;
         crashes += totals.crashes;
         cut += totals.crashed_effects;

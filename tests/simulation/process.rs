@@ -54,7 +54,7 @@ impl Stage {
             return;
         }
         let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
-        let world = World::new(&self.config, u64::from(life), "");
+        let world = World::new(&self.config, self.seed << 32 | (daemon as u64) << 16 | u64::from(life), "");
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
         self.tell(format!("daemon {daemon} starts"));
         self.decide(daemon);
@@ -145,7 +145,7 @@ impl Stage {
             idle = false;
             world.dispatched(&action);
             self.tell(format!("daemon {daemon} dispatches {action:?}"));
-            self.totals.launches += u64::from(matches!(action, Action::Launch { .. }));
+            self.totals.launches += u64::from(matches!(action, Action::Launch { job: Some(_), .. }));
             if !self.daemons[daemon].flights.insert(action.flight()) {
                 self.fail(&format!("{:?} was begun twice", action.flight()));
             }
@@ -181,7 +181,7 @@ impl Stage {
             let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
             self.daemons[daemon].working += 1;
             let step = match self.executions[&id].action {
-                Action::Launch { .. } => Step::Create,
+                Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => Step::Create,
                 Action::Remove { .. } => Step::RemoveLook,
                 _ => Step::Ask,
             };
@@ -229,12 +229,12 @@ impl Stage {
         let mut launches: BTreeMap<(&Scope, usize), usize> = BTreeMap::new();
         let under_way = self.executions.values().filter(|e| e.daemon == daemon).map(|e| &e.action);
         for action in under_way.chain(&plan.actions) {
-            if let Action::Launch { scope, class, .. } = action {
+            if let Action::Launch { scope, class, job: Some(_), .. } = action {
                 *launches.entry((scope, *class)).or_default() += 1;
             }
         }
         for action in &plan.actions {
-            let Action::Launch { scope, class, .. } = action else { continue };
+            let Action::Launch { scope, class, job: Some(_), .. } = action else { continue };
             if let Action::Launch { job, .. } = action
                 && self.github.jobs.iter().any(|row| Some(row.id) == job.map(|job| job.0) && row.fork)
             {
@@ -260,7 +260,7 @@ impl Stage {
                     process.lxd_known && !thrown_away && (without_github || scope.as_ref().is_none_or(known))
                 }
                 Action::Deregister { scope, .. } => process.lxd_known && known(scope),
-                Action::Launch { .. } => process.lxd_known,
+                Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => process.lxd_known,
                 _ => true,
             };
             if !allowed {
@@ -278,7 +278,7 @@ impl Stage {
             let gone = |runner: u64| self.github.runners.iter().any(|r| r.id == runner && r.gone.is_some());
             i.ended || i.process.is_some_and(gone)
         };
-        let ours = || self.lxd[0].values().filter(|i| i.owner.is_some());
+        let ours = || self.lxd[0].values().filter(|i| i.owner.is_some() && i.phase != Phase::Template);
         let max = self.config.max_workers;
         if ours().count() > max + leaving_free(max) || ours().filter(|i| !done(i)).count() > max {
             self.fail("max_workers is passed");

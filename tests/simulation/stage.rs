@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lxdrunner::config::Config;
 use lxdrunner::identity::Maker;
-use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
 use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
 use crate::execution::Execution;
@@ -35,6 +35,7 @@ pub enum Ev {
     Look { daemon: usize, life: u32, snapshot: Box<Snapshot> },
     Crash(usize),
     Restart(usize),
+    ImageMoves,
     Lxd { lxd: usize, up: bool },
     GitHub { up: bool },
 }
@@ -43,9 +44,13 @@ pub struct Inst {
     /// `None`: somebody else's, without our keys.
     pub owner: Option<(usize, u32)>,
     pub class: String,
-    pub scope: Scope,
-    pub job: u64,
+    pub scope: Option<Scope>,
+    pub job: Option<JobId>,
     pub phase: Phase,
+    pub recipe: Option<Recipe>,
+    pub frozen: bool,
+    /// Counts the changes of its keys, as an ETag does.
+    pub version: u64,
     pub runner_key: Option<RunnerId>,
     pub running: bool,
     pub made: u64,
@@ -68,6 +73,7 @@ pub struct Faults {
     pub sick_runner: u64,
     pub no_power_off: u64,
     pub blind: u64,
+    pub bake: u64,
 }
 
 pub struct Totals {
@@ -86,6 +92,8 @@ pub struct Stage {
     pub faults: Faults,
     pub calm: bool,
     pub token: bool,
+    /// The number of what the image's name stands for.
+    pub image: u64,
     pub queue: BTreeMap<(u64, u64), Ev>,
     pub numbers: u64,
     pub github: GitHub,
@@ -327,12 +335,16 @@ impl Stage {
                 name: name.clone(),
                 project: "default".to_owned(),
                 class: i.class.clone(),
-                scope: Some(i.scope.clone()),
-                job: Some(JobId(i.job)),
+                scope: i.scope.clone(),
+                job: i.job,
                 runner_id: i.runner_key,
                 phase: i.phase,
-                recipe: None,
-                status: if i.running { Status::Running } else { Status::Stopped },
+                recipe: i.recipe.clone(),
+                status: match (i.running, i.frozen) {
+                    (true, true) => Status::Frozen,
+                    (true, false) => Status::Running,
+                    _ => Status::Stopped,
+                },
                 created_at: Some(Timestamp(i.made)),
                 maker: maker(i.owner?),
             })
@@ -392,14 +404,19 @@ impl Stage {
             return Err(format!("job {} of {} never ran to its end", job.id, scope_of(job.repo)));
         }
         for map in &self.lxd {
-            if let Some((name, _)) = map.iter().find(|(_, i)| i.owner.is_some()) {
+            let left = |i: &Inst| i.owner.is_some() && i.phase.has_runner() && !self.is_kept_idle(i);
+            if let Some((name, _)) = map.iter().find(|(_, i)| left(i)) {
                 return Err(format!("instance {name} is left"));
             }
             if map.values().filter(|i| i.owner.is_none()).count() != 1 {
                 return Err("the instance of somebody else is gone".to_owned());
             }
         }
-        match self.github.runners.iter().find(|r| r.by.is_some() && r.gone.is_none()) {
+        self.check_ready()?;
+        let waits = |r: &&crate::github::RunnerRow| {
+            self.lxd.iter().flat_map(|map| map.values()).any(|i| i.process == Some(r.id) && self.is_kept_idle(i))
+        };
+        match self.github.runners.iter().find(|r| r.by.is_some() && r.gone.is_none() && !waits(r)) {
             Some(left) => Err(format!("registration {} ({}) is left", left.name, left.id)),
             None => Ok(()),
         }
