@@ -26,6 +26,7 @@ use crate::observe::Observer;
 use crate::plan::{explain, plan, workers};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
+use crate::upkeep::Upkeep;
 use crate::webhook::{self, server};
 use crate::world::{Action, Event, World};
 use front::front;
@@ -96,6 +97,14 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
     let (listener, heard) = (Arc::clone(&lxd), events.clone());
     let ours = format!("{}-", config.prefix);
     threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
+    if Upkeep::is_wanted(&config) {
+        let mut upkeep = Upkeep::new(Arc::clone(&config), Arc::clone(&github));
+        threads::spawn("upkeep", move || {
+            loop {
+                std::thread::sleep(upkeep.round());
+            }
+        });
+    }
     let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
     let questions = Questions { health: health_questions, why: questions };
     turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)

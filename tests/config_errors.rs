@@ -228,6 +228,10 @@ fn github() {
     check_top("github_api: ftp://ghe.example", "1: github_api: is not the address", "https://HOST/api/v3");
     check_top("github_api: https://ghe.example/?x", "1: github_api: is not the address", "https://HOST/api/v3");
     check_top("github_api: https://u:hunter2@ghe.example/api/v3", "1: github_api: has a user name", "pat_file");
+    check_top("webhook_url: farm.example", "1: webhook_url: is not an address", "https://HOST");
+    check_top("webhook_url: https://farm.example/?x=1", "1: webhook_url: is not an address", "https://HOST");
+    check_top("webhook_url: https://u:p@farm.example", "1: webhook_url: has a user", "hooksecret");
+    check_top("placeholders: 7", "1: placeholders: is a number", "true or false");
     check_top("api_budget: 100%", "1: api_budget: is not a share", "1% to 90%");
     check_top("api_budget: 0", "1: api_budget: is not a share", "1% to 90%");
     check_top("github_api: https://github.com", "1: github_api: is GitHub's web site", "https://api.github.com");

@@ -113,6 +113,7 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
         "credentials:",
         "  - {name: work",
         "ca_file:",
+        "webhook_url:",
         "targets: []",
         "setup_script:",
     ];

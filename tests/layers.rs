@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["world"],
     &["plan"],
     &["runner"],
-    &["control", "execute", "observe", "webhook"],
+    &["control", "execute", "observe", "upkeep", "webhook"],
     &["daemon"],
     &["standin"],
     &["cli"],

@@ -40,8 +40,33 @@ pub enum Command {
         /// The job, in whatever form.
         job: String,
     },
+    /// The webhooks at GitHub.
+    Hooks {
+        /// `-c`
+        config: Option<PathBuf>,
+        /// What to do with them.
+        verb: HooksVerb,
+        /// `--url`: instead of the config's `webhook_url`.
+        url: Option<String>,
+    },
+    /// Removes the placeholders, the only thing that is done with them by hand.
+    RemovePlaceholders {
+        /// `-c`
+        config: Option<PathBuf>,
+    },
     /// The whole story on one machine.
     Demo(DemoOptions),
+}
+
+/// What `hooks` is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HooksVerb {
+    /// Make them, or set them right.
+    Install,
+    /// Tell how they are.
+    Status,
+    /// Remove those that lead here.
+    Remove,
 }
 
 /// What `demo` was given.
@@ -85,6 +110,8 @@ enum Name {
     Serve,
     Check,
     Explain,
+    Hooks,
+    Placeholders,
     Demo,
 }
 
@@ -97,6 +124,8 @@ Commands:
   serve    Run the daemon (what it does without a command)
   check    Check the config file, LXD and GitHub; say what is wrong and how to mend it
   explain  Say why a job runs, waits or is not served here, and what happens next
+  hooks    Make, show or remove the webhooks at GitHub
+  placeholders  Remove the placeholder runners at GitHub
   demo     Show the whole story on this machine, without a GitHub account
 
 Options:
@@ -145,6 +174,32 @@ Usage: lxdrunner explain JOB [-c FILE] [-v]
 Run it as root or as the daemon's user. Exit codes: 0 explained, 1 not found or not to be had, 2 JOB names no job,
 78 the config file is wrong.";
 
+const HOOKS_HELP: &str = "\
+Keeps the webhooks of all targets: one each, sending what is needed to the address of this host, signed with hooksecret.
+
+Usage: lxdrunner hooks install|status|remove [--url URL] [-c FILE] [-v]
+
+  install             Make those that are missing, set the others right, and let GitHub try each of them
+  status              Say how they are, and what became of the last delivery
+  remove              Remove those that lead to this address; others are left alone
+  --url URL           Where GitHub finds this host; without it webhook_url of the config file
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+With webhook_url in the config file the daemon does all this by itself. Exit codes: 0 all is well, 1 something is not.";
+
+const PLACEHOLDERS_HELP: &str = "\
+Removes the placeholder runners of all targets at GitHub, those that `placeholders: true` in a config file made.
+
+Usage: lxdrunner placeholders remove [-c FILE] [-v]
+
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+A daemon with `placeholders: true` makes them anew: change its config file first.";
+
 const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
@@ -170,6 +225,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut demo = DemoOptions::default();
     // The first option that only `demo` has, to complain about elsewhere.
     let mut only_demo: Option<&'static str> = None;
+    let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
     let mut verbose = false;
     let mut job: Option<String> = None;
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
@@ -217,6 +273,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 only_demo = Some("--standin");
                 demo.standin = true;
             }
+            Arg::Long("url") => url = Some(parser.value().map_err(hint)?.string().map_err(hint)?),
+            Arg::Value(word) if verb.is_none() && matches!(name, Some(Name::Hooks | Name::Placeholders)) => {
+                verb = Some(word.string().map_err(hint)?);
+            }
             Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
             Arg::Value(word) if name == Some(Name::Explain) && job.is_none() => {
                 job = Some(word.to_string_lossy().into_owned());
@@ -243,6 +303,19 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Some(job) => Command::Explain { config, job },
             None => return Err("explain needs a job: lxdrunner explain JOB (see lxdrunner explain --help)".to_owned()),
         },
+        _ if url.is_some() && name != Some(Name::Hooks) => {
+            return Err("--url is an option of hooks (see lxdrunner hooks --help)".to_owned());
+        }
+        Some(Name::Hooks) => match verb.as_deref() {
+            Some("install") => Command::Hooks { config, verb: HooksVerb::Install, url },
+            Some("status") => Command::Hooks { config, verb: HooksVerb::Status, url },
+            Some("remove") => Command::Hooks { config, verb: HooksVerb::Remove, url },
+            _ => return Err("hooks needs one of install, status, remove (see lxdrunner hooks --help)".to_owned()),
+        },
+        Some(Name::Placeholders) => match verb.as_deref() {
+            Some("remove") => Command::RemovePlaceholders { config },
+            _ => return Err("placeholders needs: remove (see lxdrunner placeholders --help)".to_owned()),
+        },
         Some(Name::Check) => Command::Check { config },
         Some(Name::Serve) | None => Command::Serve { config },
     };
@@ -260,12 +333,15 @@ fn command_name(word: &str) -> Result<Name, String> {
         "serve" => Ok(Name::Serve),
         "check" => Ok(Name::Check),
         "explain" => Ok(Name::Explain),
+        "hooks" => Ok(Name::Hooks),
+        "placeholders" => Ok(Name::Placeholders),
         "demo" => Ok(Name::Demo),
         file if file.ends_with(".yml") || file.ends_with(".yaml") => {
             Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
         }
         other => {
-            Err(format!("{other:?} is not a command; there are serve, check, explain and demo (see lxdrunner --help)"))
+            let known = "serve, check, explain, hooks, placeholders and demo";
+            Err(format!("{other:?} is not a command; there are {known} (see lxdrunner --help)"))
         }
     }
 }
@@ -276,6 +352,8 @@ fn help(name: Option<Name>) -> &'static str {
         Some(Name::Serve) => SERVE_HELP,
         Some(Name::Check) => CHECK_HELP,
         Some(Name::Explain) => EXPLAIN_HELP,
+        Some(Name::Hooks) => HOOKS_HELP,
+        Some(Name::Placeholders) => PLACEHOLDERS_HELP,
         Some(Name::Demo) => DEMO_HELP,
     }
 }
@@ -310,6 +388,11 @@ mod tests {
         check("-c a.yml check", Command::Check { config: file() }, false);
         check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
         check("demo", Command::Demo(DemoOptions::default()), false);
+        let hooks = |verb, url: Option<&str>| Command::Hooks { config: None, verb, url: url.map(str::to_owned) };
+        check("hooks install", hooks(HooksVerb::Install, None), false);
+        check("hooks --url https://x status -v", hooks(HooksVerb::Status, Some("https://x")), true);
+        check("hooks remove", hooks(HooksVerb::Remove, None), false);
+        check("placeholders remove -c a.yml", Command::RemovePlaceholders { config: file() }, false);
         let options = DemoOptions {
             jobs: 3,
             rounds: 5,
@@ -336,7 +419,11 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check, explain and demo");
+        check_error("run", "serve, check, explain, hooks, placeholders and demo");
+        check_error("hooks", "install, status, remove");
+        check_error("hooks list", "install, status, remove");
+        check_error("placeholders", "needs: remove");
+        check_error("check --url https://x", "option of hooks");
         check_error("a.yml", "lxdrunner -c a.yml");
         check_error("serve now", "unexpected");
         check_error("explain", "needs a job");
@@ -361,6 +448,8 @@ mod tests {
         check("serve --help", "Runs the daemon");
         check("check --help", "Checks the config");
         check("explain -h", "OWNER/REPO#ID");
+        check("hooks -h", "install|status|remove");
+        check("placeholders -h", "placeholders remove");
         check("demo -h", "--jobs N");
         check("--version", env!("CARGO_PKG_VERSION"));
         check("--version --nonsense", "lxdrunner ");

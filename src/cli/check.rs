@@ -51,21 +51,21 @@ impl<'a> Findings<'a> {
         self.failed
     }
 
-    fn ok(&mut self, what: impl Display) {
+    pub(super) fn ok(&mut self, what: impl Display) {
         self.line("ok  ", &what);
     }
 
-    fn warn(&mut self, what: impl Display) {
+    pub(super) fn warn(&mut self, what: impl Display) {
         self.line("warn", &what);
     }
 
-    fn fail(&mut self, what: impl Display, mend: impl Display) {
+    pub(super) fn fail(&mut self, what: impl Display, mend: impl Display) {
         self.failed = true;
         self.line("FAIL", &format_args!("{what} — {mend}"));
     }
 
     /// A failure whose text says the mend itself.
-    fn fail_as_told(&mut self, what: impl Display) {
+    pub(super) fn fail_as_told(&mut self, what: impl Display) {
         self.failed = true;
         self.line("FAIL", &what);
     }

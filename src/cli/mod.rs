@@ -4,7 +4,9 @@ pub mod args;
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod hooks;
 mod output;
+pub mod placeholders;
 pub mod serve;
 
 use std::ffi::OsString;
@@ -48,6 +50,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 Command::Serve { config } => with_config_path(config, serve::run),
                 Command::Check { config } => with_config_path(config, check::run),
                 Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
+                Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),
+                Command::RemovePlaceholders { config } => with_config_path(config, placeholders::run),
                 Command::Demo(options) => demo::run(options),
             }
         }

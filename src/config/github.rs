@@ -125,6 +125,47 @@ fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
     percent
 }
 
+/// Where our own server takes deliveries.
+const HOOK_PATH: &str = "/hooks/lxdrunner";
+
+/// The address that webhooks get, with our path where it has none.
+pub(super) fn webhook_url(item: &Item<'_>, report: &mut Report) -> Option<String> {
+    let text = item.text("the address under which GitHub finds this host", report)?;
+    match hook_address(text) {
+        Ok(url) => {
+            if url.starts_with("http:") {
+                report
+                    .warn(&item.path, "is not encrypted: who is on the way can read what GitHub sends (it is signed)");
+            }
+            Some(url)
+        }
+        Err((what, mend)) => {
+            report.error(&item.path, what, mend);
+            None
+        }
+    }
+}
+
+/// A hook's whole address: `https://HOST[:PORT]`, with our path where it has none.
+///
+/// # Errors
+/// What is wrong with it, and the mend.
+pub fn hook_address(text: &str) -> Result<String, (&'static str, &'static str)> {
+    let mend = "write https://HOST or https://HOST:PORT/hooks/lxdrunner, as GitHub finds it";
+    let uri = text.parse::<ureq::http::Uri>().ok();
+    let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?, uri.path(), uri.query())));
+    let Some(("http" | "https", authority, path, None)) = parts else {
+        return Err(("is not an address", mend));
+    };
+    if authority.as_str().contains('@') {
+        return Err(("has a user or a password in it", "deliveries are signed with hooksecret; leave it out"));
+    }
+    match path {
+        "" | "/" => Ok(format!("{}{HOOK_PATH}", text.trim_end_matches('/'))),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// The targets, and which credential each of them names.
 type Targets = (Vec<Scope>, BTreeMap<Scope, usize>);
 

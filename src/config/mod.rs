@@ -24,7 +24,7 @@ use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, 
 
 pub use credentials::{AppKey, Credential, CredentialKind};
 pub use find::{find_socket, socket_candidates};
-pub use github::GitHubConfig;
+pub use github::{GitHubConfig, hook_address};
 #[cfg(test)]
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
@@ -42,6 +42,10 @@ pub struct Config {
     pub github: GitHubConfig,
     /// What webhooks are signed with.
     pub hooksecret: Secret,
+    /// Where GitHub finds us, path included: webhooks are kept right by themselves.
+    pub webhook_url: Option<String>,
+    /// True: an offline runner is kept registered for each class.
+    pub placeholders: bool,
     /// Empty: all that the credential can see.
     pub targets: Vec<Scope>,
     /// False: jobs of public repositories are refused.

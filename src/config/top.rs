@@ -25,6 +25,8 @@ const KEYS: &[&str] = &[
     "github_api",
     "api_budget",
     "targets",
+    "webhook_url",
+    "placeholders",
     "allow_public_repos",
     "repos",
     "fork_policy",
@@ -80,6 +82,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
 
     let (github, targets) = github::read(&top, base, report);
+    let webhook_url = top.get("webhook_url").map_or(Some(None), |item| github::webhook_url(&item, report).map(Some));
+    let placeholders = top.get("placeholders").map_or(Some(false), |item| item.flag(report));
     let hooksecret = secret::read(&secret::HOOKSECRET, &top, base, true, report);
     readable_by_all(file, &top, report);
 
@@ -137,6 +141,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     Some(Config {
         github: github?,
         hooksecret: hooksecret?,
+        webhook_url: webhook_url?,
+        placeholders: placeholders?,
         targets: targets?,
         allow_public_repos: allow_public_repos?,
         repos: repos?,

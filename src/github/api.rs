@@ -13,7 +13,7 @@ use super::json;
 use super::keyring::Keyring;
 use super::listing::Listing;
 use crate::config::GitHubConfig;
-use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret};
+use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 
 /// The id of the group that every scope has.
 const DEFAULT_GROUP: u64 = 1;
@@ -129,6 +129,11 @@ impl GitHub {
     pub fn standings(&self) -> Vec<(String, Standing)> {
         let budgets = self.http.keys().budgets().into_iter();
         budgets.map(|(name, budget)| (name, budget.standing())).collect()
+    }
+
+    /// The time by GitHub's clock, as far as its answers told.
+    pub fn now(&self) -> Timestamp {
+        Timestamp(Timestamp::now().0.saturating_add_signed(self.http.skew()))
     }
 
     /// What is to be told where this machine's clock is wrong, as far as GitHub's answers showed it.

@@ -10,7 +10,8 @@ use ureq::tls::{RootCerts, TlsConfig};
 use super::agents::{is_about_certificates, private_roots};
 use super::api::{Download, GitHub};
 use super::error::{Error, ErrorKind};
-use super::http::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_loopback, origin_of, ureq_failure};
+use super::failure::ureq_failure;
+use super::http::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_loopback, origin_of};
 
 /// Time until the server begins to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -16,6 +16,7 @@ use ureq::http::{HeaderMap, Request, Uri, header};
 use super::agents::Agents;
 use super::budget::{Budget, Purpose};
 use super::error::{Error, ErrorKind, one_line};
+use super::failure::{Failure, failure};
 use super::keyring::{Keyring, Whose};
 use super::limits;
 use super::listing::{Listing, Page};
@@ -26,7 +27,7 @@ pub(super) const USER_AGENT: &str = concat!("lxdrunner/", env!("CARGO_PKG_VERSIO
 /// Time to a connection, TLS included.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a whole call, its answer's last byte included.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes, after unpacking.
 pub const MAX_ANSWER: usize = 16 << 20;
 /// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
@@ -166,7 +167,20 @@ impl Http {
         path: &str,
         take: impl FnMut(T),
     ) -> Result<(), Error> {
+        let take = all(take);
         self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
+    }
+
+    /// The same for as long as `take` wants more.
+    pub fn pages_while<T: serde::de::DeserializeOwned>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        take: impl FnMut(T) -> bool,
+    ) -> Result<(), Error> {
+        let whose = Whose::by_path(path);
+        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
     }
 
     /// The same, showing this.
@@ -179,23 +193,23 @@ impl Http {
         take: impl FnMut(T),
     ) -> Result<(), Error> {
         let call = Call::get(tried, Purpose::List);
-        self.walk(tried, path, take, |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
+        self.walk(tried, path, all(take), |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
     }
 
     fn walk<T: serde::de::DeserializeOwned>(
         &self,
         tried: &str,
         path: &str,
-        mut take: impl FnMut(T),
+        mut take: impl FnMut(T) -> bool,
         call: impl Fn(&str) -> Result<Answer, Error>,
     ) -> Result<(), Error> {
         let mut walk = Walk::from(format!("{}/{path}", self.base));
         loop {
             let answer = call(&walk.url)?;
-            take(decode(tried, &answer)?);
+            let more = take(decode(tried, &answer)?);
             match self.next_page(tried, &answer.headers)? {
-                Some(next) => walk.on(tried, next)?,
-                None => return Ok(()),
+                Some(next) if more => walk.on(tried, next)?,
+                _ => return Ok(()),
             }
         }
     }
@@ -403,6 +417,14 @@ fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
     Err(Error::new(tried, kind, message))
 }
 
+/// Takes every page.
+fn all<T>(mut take: impl FnMut(T)) -> impl FnMut(T) -> bool {
+    move |page| {
+        take(page);
+        true
+    }
+}
+
 /// A walk along a listing's pages, which must come to an end.
 struct Walk {
     url: String,
@@ -431,66 +453,6 @@ pub(super) fn clock_trouble(ahead: i64) -> String {
     let side = if ahead > 0 { "behind" } else { "ahead of" };
     let seconds = ahead.unsigned_abs() / 1000;
     format!("this machine's clock is {seconds} s {side} GitHub's: set it (timedatectl set-ntp true)")
-}
-
-/// What can go wrong below HTTP.
-enum Failure {
-    Ureq(ureq::Error),
-    Io(std::io::Error),
-    TooLong,
-}
-
-impl From<ureq::Error> for Failure {
-    fn from(error: ureq::Error) -> Failure {
-        Failure::Ureq(error)
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    /// A body's reader wraps ureq's own errors: they are unwrapped again.
-    fn from(error: std::io::Error) -> Failure {
-        Failure::Io(error)
-    }
-}
-
-fn failure(tried: &str, failure: Failure) -> Error {
-    match failure {
-        Failure::Ureq(error) => ureq_failure(tried, error),
-        Failure::Io(error) => io_failure(tried, error),
-        Failure::TooLong => {
-            Error::new(tried, ErrorKind::Malformed, format!("it is longer than {} MiB", MAX_ANSWER >> 20))
-        }
-    }
-}
-
-/// Our word for a failure of ureq's.
-pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
-    let kind = match &error {
-        ureq::Error::Timeout(_) => ErrorKind::Timeout,
-        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => ErrorKind::Timeout,
-        ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) | ureq::Error::Decompress(..) => {
-            ErrorKind::Malformed
-        }
-        _ => ErrorKind::Unreachable,
-    };
-    let message = match &error {
-        ureq::Error::Timeout(ureq::Timeout::Global) => format!("the call may take {} s", CALL_TIMEOUT.as_secs()),
-        ureq::Error::Timeout(step) => format!("at the step: {step}"),
-        other => other.to_string(),
-    };
-    Error::new(tried, kind, message).with_source(error)
-}
-
-/// Our word for a failure while a body was read.
-pub(super) fn io_failure(tried: &str, error: std::io::Error) -> Error {
-    match error.downcast::<ureq::Error>() {
-        Ok(inner) => ureq_failure(tried, inner),
-        Err(error) => {
-            let timed_out = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
-            let kind = if timed_out { ErrorKind::Timeout } else { ErrorKind::Unreachable };
-            Error::new(tried, kind, error.to_string()).with_source(error)
-        }
-    }
 }
 
 /// The JSON of an answer.

@@ -7,6 +7,7 @@
 
 pub mod apps;
 pub mod faults;
+pub mod hook_api;
 mod hooks;
 mod protocol;
 mod rest;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub use faults::{Fault, Mischief};
 pub use hooks::Delivery;
+use hooks::Order;
 pub use simulate::SimulatedRunner;
 pub use state::{JobSpec, JobState, Offer, PullSpec, RepoState, RunnerState, Stage, State};
 pub use timeline::{Event, Moment, Removal};
@@ -65,7 +67,11 @@ impl Shared {
         state.assign();
         for (job, action) in std::mem::take(&mut state.due) {
             if let Some(job) = state.jobs.get(&job) {
-                self.outbox.post(job.id, action, &shapes::workflow_job(&self.origin(), state, job, action));
+                let payload = shapes::workflow_job(&self.origin(), state, job, action);
+                self.outbox.post(job.id, action, &payload);
+                for target in state.hook_targets(&job.repo, "workflow_job") {
+                    self.outbox.send(Order::of_job(job.id, action, &payload, target));
+                }
             }
         }
         self.changed.notify_all();
@@ -94,9 +100,12 @@ impl GitHubStandin {
         let for_hooks = Arc::downgrade(&shared);
         hooks.when_answered(move |delivery: &Delivery| {
             let Some(shared) = for_hooks.upgrade() else { return };
-            let Some(job) = delivery.job else { return };
-            let event = Event::HookAnswered { job, action: delivery.action.clone(), status: delivery.status };
-            locked(&shared.state).note(event);
+            let mut state = locked(&shared.state);
+            state.record_delivery(delivery);
+            if let Some(job) = delivery.job {
+                state.note(Event::HookAnswered { job, action: delivery.action.clone(), status: delivery.status });
+            }
+            drop(state);
             shared.changed.notify_all();
         });
         Ok(GitHubStandin { server, hooks, shared })

@@ -42,6 +42,8 @@ pub fn config() -> Config {
             authorities: Vec::new(),
         },
         hooksecret: Secret::new("s"),
+        webhook_url: None,
+        placeholders: false,
         targets: vec![Scope::Org("acme".to_owned()), "repo:alice/tool".parse().unwrap()],
         allow_public_repos: false,
         repos: Default::default(),

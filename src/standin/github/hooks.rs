@@ -32,19 +32,34 @@ pub struct Delivery {
     pub at: Timestamp,
     /// `None`: no answer.
     pub status: Option<u16>,
+    /// Why there was none.
+    pub failure: Option<String>,
+    /// The hook that it is of; `None`: the one that was set by hand.
+    pub hook: Option<u64>,
+    /// It was asked for again.
+    pub redelivery: bool,
+    pub payload: String,
 }
 
-struct Order {
-    job: JobId,
-    action: String,
-    payload: String,
+/// What is to be sent.
+#[derive(Clone, Debug, Default)]
+pub struct Order {
+    pub event: String,
+    pub action: String,
+    pub job: Option<JobId>,
+    pub payload: String,
+    pub to: Target,
+    /// A delivery that is made again keeps its id.
+    pub guid: Option<String>,
 }
 
-#[derive(Clone, Default)]
-struct Target {
-    url: String,
-    secret: String,
-    muted: bool,
+/// Where it goes.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    pub hook: Option<u64>,
+    pub url: String,
+    pub secret: String,
+    pub muted: bool,
 }
 
 type Callback = Box<dyn Fn(&Delivery) + Send + Sync>;
@@ -70,12 +85,30 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// Sends a `workflow_job` hook by and by, where there is a hook.
+    /// Sends by and by; a full queue loses hooks, as GitHub may.
+    pub fn send(&self, order: Order) {
+        drop(self.queue.try_send(order));
+    }
+
+    /// Sends a `workflow_job` hook by and by to the one that was set by hand, where there is one.
     pub fn post(&self, job: JobId, action: &str, payload: &Value) {
-        if locked(&self.inner.target).as_ref().is_some_and(|target| !target.muted) {
-            let order = Order { job, action: action.to_owned(), payload: payload.to_string() };
-            // A full queue loses hooks, as GitHub may.
-            drop(self.queue.try_send(order));
+        let target = locked(&self.inner.target).clone().filter(|target| !target.muted);
+        if let Some(to) = target {
+            self.send(Order::of_job(job, action, payload, to));
+        }
+    }
+}
+
+impl Order {
+    /// About a job.
+    pub fn of_job(job: JobId, action: &str, payload: &Value, to: Target) -> Order {
+        Order {
+            event: "workflow_job".to_owned(),
+            action: action.to_owned(),
+            job: Some(job),
+            payload: payload.to_string(),
+            to,
+            guid: None,
         }
     }
 }
@@ -88,7 +121,7 @@ impl Hooks {
             let (inner, orders): (Arc<Inner>, Receiver<Order>) = (Arc::clone(&inner), orders.clone());
             std::thread::Builder::new().name("standin-hooks".to_owned()).spawn(move || {
                 for order in orders {
-                    send(&inner, "workflow_job", Some(order.job), &order.action, &order.payload);
+                    send(&inner, order);
                 }
             })?;
         }
@@ -105,7 +138,8 @@ impl Hooks {
     }
 
     pub fn set(&self, url: &str, secret: &str) {
-        *locked(&self.inner.target) = Some(Target { url: url.to_owned(), secret: secret.to_owned(), muted: false });
+        *locked(&self.inner.target) =
+            Some(Target { hook: None, url: url.to_owned(), secret: secret.to_owned(), muted: false });
     }
 
     pub fn by_itself(&self, by_itself: bool) {
@@ -115,7 +149,9 @@ impl Hooks {
     }
 
     pub fn deliver(&self, event: &str, job: Option<JobId>, action: &str, payload: &Value) -> Delivery {
-        send(&self.inner, event, job, action, &payload.to_string())
+        let to = locked(&self.inner.target).clone().unwrap_or_default();
+        let (event, action, payload) = (event.to_owned(), action.to_owned(), payload.to_string());
+        send(&self.inner, Order { event, action, job, payload, to, guid: None })
     }
 
     pub fn deliveries(&self) -> Vec<Delivery> {
@@ -123,9 +159,10 @@ impl Hooks {
     }
 }
 
-fn send(inner: &Inner, event: &str, job: Option<JobId>, action: &str, payload: &str) -> Delivery {
-    let target = locked(&inner.target).clone().unwrap_or_default();
-    let guid = guid();
+fn send(inner: &Inner, order: Order) -> Delivery {
+    let Order { event, action, job, payload, to: target, guid } = order;
+    let redelivery = guid.is_some();
+    let guid = guid.unwrap_or_else(fresh_guid);
     let at = Timestamp::now();
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
@@ -141,20 +178,22 @@ fn send(inner: &Inner, event: &str, job: Option<JobId>, action: &str, payload: &
         .header("Accept", "*/*")
         .header("Content-Type", "application/json")
         .header("X-GitHub-Delivery", &guid)
-        .header("X-GitHub-Event", event)
-        .header("X-GitHub-Hook-ID", "1")
+        .header("X-GitHub-Event", &event)
+        .header("X-GitHub-Hook-ID", target.hook.unwrap_or(1).to_string())
         .header("X-GitHub-Hook-Installation-Target-ID", "33435655")
         .header("X-GitHub-Hook-Installation-Target-Type", "organization")
-        .header("X-Hub-Signature", old_signature(&target.secret, payload))
-        .header("X-Hub-Signature-256", signature(&target.secret, payload));
-    let status = match request.send(payload) {
-        Ok(response) => Some(response.status().as_u16()),
+        .header("X-Hub-Signature", old_signature(&target.secret, &payload))
+        .header("X-Hub-Signature-256", signature(&target.secret, &payload));
+    let (status, failure) = match request.send(&payload) {
+        Ok(response) => (Some(response.status().as_u16()), None),
         Err(error) => {
             log::debug!("hook_unanswered event={event} action={action} error={error}");
-            None
+            let timed_out = matches!(error, ureq::Error::Timeout(_));
+            (None, Some(if timed_out { "timed out" } else { "failed to connect to host" }.to_owned()))
         }
     };
-    let delivery = Delivery { guid, event: event.to_owned(), action: action.to_owned(), job, at, status };
+    let hook = target.hook;
+    let delivery = Delivery { guid, event, action, job, at, status, failure, hook, redelivery, payload };
     locked(&inner.sent).push(delivery.clone());
     if let Some(callback) = inner.callback.get() {
         callback(&delivery);
@@ -179,7 +218,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn guid() -> String {
+fn fresh_guid() -> String {
     let digits = random_word() + &random_word();
     let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default().to_owned();
     [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")

@@ -5,6 +5,7 @@ use std::fs::File;
 use serde_json::{Value, json};
 
 use super::apps::{self, Who};
+use super::hook_api;
 use super::scopes;
 use super::shapes;
 use super::state::State;
@@ -129,6 +130,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
             }
             repos(shared, request, |_, name| name.owner.eq_ignore_ascii_case(org))
         }
+        ["orgs", _, "hooks", rest @ ..] => hook_api::answer(shared, request, parts, rest),
         ["orgs" | "enterprises", _, "actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
         ["repos", owner, name, rest @ ..] => {
             let Ok(repo) = format!("{owner}/{name}").parse::<RepoName>() else { return not_found() };
@@ -140,6 +142,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
                     jobs(shared, request, &repo, rest)
                 }
                 ["actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
+                ["hooks", rest @ ..] => hook_api::answer(shared, request, parts, rest),
                 ["pulls"] if get => pulls(shared, request, &repo),
                 [] if get => {
                     let state = locked(&shared.state);

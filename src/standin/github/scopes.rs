@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::rest::{error, not_found, page};
 use super::shapes;
-use super::state::RunnerState;
+use super::state::{RunnerState, State};
 use super::timeline::Removal;
 use super::wire::{Request, Response, locked};
 use super::{Shared, random_word};
@@ -32,16 +32,46 @@ pub(super) fn answer(shared: &Shared, request: &Request, parts: &[&str], rest: &
         ("GET", ["runners", id]) => one(shared, &scope, id),
         ("DELETE", ["runners", id]) => delete(shared, &scope, id),
         ("GET", ["runner-groups"]) if !matches!(scope, Scope::Repo(_)) => {
-            let groups = locked(&shared.state).groups.clone();
-            let shape = |(id, name): (u64, String)| {
-                json!({"id": id, "name": name, "visibility": "all", "default": id == 1, "inherited": false,
-                       "allows_public_repositories": false, "restricted_to_workflows": false,
-                       "selected_workflows": [], "workflow_restrictions_read_only": false})
-            };
-            page(shared, request, Some("runner_groups"), groups.into_iter().map(shape).collect())
+            let state = locked(&shared.state);
+            let shapes =
+                state.groups.iter().map(|group| group_shape(&shared.origin(), &scope, &state, group)).collect();
+            drop(state);
+            page(shared, request, Some("runner_groups"), shapes)
+        }
+        ("GET", ["runner-groups", id, "repositories"]) if matches!(scope, Scope::Org(_)) => {
+            let state = locked(&shared.state);
+            let rules = state.group_rules.get(&id.parse().unwrap_or(0));
+            let Some(selected) = rules.and_then(|rules| rules.selected.as_ref()) else { return not_found() };
+            let repos = selected.iter().filter_map(|name| state.repo(name));
+            let shapes = repos.map(|repo| shapes::repository(&shared.origin(), &state, repo)).collect();
+            drop(state);
+            page(shared, request, Some("repositories"), shapes)
         }
         _ => not_found(),
     }
+}
+
+fn group_shape(origin: &str, scope: &Scope, state: &State, (id, name): &(u64, String)) -> Value {
+    let rules = state.group_rules.get(id);
+    let selected = rules.is_some_and(|rules| rules.selected.is_some());
+    let url = format!("{origin}/{}/actions/runner-groups/{id}", scope.api_path());
+    let mut json = json!({
+        "id": id, "name": name, "visibility": if selected { "selected" } else { "all" }, "default": *id == 1,
+        "runners_url": format!("{url}/runners"), "allows_public_repositories": !rules.is_some_and(|rules| rules.private_only),
+        "restricted_to_workflows": false, "selected_workflows": [], "workflow_restrictions_read_only": false
+    });
+    if let Value::Object(fields) = &mut json {
+        match scope {
+            Scope::Enterprise(_) => {
+                fields.insert("selected_organizations_url".to_owned(), json!(format!("{url}/organizations")));
+            }
+            _ => {
+                fields.insert("inherited".to_owned(), json!(false));
+                fields.insert("selected_repositories_url".to_owned(), json!(format!("{url}/repositories")));
+            }
+        }
+    }
+    json
 }
 
 fn list(shared: &Shared, request: &Request, scope: &Scope) -> Response {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::apps::{AppState, AppToken, InstallationState};
+use super::hook_api::HookState;
 use super::timeline::{Event, Moment, Removal};
 use crate::model::{JobId, Labels, RepoName, RunnerId, Scope, Timestamp};
 
@@ -152,6 +153,21 @@ pub struct RepoState {
     pub archived: bool,
 }
 
+/// Whose jobs a group's runners take.
+#[derive(Clone, Debug, Default)]
+pub struct GroupRules {
+    /// Only of these repositories.
+    pub selected: Option<Vec<RepoName>>,
+    /// Not of public ones.
+    pub private_only: bool,
+}
+
+impl GroupRules {
+    fn allow(&self, repo: &RepoName, public: bool) -> bool {
+        self.selected.as_ref().is_none_or(|selected| selected.contains(repo)) && !(self.private_only && public)
+    }
+}
+
 /// The runner package on offer.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -191,6 +207,9 @@ pub struct State {
     pub apps: Vec<AppState>,
     pub installations: Vec<InstallationState>,
     pub app_tokens: Vec<AppToken>,
+    pub hooks: Vec<HookState>,
+    /// What is not usual about a group of runners.
+    pub group_rules: BTreeMap<u64, GroupRules>,
     /// How far GitHub's clock is ahead of this machine's, in milliseconds.
     pub clock_ahead: i64,
 }
@@ -246,6 +265,8 @@ impl State {
             apps: Vec::new(),
             installations: Vec::new(),
             app_tokens: Vec::new(),
+            hooks: Vec::new(),
+            group_rules: BTreeMap::new(),
             clock_ahead: 0,
         }
     }
@@ -389,9 +410,16 @@ impl State {
         for id in queued {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             let wanted: Labels = job.spec.labels.iter().collect();
+            let public = self.repos.iter().any(|repo| repo.name == job.repo && repo.public);
+            let rules = &self.group_rules;
             let fits = |runner: &RunnerState| {
                 let labels: Labels = runner.labels.iter().collect();
-                runner.job.is_none() && runner.online() && serves(&runner.scope, &job.repo) && labels.can_serve(&wanted)
+                let allowed = rules.get(&runner.group).is_none_or(|rules| rules.allow(&job.repo, public));
+                allowed
+                    && runner.job.is_none()
+                    && runner.online()
+                    && serves(&runner.scope, &job.repo)
+                    && labels.can_serve(&wanted)
             };
             let Some(runner) = self.runners.values_mut().find(|runner| fits(runner)) else { continue };
             runner.job = Some(id);

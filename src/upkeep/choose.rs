@@ -1,0 +1,179 @@
+//! What is to be done about webhooks, lost deliveries and placeholders. **Pure.**
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::config::Class;
+use crate::github::{Delivery, Hook};
+use crate::model::{Runner, RunnerId, Timestamp};
+
+/// GitHub keeps a job in its queue for a day: what is older is of no use.
+pub const HORIZON: Duration = Duration::from_secs(24 * 3600);
+/// A placeholder is replaced after this long; GitHub drops one that never connects after a day.
+const PLACEHOLDER_AGE: u64 = 12 * 3600;
+/// How placeholders are called; never as what we remove by itself is.
+const PLACEHOLDER: &str = "placeholder-";
+
+/// What becomes of the hooks of one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookPlan {
+    Create,
+    /// Set this one right, and remove the others, which say the same once more.
+    Update {
+        id: u64,
+        twins: Vec<u64>,
+    },
+}
+
+/// Whether one of `hooks` is ours: it leads to the same host and path.
+pub fn own_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
+    let own = place(url);
+    hooks.iter().filter(|hook| own.is_some() && place(&hook.url) == own).collect()
+}
+
+/// Hooks of other hosts that run lxdrunner, or of this one under an address that it had.
+pub fn other_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
+    let path = |url: &str| place(url).map(|(_, path)| path);
+    let (own, own_path) = (place(url), path(url));
+    hooks.iter().filter(|hook| place(&hook.url) != own && path(&hook.url) == own_path).collect()
+}
+
+/// What to do so that there is one hook.
+pub fn hook_plan(hooks: &[Hook], url: &str) -> HookPlan {
+    let own = own_hooks(hooks, url);
+    match own.split_first() {
+        None => HookPlan::Create,
+        Some((first, twins)) => HookPlan::Update { id: first.id, twins: twins.iter().map(|hook| hook.id).collect() },
+    }
+}
+
+/// Host, in lower case and without its port, and path of an address.
+fn place(url: &str) -> Option<(String, String)> {
+    let (_, rest) = url.split_once("://")?;
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    Some((host.to_lowercase(), path.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned()))
+}
+
+/// The attempts to ask for again, of deliveries listed newest first: those of which no attempt arrived, that nobody asked
+/// for again yet (`asked` by us since the start; before that GitHub's own list shows it), and that are worth it.
+pub fn to_redeliver<'a>(deliveries: &'a [Delivery], asked: &BTreeSet<String>, now: Timestamp) -> Vec<&'a Delivery> {
+    let mut settled: BTreeSet<&str> = BTreeSet::new();
+    for one in deliveries {
+        if one.arrived() || one.redelivery {
+            settled.insert(&one.guid);
+        }
+    }
+    let mut chosen: BTreeMap<&str, &Delivery> = BTreeMap::new();
+    for one in deliveries {
+        let fresh = one.at.is_none_or(|at| now.since(at) < HORIZON);
+        let wanted = one.event != "ping" && fresh && may_arrive_now(one.code);
+        if wanted && !settled.contains(one.guid.as_str()) && !asked.contains(&one.guid) {
+            chosen.insert(&one.guid, one);
+        }
+    }
+    let mut chosen: Vec<&Delivery> = chosen.into_values().collect();
+    // As they happened.
+    chosen.sort_by_key(|one| one.id);
+    chosen
+}
+
+/// Whether what failed like this may go better now. What was refused for what it is will be refused again.
+fn may_arrive_now(code: u16) -> bool {
+    matches!(code, 0 | 408 | 429 | 500..)
+}
+
+/// True while an older page of a hook's deliveries is worth reading: what is listed so far reaches back less far than
+/// `since`, and, where this is the first look, the last page still had something to ask for.
+pub fn reaches_back(listed: &[Delivery], since: Option<Timestamp>, now: Timestamp, pages: usize) -> bool {
+    let Some(last) = listed.last() else { return false };
+    if listed.len() >= pages * 100 {
+        return false;
+    }
+    let page = listed.get(listed.len().saturating_sub(100)..).unwrap_or(listed);
+    let at = last.at.unwrap_or(now);
+    match since {
+        Some(since) => at > since,
+        None => now.since(at) < HORIZON && page.iter().any(|one| !one.arrived()),
+    }
+}
+
+/// Why GitHub cannot reach us, in one line with the mend; `None` where it can.
+pub fn unreachable(delivery: &Delivery, url: &str) -> Option<String> {
+    let status = &delivery.status;
+    let mend = match delivery.code {
+        200..300 => return None,
+        401 => {
+            let why = "the secret of the webhook is not hooksecret (our own answer was 401)";
+            return Some(format!("{why}: lxdrunner hooks install sets it right"));
+        }
+        0 => "does its name lead here, does the firewall let GitHub in, does something listen there?",
+        404 | 405 => {
+            "something else listens there: does the address end with /hooks/lxdrunner, does the proxy pass it on?"
+        }
+        502..=504 => {
+            "a proxy is there, but not lxdrunner behind it: is it running, and is the proxy's backend its web_port?"
+        }
+        _ => "see Recent Deliveries of the hook at GitHub for the whole answer",
+    };
+    Some(format!("GitHub cannot reach {url}: {status}; {mend}"))
+}
+
+/// What is to be done so that each class has one fresh placeholder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placeholders {
+    /// Names that are missing, and their classes' places.
+    pub register: Vec<(String, usize)>,
+    /// Those whose time is over.
+    pub remove: Vec<RunnerId>,
+}
+
+/// The name of a class's placeholder at this time. Its last part counts half days: so every daemon that serves the same
+/// labels has the same, nobody needs to remember when it was made, and a new one is there before the old one goes.
+pub fn placeholder_name(class: &Class, now: Timestamp) -> String {
+    format!("{}-{}", family(class), now.0 / 1000 / PLACEHOLDER_AGE)
+}
+
+/// What the names of a class's placeholders start with.
+fn family(class: &Class) -> String {
+    let sum = Sha256::digest(format!("{}\n{}", class.labels, class.runner_group).as_bytes());
+    let sum: String = sum.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{PLACEHOLDER}x{sum}")
+}
+
+/// True for a placeholder of whichever daemon.
+pub fn is_placeholder(name: &str) -> bool {
+    let parts = name.strip_prefix(PLACEHOLDER).and_then(|rest| rest.split_once('-'));
+    parts.is_some_and(|(sum, age)| {
+        sum.len() == 9 && sum.starts_with('x') && !age.is_empty() && age.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+/// What is missing or over in one scope. `runners` are all that are registered there.
+pub fn placeholders(classes: &[Class], runners: &[Runner], now: Timestamp) -> Placeholders {
+    let mut plan = Placeholders::default();
+    for (place, class) in classes.iter().enumerate() {
+        let name = placeholder_name(class, now);
+        let is = |runner: &Runner, name: &str| runner.name.eq_ignore_ascii_case(name);
+        if !runners.iter().any(|runner| is(runner, &name)) {
+            plan.register.push((name, place));
+            // The old one stays until the new one is there.
+            continue;
+        }
+        let start = format!("{}-", family(class));
+        let over = runners.iter().filter(|runner| {
+            let age = runner.name.strip_prefix(&start).and_then(|age| age.parse::<u64>().ok());
+            age.is_some_and(|age| age < now.0 / 1000 / PLACEHOLDER_AGE) && !runner.online && !runner.busy
+        });
+        plan.remove.extend(over.map(|runner| runner.id));
+    }
+    plan
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! What keeps things right at GitHub beside the jobs: webhooks, deliveries that were lost, placeholders. A thread of its own
+//! does it; nothing here is needed for a job to run.
+
+pub mod choose;
+pub mod hooks;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{debug, error, info};
+
+use crate::config::Config;
+use crate::github::{Deletion, Error, ErrorKind, GitHub, Purpose};
+use crate::model::{Scope, Timestamp};
+use choose::{is_placeholder, placeholders, reaches_back, to_redeliver};
+
+/// The shortest pause between two looks at a hook's deliveries.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Each hook more makes the pause longer by this, so that many of them do not use up the listings' share.
+const LOOK_PAUSE_EACH: Duration = Duration::from_secs(30);
+/// Pages of deliveries that are read at most, of 100 each.
+const PAGES: usize = 10;
+/// How far looks overlap: a delivery is listed when it is over, which may take a while.
+const OVERLAP: Duration = Duration::from_secs(300);
+/// Deliveries that are remembered as asked for.
+const MOST_ASKED: usize = 10_000;
+/// Placeholders are looked at, and hooks that could not be set right are tried again, this often.
+const SELDOM: Duration = Duration::from_secs(600);
+
+/// Keeps things right; remembers only what saves questions.
+pub struct Upkeep {
+    config: Arc<Config>,
+    github: Arc<GitHub>,
+    targets: Option<(Instant, Vec<Scope>)>,
+    hooks: BTreeMap<Scope, Watched>,
+    seldom: Option<Instant>,
+    /// What went wrong last, to tell changes only.
+    told: BTreeMap<String, String>,
+}
+
+/// A hook of ours.
+#[derive(Debug, Default)]
+struct Watched {
+    id: u64,
+    /// When the last look that worked was begun, by GitHub's clock.
+    looked: Option<Timestamp>,
+    asked: BTreeSet<String>,
+}
+
+impl Upkeep {
+    /// Does nothing yet.
+    pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Upkeep {
+        Upkeep { config, github, targets: None, hooks: BTreeMap::new(), seldom: None, told: BTreeMap::new() }
+    }
+
+    /// True where there is anything to do.
+    pub fn is_wanted(config: &Config) -> bool {
+        config.webhook_url.is_some() || config.placeholders
+    }
+
+    /// Goes round once, and returns the pause until the next time.
+    pub fn round(&mut self) -> Duration {
+        match self.targets() {
+            Ok(targets) => {
+                if self.seldom.is_none_or(|at| at.elapsed() >= SELDOM) {
+                    self.seldom = Some(Instant::now());
+                    targets.iter().for_each(|scope| self.seldom(scope));
+                }
+                let hooks: Vec<Scope> = self.hooks.keys().cloned().collect();
+                for scope in hooks {
+                    let looked = self.redeliver(&scope);
+                    self.tell(&format!("deliveries of {scope}"), looked);
+                }
+            }
+            Err(error) => self.tell("targets", Err(error)),
+        }
+        let each = LOOK_PAUSE_EACH * u32::try_from(self.hooks.len()).unwrap_or(u32::MAX);
+        LOOK_EVERY.max(each)
+    }
+
+    fn targets(&mut self) -> Result<Vec<Scope>, Error> {
+        if !self.config.targets.is_empty() {
+            return Ok(self.config.targets.clone());
+        }
+        if let Some((at, targets)) = &self.targets
+            && at.elapsed() < SELDOM
+        {
+            return Ok(targets.clone());
+        }
+        let targets = self.github.discover()?;
+        self.targets = Some((Instant::now(), targets.clone()));
+        Ok(targets)
+    }
+
+    fn seldom(&mut self, scope: &Scope) {
+        if let Some(url) = self.config.webhook_url.clone()
+            && !self.hooks.contains_key(scope)
+        {
+            let wanted = hooks::wanted(&self.config, &url);
+            let installed = hooks::install(&self.github, scope, &wanted).map(|(id, done)| {
+                info!("scope={scope} hook={id} url={url} done={done:?} msg=\"webhook is right\"");
+                self.hooks.insert(scope.clone(), Watched { id, ..Watched::default() });
+            });
+            self.tell(&format!("webhook of {scope}"), installed);
+            if let Some(id) = self.hooks.get(scope).map(|hook| hook.id) {
+                match hooks::ping(&self.github, scope, id, &url) {
+                    Ok(Err(why)) => error!("scope={scope} hook={id} msg=\"{why}\""),
+                    Ok(Ok(())) => debug!("scope={scope} hook={id} msg=\"GitHub reaches us\""),
+                    Err(error) => {
+                        debug!("scope={scope} hook={id} msg=\"not known whether GitHub reaches us\" error=\"{error}\"")
+                    }
+                }
+            }
+        }
+        if self.config.placeholders {
+            let kept = keep_placeholders(&self.github, &self.config, scope);
+            self.tell(&format!("placeholders of {scope}"), kept);
+        }
+    }
+
+    /// Asks again for what did not arrive.
+    fn redeliver(&mut self, scope: &Scope) -> Result<(), Error> {
+        let Some(hook) = self.hooks.get_mut(scope) else { return Ok(()) };
+        // Before the listing is begun, so that nothing falls between two of them.
+        let now = self.github.now();
+        let since = hook.looked.map(|at| Timestamp(at.0.saturating_sub(OVERLAP.as_millis() as u64)));
+        let more = |listed: &[_]| reaches_back(listed, since, now, PAGES);
+        let listed = match self.github.deliveries(scope, hook.id, Purpose::List, more) {
+            // Somebody removed it: it is made anew at the next occasion.
+            Err(error) if error.kind == ErrorKind::NotFound => {
+                self.hooks.remove(scope);
+                return Err(error);
+            }
+            other => other?,
+        };
+        if listed.first().is_some_and(|newest| newest.code == 401) {
+            let why = "the secret of the webhook is not hooksecret: it is set right";
+            error!("scope={scope} hook={} msg=\"{why}\"", hook.id);
+            self.hooks.remove(scope);
+            self.seldom = None;
+            return Ok(());
+        }
+        for lost in to_redeliver(&listed, &hook.asked, now) {
+            self.github.redeliver(scope, hook.id, lost.id)?;
+            info!(
+                "scope={scope} hook={} delivery={} event={} status={:?} msg=\"did not arrive, asked for again\"",
+                hook.id, lost.guid, lost.event, lost.status
+            );
+            if hook.asked.len() >= MOST_ASKED {
+                hook.asked.clear();
+            }
+            hook.asked.insert(lost.guid.clone());
+        }
+        hook.looked = Some(now);
+        Ok(())
+    }
+
+    /// What fails is told when it begins and when it is another failure, and when it works again.
+    fn tell(&mut self, what: &str, outcome: Result<(), Error>) {
+        match outcome {
+            Ok(()) => {
+                if self.told.remove(what).is_some() {
+                    info!("what=\"{what}\" msg=\"works again\"");
+                }
+            }
+            // It is no trouble to wait for one's time.
+            Err(error) if matches!(error.kind, ErrorKind::RateLimited(_)) => {
+                debug!("what=\"{what}\" error=\"{error}\"")
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.told.get(what) != Some(&text) {
+                    error!("what=\"{what}\" error=\"{text}\"");
+                    self.told.insert(what.to_owned(), text);
+                }
+            }
+        }
+    }
+}
+
+/// Sees to it that each class has a fresh placeholder in this scope.
+///
+/// # Errors
+/// As for every call.
+pub fn keep_placeholders(github: &GitHub, config: &Config, scope: &Scope) -> Result<(), Error> {
+    let runners = github.runners(scope)?;
+    let plan = placeholders(&config.classes, &runners, github.now());
+    for (name, place) in plan.register {
+        let Some(class) = config.classes.get(place) else { continue };
+        let labels: Vec<String> = class.labels.iter().map(str::to_owned).collect();
+        let group = github.runner_group(scope, &class.runner_group)?;
+        match github.generate_jit_config(scope, &name, group, &labels) {
+            Ok(made) => info!(
+                "scope={scope} class={:?} runner={} name={name} msg=\"placeholder registered\"",
+                class.name, made.runner
+            ),
+            // Another daemon was first.
+            Err(error) if error.kind == ErrorKind::Conflict => {}
+            Err(error) => return Err(error),
+        }
+    }
+    for runner in plan.remove {
+        github.delete_runner(scope, runner)?;
+        debug!("scope={scope} runner={runner} msg=\"placeholder removed, its time is over\"");
+    }
+    Ok(())
+}
+
+/// Removes all placeholders of a scope; how many there were.
+///
+/// # Errors
+/// As for every call.
+pub fn remove_placeholders(github: &GitHub, scope: &Scope) -> Result<usize, Error> {
+    let mut count = 0;
+    for runner in github.runners(scope)?.iter().filter(|runner| is_placeholder(&runner.name) && !runner.online) {
+        count += usize::from(github.delete_runner(scope, runner.id)? == Deletion::Deleted);
+    }
+    Ok(count)
+}
