@@ -21,11 +21,12 @@ use crate::control;
 use crate::execute::Executor;
 use crate::github::{GitHub, Standing};
 use crate::lxd::Lxd;
-use crate::model::{Hint, Timestamp};
+use crate::model::{Hint, Job, JobStatus, Timestamp};
 use crate::observe::Observer;
 use crate::plan::{explain, plan, workers};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
+use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook::{self, server};
 use crate::world::{Action, Event, World};
@@ -47,7 +48,7 @@ const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// Where the webhook address cannot be listened on.
-pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
+pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let config = Arc::new(config);
     let lxd = Arc::new(Lxd::new(&config.socket));
     let github = Arc::new(GitHub::of_config(&config.github));
@@ -56,7 +57,8 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
     let lost = Arc::new(AtomicBool::new(false));
 
     let front = front(&config, &github)?;
-    let deliver = deliver_to(events.clone(), Arc::clone(&lost));
+    let trace = Arc::new(Trace::new(trace));
+    let deliver = deliver_to(events.clone(), Arc::clone(&lost), Arc::clone(&trace));
     let receiver = server::Receiver::open(front, config.hooksecret.clone(), deliver, move || ask(&health))?;
     info!(
         "listen={} socket={} classes={} max_workers={} version={} msg=\"lxdrunner is up\"",
@@ -74,7 +76,8 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
 
     let workers = workers(config.max_workers);
     let (actions, todo) = bounded::<Action>(workers);
-    let executor = Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github)));
+    let executor =
+        Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), Arc::clone(&trace)));
     for n in 0..workers {
         let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
         threads::spawn(&format!("worker-{n}"), move || work(&executor, &todo, &events));
@@ -105,7 +108,8 @@ pub fn run(config: Config) -> Result<Infallible, webhook::Error> {
             }
         });
     }
-    let hands = Hands { actions, look_lxd: observer("look-lxd", false), look_github: observer("look-github", true) };
+    let (look_lxd, look_github) = (observer("look-lxd", false), observer("look-github", true));
+    let hands = Hands { trace, actions, look_lxd, look_github };
     let questions = Questions { health: health_questions, why: questions };
     turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)
 }
@@ -120,6 +124,7 @@ pub fn end_with_stdin() {
 
 /// Where the main thread puts what it wants done.
 struct Hands {
+    trace: Arc<Trace>,
     actions: Sender<Action>,
     look_lxd: Sender<u64>,
     look_github: Sender<u64>,
@@ -149,8 +154,15 @@ fn seed() -> u64 {
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-fn deliver_to(events: Sender<Event>, lost: Arc<AtomicBool>) -> impl Fn(Hint) + Send + Sync + 'static {
+fn deliver_to(
+    events: Sender<Event>,
+    lost: Arc<AtomicBool>,
+    trace: Arc<Trace>,
+) -> impl Fn(Hint) + Send + Sync + 'static {
     move |hint| {
+        if let Hint::Job(Job { id, status: JobStatus::Queued, .. }) = &hint {
+            trace.of(Some(*id)).at("accepted");
+        }
         if let Err(TrySendError::Full(_)) = events.try_send(Event::Hint(hint)) {
             // The channel is full, so the main loop will turn, and see this.
             if !lost.swap(true, Ordering::SeqCst) {
@@ -303,7 +315,12 @@ fn decide(
     }
     for action in plan.actions {
         match hands.actions.try_send(action.clone()) {
-            Ok(()) => world.dispatched(&action),
+            Ok(()) => {
+                if let Action::Launch { job, .. } = &action {
+                    hands.trace.of(*job).at("planned");
+                }
+                world.dispatched(&action);
+            }
             Err(_) => break,
         }
     }
@@ -349,7 +366,7 @@ mod tests {
     fn a_delivery_that_finds_the_channel_full_makes_us_look_at_github() {
         let (events, inbox) = bounded(1);
         let lost = Arc::new(AtomicBool::new(false));
-        let deliver = deliver_to(events, Arc::clone(&lost));
+        let deliver = deliver_to(events, Arc::clone(&lost), Arc::default());
         deliver(Hint::Ping);
         assert!(!lost.load(Ordering::SeqCst));
         deliver(Hint::Ping);

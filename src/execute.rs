@@ -19,6 +19,7 @@ use crate::runner::cause::why_not_created;
 use crate::runner::package::{Package, Packages};
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside, source};
 use crate::threads;
+use crate::trace::Trace;
 use crate::world::{Action, Blame, Origin, Outcome, RemoveReason};
 
 /// How long LXD gets to stop or delete an instance.
@@ -29,6 +30,7 @@ pub struct Executor {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
     github: Arc<GitHub>,
+    trace: Arc<Trace>,
     packages: Packages,
     /// Ids of the runner groups that classes name, once they were asked for.
     groups: Mutex<BTreeMap<(Scope, String), u64>>,
@@ -51,9 +53,9 @@ fn of_blame(blame: &Blame, failure: Failure) -> Stop {
 
 impl Executor {
     /// Nothing is done yet.
-    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Executor {
+    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, trace: Arc<Trace>) -> Executor {
         let packages = Packages::new(&config.cache_home);
-        Executor { config, lxd, github, packages, groups: Mutex::default() }
+        Executor { config, lxd, github, trace, packages, groups: Mutex::default() }
     }
 
     /// Does it.
@@ -106,7 +108,7 @@ impl Executor {
             Origin::Template(template) => (Source::Copy(template.clone()), Blame::Template(class.name.clone())),
             Origin::Image => (source(&class.image), Blame::Class(class.name.clone())),
         };
-        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
+        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout, self.trace.of(job));
         let mut keys = self.keys(class, Phase::Provisioning, None);
         keys.insert(keys::SCOPE.to_owned(), scope.to_string());
         keys.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
@@ -119,6 +121,7 @@ impl Executor {
         let mut registered = None;
         match self.bring_up(&steps, class, scope, name, &blame, &mut registered) {
             Ok(()) => {
+                self.trace.of(job).tell(name, from_word);
                 if let Err(error) = steps.note_started(None) {
                     debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
                 }
@@ -196,25 +199,30 @@ impl Executor {
         // GitHub answers while the instance boots.
         let (started, credentials) = threads::beside(
             "register",
-            || self.register(class, scope, name),
+            || self.register(class, scope, name).inspect(|_| steps.mark("credentials")),
             // LXD refuses to stop or delete what it is about to start: it is waited for whatever GitHub says.
             || {
                 steps.started(&starting)?;
                 // A copy has its runner inside, and nothing to do that would be in vain without credentials.
-                if copied { steps.arm().and_then(|arming| steps.armed(&arming)) } else { Ok(()) }
+                if copied { steps.arm().map(Some) } else { Ok(None) }
             },
         );
         let credentials = credentials?;
         *registered = credentials.runner();
-        started.map_err(failed)?;
+        let arming = started.map_err(failed)?;
         if let Some(runner) = *registered {
+            // While a copy boots.
             steps.note_runner(runner).map_err(failed)?;
         }
-        if !copied {
-            steps.prepare(&self.package(class)?, false).map_err(failed)?;
-            let arming = steps.arm().map_err(failed)?;
-            steps.armed(&arming).map_err(failed)?;
-        }
+        let arming = match arming {
+            Some(arming) => arming,
+            None => {
+                steps.prepare(&self.package(class)?, false).map_err(failed)?;
+                steps.mark("set_up");
+                steps.arm().map_err(failed)?
+            }
+        };
+        steps.armed(&arming).map_err(failed)?;
         steps.hand_over(&credentials).map_err(failed)
     }
 

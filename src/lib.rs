@@ -18,6 +18,7 @@ pub mod plan;
 pub mod runner;
 pub mod standin;
 pub mod threads;
+pub mod trace;
 pub mod upkeep;
 pub mod webhook;
 pub mod websocket;

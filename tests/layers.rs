@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, lowest floor first. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model", "http1", "threads", "identity", "websocket"],
-    &["config"],
+    &["trace", "config"],
     &["lxd", "github"],
     &["world"],
     &["plan"],

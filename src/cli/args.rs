@@ -27,6 +27,8 @@ pub enum Command {
     Serve {
         /// `-c`
         config: Option<PathBuf>,
+        /// `--trace`: log the moments of each start.
+        trace: bool,
     },
     /// See whether everything is in order.
     Check {
@@ -144,6 +146,7 @@ Usage: lxdrunner [serve] [-c FILE] [-v]
 
   -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
   -v, --verbose       Log every call
+      --trace         Log, for each job, when each step of its start was done (as LXDRUNNER_TRACE=1 does)
   -h, --help          This text
 
 Starting again loses nothing, and running jobs do not notice. Exit code 78: the config file is wrong.";
@@ -227,6 +230,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut only_demo: Option<&'static str> = None;
     let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
     let mut verbose = false;
+    let mut trace = false;
     let mut job: Option<String> = None;
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
 
@@ -237,6 +241,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 return Ok(Invocation::Print(format!("lxdrunner {}", env!("CARGO_PKG_VERSION"))));
             }
             Arg::Short('v') | Arg::Long("verbose") => verbose = true,
+            Arg::Long("trace") => trace = true,
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
             Arg::Long("jobs") => {
                 only_demo = Some("--jobs");
@@ -289,6 +294,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     }
 
     let command = match name {
+        Some(Name::Demo | Name::Check | Name::Explain) if trace => {
+            return Err("--trace is an option of serve (see lxdrunner serve --help)".to_owned());
+        }
         Some(Name::Demo) if config.is_some() => {
             return Err("demo has a config of its own; leave out -c (see lxdrunner demo --help)".to_owned());
         }
@@ -317,7 +325,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             _ => return Err("placeholders needs: remove (see lxdrunner placeholders --help)".to_owned()),
         },
         Some(Name::Check) => Command::Check { config },
-        Some(Name::Serve) | None => Command::Serve { config },
+        Some(Name::Serve) | None => Command::Serve { config, trace },
     };
     Ok(Invocation::Run { command, verbose })
 }
@@ -380,10 +388,12 @@ mod tests {
     #[test]
     fn commands() {
         let file = || Some(PathBuf::from("a.yml"));
-        check("", Command::Serve { config: None }, false);
-        check("-c a.yml", Command::Serve { config: file() }, false);
-        check("-ca.yml -v", Command::Serve { config: file() }, true);
-        check("serve --config=a.yml", Command::Serve { config: file() }, false);
+        check("", Command::Serve { config: None, trace: false }, false);
+        check("-c a.yml", Command::Serve { config: file(), trace: false }, false);
+        check("-ca.yml -v", Command::Serve { config: file(), trace: false }, true);
+        check("--trace", Command::Serve { config: None, trace: true }, false);
+        check_error("check --trace", "--trace is an option of serve");
+        check("serve --config=a.yml", Command::Serve { config: file(), trace: false }, false);
         check("check -c a.yml", Command::Check { config: file() }, false);
         check("-c a.yml check", Command::Check { config: file() }, false);
         check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);

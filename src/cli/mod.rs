@@ -47,7 +47,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 crate::threads::exit_on_panic();
             }
             match command {
-                Command::Serve { config } => with_config_path(config, serve::run),
+                Command::Serve { config, trace } => with_config_path(config, |path| serve::run(path, trace)),
                 Command::Check { config } => with_config_path(config, check::run),
                 Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
                 Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),

@@ -10,8 +10,11 @@ use crate::daemon;
 /// Set by a parent that keeps our standard input open for as long as it lives.
 pub(super) const END_WITH_STDIN: &str = "LXDRUNNER_END_WITH_STDIN";
 
+/// Set to 1, as good as `--trace`.
+const TRACE: &str = "LXDRUNNER_TRACE";
+
 /// Runs until the process is ended; returns only where it could not start.
-pub fn run(config_path: PathBuf) -> ExitCode {
+pub fn run(config_path: PathBuf, trace: bool) -> ExitCode {
     let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
     for warning in warnings {
         log::warn!("config {warning}");
@@ -19,7 +22,7 @@ pub fn run(config_path: PathBuf) -> ExitCode {
     if std::env::var_os(END_WITH_STDIN).is_some() {
         daemon::end_with_stdin();
     }
-    match daemon::run(config) {
+    match daemon::run(config, trace || std::env::var_os(TRACE).is_some_and(|value| value == "1")) {
         Ok(never) => match never {},
         Err(error) => {
             complain!("lxdrunner: {error}");

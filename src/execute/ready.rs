@@ -22,7 +22,8 @@ impl Executor {
     /// Bakes a template: made of the image, set up, sealed, stopped, and only then called a template.
     pub fn bake(&self, class: &Class, name: &str, fingerprint: &str, recipe: &Recipe) -> Outcome {
         let blame = Blame::Bake(class.name.clone());
-        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
+        let mark = self.trace.of(None);
+        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark);
         let keys = self.keys(class, Phase::Baking, Some(recipe));
         if let Err(failure) = steps.create(Source::Fingerprint(fingerprint.to_owned()), keys, false) {
             return self.not_begun(class, name, blame, &failure);
@@ -71,7 +72,8 @@ impl Executor {
     /// Makes a standby: a copy of the template, booted, armed and frozen.
     pub fn prepare_standby(&self, class: &Class, name: &str, template: &str, recipe: &Recipe) -> Outcome {
         let blame = Blame::Standby(class.name.clone());
-        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
+        let mark = self.trace.of(None);
+        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark);
         let keys = self.keys(class, Phase::Preparing, Some(recipe));
         if let Err(failure) = steps.create(Source::Copy(template.to_owned()), keys, true) {
             return self.not_begun(class, name, blame, &failure);
@@ -104,7 +106,8 @@ impl Executor {
         name: &str,
         etag: Option<&str>,
     ) -> Outcome {
-        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout);
+        let mark = self.trace.of(job);
+        let steps = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark);
         let blame = Blame::Standby(class.name.clone());
         let mut keys = self.keys(class, Phase::Provisioning, None);
         keys.insert(keys::SCOPE.to_owned(), scope.to_string());
@@ -112,9 +115,12 @@ impl Executor {
         // GitHub answers while LXD does.
         let (claimed, credentials) = threads::beside(
             "register",
-            || self.register(class, scope, name),
+            || self.register(class, scope, name).inspect(|_| mark.at("credentials")),
             || match steps.claim(&self.config.prefix, &keys, etag)? {
-                Claim::Ours => steps.thaw().map(|()| Claim::Ours),
+                Claim::Ours => {
+                    mark.at("claimed");
+                    steps.thaw().map(|()| mark.at("thawed")).map(|()| Claim::Ours)
+                }
                 lost => Ok(lost),
             },
         );
@@ -135,6 +141,7 @@ impl Executor {
                 info!("{job}class={:?} instance={name} scope={scope} from=standby msg=\"instance made\"", class.name);
                 match steps.hand_over(&credentials) {
                     Ok(()) => {
+                        mark.tell(name, "standby");
                         if let Err(error) = steps.note_started(registered) {
                             debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
                         }

@@ -63,6 +63,13 @@ impl PackageSpec {
     }
 }
 
+/// Changes with everything that goes into the package: who keeps one finds out by it whether it is still right.
+pub fn fingerprint(spec: &PackageSpec) -> String {
+    let scripts = SCRIPTS.map(|(name, text, _)| format!("{name}\n{text}")).concat();
+    let digest = Sha256::digest(format!("{spec:?}\n{scripts}"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A package that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltPackage {

@@ -16,7 +16,7 @@ use lxdrunner::model::{JobId, RepoName};
 use lxdrunner::standin::farm::{self, Insides};
 use lxdrunner::standin::github::{GitHubStandin, JobSpec, Stage};
 use lxdrunner::standin::lxd::LxdStandin;
-use lxdrunner::standin::package;
+use lxdrunner::standin::package::{self, BuiltPackage};
 
 pub const HOOK_SECRET: &str = "a-hook-secret-that-must-not-be-seen";
 /// Long enough for a loaded machine; nothing waits for its end when all is well.
@@ -51,7 +51,8 @@ pub struct Daemon {
 impl Daemon {
     /// Starts the binary with a config file.
     pub fn start(config: &Path) -> Daemon {
-        Daemon::start_with(Command::new(env!("CARGO_BIN_EXE_lxdrunner")), config)
+        let other = std::env::var_os("LXDRUNNER_BIN").filter(|binary| !binary.is_empty());
+        Daemon::start_with(Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_lxdrunner").into())), config)
     }
 
     /// The same, as another user. The binary is copied to where the config is: that user may not see the original.
@@ -67,7 +68,7 @@ impl Daemon {
     fn start_with(mut command: Command, config: &Path) -> Daemon {
         let mut child = command
             .args(["serve".as_ref(), "-c".as_ref(), config.as_os_str()])
-            .env("LXDRUNNER_LOG", "debug")
+            .env("LXDRUNNER_LOG", std::env::var("LXDRUNNER_TEST_LOG").unwrap_or("debug".to_owned()))
             .env("LXDRUNNER_END_WITH_STDIN", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -148,6 +149,8 @@ pub struct Plan {
     pub targets: String,
     /// A wrong checksum is told for the package.
     pub bad_checksum: bool,
+    /// The runner package on offer; the small one where there is none.
+    pub package: Option<BuiltPackage>,
     /// The daemon runs as this user, which only root can order.
     pub user: Option<u32>,
 }
@@ -160,6 +163,7 @@ impl Default for Plan {
                 .to_owned(),
             targets: "[{org: acme}]".to_owned(),
             bad_checksum: false,
+            package: None,
             user: None,
         }
     }
@@ -233,7 +237,7 @@ impl Rig {
         github.add_repo(&repo(), false);
         let offered = scratch.0.join("offered");
         std::fs::create_dir(&offered).unwrap();
-        let built = package::build(&offered, "x64", package::VERSION).unwrap();
+        let built = plan.package.unwrap_or_else(|| package::build(&offered, "x64", package::VERSION).unwrap());
         let sum = if plan.bad_checksum { "0".repeat(64) } else { built.sha256 };
         github.offer(&built.path, "x64", Some(sum)).unwrap();
         let n = COUNT.fetch_add(1, Ordering::SeqCst);

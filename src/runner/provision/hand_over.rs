@@ -83,6 +83,7 @@ impl Provision<'_> {
         let begun = Instant::now();
         self.end_script("start-runner.sh", arming, RUNNER_LOG)?;
         debug!("instance={} step=arm waited={:?}", self.name, begun.elapsed());
+        self.mark.at("armed");
         Ok(())
     }
 
@@ -98,7 +99,10 @@ impl Provision<'_> {
         let pushed = self.lxd.push_file(&self.class.project, self.name, CREDENTIALS, 0o600, &mut bytes, length, left);
         match pushed {
             Err(error) if error.kind == ErrorKind::NotFound => Err(Failure::NotArmed(error)),
-            other => Ok(other?),
+            other => {
+                self.mark.at("handed_over");
+                Ok(other?)
+            }
         }
     }
 

@@ -17,6 +17,7 @@ use crate::config::{Class, ImageRef};
 use crate::lxd::{self, Exec, Lxd, NewInstance, api::ErrorKind, api::Operation, api::Source};
 use crate::model::{ConfigMap, InstanceType};
 use crate::runner::package::Package;
+use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::{Inside, look_inside};
 pub use stages::{Claim, SEAL_SCRIPT};
@@ -113,12 +114,18 @@ pub struct Provision<'a> {
     name: &'a str,
     begun: Instant,
     limit: Duration,
+    mark: Mark<'a>,
 }
 
 impl<'a> Provision<'a> {
-    /// Nothing is done yet; `limit` is for all steps together.
-    pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limit: Duration) -> Provision<'a> {
-        Provision { lxd, class, name, begun: Instant::now(), limit }
+    /// Nothing is done yet; `limit` is for all steps together, which are marked as they are done.
+    pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limit: Duration, mark: Mark<'a>) -> Provision<'a> {
+        Provision { lxd, class, name, begun: Instant::now(), limit, mark }
+    }
+
+    /// It is so far now.
+    pub fn mark(&self, moment: &'static str) {
+        self.mark.at(moment);
     }
 
     /// What is left of the time for all steps.
@@ -158,7 +165,9 @@ impl<'a> Provision<'a> {
             ephemeral,
         };
         let operation = self.lxd.create(&self.class.project, &self.class.target, &new)?;
-        self.wait(&operation, "create the instance")
+        self.wait(&operation, "create the instance")?;
+        self.mark.at("created");
+        Ok(())
     }
 
     /// Begins to start it; [`Provision::started`] waits for the end.
@@ -169,6 +178,7 @@ impl<'a> Provision<'a> {
     /// Waits until it runs, for a virtual machine until its agent answers.
     pub fn started(&self, operation: &Operation) -> Result<(), Failure> {
         self.wait(operation, "start the instance")?;
+        self.mark.at("started");
         if self.class.kind == InstanceType::Container {
             return Ok(());
         }

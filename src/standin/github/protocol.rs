@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! POST register    token=… name=… labels=a,b ephemeral=true (a line each)   → the runner's own token
-//! POST sessions    → the session's id; 409 where there is one, 401 where the registration is gone
+//! POST sessions?began=  → the session's id; 409 where there is one, 401 where the registration is gone
 //! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 204
 //! POST begin?job=  · POST log?job= (text) · POST finish?job=&code=
 //! POST close       → the session ends
@@ -17,7 +17,7 @@ use super::Shared;
 use super::state::{State, serves_name};
 use super::timeline::Event;
 use super::wire::{Request, Response, locked};
-use crate::model::JobId;
+use crate::model::{JobId, Timestamp};
 
 /// The longest that a request for work waits.
 const POLL: Duration = Duration::from_secs(25);
@@ -34,7 +34,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         return plain(401, "the registration is gone");
     }
     match (request.method.as_str(), path) {
-        ("POST", "sessions") => open(shared, credential),
+        ("POST", "sessions") => open(shared, request, credential),
         ("GET", "message") => message(shared, request, credential),
         ("POST", "begin" | "log" | "finish") => job(shared, request, credential, path),
         ("POST", "close") => shared.update(|state| {
@@ -80,7 +80,9 @@ fn register(shared: &Shared, request: &Request) -> Response {
     })
 }
 
-fn open(shared: &Shared, credential: &str) -> Response {
+fn open(shared: &Shared, request: &Request, credential: &str) -> Response {
+    // In nanoseconds since 1970, as `date +%s%N` prints it where it can.
+    let began = request.param("began").and_then(|nanos| nanos.parse::<u64>().ok()).map(|n| Timestamp(n / 1_000_000));
     shared.update(|state| {
         let Some(runner) = state.runner_of(credential) else { return plain(401, "the registration is gone") };
         if runner.session.is_some() {
@@ -89,7 +91,7 @@ fn open(shared: &Shared, credential: &str) -> Response {
         let session = super::random_word();
         runner.session = Some(session.clone());
         runner.seen = Some(Instant::now());
-        let event = Event::SessionOpened { runner: runner.id, name: runner.name.clone() };
+        let event = Event::SessionOpened { runner: runner.id, name: runner.name.clone(), began };
         state.note(event);
         plain(200, &session)
     })

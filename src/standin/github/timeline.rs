@@ -23,8 +23,8 @@ pub enum Event {
     HookAnswered { job: JobId, action: String, status: Option<u16> },
     /// A runner was registered, by a JIT config or by `config.sh`.
     Registered { runner: RunnerId, name: String, jit: bool },
-    /// A runner's listener is there: the first sign of its process.
-    SessionOpened { runner: RunnerId, name: String },
+    /// A runner's listener is there: the first sign of its process, which tells when it began by its own clock.
+    SessionOpened { runner: RunnerId, name: String, began: Option<Timestamp> },
     /// A runner's process is gone without having said so.
     SessionLost { runner: RunnerId, name: String },
     /// GitHub gave a job to a runner.
