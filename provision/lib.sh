@@ -101,6 +101,33 @@ check_build_tools() {
     command -v cc >/dev/null || need gcc libc6-dev
 }
 
+# ---- what GitHub says of itself ----
+
+# GitHub's own description of its API and its examples of webhooks, as tests use them: unpacked once into $descriptions.
+fetch_github_descriptions() {
+    descriptions=$state/github-descriptions
+    fetch_npm @octokit/openapi 23.0.2 openapi package/generated/api.github.com.json package/generated/ghec.json
+    fetch_npm @octokit/webhooks-examples 7.6.1 webhooks-examples
+}
+
+# fetch_npm PACKAGE VERSION FOLDER [FILE…]: all of it, or these files alone.
+fetch_npm() {
+    package=$1 version=$2 folder=$descriptions/$3
+    shift 3
+    [ "$(cat "$folder/version" 2>/dev/null)" != "$version" ] || return 0
+    command -v npm >/dev/null || need npm
+    say "fetching $package $version"
+    fresh=$(mktemp -d "$state/npm.XXXXXX")
+    mkdir "$fresh/unpacked"
+    logged "fetching $package" npm pack --silent --cache "$fresh/cache" --pack-destination "$fresh" "$package@$version"
+    logged "unpacking $package" tar -xzf "$fresh"/*.tgz -C "$fresh/unpacked" --strip-components=1 "$@"
+    printf '%s\n' "$version" >"$fresh/unpacked/version"
+    mkdir -p "$descriptions"
+    rm -rf "$folder"
+    mv "$fresh/unpacked" "$folder"
+    rm -rf "$fresh"
+}
+
 # ---- which LXD ----
 
 # with_socket COMMAND…: with the rights to open the socket. Whoever may use sudo need not be in its group.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use log::{debug, info};
 
 use crate::config::{Class, Config, Registration};
-use crate::github::{self, Deletion, GitHub};
+use crate::github::{self, Deletion, GitHub, JitConfig};
 use crate::identity::process_identity;
 use crate::lxd::api::{ErrorKind, Source};
 use crate::lxd::{self, Instance, InstanceStatus, Lxd};
@@ -244,7 +244,7 @@ impl Executor {
         if self.config.registration == Registration::Jit {
             let group = self.group(scope, &class.runner_group).map_err(of_scope)?;
             let labels: Vec<String> = class.labels.iter().map(str::to_owned).collect();
-            match self.github.generate_jit_config(scope, name, group, &labels) {
+            match self.generate(class, scope, name, group, &labels) {
                 Ok(jit) => return Ok(Credentials::Jit { runner: jit.runner, encoded: jit.encoded }),
                 Err(error) if error.kind == github::ErrorKind::Conflict => {
                     return Err(Stop::Clash("GitHub has a runner of this name already".to_owned()));
@@ -258,6 +258,28 @@ impl Executor {
         }
         let token = self.github.registration_token(scope).map_err(of_scope)?;
         Ok(Credentials::Token { token, url: self.github.web_url(scope) })
+    }
+
+    /// A JIT config. A group that somebody removed, and may have made anew, is looked for again.
+    fn generate(
+        &self,
+        class: &Class,
+        scope: &Scope,
+        name: &str,
+        group: u64,
+        labels: &[String],
+    ) -> Result<JitConfig, github::Error> {
+        match self.github.generate_jit_config(scope, name, group, labels) {
+            Err(error) if error.kind == github::ErrorKind::NotFound => {
+                let key = (scope.clone(), class.runner_group.clone());
+                self.groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                match self.group(scope, &class.runner_group)? {
+                    fresh if fresh != group => self.github.generate_jit_config(scope, name, fresh, labels),
+                    _ => Err(error),
+                }
+            }
+            other => other,
+        }
     }
 
     fn group(&self, scope: &Scope, name: &str) -> Result<u64, github::Error> {

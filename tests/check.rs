@@ -152,6 +152,18 @@ fn what_github_refuses_is_told_with_its_mend() {
     has(&lines, "FAIL target org:other", "404");
     has(&lines, "warn target repo:acme/tool", "allow_public_repos");
 
+    let (lines, failed) = world.check(TARGET, &format!("{CLASS}, runner_group: Heavy"));
+    assert!(failed);
+    has(&lines, "FAIL target org:acme: ", "\"Heavy\"");
+    world.github.with(|state| {
+        state.groups.push((9, "Heavy".to_owned()));
+        let rules = lxdrunner::standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: true };
+        state.group_rules.insert(9, rules);
+    });
+    let (lines, _) =
+        world.check(&format!("{TARGET}\nallow_public_repos: true"), &format!("{CLASS}, runner_group: Heavy"));
+    has(&lines, "warn target org:acme: runner group \"Heavy\" serves selected", "does not serve public repositories");
+
     let (lines, failed) = world.check(TARGET, "labels: [self-hosted], image: standin, runner_arch: arm64");
     assert!(failed);
     has(&lines, "FAIL GitHub offers no runner package for linux arm64", "runner_arch");

@@ -287,3 +287,21 @@ fn check_runs_alone_are_enough_to_serve_several_classes_once() {
     let asked = |end: &str| rig.github.requests().iter().filter(|r| r.path.ends_with(end)).count();
     assert_eq!((asked(&format!("/jobs/{alone}")), asked(&format!("/jobs/{last}")), asked("/acme/app")), (1, 1, 0));
 }
+
+#[test]
+fn a_group_that_was_made_anew_is_found_again() {
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, runner_arch: x64, runner_group: Heavy, template: false}\n";
+    let plan = Plan { classes: classes.to_owned(), ..Plan::default() };
+    let group = |state: &mut lxdrunner::standin::github::State, id| {
+        state.groups.retain(|(_, name)| name != "Heavy");
+        state.groups.push((id, "Heavy".to_owned()));
+    };
+    let rig = Rig::prepared(plan, |before| before.github.with(|state| group(state, 7)));
+    let first = rig.queue();
+    assert_eq!(rig.wait_done(first), "success");
+    rig.github.with(|state| group(state, 8));
+    let second = rig.queue();
+    assert_eq!(rig.wait_done(second), "success");
+    rig.wait_nothing_left();
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}

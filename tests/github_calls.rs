@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lxdrunner::github::{Deletion, ErrorKind, GitHub};
 use lxdrunner::model::{JobId, JobStatus, RepoName, RunnerId, Scope, Secret};
+use lxdrunner::standin::github::state::GroupRules;
 use lxdrunner::standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief};
 
 fn any() -> SocketAddr {
@@ -165,6 +166,38 @@ fn groups_are_found_by_name() {
     let error = github.runner_group(&scope("org:acme"), "small").unwrap_err();
     assert!(error.kind == ErrorKind::NotFound && error.message.contains("Big Iron"), "{error}");
     assert_eq!(github.runner_group(&scope("repo:acme/app"), "Big Iron").unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[test]
+fn whom_a_group_does_not_serve_is_told_with_the_mend() {
+    let (standin, github) = both();
+    let (app, open) = (repo("acme/app"), repo("acme/open"));
+    standin.add_repo(&open, true);
+    standin.with(|state| {
+        state.groups.push((7, "Big".to_owned()));
+        state.groups.push((8, "Inner".to_owned()));
+        state.group_rules.insert(7, GroupRules { selected: Some(vec![app.clone()]), private_only: false });
+        state.group_rules.insert(8, GroupRules { selected: None, private_only: true });
+    });
+    let check = |place: &str, group: &str, name: &RepoName, public: bool, part: Option<&str>| {
+        let told = github.group_refusal(&scope(place), group, name, public).unwrap();
+        assert_eq!(told.is_some(), part.is_some(), "{group} {name}: {told:?}");
+        assert!(told.clone().unwrap_or_default().contains(part.unwrap_or_default()), "{told:?}");
+    };
+    check("org:acme", "Default", &open, true, None);
+    check("org:acme", "Big", &app, false, None);
+    check(
+        "org:acme",
+        "big",
+        &open,
+        true,
+        Some("\"Big\" of org:acme does not serve acme/open: choose it in the group's settings"),
+    );
+    check("org:acme", "Inner", &app, false, None);
+    check("org:acme", "Inner", &open, true, Some("does not serve public repositories: allow it"));
+    check("enterprise:big", "Big", &app, false, None);
+    check("enterprise:big", "Big", &repo("other/app"), false, Some("does not serve other"));
+    check("repo:acme/app", "Default", &app, false, None);
 }
 
 #[test]

@@ -15,8 +15,6 @@ use super::listing::Listing;
 use crate::config::GitHubConfig;
 use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 
-/// The id of the group that every scope has.
-const DEFAULT_GROUP: u64 = 1;
 /// Where the runner keeps its jobs' files, below its own directory.
 const WORK_FOLDER: &str = "_work";
 
@@ -294,31 +292,6 @@ impl GitHub {
             Err(Error { kind: ErrorKind::Refused(422), .. }) => Ok(Deletion::Busy),
             Err(error) => Err(error),
         }
-    }
-
-    /// The id of a runner group by its name; `Default` is 1 without asking. Repositories have only the default one.
-    pub fn runner_group(&self, scope: &Scope, name: &str) -> Result<u64, Error> {
-        if name.eq_ignore_ascii_case("default") {
-            return Ok(DEFAULT_GROUP);
-        }
-        let tried = format!("find the runner group {name:?} of {scope}");
-        if matches!(scope, Scope::Repo(_)) {
-            let message =
-                "a repository has no runner groups: leave runner_group out, or register with the organisation";
-            return Err(Error::new(tried, ErrorKind::NotFound, message));
-        }
-        let path = format!("{}/actions/runner-groups?per_page=100", scope_path(scope));
-        let mut found = None;
-        let mut names = Vec::new();
-        self.http.pages(&tried, Purpose::Ask, &path, |page: json::GroupPage| {
-            for group in page.runner_groups {
-                if group.name.eq_ignore_ascii_case(name) {
-                    found.get_or_insert(group.id);
-                }
-                names.push(group.name);
-            }
-        })?;
-        found.ok_or_else(|| Error::new(tried, ErrorKind::NotFound, format!("there are only: {}", names.join(", "))))
     }
 
     /// Registers a runner that takes one job. The labels are exactly those given, 1 to 100 of them. `Conflict`: a

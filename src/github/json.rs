@@ -193,17 +193,6 @@ impl RunnerWire {
     }
 }
 
-#[derive(Deserialize)]
-pub(super) struct GroupPage {
-    pub runner_groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Group {
-    pub id: u64,
-    pub name: String,
-}
-
 /// Not `Debug`: it carries the credentials of a runner.
 #[derive(Deserialize)]
 pub(super) struct Jit {

@@ -110,8 +110,10 @@ fn target(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Findin
     }
     let groups: BTreeSet<&str> = config.classes.iter().map(|class| class.runner_group.as_str()).collect();
     for group in groups {
-        if let Err(error) = github.runner_group(scope, group) {
-            findings.fail(format!("target {scope}: runner group {group:?}: {error}"), "see runner_group");
+        match github.group(scope, group).map(|found| found.limits(config.allow_public_repos)) {
+            Ok(None) => {}
+            Ok(Some(limits)) => findings.warn(format!("target {scope}: runner group {group:?} {limits}")),
+            Err(error) => findings.fail_as_told(format!("target {scope}: {error}")),
         }
     }
     true

@@ -46,6 +46,12 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         Some(scopes) if who == Some(Ok(Who::User)) => response.with("X-OAuth-Scopes", scopes),
         _ => response,
     };
+    if let Payload::Bytes(body) = &response.body
+        && locked(&shared.state).keep_answers
+    {
+        let answer = (request.clone(), response.status, body.clone());
+        locked(&shared.state).answers.push(answer);
+    }
     let response = conditional(request, response);
     let limit = {
         let mut state = locked(&shared.state);
@@ -111,7 +117,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
     match parts {
         ["user"] if get => {
             let login = locked(&shared.state).login.clone();
-            Response::json(200, &shapes::account(&shared.origin(), &login, 319_655, "User"))
+            Response::json(200, &shapes::user(&shared.origin(), &login, 319_655))
         }
         ["meta"] if get => Response::json(200, &shapes::meta(&locked(&shared.state).hook_networks)),
         ["user", "orgs"] if get => {
@@ -146,7 +152,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
                 ["pulls"] if get => pulls(shared, request, &repo),
                 [] if get => {
                     let state = locked(&shared.state);
-                    let found = state.repo(&repo).map(|repo| shapes::repository(&shared.origin(), &state, repo));
+                    let found = state.repo(&repo).map(|repo| shapes::full_repository(&shared.origin(), &state, repo));
                     found.map_or_else(not_found, |json| Response::json(200, &json))
                 }
                 _ => not_found(),

@@ -38,6 +38,15 @@ pub(super) fn answer(shared: &Shared, request: &Request, parts: &[&str], rest: &
             drop(state);
             page(shared, request, Some("runner_groups"), shapes)
         }
+        ("GET", ["runner-groups", id, "organizations"]) if matches!(scope, Scope::Enterprise(_)) => {
+            let state = locked(&shared.state);
+            let rules = state.group_rules.get(&id.parse().unwrap_or(0));
+            let Some(selected) = rules.and_then(|rules| rules.selected.as_ref()) else { return not_found() };
+            let owners: std::collections::BTreeSet<&str> = selected.iter().map(|repo| repo.owner.as_str()).collect();
+            let shapes = owners.iter().map(|org| shapes::organization(&shared.origin(), org)).collect();
+            drop(state);
+            page(shared, request, Some("organizations"), shapes)
+        }
         ("GET", ["runner-groups", id, "repositories"]) if matches!(scope, Scope::Org(_)) => {
             let state = locked(&shared.state);
             let rules = state.group_rules.get(&id.parse().unwrap_or(0));

@@ -32,6 +32,29 @@ pub fn account(origin: &str, login: &str, id: u64, kind: &str) -> Value {
     })
 }
 
+/// `json` with these fields, too.
+fn with(mut json: Value, more: Value) -> Value {
+    if let (Value::Object(fields), Value::Object(more)) = (&mut json, more) {
+        fields.extend(more);
+    }
+    json
+}
+
+/// A user, as it is told to itself.
+pub fn user(origin: &str, login: &str, id: u64) -> Value {
+    let more = json!({
+        "name": null, "company": null, "blog": "", "location": null, "email": null, "hireable": null, "bio": null,
+        "public_repos": 2, "public_gists": 1, "followers": 20, "following": 0,
+        "created_at": "2008-01-14T04:33:35Z", "updated_at": "2008-01-14T04:33:35Z"
+    });
+    with(account(origin, login, id, "User"), more)
+}
+
+/// A repository that was asked for alone.
+pub fn full_repository(origin: &str, state: &State, repo: &RepoState) -> Value {
+    with(repository(origin, state, repo), json!({"network_count": 0, "subscribers_count": 0}))
+}
+
 /// An enterprise, as the owner of an installation.
 pub fn enterprise(origin: &str, slug: &str) -> Value {
     json!({
@@ -164,7 +187,16 @@ pub fn run(origin: &str, state: &State, id: u64, of: &JobState) -> Value {
     let pull = of.spec.pull.as_ref();
     let head = pull.map_or_else(|| own.clone(), |pull| Some(fork(origin, state, &pull.from)));
     let actor = account(origin, pull.map_or("octocat", |pull| &pull.pusher), 319_655, "User");
-    json!({
+    let author = json!({"name": "The Octocat", "email": "octocat@example.com"});
+    let more = json!({
+        "artifacts_url": format!("{url}/artifacts"), "check_suite_url": format!("{api}/check-suites/1"),
+        "workflow_url": format!("{api}/actions/workflows/1"),
+        "head_commit": {
+            "id": "16c5286e8d9a0629956a28938386b36608707a71", "tree_id": "d23f6eedb1e1b9610bbc754ddb5197bfe7271223",
+            "message": "A change", "timestamp": of.created_at.to_rfc3339(), "author": author, "committer": author
+        }
+    });
+    let run = json!({
         "id": id, "name": "CI", "node_id": format!("WFR_{id}"), "head_branch": of.branch(),
         "head_sha": "16c5286e8d9a0629956a28938386b36608707a71", "path": ".github/workflows/ci.yml",
         "display_title": "CI", "run_number": 1, "event": if pull.is_some() { "pull_request" } else { "push" }, "status": state.run_status(id).as_str(),
@@ -174,7 +206,8 @@ pub fn run(origin: &str, state: &State, id: u64, of: &JobState) -> Value {
         "run_started_at": of.created_at.to_rfc3339(), "jobs_url": format!("{url}/jobs"),
         "logs_url": format!("{url}/logs"), "cancel_url": format!("{url}/cancel"), "rerun_url": format!("{url}/rerun"),
         "actor": actor, "triggering_actor": actor, "repository": own, "head_repository": head
-    })
+    });
+    with(run, more)
 }
 
 fn fork(origin: &str, state: &State, name: &crate::model::RepoName) -> Value {
@@ -186,14 +219,37 @@ fn fork(origin: &str, state: &State, name: &crate::model::RepoName) -> Value {
 /// A pull request, as far as it tells who made it.
 pub fn pull(origin: &str, state: &State, of: &JobState, pull: &PullSpec) -> Value {
     let url = format!("{origin}/repos/{}/pulls/{}", of.repo, of.run);
-    let head = fork(origin, state, &pull.from);
-    json!({
-        "id": of.run, "number": of.run, "url": url, "state": "open", "title": "A change",
-        "user": account(origin, &pull.author, 583_231, "User"), "author_association": pull.association,
-        "head": {"label": format!("{}:{}", pull.from.owner, of.branch()), "ref": of.branch(),
-                 "sha": "16c5286e8d9a0629956a28938386b36608707a71", "repo": head},
+    let sha = "16c5286e8d9a0629956a28938386b36608707a71";
+    let owner = account(origin, &pull.from.owner, 583_231, "User");
+    let base = state.repo(&of.repo).map(|repo| repository(origin, state, repo));
+    let issue = format!("{origin}/repos/{}/issues/{}", of.repo, of.run);
+    let statuses = format!("{origin}/repos/{}/statuses/{sha}", of.repo);
+    let html = format!("{origin}/{}/pull/{}", of.repo, of.run);
+    let link = |to: &str| json!({"href": to});
+    let more = json!({
+        "html_url": html, "diff_url": format!("{html}.diff"), "patch_url": format!("{html}.patch"),
+        "issue_url": issue, "commits_url": format!("{url}/commits"), "comments_url": format!("{issue}/comments"),
+        "review_comments_url": format!("{url}/comments"), "review_comment_url": format!("{url}/comments{{/number}}"),
+        "statuses_url": statuses, "locked": false, "labels": [], "body": null, "milestone": null, "assignee": null,
+        "auto_merge": null, "closed_at": null, "merged_at": null, "merge_commit_sha": null,
+        "_links": {
+            "self": link(&url), "html": link(&html), "issue": link(&issue), "commits": link(&format!("{url}/commits")),
+            "comments": link(&format!("{issue}/comments")), "statuses": link(&statuses),
+            "review_comments": link(&format!("{url}/comments")),
+            "review_comment": link(&format!("{url}/comments{{/number}}"))
+        },
+        "base": {"label": format!("{}:main", of.repo.owner), "ref": "main", "sha": sha, "repo": base,
+                 "user": account(origin, &of.repo.owner, 33_435_655, "Organization")}
+    });
+    let shown = json!({
+        "id": of.run, "number": of.run, "node_id": format!("PR_{}", of.run), "url": url, "state": "open",
+        "title": "A change", "user": account(origin, &pull.author, 583_231, "User"),
+        "author_association": pull.association,
+        "head": {"label": format!("{}:{}", pull.from.owner, of.branch()), "ref": of.branch(), "sha": sha,
+                 "repo": fork(origin, state, &pull.from), "user": owner},
         "created_at": of.created_at.to_rfc3339(), "updated_at": of.created_at.to_rfc3339()
-    })
+    });
+    with(shown, more)
 }
 
 /// A runner.

@@ -210,6 +210,10 @@ pub struct State {
     pub hooks: Vec<HookState>,
     /// What is not usual about a group of runners.
     pub group_rules: BTreeMap<u64, GroupRules>,
+    /// Whether the API's answers are kept, for whoever compares them with GitHub's description.
+    pub keep_answers: bool,
+    /// Requests of the API, each with the status and the body of its answer.
+    pub answers: Vec<(super::wire::Request, u16, Vec<u8>)>,
     /// How far GitHub's clock is ahead of this machine's, in milliseconds.
     pub clock_ahead: i64,
 }
@@ -274,6 +278,8 @@ impl State {
             app_tokens: Vec::new(),
             hooks: Vec::new(),
             group_rules: BTreeMap::new(),
+            keep_answers: false,
+            answers: Vec::new(),
             clock_ahead: 0,
         }
     }
