@@ -6,6 +6,7 @@
 
 mod explain;
 mod launch;
+pub mod queues;
 mod ready;
 mod remove;
 mod stock;
