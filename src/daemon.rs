@@ -29,7 +29,7 @@ use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook::{self, server};
-use crate::world::{Action, Event, World};
+use crate::world::{Action, Event, Interest, World};
 use front::front;
 use narrate::Narrator;
 
@@ -56,13 +56,19 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let (health, health_questions) = bounded::<Sender<server::Health>>(4);
     let lost = Arc::new(AtomicBool::new(false));
 
-    let front = front(&config, &github)?;
     let trace = Arc::new(Trace::new(trace));
-    let deliver = deliver_to(events.clone(), Arc::clone(&lost), Arc::clone(&trace));
-    let receiver = server::Receiver::open(front, config.hooksecret.clone(), deliver, move || ask(&health))?;
+    let health_kept = health.clone();
+    let listen = match config.listens {
+        true => {
+            let front = front(&config, &github)?;
+            let deliver = deliver_to(events.clone(), Arc::clone(&lost), Arc::clone(&trace));
+            let open = server::Receiver::open(front, config.hooksecret.clone(), deliver, move || ask(&health))?;
+            open.local_addr().to_string()
+        }
+        false => "none".to_owned(),
+    };
     info!(
-        "listen={} socket={} classes={} max_workers={} version={} msg=\"lxdrunner is up\"",
-        receiver.local_addr(),
+        "listen={listen} socket={} classes={} max_workers={} version={} msg=\"lxdrunner is up\"",
         config.socket.display(),
         config.classes.len(),
         config.max_workers,
@@ -70,6 +76,8 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     );
 
     let (asked, questions) = bounded::<Asked>(4);
+    // A channel that nobody can send to any more is always ready, and would make the main loop spin.
+    let _kept = (asked.clone(), health_kept);
     if let Err(error) = control::listen(control::socket(&config), move |question| ask_why(&asked, question)) {
         warn!("msg=\"lxdrunner explain cannot ask this daemon\" reason=\"{error}\"");
     }
@@ -84,12 +92,12 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     }
     let observer = |name: &str, at_github: bool| {
         // One look under way and none waiting: the planner asks again when it is back.
-        let (ask, asked) = bounded::<u64>(1);
+        let (ask, asked) = bounded::<Interest>(1);
         let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github));
         let events = events.clone();
         threads::spawn(name, move || {
-            for begun in asked {
-                let snapshot = observer.look(begun, at_github);
+            for interest in asked {
+                let snapshot = observer.look(&interest, at_github);
                 if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
                     return;
                 }
@@ -126,8 +134,8 @@ pub fn end_with_stdin() {
 struct Hands {
     trace: Arc<Trace>,
     actions: Sender<Action>,
-    look_lxd: Sender<u64>,
-    look_github: Sender<u64>,
+    look_lxd: Sender<Interest>,
+    look_github: Sender<Interest>,
 }
 
 /// The time that decisions go by: the wall clock at the start, and from there on what really passed. A board without a
@@ -307,10 +315,10 @@ fn decide(
     now: Timestamp,
 ) -> Option<Timestamp> {
     let plan = plan(world, config, now);
-    if plan.look_at_lxd && hands.look_lxd.try_send(world.seq()).is_ok() {
+    if plan.look_at_lxd && hands.look_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
         world.look_begun(false);
     }
-    if plan.look_at_github && hands.look_github.try_send(world.seq()).is_ok() {
+    if plan.look_at_github && hands.look_github.try_send(world.interest(config)).is_ok() {
         world.look_begun(true);
     }
     for action in plan.actions {

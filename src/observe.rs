@@ -1,6 +1,8 @@
 //! Takes a look at LXD, or at LXD and GitHub, and reports what is there. What could not be asked is reported as
 //! unknown, never as empty.
 
+mod github;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,29 +10,22 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use crate::config::{Class, Config, ImageRef};
-use crate::github::{self, GitHub};
+use crate::github::GitHub;
 use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
-use crate::model::{JobId, Phase, RepoName, RunnerId, Scope, Timestamp, keys};
+use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{GitHubSeen, ImageSeen, InstanceSeen, Snapshot, Status};
+use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status};
+use github::Watch;
 
-/// How long the lists of what there is to serve are believed.
-const LISTS_KEPT: Duration = Duration::from_secs(600);
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
-/// Queues of repositories that are asked for in one look; the others get their turn in the next.
-const REPOS_A_LOOK: usize = 20;
 
 /// Takes looks. It remembers only what saves questions.
 pub struct Observer {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
-    github: Arc<GitHub>,
-    targets: Option<(Instant, Vec<Scope>)>,
-    repos: BTreeMap<Scope, (Instant, Vec<github::Repo>)>,
-    /// The repository after which the next look goes on.
-    last: Option<RepoName>,
+    watch: Watch,
     /// When the classes' images were last looked at, and whether LXD is a cluster.
     images_at: Option<Instant>,
     clustered: Option<bool>,
@@ -39,23 +34,15 @@ pub struct Observer {
 impl Observer {
     /// Asks nothing yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Observer {
-        Observer {
-            config,
-            lxd,
-            github,
-            targets: None,
-            repos: BTreeMap::new(),
-            last: None,
-            images_at: None,
-            clustered: None,
-        }
+        Observer { watch: Watch::new(Arc::clone(&config), github), config, lxd, images_at: None, clustered: None }
     }
 
-    /// Looks. `begun` is the world's number at the request.
-    pub fn look(&mut self, begun: u64, at_github: bool) -> Snapshot {
+    /// Looks; `interest` is what the world said when it asked for it.
+    pub fn look(&mut self, interest: &Interest, at_github: bool) -> Snapshot {
+        let begun = interest.begun;
         // Instances first: so "instance there, runner absent" means that the runner is done.
         let instances = list_instances(&self.lxd, &self.config);
-        let github = at_github.then(|| self.look_at_github());
+        let github = at_github.then(|| self.watch.look(interest));
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
         let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
@@ -71,86 +58,6 @@ impl Observer {
         let mut listed = BTreeMap::new();
         let classes = self.config.classes.iter();
         classes.map(|class| image_seen(&self.lxd, class, clustered, &mut listed)).collect()
-    }
-
-    fn look_at_github(&mut self) -> GitHubSeen {
-        let mut seen = GitHubSeen::default();
-        let targets = match self.targets() {
-            Ok(targets) => targets,
-            Err(error) => {
-                seen.targets = Some(Err(error.to_string()));
-                return seen;
-            }
-        };
-        seen.targets = Some(Ok(targets.clone()));
-        for scope in &targets {
-            let runners = self.github.runners(scope).map_err(|error| error.to_string());
-            seen.runners.push((scope.clone(), runners));
-        }
-        let mut repos: BTreeMap<RepoName, github::Repo> = BTreeMap::new();
-        for scope in &targets {
-            match self.repos_of(scope) {
-                Ok(list) => repos.extend(list.into_iter().map(|repo| (repo.name.clone(), repo))),
-                // Told with the runners of the same scope, which fail for the same reason or are the better news.
-                Err(error) => log::debug!("scope={scope} msg=\"repositories not listed\" error=\"{error}\""),
-            }
-        }
-        for repo in self.turn(repos) {
-            let jobs = self.github.open_jobs(&repo.name).map(|mut jobs| {
-                jobs.iter_mut().for_each(|job| job.public = Some(repo.public));
-                jobs
-            });
-            let limited = matches!(&jobs, Err(e) if matches!(e.kind, github::ErrorKind::RateLimited(_)));
-            seen.jobs.push((repo.name, jobs.map_err(|error| error.to_string())));
-            if limited {
-                break;
-            }
-        }
-        seen
-    }
-
-    /// The scopes that the config names, or all that the credential can see.
-    fn targets(&mut self) -> Result<Vec<Scope>, github::Error> {
-        if !self.config.targets.is_empty() {
-            return Ok(self.config.targets.clone());
-        }
-        if let Some((at, targets)) = &self.targets
-            && at.elapsed() < LISTS_KEPT
-        {
-            return Ok(targets.clone());
-        }
-        let targets = self.github.discover()?;
-        self.targets = Some((Instant::now(), targets.clone()));
-        Ok(targets)
-    }
-
-    fn repos_of(&mut self, scope: &Scope) -> Result<Vec<github::Repo>, github::Error> {
-        if let Some((at, repos)) = self.repos.get(scope)
-            && at.elapsed() < LISTS_KEPT
-        {
-            return Ok(repos.clone());
-        }
-        let repos = match scope {
-            Scope::Org(org) => self.github.org_repos(org)?,
-            Scope::Repo(repo) => vec![self.github.repo(repo)?],
-            // An enterprise's queues are learnt of by webhooks; its organisations can be named as targets.
-            Scope::Enterprise(_) => Vec::new(),
-        };
-        self.repos.insert(scope.clone(), (Instant::now(), repos.clone()));
-        Ok(repos)
-    }
-
-    /// The repositories whose queue is looked at this time: round and round through those that may be served.
-    fn turn(&mut self, repos: BTreeMap<RepoName, github::Repo>) -> Vec<github::Repo> {
-        let public = self.config.allow_public_repos;
-        let rules = &self.config.repos;
-        let served =
-            |repo: &&github::Repo| !repo.archived && (public || !repo.public) && rules.judge(&repo.name).is_ok();
-        let after = |repo: &&github::Repo| self.last.as_ref().is_none_or(|last| repo.name > *last);
-        let (later, sooner): (Vec<_>, Vec<_>) = repos.values().filter(served).partition(after);
-        let turn: Vec<github::Repo> = later.into_iter().chain(sooner).take(REPOS_A_LOOK).cloned().collect();
-        self.last = turn.last().map(|repo| repo.name.clone());
-        turn
     }
 }
 

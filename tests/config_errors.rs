@@ -252,6 +252,8 @@ fn github() {
     check_top("repos: {deny: ['*/*']}", "1: repos.deny: refuses every", "more exact");
     check_top("repos: {forbid: [acme/x]}", "1: repos.forbid: unknown key", "allow, deny");
     check_top("fork_policy: some", "1: fork_policy: \"some\" is no policy", "members");
+    check_top("polling: often", "1: polling: is text", "true or false");
+    check("hooksecret: a-secret-for-the-tests", "polling: false", "1: hooksecret: is missing", "hooksecret_file");
     check_top("registration: magic", "1: registration: \"magic\"", "jit or token");
     check_top("runner_version: 2.330", "1: runner_version: is a number", "quote");
     check_top("runner_version: two", "1: runner_version: \"two\" is not a version", "2.330.0");

@@ -297,6 +297,23 @@ runnermap:
 }
 
 #[test]
+fn who_only_polls_needs_no_secret_and_no_port() {
+    let directory = Directory::new("polling");
+    let text = LEAST.replacen("hooksecret: a-secret-for-the-tests\n", "polling: true\n", 1);
+    let (config, warnings) = load(&directory.write("config.yml", &text));
+    assert_eq!(warnings, Vec::<String>::new());
+    assert!(config.polling && !config.listens && config.hooksecret.is_empty());
+    assert_eq!((config.reconcile_interval.as_secs(), config.github.api_budget), (20, 50));
+    let more = format!("{text}web_port: 8080\nreconcile_interval: 5\napi_budget: 30%\n");
+    let (config, _) = load(&directory.write("config.yml", &more));
+    assert!(config.listens);
+    assert_eq!((config.reconcile_interval.as_secs(), config.github.api_budget), (5, 30));
+    let (config, _) = load(&directory.write("config.yml", LEAST));
+    assert!(!config.polling && config.listens);
+    assert_eq!((config.reconcile_interval.as_secs(), config.github.api_budget), (60, 20));
+}
+
+#[test]
 fn secrets_are_not_printed() {
     let directory = Directory::new("secrets");
     let (config, _) = load(&directory.write("config.yml", LEAST));

@@ -184,7 +184,7 @@ fn what_is_not_ours_is_never_touched() {
     rig.wait_done(job);
     rig.wait_nothing_left();
     // Longer than anything of ours would have lived.
-    rig.daemon.wait_count(&["github", "actions/runners"], 4);
+    rig.daemon.wait_count(&["github_call", "actions/runs?status=queued"], 4);
     assert_eq!(rig.standin().instance_names("default"), [foreign.name]);
     assert!(rig.github.with(|state| state.runners.contains_key(&placeholder.runner)));
 }

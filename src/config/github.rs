@@ -41,7 +41,9 @@ pub(super) fn read(
         Some(item) => github_api(&item, report),
         None => Some("https://api.github.com".to_owned()),
     };
-    let api_budget = top.get("api_budget").map_or(Some(USUAL_SHARE), |item| api_budget(&item, report));
+    let polls = top.get("polling").is_some_and(|item| *item.node == Node::Bool(true));
+    let share = if polls { POLLING_SHARE } else { USUAL_SHARE };
+    let api_budget = top.get("api_budget").map_or(Some(share), |item| api_budget(&item, report));
     let authorities = top.get("ca_file").map_or(Some(Vec::new()), |item| ca_file(&item, base, report));
     let read = || {
         let (targets, assigned) = targets?;
@@ -82,6 +84,8 @@ fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<
 
 /// The listings' share of GitHub's hourly limit, in percent.
 const USUAL_SHARE: u8 = 20;
+/// The same where nothing but listings tells of jobs.
+const POLLING_SHARE: u8 = 50;
 
 fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
     let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;

@@ -62,6 +62,10 @@ pub struct Config {
     pub prefix: String,
     /// Instances at once, all classes together.
     pub max_workers: usize,
+    /// GitHub cannot reach us: queues are found by looking alone.
+    pub polling: bool,
+    /// False: no port is listened on, neither for webhooks nor for health.
+    pub listens: bool,
     /// Between looks at GitHub.
     pub reconcile_interval: Duration,
     /// From launch until the runner must be online.

@@ -13,6 +13,7 @@ use super::{
     Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, github, guard, secret,
     socket_candidates, web,
 };
+use crate::model::Secret;
 
 const KEYS: &[&str] = &[
     "pat",
@@ -34,6 +35,7 @@ const KEYS: &[&str] = &[
     "remotes",
     "prefix",
     "max_workers",
+    "polling",
     "reconcile_interval",
     "provision_timeout",
     "idle_timeout",
@@ -84,7 +86,18 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let (github, targets) = github::read(&top, base, report);
     let webhook_url = top.get("webhook_url").map_or(Some(None), |item| github::webhook_url(&item, report).map(Some));
     let placeholders = top.get("placeholders").map_or(Some(false), |item| item.flag(report));
-    let hooksecret = secret::read(&secret::HOOKSECRET, &top, base, true, report);
+    let polling = top.get("polling").map_or(Some(false), |item| item.flag(report));
+    let polls = polling == Some(true);
+    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, base, !polls, report) {
+        // Who only looks needs none; what is given must be right all the same.
+        None if polls && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
+            Some(Secret::default())
+        }
+        read => read,
+    };
+    if let Some(url) = top.get("webhook_url").filter(|_| polls && top.get("web_port").is_none()) {
+        report.error(&url.path, "contradicts polling: nothing is listened for", "leave it out, or write web_port");
+    }
     readable_by_all(file, &top, report);
 
     let (remotes, main) = remotes(&top, report);
@@ -97,7 +110,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         Some(item) => item.duration(SECOND, most, report),
         None => Some(Duration::from_secs(default)),
     };
-    let reconcile_interval = length("reconcile_interval", 60, DAY);
+    let reconcile_interval = length("reconcile_interval", if polls { 20 } else { 60 }, DAY);
     let provision_timeout = length("provision_timeout", 300, DAY);
     let idle_timeout = length("idle_timeout", 600, long);
     let ready_max_age = length("ready_max_age", 3600, long);
@@ -151,6 +164,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         remotes,
         prefix: prefix?,
         max_workers,
+        polling: polling?,
+        listens: !polls || top.get("web_port").is_some(),
         reconcile_interval: reconcile_interval?,
         provision_timeout: provision_timeout?,
         idle_timeout: idle_timeout?,

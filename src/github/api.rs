@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::budget::{Purpose, Standing, USUAL_SHARE};
 pub use super::error::{Error, ErrorKind};
-use super::http::{Call, Http, SKEW_TOLD, clock_trouble, decode};
+use super::http::{Call, Http, MAX_PAGES, SKEW_TOLD, clock_trouble, decode};
 use super::json;
 use super::keyring::Keyring;
 use super::listing::Listing;
@@ -64,6 +64,8 @@ pub struct Repo {
     pub archived: bool,
     /// True where the credential's user may administer it, which registering runners needs.
     pub admin: bool,
+    /// When commits were last pushed to it.
+    pub pushed_at: Option<Timestamp>,
 }
 
 /// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
@@ -210,7 +212,7 @@ impl GitHub {
             let tried = format!("list the {status} runs of repo:{repo}");
             let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
             let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
-            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs)?;
+            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs, MAX_PAGES)?;
             open.extend(listing.items().copied());
         }
         let before = seen.runs.len();
@@ -224,7 +226,7 @@ impl GitHub {
                 jobs.filter(|job| job.status != JobStatus::Completed).collect()
             };
             let listing = seen.runs.entry(run).or_default();
-            match self.http.pages_if_changed(&tried, purpose, &path, listing, jobs) {
+            match self.http.pages_if_changed(&tried, purpose, &path, listing, jobs, MAX_PAGES) {
                 Ok(changed) => seen.owed |= changed,
                 Err(error) if error.kind == ErrorKind::NotFound => {
                     seen.runs.remove(&run);
@@ -254,6 +256,11 @@ impl GitHub {
         Ok(unique(&seen))
     }
 
+    /// The runners that a listing has, each once: it may have moved while its pages were read.
+    pub fn listed_runners(seen: &Listing<Runner>) -> Vec<Runner> {
+        unique(seen)
+    }
+
     /// Brings `seen` (of this scope, from its default on) up to date: true where anything changed. Where nothing did, it
     /// costs nothing of the hourly limit.
     pub fn runners_if_changed(&self, scope: &Scope, seen: &mut Listing<Runner>) -> Result<bool, Error> {
@@ -279,7 +286,7 @@ impl GitHub {
     ) -> Result<bool, Error> {
         let path = format!("{}/actions/runners?{filter}per_page=100", scope_path(scope));
         let runners = |page: json::RunnerPage| page.runners.into_iter().map(|wire| wire.into_runner()).collect();
-        self.http.pages_if_changed(tried, purpose, &path, seen, runners)
+        self.http.pages_if_changed(tried, purpose, &path, seen, runners, MAX_PAGES)
     }
 
     /// Removes a registration, unless the runner is busy.

@@ -214,8 +214,9 @@ impl Http {
         }
     }
 
-    /// The same, asking for those pages alone that changed since `known` was brought up to date: true where any did.
-    /// After an error `known` has what could be had, and the next call that works tells of it.
+    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
+    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
+    /// tells of it.
     pub fn pages_if_changed<W: serde::de::DeserializeOwned, T>(
         &self,
         tried: &str,
@@ -223,6 +224,7 @@ impl Http {
         path: &str,
         known: &mut Listing<T>,
         items: impl Fn(W) -> Vec<T>,
+        most: usize,
     ) -> Result<bool, Error> {
         let mut walk = Walk::from(format!("{}/{path}", self.base));
         // The addresses of later pages have numbers for names.
@@ -240,8 +242,10 @@ impl Http {
             let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
             number += 1;
             match next {
-                Some(next) => walk.on(tried, next)?,
-                None => return Ok(known.end(number)),
+                Some(next) if number < most => walk.on(tried, next)?,
+                // More than there can be is an error of the walk's own.
+                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
+                _ => return Ok(known.end(number)),
             }
         }
     }

@@ -69,6 +69,8 @@ pub(super) struct RepoWire {
     #[serde(default)]
     archived: bool,
     #[serde(default)]
+    pushed_at: Option<String>,
+    #[serde(default)]
     permissions: Option<Permissions>,
 }
 
@@ -83,7 +85,8 @@ impl RepoWire {
     pub fn into_repo(self) -> Option<Repo> {
         let name: RepoName = self.full_name.parse().ok()?;
         let admin = self.permissions.is_some_and(|permissions| permissions.admin);
-        Some(Repo { name, public: !self.private, archived: self.archived, admin })
+        let pushed_at = self.pushed_at.as_deref().and_then(Timestamp::parse);
+        Some(Repo { name, public: !self.private, archived: self.archived, admin, pushed_at })
     }
 }
 

@@ -15,6 +15,7 @@ mod json;
 mod keyring;
 mod limits;
 mod listing;
+mod repos;
 mod runs;
 
 pub use account::Identity;

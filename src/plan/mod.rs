@@ -146,7 +146,7 @@ pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
     let mut errands = Vec::new();
     questions(world, config, now, &mut plan, &mut errands);
     if matches!(world.lxd, Some(Ok(_))) {
-        remove::deregistrations(world, config, now, &mut errands);
+        remove::deregistrations(world, config, &mut errands);
     }
     let errand =
         |flight: &&Flight| matches!(flight, Flight::Job(_) | Flight::Run(..) | Flight::Repo(_) | Flight::Runner(..));

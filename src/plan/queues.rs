@@ -72,7 +72,7 @@ impl Queues {
             there.insert(repo);
         }
         let gone: Vec<RepoName> = self.repos.keys().filter(|repo| !there.contains(*repo)).cloned().collect();
-        gone.iter().for_each(|repo| drop(self.repos.remove(repo)));
+        self.repos.retain(|repo, _| there.contains(repo));
         gone
     }
 

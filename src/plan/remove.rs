@@ -207,11 +207,14 @@ impl<'a> Budget<'a, '_> {
 
 /// Offline registrations with a name that only we give and without an instance. Another host with our prefix may be
 /// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
-pub(super) fn deregistrations(world: &World, config: &Config, now: Timestamp, actions: &mut Vec<Action>) {
+pub(super) fn deregistrations(world: &World, config: &Config, actions: &mut Vec<Action>) {
     for (scope, view) in &world.scopes {
         for runner in view.runners.iter().flatten().filter(|r| !r.online && !r.busy) {
             let name = &runner.name;
-            let dead = view.offline_since.get(&runner.id).is_some_and(|at| now.since(*at) > config.provision_timeout);
+            // Seen so in two listings: what was offline in the last one may have come up since.
+            let listed = view.listed_at.unwrap_or_default();
+            let dead =
+                view.offline_since.get(&runner.id).is_some_and(|at| listed.since(*at) > config.provision_timeout);
             let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);
             if !dead || !ours || world.instances.contains_key(name) {
                 continue;

@@ -30,6 +30,11 @@ impl World {
     }
 
     pub(super) fn fold_hint(&mut self, hint: Hint, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+        if let Hint::Job(Job { repo, .. }) | Hint::CheckRun { repo, .. } | Hint::LookAt(repo) = &hint
+            && self.heard.len() < MAX_JOBS
+        {
+            self.heard.insert(repo.clone());
+        }
         match hint {
             // A job waits before it is queued, never after: where we know it already, GitHub is asked what is true.
             Hint::Job(job) if job.status == JobStatus::Waiting && self.jobs.contains_key(&job.id) => {

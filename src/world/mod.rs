@@ -19,7 +19,7 @@ pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::config::Config;
@@ -64,6 +64,17 @@ pub struct Snapshot {
     pub github: Option<GitHubSeen>,
 }
 
+/// What a look should ask for, by what is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// [`World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// Repositories that have jobs, or were heard of since the last look.
+    pub repos: BTreeSet<RepoName>,
+    /// Scopes whose runners matter now; the others' can wait.
+    pub scopes: BTreeSet<Scope>,
+}
+
 /// The GitHub side of a snapshot.
 #[derive(Debug, Default)]
 pub struct GitHubSeen {
@@ -73,6 +84,8 @@ pub struct GitHubSeen {
     pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
     /// The jobs that are not completed, for each repository that was asked.
     pub jobs: Vec<(RepoName, Result<Vec<Job>, String>)>,
+    /// Repositories that were there and are not any more, or are not served any more.
+    pub gone: Vec<RepoName>,
 }
 
 /// An instance's status, as far as decisions need it.
@@ -169,6 +182,8 @@ pub struct JobState {
 pub struct ScopeView {
     /// The last good listing; `None` before the first and after a failed one.
     pub runners: Option<Vec<Runner>>,
+    /// When it came.
+    pub listed_at: Option<Timestamp>,
     /// Since when each runner that is offline now was seen offline without a break.
     pub offline_since: BTreeMap<RunnerId, Timestamp>,
 }
@@ -281,6 +296,8 @@ pub struct World {
     pub(crate) runs: guard::Runs,
     /// Repositories whose queue is worth a look.
     pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
+    /// Repositories that were heard of since the last look at GitHub.
+    heard: BTreeSet<RepoName>,
     pub(crate) lxd_look: Look,
     /// True while LXD tells of instances that end by itself.
     pub(crate) listening: bool,
@@ -345,6 +362,7 @@ impl World {
             unknown_jobs: BTreeMap::new(),
             runs: BTreeMap::new(),
             look_at: BTreeMap::new(),
+            heard: BTreeSet::new(),
             lxd_look: Look::default(),
             listening: false,
             github_look: Look::default(),
@@ -371,8 +389,35 @@ impl World {
         self.flights.insert(action.flight(), action.clone());
     }
 
+    /// What the next look at GitHub should ask for.
+    pub fn interest(&self, config: &Config) -> Interest {
+        let jobs = self.jobs.values().map(|state| &state.job.repo);
+        let repos = jobs.chain(&self.heard).cloned().collect();
+        let mut scopes: BTreeSet<Scope> = self.instances.values().filter_map(|i| i.seen.scope.clone()).collect();
+        scopes.extend(self.flights.values().filter_map(|action| match action {
+            Action::Launch { scope, .. } => Some(scope.clone()),
+            _ => None,
+        }));
+        scopes.extend(self.pauses.keys().filter_map(|blame| match blame {
+            Blame::Scope(scope) => Some(scope.clone()),
+            _ => None,
+        }));
+        let ours = |runner: &Runner| parse_name(&config.prefix, &runner.name).is_some();
+        for (scope, view) in &self.scopes {
+            let dead = |r: &Runner| ours(r) && !self.instances.contains_key(&r.name);
+            // A registration of ours without an instance is watched until it is gone.
+            if view.runners.as_ref().is_none_or(|runners| runners.iter().any(dead)) {
+                scopes.insert(scope.clone());
+            }
+        }
+        Interest { begun: self.seq, repos, scopes }
+    }
+
     /// A look at LXD (`github` = false) or at both was asked for.
     pub fn look_begun(&mut self, github: bool) {
+        if github {
+            self.heard.clear();
+        }
         let look = if github { &mut self.github_look } else { &mut self.lxd_look };
         look.under_way = true;
         look.wanted = false;

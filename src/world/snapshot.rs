@@ -182,6 +182,12 @@ impl World {
                 }
             }
         }
+        for repo in seen.gone {
+            // Whether it was removed or is kept out by now: nothing there is ours to say.
+            self.troubles.remove(&format!("github jobs of {repo}"));
+            let left: Vec<JobId> = self.jobs.values().filter(|j| j.job.repo == repo).map(|j| j.job.id).collect();
+            left.into_iter().for_each(|job| drop(self.jobs.remove(&job)));
+        }
         for (repo, jobs) in seen.jobs {
             let what = format!("github jobs of {repo}");
             match jobs {
@@ -251,6 +257,7 @@ impl World {
             view.offline_since.insert(runner.id, was.get(&runner.id).copied().unwrap_or(now));
         }
         view.runners = Some(runners);
+        view.listed_at = Some(now);
     }
 
     /// A repository's open jobs, whole: what is not among them is not open any more.

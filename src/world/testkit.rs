@@ -52,6 +52,8 @@ pub fn config() -> Config {
         remotes: BTreeMap::new(),
         prefix: "lxdrunner".to_owned(),
         max_workers: 4,
+        polling: false,
+        listens: true,
         reconcile_interval: Duration::from_secs(60),
         provision_timeout: Duration::from_secs(300),
         idle_timeout: Duration::from_secs(600),

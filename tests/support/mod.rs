@@ -153,6 +153,8 @@ pub struct Plan {
     pub package: Option<BuiltPackage>,
     /// The daemon runs as this user, which only root can order.
     pub user: Option<u32>,
+    /// Webhooks are listened for.
+    pub web: bool,
 }
 
 impl Default for Plan {
@@ -165,6 +167,7 @@ impl Default for Plan {
             bad_checksum: false,
             package: None,
             user: None,
+            web: true,
         }
     }
 }
@@ -243,9 +246,13 @@ impl Rig {
         let n = COUNT.fetch_add(1, Ordering::SeqCst);
         let prefix = format!("t{}-{n}", std::process::id());
         let tls = if plan.config.contains("web_tls") { "" } else { "web_tls: false\n" };
+        let web = match plan.web {
+            true => format!("hooksecret: {HOOK_SECRET}\nweb_host: 127.0.0.1\nweb_port: 0\n{tls}"),
+            false => String::new(),
+        };
         let config = format!(
-            "pat: {:?}\nhooksecret: {HOOK_SECRET}\ngithub_api: {}\ntargets: {}\nsocket: {}\nprefix: {prefix}\n\
-             web_host: 127.0.0.1\nweb_port: 0\n{tls}cache_home: {}\n{}runnermap:\n{}",
+            "{web}pat: {:?}\ngithub_api: {}\ntargets: {}\nsocket: {}\nprefix: {prefix}\n\
+             cache_home: {}\n{}runnermap:\n{}",
             github.token().expose(),
             github.api(),
             plan.targets,
@@ -278,6 +285,9 @@ impl Rig {
         let line = self.daemon.wait(&["msg=\"lxdrunner is up\""]);
         let (_, rest) = line.split_once("listen=").unwrap();
         self.address = rest.split(' ').next().unwrap().to_owned();
+        if self.address == "none" {
+            return;
+        }
         self.github.set_hook(&format!("http://{}/hooks/lxdrunner", self.address), HOOK_SECRET);
     }
 

@@ -1,0 +1,46 @@
+//! Which repositories there are, asked for again and again at no cost while nothing changes.
+
+use super::Listing;
+use super::api::{GitHub, Repo, quoted, repo_path};
+use super::budget::Purpose;
+use super::error::Error;
+use super::http::MAX_PAGES;
+use super::json::RepoWire;
+use crate::model::RepoName;
+
+impl GitHub {
+    /// Brings `seen` (of this organisation, from its default on) up to date: true where anything changed.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub fn org_repos_if_changed(&self, org: &str, seen: &mut Listing<Repo>) -> Result<bool, Error> {
+        let path = format!("orgs/{}/repos?per_page=100", quoted(org));
+        self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, MAX_PAGES)
+    }
+
+    /// The same of the hundred that were pushed to last: one question, whatever the organisation's size.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub fn org_repos_pushed(&self, org: &str, seen: &mut Listing<Repo>) -> Result<bool, Error> {
+        let path = format!("orgs/{}/repos?sort=pushed&direction=desc&per_page=100", quoted(org));
+        self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, 1)
+    }
+
+    /// The same of one repository.
+    ///
+    /// # Errors
+    /// As for every call.
+    pub fn repo_if_changed(&self, name: &RepoName, seen: &mut Listing<Repo>) -> Result<bool, Error> {
+        let of_one = |repo: RepoWire| repo.into_repo().into_iter().collect();
+        self.http.pages_if_changed(&format!("look at repo:{name}"), Purpose::List, &repo_path(name), seen, of_one, 1)
+    }
+}
+
+fn tried(org: &str) -> String {
+    format!("list the repositories of org:{org}")
+}
+
+fn of_page(page: Vec<RepoWire>) -> Vec<Repo> {
+    page.into_iter().filter_map(RepoWire::into_repo).collect()
+}

@@ -1,0 +1,223 @@
+//! Looks at GitHub, as seldom and as cheaply as may be: only what can have changed is asked for, and an answer that has
+//! not changed costs nothing of the hourly limit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::github::{Error, ErrorKind, GitHub, Listing, QueueSeen, Repo};
+use crate::model::{Job, RepoName, Runner, Scope, Timestamp};
+use crate::plan::queues::{Pace, Queues, ROUND, ROUND_POLLING};
+use crate::world::{GitHubSeen, Interest};
+
+/// How long the lists of what there is to serve are believed, and those of the runners of scopes where nothing of ours is.
+const LISTS_KEPT: Duration = Duration::from_secs(600);
+/// After so many questions in a row that got no answer, the others are left for the next look.
+const GIVE_UP: usize = 3;
+
+/// Takes looks at GitHub. It remembers only what saves questions.
+pub(super) struct Watch {
+    config: Arc<Config>,
+    github: Arc<GitHub>,
+    targets: Option<(Instant, Vec<Scope>)>,
+    runners: BTreeMap<Scope, (Option<Instant>, Listing<Runner>)>,
+    repos: BTreeMap<Scope, Repos>,
+    queues: Queues,
+    seen: BTreeMap<RepoName, QueueSeen>,
+}
+
+/// The repositories of one scope.
+#[derive(Default)]
+struct Repos {
+    listed_at: Option<Instant>,
+    all: Listing<Repo>,
+    /// Those that were pushed to last.
+    pushed: Listing<Repo>,
+}
+
+impl Watch {
+    /// Asks nothing yet.
+    pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Watch {
+        let (targets, runners, repos) = (None, BTreeMap::new(), BTreeMap::new());
+        Watch { config, github, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
+    }
+
+    /// Looks.
+    pub fn look(&mut self, interest: &Interest) -> GitHubSeen {
+        let mut seen = GitHubSeen::default();
+        let targets = match self.targets() {
+            Ok(targets) => targets,
+            Err(error) => {
+                seen.targets = Some(Err(error.to_string()));
+                return seen;
+            }
+        };
+        seen.targets = Some(Ok(targets.clone()));
+        for scope in &targets {
+            if let Some(runners) = self.runners(scope, interest.scopes.contains(scope)) {
+                seen.runners.push((scope.clone(), runners));
+            }
+        }
+        seen.gone = self.find_repos(&targets);
+        self.look_at_queues(interest, &mut seen);
+        seen
+    }
+
+    /// The scopes that the config names, or all that the credential can see.
+    fn targets(&mut self) -> Result<Vec<Scope>, Error> {
+        if !self.config.targets.is_empty() {
+            return Ok(self.config.targets.clone());
+        }
+        if let Some((at, targets)) = &self.targets
+            && at.elapsed() < LISTS_KEPT
+        {
+            return Ok(targets.clone());
+        }
+        let targets = self.github.discover()?;
+        self.targets = Some((Instant::now(), targets.clone()));
+        Ok(targets)
+    }
+
+    /// The runners of a scope, where their turn has come: each time while something of ours is there.
+    fn runners(&mut self, scope: &Scope, of_interest: bool) -> Option<Result<Vec<Runner>, String>> {
+        let (at, listing) = self.runners.entry(scope.clone()).or_default();
+        if !of_interest && at.is_some_and(|at| at.elapsed() < LISTS_KEPT) {
+            return None;
+        }
+        Some(match self.github.runners_if_changed(scope, listing) {
+            Ok(_) => {
+                *at = Some(Instant::now());
+                Ok(GitHub::listed_runners(listing))
+            }
+            Err(error) => {
+                *at = None;
+                Err(error.to_string())
+            }
+        })
+    }
+
+    /// Brings up to date which repositories there are, and returns those that are not there any more.
+    fn find_repos(&mut self, targets: &[Scope]) -> Vec<RepoName> {
+        self.repos.retain(|scope, _| targets.contains(scope));
+        let mut complete = true;
+        for scope in targets {
+            let repos = self.repos.entry(scope.clone()).or_default();
+            if let Err(error) = repos.refresh(&self.github, scope) {
+                complete &= repos.listed_at.is_some();
+                // Told with the runners of the same scope, which fail for the same reason or are the better news.
+                log::debug!("scope={scope} msg=\"repositories not listed\" error=\"{error}\"");
+            }
+        }
+        let mut served: BTreeMap<RepoName, Option<Timestamp>> = BTreeMap::new();
+        for repos in self.repos.values() {
+            for repo in repos.all.items().filter(|repo| is_served(&self.config, repo)) {
+                served.insert(repo.name.clone(), repo.pushed_at);
+            }
+            for repo in repos.pushed.items() {
+                // That list may be younger.
+                if let Some(pushed_at) = served.get_mut(&repo.name) {
+                    *pushed_at = (*pushed_at).max(repo.pushed_at);
+                }
+            }
+        }
+        if !complete {
+            // Unknown is not gone.
+            served.extend(
+                self.seen
+                    .keys()
+                    .filter(|repo| !served.contains_key(*repo))
+                    .map(|repo| (repo.clone(), None))
+                    .collect::<Vec<_>>(),
+            );
+        }
+        let gone = self.queues.serve(served, Timestamp::now());
+        gone.iter().for_each(|repo| drop(self.seen.remove(repo)));
+        gone
+    }
+
+    fn look_at_queues(&mut self, interest: &Interest, seen: &mut GitHubSeen) {
+        interest.repos.iter().for_each(|repo| self.queues.sign(repo, Timestamp::now()));
+        let (mut unanswered, mut limited) = (0, BTreeSet::new());
+        for repo in self.queues.next(&self.pace(), Timestamp::now()) {
+            // Another owner's may be asked for with another credential.
+            if unanswered >= GIVE_UP || limited.contains(&repo.owner.to_lowercase()) {
+                continue;
+            }
+            let queue = self.seen.entry(repo.clone()).or_default();
+            let jobs = match self.github.open_jobs_if_changed(&repo, queue) {
+                Ok(changed) => {
+                    unanswered = 0;
+                    let open = queue.open_runs();
+                    let counted = if changed.is_some() { u32::try_from(1 + open).unwrap_or(u32::MAX) } else { 0 };
+                    self.queues.looked(&repo, counted, open > 0, Timestamp::now());
+                    Ok(self.with_visibility(&repo, changed.unwrap_or_else(|| self.jobs_seen(&repo))))
+                }
+                Err(error) => {
+                    match error.kind {
+                        ErrorKind::RateLimited(_) => drop(limited.insert(repo.owner.to_lowercase())),
+                        ErrorKind::NotFound => {
+                            // Perhaps it was removed: then it is not in the list any more.
+                            self.repos.values_mut().for_each(|repos| repos.listed_at = None);
+                            unanswered = 0;
+                        }
+                        ErrorKind::Unauthorized | ErrorKind::Forbidden => unanswered = 0,
+                        _ => unanswered += 1,
+                    }
+                    self.queues.looked(&repo, 1, false, Timestamp::now());
+                    Err(error.to_string())
+                }
+            };
+            seen.jobs.push((repo, jobs));
+        }
+    }
+
+    fn jobs_seen(&self, repo: &RepoName) -> Vec<Job> {
+        self.seen.get(repo).map(QueueSeen::jobs).unwrap_or_default()
+    }
+
+    /// Jobs with what the lists tell of their repository, where the queue does not.
+    fn with_visibility(&self, repo: &RepoName, mut jobs: Vec<Job>) -> Vec<Job> {
+        if jobs.iter().any(|job| job.public.is_none()) {
+            let mut all = self.repos.values().flat_map(|repos| repos.all.items());
+            let public = all.find(|known| known.name == *repo).map(|known| known.public);
+            jobs.iter_mut().for_each(|job| job.public = job.public.or(public));
+        }
+        jobs
+    }
+
+    fn pace(&self) -> Pace {
+        let listings = self.github.standings().into_iter().filter_map(|(_, standing)| standing.listings);
+        let budget = listings.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1));
+        let round = if self.config.polling { ROUND_POLLING } else { ROUND };
+        Pace { interval: self.config.reconcile_interval, round, budget }
+    }
+}
+
+impl Repos {
+    fn refresh(&mut self, github: &GitHub, scope: &Scope) -> Result<(), Error> {
+        let whole = self.listed_at.is_none_or(|at| at.elapsed() >= LISTS_KEPT);
+        match scope {
+            Scope::Org(org) if whole => drop(github.org_repos_if_changed(org, &mut self.all)?),
+            Scope::Org(org) => {
+                let known: BTreeSet<RepoName> = self.all.items().map(|repo| repo.name.clone()).collect();
+                let changed = github.org_repos_pushed(org, &mut self.pushed)?;
+                if changed && self.pushed.items().any(|repo| !known.contains(&repo.name)) {
+                    // A new one, or an old one with a new name: the whole list is asked for next time.
+                    self.listed_at = None;
+                }
+                return Ok(());
+            }
+            Scope::Repo(repo) if whole => drop(github.repo_if_changed(repo, &mut self.all)?),
+            // An enterprise's queues are learnt of by webhooks; its organisations can be named as targets.
+            Scope::Repo(_) | Scope::Enterprise(_) => return Ok(()),
+        }
+        self.listed_at = Some(Instant::now());
+        Ok(())
+    }
+}
+
+/// True where its queue is worth asking for: what would be refused anyway is not.
+fn is_served(config: &Config, repo: &Repo) -> bool {
+    !repo.archived && (config.allow_public_repos || !repo.public) && config.repos.judge(&repo.name).is_ok()
+}
