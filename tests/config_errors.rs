@@ -252,6 +252,11 @@ fn github() {
     check_top("repos: {deny: ['*/*']}", "1: repos.deny: refuses every", "more exact");
     check_top("repos: {forbid: [acme/x]}", "1: repos.forbid: unknown key", "allow, deny");
     check_top("fork_policy: some", "1: fork_policy: \"some\" is no policy", "members");
+    check_top(
+        "polling: true\nwebhook_url: https://ci.example/hooks/lxdrunner",
+        "2: webhook_url: contradicts",
+        "leave it out",
+    );
     check_top("polling: often", "1: polling: is text", "true or false");
     check("hooksecret: a-secret-for-the-tests", "polling: false", "1: hooksecret: is missing", "hooksecret_file");
     check_top("registration: magic", "1: registration: \"magic\"", "jit or token");
