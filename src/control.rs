@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::model::{Job, JobId, JobStatus, Timestamp};
+use crate::model::{Job, JobId, JobStatus, RunnerId, Timestamp};
 use crate::threads;
 
 /// The longest question or answer, in bytes.
@@ -210,6 +210,8 @@ struct JobWire {
     labels: Vec<String>,
     status: String,
     runner: Option<String>,
+    #[serde(default)]
+    runner_id: Option<u64>,
     created_at: Option<u64>,
     name: String,
 }
@@ -230,6 +232,7 @@ impl From<&Question> for Wire {
             labels: job.labels.iter().map(str::to_owned).collect(),
             status: STATUSES.iter().find(|(s, _)| *s == job.status).map_or("", |(_, word)| word).to_owned(),
             runner: job.runner_name.clone(),
+            runner_id: job.runner_id.map(|id| id.0),
             created_at: job.created_at.map(|at| at.0),
             name: job.name.clone(),
         });
@@ -249,6 +252,7 @@ impl Wire {
                 labels: job.labels.iter().collect(),
                 status: STATUSES.iter().find(|(_, word)| *word == job.status)?.0,
                 runner_name: job.runner,
+                runner_id: job.runner_id.map(RunnerId),
                 created_at: job.created_at.map(Timestamp),
                 name: job.name,
             }),
@@ -284,6 +288,7 @@ mod tests {
             labels: ["linux", "gpu"].iter().collect(),
             status: JobStatus::InProgress,
             runner_name: Some("r".to_owned()),
+            runner_id: Some(RunnerId(3)),
             created_at: Some(Timestamp(5)),
             name: "build “all”\n".to_owned(),
         };

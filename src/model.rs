@@ -329,6 +329,8 @@ pub struct Job {
     pub status: JobStatus,
     /// The runner that took it.
     pub runner_name: Option<String>,
+    /// GitHub's id of that runner, where it tells: names are used again, ids are not.
+    pub runner_id: Option<RunnerId>,
     /// When GitHub made it.
     pub created_at: Option<Timestamp>,
     /// Its title in the workflow file, for people.

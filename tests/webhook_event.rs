@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use hmac::{Hmac, Mac};
-use lxdrunner::model::{Hint, Job, JobId, JobStatus, Secret, Timestamp};
+use lxdrunner::model::{Hint, Job, JobId, JobStatus, RunnerId, Secret, Timestamp};
 use lxdrunner::webhook::event::{Parsed, SignatureError, parse, verify};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -64,6 +64,7 @@ fn a_queued_job_is_read_whole() {
         labels: ["self-hosted", "linux", "x64"].iter().collect(),
         status: JobStatus::Queued,
         runner_name: None,
+        runner_id: None,
         created_at: Timestamp::parse("2026-01-02T03:04:05Z"),
         name: "build “all”".to_owned(),
     };
@@ -108,6 +109,8 @@ fn what_a_job_may_lack() {
     assert!(skipped.labels.is_empty());
     let taken = job_of("workflow_job", &change(|v| v["workflow_job"]["runner_name"] = json!("lxdrunner-7-1")));
     assert_eq!(taken.runner_name.as_deref(), Some("lxdrunner-7-1"));
+    let numbered = job_of("workflow_job", &change(|v| v["workflow_job"]["runner_id"] = json!(23)));
+    assert_eq!(numbered.runner_id, Some(RunnerId(23)));
     let bare = change(|v| {
         v["workflow_job"] = json!({"id": 7, "status": "queued"});
         v["repository"] = json!({"full_name": "a/b"});

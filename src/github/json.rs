@@ -130,6 +130,8 @@ pub(super) struct JobWire {
     #[serde(default)]
     runner_name: Option<String>,
     #[serde(default)]
+    runner_id: Option<u64>,
+    #[serde(default)]
     created_at: Option<String>,
     #[serde(default)]
     started_at: Option<String>,
@@ -156,6 +158,7 @@ impl JobWire {
             labels: self.labels.unwrap_or_default().iter().collect(),
             status,
             runner_name: self.runner_name.filter(|name| !name.is_empty()),
+            runner_id: self.runner_id.filter(|id| *id > 0).map(RunnerId),
             created_at: created.as_deref().and_then(Timestamp::parse),
             name: self.name.unwrap_or_default(),
         }

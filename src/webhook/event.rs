@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use sha2::Sha256;
 
-use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, Secret, Timestamp};
+use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, RunnerId, Secret, Timestamp};
 
 /// Why a delivery is not believed. The text is for whoever sets up the hook; it tells nothing about the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -174,6 +174,8 @@ struct WorkflowJob<'a> {
     labels: Option<Vec<Cow<'a, str>>>,
     #[serde(borrow, default)]
     runner_name: Option<Cow<'a, str>>,
+    #[serde(default)]
+    runner_id: Option<u64>,
     #[serde(borrow, default)]
     created_at: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -205,6 +207,7 @@ fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {
         labels: labels.iter().collect::<Labels>(),
         status,
         runner_name: job.runner_name.map(Cow::into_owned).filter(|name| !name.is_empty()),
+        runner_id: job.runner_id.filter(|id| *id > 0).map(RunnerId),
         created_at: job.created_at.and_then(|text| Timestamp::parse(&text)),
         name: job.name.map(|name| name.chars().take(200).collect()).unwrap_or_default(),
     })))

@@ -2,7 +2,7 @@
 
 use super::guard::joined;
 use super::matching::{Refusal, place};
-use super::{Event, Hint, JobState, MAX_JOBS, Note, RunnerState, UnknownJob, World};
+use super::{Event, Hint, Instance, JobState, MAX_JOBS, Note, RunnerState, UnknownJob, World};
 use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
@@ -70,13 +70,11 @@ impl World {
                 }
             }
             JobStatus::Completed => {
-                if let Some(runner) = &job.runner_name {
-                    // Only where we heard of its beginning is it certain that not another runner of that name is meant,
-                    // from before we started.
-                    let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
-                    let certain = known.is_some_and(|j| j.job.runner_name.as_ref() == Some(runner));
-                    self.runner_had_its_job(runner, certain, now);
-                }
+                // Only where we heard of its beginning is it certain that not another runner of that name is meant, from
+                // before we started.
+                let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
+                let certain = known.is_some_and(|j| j.job.runner_name == job.runner_name);
+                self.runner_had_its_job(&job, certain, now);
                 self.job_is_over(job.id, now, notes);
             }
         }
@@ -116,20 +114,24 @@ impl World {
 
     /// The runner of an instance that we only just know may have been given a job already.
     pub(super) fn may_have_a_job(&mut self, name: &str) {
-        let has = |j: &JobState| j.job.status == JobStatus::InProgress && j.job.runner_name.as_deref() == Some(name);
-        if self.jobs.values().any(has)
-            && let Some(instance) = self.instances.get_mut(name)
-        {
+        let Some(instance) = self.instances.get_mut(name) else { return };
+        if self.jobs.values().any(|j| j.job.status == JobStatus::InProgress && runs_on(&j.job, instance)) {
             instance.took_job = true;
             instance.runner = RunnerState::Busy;
         }
     }
 
+    /// The instance whose runner has, or had, the job.
+    fn instance_of(&mut self, job: &Job) -> Option<&mut Instance> {
+        self.instances.get_mut(job.runner_name.as_ref()?).filter(|instance| runs_on(job, instance))
+    }
+
     fn job_is_taken(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
         let runner = job.runner_name.clone().unwrap_or_default();
-        let ours = match self.instances.get_mut(&runner) {
+        let seq = self.seq;
+        let ours = match self.instance_of(&job) {
             Some(instance) => {
-                instance.touched = self.seq;
+                instance.touched = seq;
                 instance.took_job = true;
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
@@ -160,9 +162,10 @@ impl World {
         }
     }
 
-    fn runner_had_its_job(&mut self, runner: &str, certain: bool, now: Timestamp) {
-        if let Some(instance) = self.instances.get_mut(runner) {
-            instance.touched = self.seq;
+    fn runner_had_its_job(&mut self, job: &Job, certain: bool, now: Timestamp) {
+        let seq = self.seq;
+        if let Some(instance) = self.instance_of(job) {
+            instance.touched = seq;
             instance.took_job = true;
             instance.job_is_over |= certain;
             instance.handover_since = None;
@@ -184,4 +187,11 @@ impl World {
             self.over.insert(job, now);
         }
     }
+}
+
+/// True where the job's runner is the instance's. A name may have been another's before; where both ids are known, they
+/// tell.
+pub(super) fn runs_on(job: &Job, instance: &Instance) -> bool {
+    let same_id = instance.seen.runner_id.zip(job.runner_id).is_none_or(|(own, told)| own == told);
+    same_id && job.runner_name.as_deref() == Some(instance.seen.name.as_str())
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fold::runs_on;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
     Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
@@ -74,7 +75,7 @@ impl World {
                 known.touched <= begun && known.seen.created_at.zip(seen.created_at).is_some_and(|(was, is)| was != is)
             };
             if self.instances.get(&seen.name).is_some_and(another) {
-                self.instances.remove(&seen.name);
+                self.instance_is_gone(&seen.name, now, notes);
             }
             match self.instances.get_mut(&seen.name) {
                 Some(known) if known.touched > begun => {}
@@ -202,8 +203,9 @@ impl World {
 
     fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
         let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
-        let running = self.jobs.values().filter(|j| j.job.status == JobStatus::InProgress);
-        let at_work: std::collections::BTreeSet<&str> = running.filter_map(|j| j.job.runner_name.as_deref()).collect();
+        let running = self.jobs.values().map(|j| &j.job).filter(|j| j.status == JobStatus::InProgress);
+        let at_work: std::collections::BTreeMap<&str, &Job> =
+            running.filter_map(|job| Some((job.runner_name.as_deref()?, job))).collect();
         for instance in self.instances.values_mut() {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
@@ -212,7 +214,10 @@ impl World {
             // known by its id, which is noted before the runner starts.
             let making = instance.seen.phase == Phase::Provisioning;
             let ours_to_name = making && instance.seen.maker == Maker::Us;
-            let never_started = |r: &Runner| making && instance.seen.runner_id.is_none() && !r.online && !r.busy;
+            // What does not run has no runner that is online: that one is a namesake's.
+            let runs = instance.seen.status != Status::Stopped;
+            let never_started =
+                |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
             let same = |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);
             if instance.seen.job.is_none() && runner.is_some_and(|r| r.online) {
@@ -231,10 +236,10 @@ impl World {
             }
             // A host that shares our prefix may have had a runner of this name: the job was that one's.
             let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
-            if idle && !instance.seen_busy && !at_work.contains(instance.seen.name.as_str()) {
+            let named = at_work.get(instance.seen.name.as_str()).is_some_and(|job| runs_on(job, instance));
+            if idle && !instance.seen_busy && !named {
                 instance.took_job = false;
             }
-            let named = at_work.contains(instance.seen.name.as_str());
             if runner.is_some_and(|r| r.busy) && instance.runner != RunnerState::Busy && !named {
                 instance.handover_since = Some(now);
             }

@@ -80,6 +80,7 @@ pub fn job(id: u64, repo: &str, labels: &[&str]) -> Job {
         labels: labels.iter().collect::<Labels>(),
         status: JobStatus::Queued,
         runner_name: None,
+        runner_id: None,
         created_at: None,
         name: format!("job {id}"),
     }

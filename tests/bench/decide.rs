@@ -83,6 +83,7 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
             labels: labels.iter().collect(),
             status,
             runner_name: runner.cloned(),
+            runner_id: None,
             created_at: Some(NOW),
             name: "build".to_owned(),
         }))

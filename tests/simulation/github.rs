@@ -14,7 +14,8 @@ pub struct JobRow {
     pub repo: usize,
     pub labels: Vec<&'static str>,
     pub created: u64,
-    pub taken: Option<(u64, String)>,
+    /// When, and by which runner.
+    pub taken: Option<(u64, String, u64)>,
     pub done: Option<u64>,
     /// From a stranger's fork.
     pub fork: bool,
@@ -33,7 +34,7 @@ impl JobRow {
     }
 
     pub fn at(&self, time: u64) -> Job {
-        let taken = self.taken.as_ref().filter(|(at, _)| *at <= time);
+        let taken = self.taken.as_ref().filter(|(at, ..)| *at <= time);
         Job {
             id: JobId(self.id),
             run_id: self.id,
@@ -45,7 +46,8 @@ impl JobRow {
                 (Some(_), false) => JobStatus::InProgress,
                 (None, false) => JobStatus::Queued,
             },
-            runner_name: taken.map(|(_, name)| name.clone()),
+            runner_name: taken.map(|(_, name, _)| name.clone()),
+            runner_id: taken.map(|(_, _, id)| RunnerId(*id)),
             created_at: Some(Timestamp(self.created)),
             name: format!("job {}", self.id),
         }

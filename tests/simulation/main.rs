@@ -9,6 +9,7 @@ mod process;
 mod ready;
 mod rng;
 mod stage;
+mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
@@ -174,6 +175,7 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::Cancel(job) => stage.cancel(job),
         Ev::Deliver { daemon, hint } => {
             if stage.daemons[daemon].world.is_some() {
+                stage.daemons[daemon].told.hear(&hint);
                 stage.fold(daemon, Event::Hint(hint));
             }
         }

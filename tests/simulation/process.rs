@@ -8,6 +8,7 @@ use lxdrunner::world::{Action, Event, Flight, Note, Outcome, RemoveReason, Snaps
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
+use crate::told::Told;
 
 pub struct Process {
     /// Which LXD it serves.
@@ -25,6 +26,7 @@ pub struct Process {
     listed: u64,
     scopes_known: BTreeMap<Scope, bool>,
     launched: BTreeSet<String>,
+    pub told: Told,
     idle_turns: u32,
 }
 
@@ -43,6 +45,7 @@ impl Process {
             listed: 0,
             scopes_known: BTreeMap::new(),
             launched: BTreeSet::new(),
+            told: Told::default(),
             idle_turns: 0,
         }
     }
@@ -209,6 +212,7 @@ impl Stage {
     fn check_note(&mut self, daemon: usize, note: &Note) {
         let process = &mut self.daemons[daemon];
         match note {
+            Note::JobOver { job, .. } => process.told.is_over(*job),
             Note::Launched { instance, .. } => drop(process.launched.insert(instance.clone())),
             Note::InstanceGone { instance, .. } => {
                 process.launched.remove(instance);
@@ -226,6 +230,9 @@ impl Stage {
     /// What must hold of every plan.
     fn check(&self, daemon: usize, world: &World, plan: &Plan) {
         let process = &self.daemons[daemon];
+        if let Some(objection) = process.told.objection(plan) {
+            self.fail(&format!("daemon {daemon} plans {objection}"));
+        }
         let mut launches: BTreeMap<(&Scope, usize), usize> = BTreeMap::new();
         let under_way = self.executions.values().filter(|e| e.daemon == daemon).map(|e| &e.action);
         for action in under_way.chain(&plan.actions) {

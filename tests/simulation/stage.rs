@@ -216,7 +216,7 @@ impl Stage {
         let now = self.now;
         let name = self.github.runner(runner).name.clone();
         self.github.runner(runner).job = Some((now, job));
-        self.github.job(job).taken = Some((now, name.clone()));
+        self.github.job(job).taken = Some((now, name.clone(), runner));
         self.tell(format!("runner {name} ({runner}) takes job {job}"));
         self.webhook(job);
         let long = if self.rng.chance(200) { 900_000 } else { 30_000 };

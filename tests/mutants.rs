@@ -1,0 +1,219 @@
+//! Proof that the proof works: the simulation must fail when a rule that keeps jobs or instances safe is taken out.
+//!
+//! Each mutant is one small change of the code that decides. It is applied to a copy of the tree, and the simulation is
+//! run there: a mutant that survives all its stories is a rule that nothing holds us to. It takes a build for each, so
+//! it runs only with `LXDRUNNER_MUTANTS=1` (`cargo test --test mutants -- --nocapture` prints the list); without it,
+//! only that every mutant still fits the code is checked.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+/// A rule taken out.
+struct Mutant {
+    /// What it forgets.
+    rule: &'static str,
+    file: &'static str,
+    /// Stands in the file exactly once.
+    from: &'static str,
+    to: &'static str,
+}
+
+const MUTANTS: &[Mutant] = &[
+    Mutant {
+        rule: "a busy runner stays",
+        file: "src/plan/remove.rs",
+        from: "                RunnerState::Busy => None,",
+        to: "                RunnerState::Busy => Some(RemoveReason::Finished),",
+    },
+    Mutant {
+        rule: "what took a job is busy, whatever GitHub lists",
+        file: "src/world/snapshot.rs",
+        from: "                (Some(_), _) if instance.took_job => RunnerState::Busy,\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a listing of LXD that failed is not an empty one",
+        file: "src/world/snapshot.rs",
+        from: "                self.lxd = Some(Err(reason));",
+        to: "                self.fold_instances(snapshot.begun, Vec::new(), now, notes);\n                self.lxd = Some(Ok(now));",
+    },
+    Mutant {
+        rule: "a listing of runners that failed is not an empty one",
+        file: "src/world/snapshot.rs",
+        from: "                    self.scopes.entry(scope).or_default().runners = None;",
+        to: "                    self.fold_runners(begun, scope, Vec::new(), now);",
+    },
+    Mutant {
+        rule: "what is under way is not begun again",
+        file: "src/world/mod.rs",
+        from: "        self.flights.insert(action.flight(), action.clone());\n",
+        to: "",
+    },
+    Mutant {
+        rule: "only names that only we give are ours",
+        file: "src/plan/remove.rs",
+        from: "            let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);",
+        to: "            let ours = name.starts_with(&config.prefix) || parse_name(\"\", name) == Some(Named::Template);",
+    },
+    Mutant {
+        rule: "a registration goes only after it was offline for long",
+        file: "src/plan/remove.rs",
+        from: "is_some_and(|at| now.since(*at) > config.provision_timeout);\n            let ours",
+        to: "is_some();\n            let ours",
+    },
+    Mutant {
+        rule: "supply is counted, jobs and instances are not paired",
+        file: "src/plan/launch.rs",
+        from: "        let covered = supply.min(jobs.len());",
+        to: "        let covered = jobs.iter().filter(|j| stock.live_for.contains(&j.job.id)).count().min(supply);",
+    },
+    Mutant {
+        rule: "a runner that is done is no supply",
+        file: "src/plan/stock.rs",
+        from: "            RunnerState::Done(_) => false,",
+        to: "            RunnerState::Done(_) => true,",
+    },
+    Mutant {
+        rule: "a runner that never comes is no supply",
+        file: "src/plan/stock.rs",
+        from: "                now.since(instance.started_at.unwrap_or(instance.first_seen)) < config.provision_timeout",
+        to: "                true",
+    },
+    Mutant {
+        rule: "an older listing does not bring back what is gone",
+        file: "src/world/snapshot.rs",
+        from: "self.gone.get(&seen.name).is_some_and(|at| *at > begun)",
+        to: "self.gone.get(&seen.name).is_some_and(|at| *at > now.0)",
+    },
+    Mutant {
+        rule: "what was touched since a look began is left alone",
+        file: "src/world/snapshot.rs",
+        from: "                Some(known) if known.touched > begun => {}\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a late delivery does not revive a job that is over",
+        file: "src/world/fold.rs",
+        from: "        if self.over.contains_key(&job.id) {\n            return;\n        }\n        let seq",
+        to: "        let seq",
+    },
+    Mutant {
+        rule: "the cap is a cap",
+        file: "src/plan/launch.rs",
+        from: "        if stock.total >= config.max_workers {",
+        to: "        if stock.total > config.max_workers {",
+    },
+    Mutant {
+        rule: "what another process makes is left to it",
+        file: "src/plan/remove.rs",
+        from: "                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),",
+        to: "                Maker::Dead | Maker::Unknown if awaited && runners_known => Some(RemoveReason::Abandoned),",
+    },
+    Mutant {
+        rule: "what a dead process left half-made goes",
+        file: "src/plan/remove.rs",
+        from: "                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a surplus idle runner goes",
+        file: "src/plan/remove.rs",
+        from: "            return Some(RemoveReason::Idle);\n        }\n        let kept",
+        to: "            return None;\n        }\n        let kept",
+    },
+    Mutant {
+        rule: "a runner that does not come online goes",
+        file: "src/plan/remove.rs",
+        from: "                    (runners_known && waited > config.provision_timeout).then_some(RemoveReason::NeverOnline)",
+        to: "                    (runners_known && waited > config.max_lifetime).then_some(RemoveReason::NeverOnline)",
+    },
+];
+
+/// The tree with one text replaced, below the directory that cargo gives tests.
+fn apply(mutant: &Mutant, tree: &Path) {
+    let text = std::fs::read_to_string(mutant.file).unwrap();
+    std::fs::write(tree.join(mutant.file), text.replacen(mutant.from, mutant.to, 1)).unwrap();
+}
+
+/// Copies what a build of the simulation needs. Files that are the same stay as they are, so that cargo sees no change.
+fn copy(from: &Path, to: &Path) {
+    if from.is_dir() {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap().flatten() {
+            copy(&entry.path(), &to.join(entry.file_name()));
+        }
+    } else {
+        let content = std::fs::read(from).unwrap();
+        if std::fs::read(to).ok().as_ref() != Some(&content) {
+            std::fs::write(to, content).unwrap();
+        }
+    }
+}
+
+fn fresh(tree: &Path) {
+    for part in ["Cargo.toml", "Cargo.lock", "src", "provision", "tests/simulation"] {
+        let to = tree.join(part);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        copy(Path::new(part), &to);
+    }
+}
+
+/// Runs the simulation in `tree`: whether it passed, and its last words.
+fn simulate(tree: &Path) -> (bool, String) {
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--locked", "--quiet", "--test", "simulation"])
+        .current_dir(tree)
+        .env("CARGO_TARGET_DIR", tree.join("target"))
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    (output.status.success(), said)
+}
+
+/// The seed that told, in the words of the simulation's failure.
+fn verdict(said: &str) -> String {
+    let line =
+        said.lines().find(|line| line.starts_with("seed ") || line.contains("error[") || line.contains("error:"));
+    line.unwrap_or("it failed without naming a seed").trim().to_owned()
+}
+
+#[test]
+fn every_mutant_still_fits_the_code() {
+    for mutant in MUTANTS {
+        let text = std::fs::read_to_string(mutant.file).unwrap_or_else(|e| panic!("{}: {e}", mutant.file));
+        let places = text.matches(mutant.from).count();
+        assert_eq!(places, 1, "{}: {:?} stands {places} times in {}", mutant.rule, mutant.from, mutant.file);
+        assert_ne!(mutant.from, mutant.to);
+    }
+}
+
+#[test]
+fn every_mutant_is_caught() {
+    if std::env::var("LXDRUNNER_MUTANTS").as_deref() != Ok("1") {
+        println!("skipped: it takes minutes; LXDRUNNER_MUTANTS=1 runs it");
+        return;
+    }
+    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutants");
+    fresh(&tree);
+    let (passes, said) = simulate(&tree);
+    assert!(passes, "the simulation fails without any mutant:\n{said}");
+    let mut survivors = Vec::new();
+    for (n, mutant) in MUTANTS.iter().enumerate() {
+        fresh(&tree);
+        apply(mutant, &tree);
+        let begun = Instant::now();
+        let (survives, said) = simulate(&tree);
+        let verdict = if survives { "SURVIVES".to_owned() } else { verdict(&said) };
+        println!("{:>2} {:<70} {verdict} ({:.0} s)", n + 1, mutant.rule, begun.elapsed().as_secs_f64());
+        assert!(survives || !said.contains("could not compile"), "{}: it does not compile:\n{said}", mutant.rule);
+        if survives {
+            survivors.push(mutant.rule);
+        }
+    }
+    fresh(&tree);
+    println!("{} of {} mutants caught", MUTANTS.len() - survivors.len(), MUTANTS.len());
+    assert!(survivors.is_empty(), "nothing notices that we forget: {survivors:?}");
+}
