@@ -121,3 +121,46 @@ fn a_half_baked_template_of_a_dead_daemon_goes() {
     rig.daemon.wait(&["-template-", "abandoned", "msg=removed"]);
     rig.daemon.wait(&["msg=\"template ready\""]);
 }
+
+/// What `lxdrunner bake` says, and its exit code.
+fn bake(rig: &Rig, class: &[&str]) -> (String, i32) {
+    let config = rig.scratch.0.join("config.yml");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lxdrunner"));
+    let output = command.arg("bake").args(class).arg("-c").arg(config).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+    (text, output.status.code().unwrap())
+}
+
+#[test]
+fn bake_makes_what_the_daemon_then_uses() {
+    let mut rig = Rig::new(plan("", ""));
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let name = named(&rig, "-template-").remove(0);
+    let (text, code) = bake(&rig, &[]);
+    assert!(code == 0 && text.contains(&format!("template {name} is up to date")), "{text}");
+    rig.daemon.kill();
+    rig.lxd.delete("default", &name).and_then(|operation| rig.lxd.wait(&operation, PATIENCE)).unwrap();
+    let (text, code) = bake(&rig, &["SMALL"]);
+    assert!(code == 0 && text.contains(&format!("template {name} is ready, baked in")), "{text}");
+    rig.restart();
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=template"]);
+    assert_eq!(rig.daemon.count(&["msg=\"baking a template\""]), 0);
+    let (text, code) = bake(&rig, &["big"]);
+    assert!(code == 2 && text.contains("it has small"), "{text}");
+}
+
+#[test]
+fn bake_says_why_it_failed_and_leaves_nothing() {
+    let mut rig = Rig::new(plan("", ""));
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    rig.daemon.kill();
+    let name = named(&rig, "-template-").remove(0);
+    rig.lxd.delete("default", &name).and_then(|operation| rig.lxd.wait(&operation, PATIENCE)).unwrap();
+    rig.insides.set_baking(Setup::Fails(3, "no mirror\n".to_owned()));
+    let (text, code) = bake(&rig, &[]);
+    assert!(code == 1 && text.contains("ended with code 3") && text.contains("no mirror"), "{text}");
+    assert_eq!(rig.instances(), Vec::<String>::new());
+}

@@ -56,6 +56,13 @@ pub enum Command {
         /// `-c`
         config: Option<PathBuf>,
     },
+    /// Make templates now.
+    Bake {
+        /// `-c`
+        config: Option<PathBuf>,
+        /// The one class whose template is wanted.
+        class: Option<String>,
+    },
     /// The whole story on one machine.
     Demo(DemoOptions),
 }
@@ -114,6 +121,7 @@ enum Name {
     Explain,
     Hooks,
     Placeholders,
+    Bake,
     Demo,
 }
 
@@ -125,6 +133,7 @@ Usage: lxdrunner [COMMAND] [OPTIONS]
 Commands:
   serve    Run the daemon (what it does without a command)
   check    Check the config file, LXD and GitHub; say what is wrong and how to mend it
+  bake     Make the templates that jobs start from now, instead of leaving it to the daemon
   explain  Say why a job runs, waits or is not served here, and what happens next
   hooks    Make, show or remove the webhooks at GitHub
   placeholders  Remove the placeholder runners at GitHub
@@ -203,6 +212,20 @@ Usage: lxdrunner placeholders remove [-c FILE] [-v]
 
 A daemon with `placeholders: true` makes them anew: change its config file first.";
 
+const BAKE_HELP: &str = "\
+Makes the templates that jobs' instances are copied from, now and with progress. The daemon does so by itself in the
+background, whenever an image, the runner's version or a class has changed; this is for before its first start.
+
+Usage: lxdrunner bake [CLASS] [-c FILE] [-v]
+
+  CLASS               The class (its name in runnermap); without it, all
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+It works beside a running daemon. Exit codes: 0 all templates are ready, 1 one is not, 2 no such class, 78 the config
+file is wrong.";
+
 const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
@@ -232,6 +255,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut verbose = false;
     let mut trace = false;
     let mut job: Option<String> = None;
+    let mut class: Option<String> = None;
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
 
     while let Some(argument) = parser.next().map_err(hint)? {
@@ -283,6 +307,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 verb = Some(word.string().map_err(hint)?);
             }
             Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
+            Arg::Value(word) if name == Some(Name::Bake) && class.is_none() => {
+                class = Some(word.to_string_lossy().into_owned());
+            }
             Arg::Value(word) if name == Some(Name::Explain) && job.is_none() => {
                 job = Some(word.to_string_lossy().into_owned());
             }
@@ -307,6 +334,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 "{option} is an option of demo: lxdrunner demo {option} … (see lxdrunner demo --help)"
             ));
         }
+        Some(Name::Bake) => Command::Bake { config, class },
         Some(Name::Explain) => match job {
             Some(job) => Command::Explain { config, job },
             None => return Err("explain needs a job: lxdrunner explain JOB (see lxdrunner explain --help)".to_owned()),
@@ -341,6 +369,7 @@ fn command_name(word: &str) -> Result<Name, String> {
         "serve" => Ok(Name::Serve),
         "check" => Ok(Name::Check),
         "explain" => Ok(Name::Explain),
+        "bake" => Ok(Name::Bake),
         "hooks" => Ok(Name::Hooks),
         "placeholders" => Ok(Name::Placeholders),
         "demo" => Ok(Name::Demo),
@@ -348,7 +377,7 @@ fn command_name(word: &str) -> Result<Name, String> {
             Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
         }
         other => {
-            let known = "serve, check, explain, hooks, placeholders and demo";
+            let known = "serve, check, bake, explain, hooks, placeholders and demo";
             Err(format!("{other:?} is not a command; there are {known} (see lxdrunner --help)"))
         }
     }
@@ -360,6 +389,7 @@ fn help(name: Option<Name>) -> &'static str {
         Some(Name::Serve) => SERVE_HELP,
         Some(Name::Check) => CHECK_HELP,
         Some(Name::Explain) => EXPLAIN_HELP,
+        Some(Name::Bake) => BAKE_HELP,
         Some(Name::Hooks) => HOOKS_HELP,
         Some(Name::Placeholders) => PLACEHOLDERS_HELP,
         Some(Name::Demo) => DEMO_HELP,
@@ -396,6 +426,8 @@ mod tests {
         check("serve --config=a.yml", Command::Serve { config: file(), trace: false }, false);
         check("check -c a.yml", Command::Check { config: file() }, false);
         check("-c a.yml check", Command::Check { config: file() }, false);
+        check("bake", Command::Bake { config: None, class: None }, false);
+        check("bake big -c a.yml", Command::Bake { config: file(), class: Some("big".to_owned()) }, false);
         check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
         check("demo", Command::Demo(DemoOptions::default()), false);
         let hooks = |verb, url: Option<&str>| Command::Hooks { config: None, verb, url: url.map(str::to_owned) };
@@ -429,7 +461,7 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check, explain, hooks, placeholders and demo");
+        check_error("run", "serve, check, bake, explain, hooks, placeholders and demo");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
         check_error("placeholders", "needs: remove");
@@ -438,6 +470,7 @@ mod tests {
         check_error("serve now", "unexpected");
         check_error("explain", "needs a job");
         check_error("explain 7 8", "unexpected");
+        check_error("bake a b", "unexpected");
         check_error("demo --jobs 0", "1 to 100");
         check_error("demo --jobs many", "1 to 100");
         check_error("demo --rounds 101", "1 to 100");

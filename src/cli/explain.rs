@@ -16,6 +16,7 @@ use crate::model::{Job, JobStatus, RepoName, Scope, Timestamp};
 use crate::observe::list_instances;
 use crate::plan::{explain, plan};
 use crate::runner::package::Packages;
+use crate::runner::provision::scripts_digest;
 use crate::world::{Action, Event, GitHubSeen, Outcome, Snapshot, World, class_for, scope_for};
 use reference::Reference;
 
@@ -123,7 +124,8 @@ fn search(config: &Config, github: &GitHub, reference: &Reference) -> Result<Rep
     found.ok_or_else(|| format!("none of the {} repositories of the targets has a job {id}: {mend}", repos.len()))
 }
 
-fn targets(config: &Config, github: &GitHub) -> Result<Vec<Scope>, String> {
+/// The scopes that the config names, or all that the credential can see.
+pub(super) fn targets(config: &Config, github: &GitHub) -> Result<Vec<Scope>, String> {
     match config.targets.is_empty() {
         false => Ok(config.targets.clone()),
         true => github.discover().map_err(|error| error.to_string()),
@@ -144,7 +146,7 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
     let lxd = Lxd::new(&config.socket);
     let targets = targets(config, github);
     let scope = targets.as_ref().ok().and_then(|targets| scope_for(targets, &job.repo));
-    let mut world = World::new(config, 0, "");
+    let mut world = World::new(config, 0, &scripts_digest());
     let mut seen = GitHubSeen { targets: Some(targets), ..GitHubSeen::default() };
     if let Some(scope) = &scope {
         seen.runners.push((scope.clone(), github.runners(scope).map_err(|error| error.to_string())));

@@ -1,6 +1,7 @@
 //! The command line: what to run, with what, and which exit code its end has.
 
 pub mod args;
+pub mod bake;
 pub mod check;
 pub mod demo;
 pub mod explain;
@@ -52,6 +53,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
                 Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),
                 Command::RemovePlaceholders { config } => with_config_path(config, placeholders::run),
+                Command::Bake { config, class } => with_config_path(config, |path| bake::run(path, class.as_deref())),
                 Command::Demo(options) => demo::run(options),
             }
         }

@@ -1,0 +1,236 @@
+//! `lxdrunner bake`: makes the templates now, with progress, instead of leaving it to the daemon. It works beside a running
+//! one: a template's name is a claim, so one of the two makes it and the other waits.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, bounded};
+
+use super::{EXIT_FAILURE, EXIT_USAGE, load_config};
+use crate::cli::output::{complain, say};
+use crate::config::{Class, Config};
+use crate::execute::Executor;
+use crate::github::GitHub;
+use crate::identity::{Maker, maker};
+use crate::lxd::Lxd;
+use crate::model::{Phase, Recipe, RunnerArch, Scope, keys};
+use crate::observe::image_seen;
+use crate::runner::provision::scripts_digest;
+use crate::threads;
+use crate::world::{Action, ImageSeen, Outcome, RemoveReason, recipe_of, template_name};
+
+/// What takes longer is told of, and again after each such time.
+const PROGRESS_AFTER: Duration = Duration::from_secs(2);
+/// How often it is looked whether another process is done with a template.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Bakes the templates of all classes, or of the one with that name.
+pub fn run(config_path: PathBuf, wanted: Option<&str>) -> ExitCode {
+    let config = match load_config(&config_path) {
+        Ok((config, _)) => Arc::new(config),
+        Err(code) => return code,
+    };
+    let named = |class: &&(usize, &Class)| wanted.is_none_or(|name| class.1.name.eq_ignore_ascii_case(name));
+    let classes: Vec<(usize, &Class)> = config.classes.iter().enumerate().collect();
+    let classes: Vec<(usize, &Class)> = classes.iter().filter(named).copied().collect();
+    if let (Some(name), true) = (wanted, classes.is_empty()) {
+        let known: Vec<&str> = config.classes.iter().map(|class| class.name.as_str()).collect();
+        complain!("lxdrunner: runnermap has no class {name:?}; it has {}", known.join(", "));
+        return ExitCode::from(EXIT_USAGE);
+    }
+    let mut bakery = match Bakery::open(&config) {
+        Ok(bakery) => bakery,
+        Err(error) => {
+            complain!("lxdrunner: {error}");
+            return ExitCode::from(EXIT_FAILURE);
+        }
+    };
+    let mut failed = false;
+    for (at, class) in classes {
+        if !class.template {
+            say!("class {:?}: template is false, its jobs start from the image", class.name);
+            failed |= wanted.is_some();
+            continue;
+        }
+        match bakery.bake(at, class) {
+            Ok(text) => say!("class {:?}: {text}", class.name),
+            Err(error) => {
+                failed = true;
+                complain!("class {:?}: {error}", class.name);
+            }
+        }
+    }
+    if failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS }
+}
+
+/// What baking needs.
+struct Bakery<'a> {
+    config: &'a Config,
+    lxd: Arc<Lxd>,
+    github: Arc<GitHub>,
+    executor: Executor,
+    clustered: bool,
+    scripts: String,
+    versions: BTreeMap<RunnerArch, String>,
+}
+
+impl<'a> Bakery<'a> {
+    fn open(config: &'a Arc<Config>) -> Result<Bakery<'a>, String> {
+        let lxd = Arc::new(Lxd::new(&config.socket));
+        let github = Arc::new(GitHub::of_config(&config.github));
+        let clustered = lxd.server().map_err(|error| error.to_string())?.clustered;
+        let executor = Executor::new(Arc::clone(config), Arc::clone(&lxd), Arc::clone(&github), Arc::default());
+        let scripts = scripts_digest();
+        Ok(Bakery { config, lxd, github, executor, clustered, scripts, versions: BTreeMap::new() })
+    }
+
+    fn bake(&mut self, at: usize, class: &Class) -> Result<String, String> {
+        let version = self.version(class)?;
+        let fingerprint = self.fingerprint(at, class)?;
+        let recipe = recipe_of(class, &self.scripts, &fingerprint, &version);
+        let name = template_name(&self.config.prefix, class, &recipe);
+        let begun = Instant::now();
+        loop {
+            match self.there(class, &name)? {
+                Some(There::Ready) if begun.elapsed() < LOOK_EVERY => {
+                    return Ok(format!("template {name} is up to date (runner {version})"));
+                }
+                Some(There::Ready) => return Ok(format!("template {name} is ready; another process baked it")),
+                Some(There::Being) => {
+                    let wait = || {
+                        while self.there(class, &name) == Ok(Some(There::Being)) && self.in_time(begun) {
+                            std::thread::sleep(LOOK_EVERY);
+                        }
+                    };
+                    patiently(class, "another process bakes it, waiting", wait);
+                    if !self.in_time(begun) {
+                        return Err(format!("template {name} was not baked by another process in time"));
+                    }
+                }
+                Some(There::Abandoned) => {
+                    let (reason, project) = (RemoveReason::Abandoned, class.project.clone());
+                    let remove = Action::Remove { name: name.clone(), project, scope: None, runner: None, reason };
+                    if let Outcome::RemoveFailed { reason } = self.executor.execute(&remove) {
+                        return Err(format!("what a dead process left of template {name} cannot be removed: {reason}"));
+                    }
+                }
+                None => match self.make(at, class, &name, &fingerprint, &recipe) {
+                    Outcome::Baked => {
+                        let took = begun.elapsed().as_secs_f64();
+                        return Ok(format!("template {name} is ready, baked in {took:.1} s (runner {version})"));
+                    }
+                    // Another process was faster.
+                    Outcome::Clash { .. } => {}
+                    Outcome::NotMade { reason, .. } => return Err(self.gave_up(class, &name, reason)),
+                    other => return Err(format!("{other:?}")),
+                },
+            }
+        }
+    }
+
+    fn in_time(&self, begun: Instant) -> bool {
+        begun.elapsed() < self.config.provision_timeout * 2
+    }
+
+    fn make(&self, class_at: usize, class: &Class, name: &str, fingerprint: &str, recipe: &Recipe) -> Outcome {
+        let (name, fingerprint, recipe) = (name.to_owned(), fingerprint.to_owned(), recipe.clone());
+        let action = Action::Bake { class: class_at, name, fingerprint, recipe };
+        patiently(class, "baking", || self.executor.execute(&action))
+    }
+
+    /// Takes away what is left of a bake that failed.
+    fn gave_up(&self, class: &Class, name: &str, reason: String) -> String {
+        let project = class.project.clone();
+        let why = RemoveReason::Abandoned;
+        let remove = Action::Remove { name: name.to_owned(), project, scope: None, runner: None, reason: why };
+        match self.executor.execute(&remove) {
+            Outcome::RemoveFailed { reason: left } => format!("{reason}; and {name} is left behind: {left}"),
+            _ => reason,
+        }
+    }
+
+    /// What is there under the template's name.
+    fn there(&self, class: &Class, name: &str) -> Result<Option<There>, String> {
+        let Some((instance, _)) = self.lxd.instance(&class.project, name).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let key = |key: &str| instance.config.get(key).map_or("", String::as_str);
+        if key(keys::OWNER) != self.config.prefix {
+            return Err(format!("an instance {name} that is not ours exists"));
+        }
+        Ok(Some(match (Phase::parse(key(keys::PHASE)), maker(key(keys::DAEMON))) {
+            (Phase::Template, _) => There::Ready,
+            (_, Maker::Dead) => There::Abandoned,
+            _ => There::Being,
+        }))
+    }
+
+    /// The runner package's version; it is fetched where it is not in the cache.
+    fn version(&mut self, class: &Class) -> Result<String, String> {
+        if let Some(version) = self.versions.get(&class.arch) {
+            return Ok(version.clone());
+        }
+        let scope = self.scope()?;
+        let action = Action::FetchPackage { arch: class.arch, scope };
+        match patiently(class, "fetching the runner package", || self.executor.execute(&action)) {
+            Outcome::PackageReady { version } => {
+                self.versions.insert(class.arch, version.clone());
+                Ok(version)
+            }
+            Outcome::PackageFailed { reason } => Err(format!("no runner package for linux-{}: {reason}", class.arch)),
+            other => Err(format!("{other:?}")),
+        }
+    }
+
+    /// A target, which GitHub tells the runner package's address for.
+    fn scope(&self) -> Result<Scope, String> {
+        let targets = super::explain::targets(self.config, &self.github)?;
+        targets.into_iter().next().ok_or_else(|| "GitHub knows no target for this credential".to_owned())
+    }
+
+    fn fingerprint(&self, at: usize, class: &Class) -> Result<String, String> {
+        match image_seen(&self.lxd, class, self.clustered, &mut BTreeMap::new()) {
+            ImageSeen::Known(fingerprint) => Ok(fingerprint),
+            ImageSeen::Useless(why) => Err(format!("{why}: its jobs start from the image")),
+            ImageSeen::Unknown => Err("LXD does not have its image; see lxdrunner check".to_owned()),
+            ImageSeen::Unfetched => {
+                let fetch = Action::FetchImage { class: at };
+                match patiently(class, "LXD fetches the image", || self.executor.execute(&fetch)) {
+                    Outcome::ImageFetched { fingerprint } => Ok(fingerprint),
+                    Outcome::NotMade { reason, .. } => Err(reason),
+                    other => Err(format!("{other:?}")),
+                }
+            }
+        }
+    }
+}
+
+/// What is there under a template's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum There {
+    Ready,
+    /// A living process, or one that nothing is known of, bakes it.
+    Being,
+    /// A process that is no more did.
+    Abandoned,
+}
+
+/// Does it, and says every few seconds that it goes on.
+fn patiently<T>(class: &Class, what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let (done, over) = bounded::<()>(1);
+    let tell = || {
+        while over.recv_timeout(PROGRESS_AFTER) == Err(RecvTimeoutError::Timeout) {
+            say!("class {:?}: {what}, {} s", class.name, begun.elapsed().as_secs());
+        }
+    };
+    let work = || {
+        let result = work();
+        drop(done);
+        result
+    };
+    threads::beside("progress", tell, work).0
+}
