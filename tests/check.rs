@@ -88,6 +88,21 @@ fn where_all_is_well_every_line_is_ok() {
 }
 
 #[test]
+fn what_templates_and_standbys_cost_is_told() {
+    let world = World::new("copies");
+    let (lines, failed) = world.check(TARGET, &format!("{CLASS}, standby: 2"));
+    assert!(!failed);
+    has(&lines, "ok   class \"one\": 2 standbys hold their memory", "max_workers");
+    let (lines, _) = world.check(TARGET, &format!("{CLASS}, template: false"));
+    has(&lines, "ok   class \"one\": no template", "from the image");
+    world.lxd.add_pool("plain", "dir");
+    let plain = format!("{CLASS}, devices: {{root: {{type: disk, path: /, pool: plain}}}}");
+    let (lines, failed) = world.check(TARGET, &plain);
+    assert!(!failed);
+    has(&lines, "warn class \"one\": storage pool plain is on plain directories", "btrfs or zfs, or template: false");
+}
+
+#[test]
 fn targets_that_are_not_named_are_found() {
     let world = World::new("found");
     let (lines, failed) = world.check("", CLASS);

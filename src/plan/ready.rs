@@ -1,6 +1,9 @@
 //! What is kept ready for jobs that have not come yet: templates, standbys, idle runners. All of it comes after the jobs
 //! that wait, takes only places that they leave free, and goes where one of them needs its place.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

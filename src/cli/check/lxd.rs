@@ -177,6 +177,7 @@ impl Asked<'_> {
             findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), mend);
             return;
         };
+        self.copies(name, class, &pool, findings);
         if let Some(good) = self.pools.get(&pool) {
             if *good {
                 findings.ok(format!("{name}: storage pool {pool}"));
@@ -187,6 +188,36 @@ impl Asked<'_> {
         }
         let good = self.pool(name, &pool, findings);
         self.pools.insert(pool, good);
+    }
+
+    /// What templates and standbys cost there.
+    fn copies(&self, name: &str, class: &Class, pool: &str, findings: &mut Findings<'_>) {
+        if !class.template {
+            findings.ok(format!("{name}: no template (template: false), jobs start from the image"));
+            return;
+        }
+        if self.server.clustered && (class.target.is_empty() || class.target.starts_with('@')) {
+            findings.warn(format!(
+                "{name}: no template: LXD is a cluster, where only a class whose target names a member has one; jobs start \
+                 from the image, and standbys are not kept"
+            ));
+            return;
+        }
+        let driver = self.lxd.storage_pool(pool).ok().flatten().map(|found| found.driver).unwrap_or_default();
+        if driver == "dir" {
+            findings.warn(format!(
+                "{name}: storage pool {pool} is on plain directories: each job's copy of the template writes the whole root \
+                 anew, some hundred MB and seconds; use a pool on btrfs or zfs, or template: false"
+            ));
+        }
+        if class.standby > 0 {
+            let many = if class.standby == 1 {
+                "1 standby holds its".to_owned()
+            } else {
+                format!("{} standbys hold their", class.standby)
+            };
+            findings.ok(format!("{name}: {many} memory all the time, and count in max_workers"));
+        }
     }
 
     fn pool(&self, name: &str, pool: &str, findings: &mut Findings<'_>) -> bool {

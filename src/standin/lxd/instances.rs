@@ -169,7 +169,7 @@ fn made(state: &mut State, key: (String, String), source: &Value, mut record: In
     }
     match pool {
         None => return failed("Failed initialising instance: Failed getting root disk: No root device could be found"),
-        Some(pool) if !state.pools.contains(&pool) => {
+        Some(pool) if !state.pools.contains_key(&pool) => {
             return failed("Failed initialising instance: Failed loading storage pool: Storage pool not found");
         }
         Some(_) if state.pool_full => {

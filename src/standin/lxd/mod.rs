@@ -144,6 +144,11 @@ impl LxdStandin {
         self.change(|state| state.pool_full = full);
     }
 
+    /// Adds a storage pool with that driver.
+    pub fn add_pool(&self, name: &str, driver: &str) {
+        self.change(|state| drop(state.pools.insert(name.to_owned(), driver.to_owned())));
+    }
+
     /// Makes the next starts take that long.
     pub fn set_start_delay(&self, delay: Duration) {
         self.change(|state| state.start_delay = delay);

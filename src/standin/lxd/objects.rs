@@ -39,15 +39,15 @@ pub(super) fn get(state: &State, ask: &Ask, path: &[&str]) -> Result<Answer, Ans
         ["networks", name] => found(state.networks.get(*name).map(|n| network(name, n)), "Network not found")?,
         ["networks"] => list(state.networks.iter().map(|(n, it)| (n.as_str(), network(n, it))), "networks", whole),
         ["storage-pools", name] => {
-            let pool = json!({"name": name, "driver": "btrfs", "status": "Created", "config": {}, "description": "",
+            let pool = json!({"name": name, "driver": state.pools.get(*name), "status": "Created", "config": {}, "description": "",
                 "used_by": [], "locations": ["none"]});
-            found(state.pools.contains(*name).then_some(pool), "Storage pool not found")?
+            found(state.pools.contains_key(*name).then_some(pool), "Storage pool not found")?
         }
         ["storage-pools", name, "resources"] => {
             let total = 20_u64 << 30;
             let used = if state.pool_full { total } else { total / 50 };
             let resources = json!({"space": {"used": used, "total": total}, "inodes": {"used": 0, "total": 0}});
-            found(state.pools.contains(*name).then_some(resources), "Storage pool not found")?
+            found(state.pools.contains_key(*name).then_some(resources), "Storage pool not found")?
         }
         ["projects"] => list(state.projects.iter().map(|name| (name.as_str(), project(name))), "projects", whole),
         ["projects", name] => found(state.projects.get(*name).map(|n| project(n)), "Project not found")?,

@@ -158,7 +158,8 @@ pub(super) struct State {
     pub images: Vec<ImageEntry>,
     pub profiles: BTreeMap<String, ProfileEntry>,
     pub networks: BTreeMap<String, NetworkEntry>,
-    pub pools: BTreeSet<String>,
+    /// Drivers by name.
+    pub pools: BTreeMap<String, String>,
     pub projects: BTreeSet<String>,
     /// By project and name.
     pub instances: BTreeMap<(String, String), InstanceRecord>,
@@ -185,7 +186,7 @@ impl State {
             images: options.images.clone(),
             profiles: BTreeMap::from([("default".to_owned(), ProfileEntry { config: ConfigMap::new(), devices })]),
             networks: BTreeMap::from([("lxdbr0".to_owned(), bridge), ("lo".to_owned(), loopback)]),
-            pools: BTreeSet::from(["default".to_owned()]),
+            pools: BTreeMap::from([("default".to_owned(), "btrfs".to_owned())]),
             projects: BTreeSet::from(["default".to_owned()]),
             instances: BTreeMap::new(),
             operations: BTreeMap::new(),
