@@ -8,8 +8,8 @@ use std::time::Duration;
 const MAX_MESSAGE: usize = 300;
 
 /// What a credential needs, in the words of GitHub's settings pages.
-const RIGHTS: &str = "a classic token the scope admin:org, for a repository repo; a fine-grained one Self-hosted \
-                      runners, for a repository Administration, to read and write";
+const RIGHTS: &str = "a classic token the scope admin:org, for a repository repo; a fine-grained one \
+                      or a GitHub App Self-hosted runners, for a repository Administration, to read and write";
 
 /// A call that failed: what was tried, on what, and what came back.
 #[derive(Debug)]

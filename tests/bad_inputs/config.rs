@@ -61,6 +61,20 @@ fn config_files() {
                 "9: runnermap[1].labels",
                 "a label of its own",
             ),
+            spoiled(
+                "an App's key that is not a key",
+                "pat: a-token-for-the-tests",
+                "github_app: {app_id: 1, private_key_file: /dev/null}",
+                "1: github_app.private_key_file",
+                "is not a key in PEM — name the .pem file",
+            ),
+            spoiled(
+                "a target with a credential that is none",
+                "hooksecret",
+                "targets: [{org: acme, credential: work}]\nhooksecret",
+                "2: targets[0].credential",
+                "default",
+            ),
             spoiled("a pattern without a slash", "hooksecret", "repos: [acme]\nhooksecret", "2: repos[0]", "acme/*"),
             spoiled(
                 "a pattern that denies all",
