@@ -5,7 +5,7 @@
 //! may not go now fails at once and says when it may: no worker sleeps here. `ledger` decides, this waits and reads the
 //! clock.
 
-pub(super) mod ledger;
+pub mod ledger;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -20,6 +20,7 @@ mod runs;
 
 pub use account::Identity;
 pub use api::{Deletion, Download, GitHub, JitConfig, QueueSeen, Repo};
+pub use budget::ledger;
 pub use budget::{Counts, Purpose, Standing};
 pub use download::{Body, Resume};
 pub use error::{Error, ErrorKind};

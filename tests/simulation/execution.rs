@@ -1,6 +1,7 @@
 //! Actions carried out step by step, as `execute.rs` does it: each step takes its time, and may fail before or after
 //! having acted.
 
+use lxdrunner::github::Purpose;
 use lxdrunner::model::{JobStatus, Phase, RunnerId};
 use lxdrunner::world::{Action, Blame, Origin, Outcome, RemoveReason};
 
@@ -62,6 +63,9 @@ pub enum Luck {
 
 impl Stage {
     pub fn luck(&mut self, lxd: Option<usize>) -> Luck {
+        if lxd.is_none() && self.asked_of_the_day(Purpose::Register) == Some(false) {
+            return Luck::Bad;
+        }
         let down = lxd.map_or(!self.github_up, |lxd| !self.lxd_up[lxd]);
         match () {
             () if down || self.fault(self.faults.step) => Luck::Bad,

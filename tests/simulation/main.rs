@@ -3,6 +3,7 @@
 //! makes it again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
+mod day;
 mod execution;
 mod github;
 mod process;
@@ -111,6 +112,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         jobs_left,
         story: VecDeque::new(),
         totals,
+        day: None,
     };
     strangers(&mut stage);
     stage.after(0, 20_000, Ev::JobArrives);
@@ -205,6 +207,7 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::ImageMoves => stage.image_moves(),
         Ev::Crash(daemon) => stage.crash(daemon),
         Ev::Restart(daemon) => stage.boot(daemon),
+        Ev::Redeliver => stage.redeliver(),
         Ev::Lxd { lxd, up } => {
             stage.lxd_up[lxd] = up || stage.calm;
             stage.tell(format!("LXD {lxd} answers: {up}"));

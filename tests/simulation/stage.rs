@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lxdrunner::config::Config;
+use lxdrunner::github::Purpose;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
 use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
 
+use crate::day::Day;
 use crate::execution::Execution;
 use crate::github::{GitHub, REPOS, scope_of};
 use crate::process::Process;
@@ -35,6 +37,7 @@ pub enum Ev {
     Look { daemon: usize, life: u32, snapshot: Box<Snapshot> },
     Crash(usize),
     Restart(usize),
+    Redeliver,
     ImageMoves,
     Lxd { lxd: usize, up: bool },
     GitHub { up: bool },
@@ -61,6 +64,7 @@ pub struct Inst {
 }
 
 /// What goes wrong, in permille; and the shape of the story.
+#[derive(Default)]
 pub struct Faults {
     pub step: u64,
     pub lost_answer: u64,
@@ -105,6 +109,8 @@ pub struct Stage {
     pub jobs_left: u64,
     pub story: VecDeque<String>,
     pub totals: Totals,
+    /// What GitHub does on a whole day, instead of the faults.
+    pub day: Option<Day>,
 }
 
 impl Stage {
@@ -169,7 +175,9 @@ impl Stage {
         if self.rng.chance(120) {
             self.after(500, 60_000, Ev::Cancel(id));
         }
-        let pause = if self.rng.chance(500) { 300 } else { 90_000 };
+        // A day has as many jobs as one machine can run.
+        let longest = if self.day.is_some() { 240_000 } else { 90_000 };
+        let pause = if self.rng.chance(500) { 300 } else { longest };
         self.after(0, pause, Ev::JobArrives);
     }
 
@@ -201,6 +209,9 @@ impl Stage {
                     1 if job.status == JobStatus::Queued => Hint::LookAt(job.repo.clone()),
                     _ => Hint::Job(job.clone()),
                 };
+                if self.delivered_of_the_day(&hint) == Some(false) {
+                    continue;
+                }
                 let latest = if self.fault(self.faults.late) { 90_000 } else { 1500 };
                 self.after(50, latest, Ev::Deliver { daemon, hint });
             }
@@ -357,7 +368,7 @@ impl Stage {
         let mut seen = GitHubSeen { targets: Some(Ok(self.config.targets.clone())), ..GitHubSeen::default() };
         for scope in self.config.targets.clone() {
             let (time, lie) = (self.lagged(), self.fault(self.faults.lie));
-            let answer = match self.github_fails() {
+            let answer = match self.listing_fails() {
                 true => Err("502".to_owned()),
                 false => Ok(self.github.list(&scope, time, lie)),
             };
@@ -365,7 +376,7 @@ impl Stage {
         }
         for (at, repo) in REPOS.iter().enumerate() {
             let time = self.lagged();
-            let answer = match self.github_fails() {
+            let answer = match self.listing_fails() {
                 true => Err("502".to_owned()),
                 false => Ok(self.github.open_jobs(at, time)),
             };
@@ -378,8 +389,12 @@ impl Stage {
         if self.fault(self.faults.lag) { self.now - self.rng.range(0, 20_000) } else { self.now }
     }
 
+    fn listing_fails(&mut self) -> bool {
+        self.asked_of_the_day(Purpose::List) == Some(false) || !self.github_up || self.fault(self.faults.github)
+    }
+
     pub fn github_fails(&mut self) -> bool {
-        !self.github_up || self.fault(self.faults.github)
+        self.asked_of_the_day(Purpose::Ask) == Some(false) || !self.github_up || self.fault(self.faults.github)
     }
 
     // ---- the end ----

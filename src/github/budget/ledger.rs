@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time since the budget was made, by a clock that only goes forward.
-pub(in crate::github) type Moment = Duration;
+pub type Moment = Duration;
 
 /// What a request is for. The earlier goes first where not all can go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +38,7 @@ const MINUTES: u64 = 60;
 /// longer each time that it happens again.
 const LIMIT_WITHOUT_A_TIME: Duration = Duration::from_secs(60);
 /// The primary limit's window is an hour: nothing that says to wait longer is believed.
-pub(in crate::github) const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
+pub const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 /// So many 5xx in a row are taken for an outage.
 const OUTAGE: u32 = 3;
 const OUTAGE_FIRST: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ impl Purpose {
 
 /// May it go?
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::github) enum Verdict {
+pub enum Verdict {
     /// It counts as under way now, and must be settled.
     Go,
     /// When one that is under way ends, ask again.
@@ -84,7 +84,7 @@ pub(in crate::github) enum Verdict {
 
 /// Why something waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::github) enum Why {
+pub enum Why {
     /// GitHub said so.
     Told,
     /// The hourly limit is used up, or what is left is kept for what goes before.
@@ -97,7 +97,7 @@ pub(in crate::github) enum Why {
 
 /// What came back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::github) struct Settlement {
+pub struct Settlement {
     /// `None` where no answer came.
     pub status: Option<u16>,
     /// What the headers say of the primary limit.
@@ -108,7 +108,7 @@ pub(in crate::github) struct Settlement {
 
 /// `x-ratelimit-*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::github) struct WindowSeen {
+pub struct WindowSeen {
     pub resource: String,
     pub limit: u64,
     pub remaining: u64,
@@ -117,7 +117,7 @@ pub(in crate::github) struct WindowSeen {
 
 /// GitHub says to slow down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::github) enum Told {
+pub enum Told {
     /// This long, whatever it is for.
     For(Duration),
     /// Without a time.
@@ -154,7 +154,7 @@ struct Outage {
 
 /// The account of one credential.
 #[derive(Debug, Default)]
-pub(in crate::github) struct Ledger {
+pub struct Ledger {
     windows: BTreeMap<String, Window>,
     /// Which resource a purpose was last counted against.
     resources: [Option<String>; 4],
