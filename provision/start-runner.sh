@@ -49,12 +49,16 @@ refuse() {
 
 # ---- waiting ----
 
-# A pipe that nobody writes to: reading it with a time limit is a sleep that starts no process.
+# A pipe that nobody writes to: reading it with a time limit is a sleep that starts no process. The second function
+# reads a file whole.
 if [ -n "${BASH_VERSION:-}" ] && eval 'exec 9<> <(:)' 2>/dev/null; then
     # shellcheck disable=SC3045
-    nap() { read -r -t 0.01 -u 9 _ || return 0; }
+    nap() { read -r -t 0.005 -u 9 _ || return 0; }
+    # shellcheck disable=SC3045
+    read_document() { IFS= read -r -d '' document <"$1" || return 0; }
 else
     nap() { sleep 0.01 2>/dev/null || sleep 1; }
+    read_document() { document=$(cat "$1"); }
 fi
 
 # Seconds since boot, whole, without starting a process.
@@ -288,7 +292,7 @@ read_environment() {
         name=${line%%=*}
         case $name in
         "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
-        base | runner | place | credentials | ready | log | newline | document | kind | secret | switch | group_id) continue ;;
+        base | runner | place | credentials | ready | log | newline | document | removal | kind | secret | switch | group_id) continue ;;
         esac
         value=${line#*=}
         case $value in
@@ -314,14 +318,17 @@ warm() {
 take_credentials() {
     while :; do
         if [ -s "$credentials" ]; then
-            document=$newline$(cat "$credentials")
+            read_document "$credentials"
+            document=$newline${document%"$newline"}
             case $document in
             *"${newline}end") break ;;
             esac
         fi
         nap
     done
-    rm -f "$credentials"
+    # Gone before the runner starts: it is waited for there.
+    rm -f "$credentials" 9<&- &
+    removal=$!
 }
 
 # field NAME: the value of a line of the document, in $value.
@@ -388,7 +395,11 @@ run() {
     esac
     document=
     say "starting the runner"
-    as_runner 'exec ./run.sh'
+    wait "$removal" || fail "cannot remove $credentials (see above)"
+    case $switch in
+    setpriv) setpriv --reuid=runner --regid="$group_id" --init-groups ./run.sh 9<&- ;;
+    *) as_runner 'exec ./run.sh' ;;
+    esac
     say "the runner ended (exit code $?)"
 }
 

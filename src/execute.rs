@@ -214,6 +214,9 @@ impl Executor {
             // While a copy boots.
             steps.note_runner(runner).map_err(failed)?;
         }
+        if arming.is_some() {
+            steps.open_files();
+        }
         let arming = match arming {
             Some(arming) => arming,
             None => {

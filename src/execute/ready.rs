@@ -116,12 +116,15 @@ impl Executor {
         let (claimed, credentials) = threads::beside(
             "register",
             || self.register(class, scope, name).inspect(|_| mark.at("credentials")),
-            || match steps.claim(&self.config.prefix, &keys, etag)? {
-                Claim::Ours => {
-                    mark.at("claimed");
-                    steps.thaw().map(|()| mark.at("thawed")).map(|()| Claim::Ours)
-                }
-                lost => Ok(lost),
+            || {
+                let claim = || match steps.claim(&self.config.prefix, &keys, etag)? {
+                    Claim::Ours => {
+                        mark.at("claimed");
+                        steps.thaw().map(|()| mark.at("thawed")).map(|()| Claim::Ours)
+                    }
+                    lost => Ok(lost),
+                };
+                threads::beside("open-files", || steps.open_files(), claim).0
             },
         );
         let credentials = match (&claimed, credentials) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lxdrunner::lxd::api::Operation;
 use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
-use lxdrunner::model::{ConfigMap, InstanceType, Timestamp};
+use lxdrunner::model::{ConfigMap, InstanceType, Timestamp, keys};
 
 const PROJECT: &str = "default";
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -49,12 +49,14 @@ impl Floor<'_> {
     }
 
     fn create(&self, name: &str, source: Source) {
+        // A copy must not be taken for the daemon's own: it would have its keys.
+        let keys = [keys::OWNER, keys::PHASE, keys::CLASS, keys::TEMPLATE, keys::DAEMON];
         let new = NewInstance {
             name: name.to_owned(),
             kind: InstanceType::Container,
             source,
             profiles: vec!["default".to_owned()],
-            config: ConfigMap::new(),
+            config: keys.map(|key| (key.to_owned(), String::new())).into(),
             devices: Default::default(),
             ephemeral: true,
         };

@@ -41,12 +41,15 @@ pub fn starts(table: &mut Table, parts: &[&str]) {
         if parts.contains(&"template") {
             let run = |table: &mut Table| by_turns(table, rounds(11), |n| floor.template(&template, n), || ours(&rig));
             let (floor, ours) = run(table);
+            tell_traces(table, &rig);
             table.add(start("from a template, one after the other", ours, floor, 1.15, Some(1000.0)));
         }
         if parts.contains(&"burst") {
             let at_once = LAUNCHES_AT_ONCE;
             let run = |n| floor.burst(&template, BURST, at_once, n);
+            let before = traces(&rig).len();
             let (floor, ours) = by_turns(table, rounds(2).min(3), run, || ours_in_a_burst(&rig));
+            tell(table, &traces(&rig)[before..]);
             let what = format!("burst of {BURST}, the last one started");
             table.add(start(&what, ours, floor, 1.2, None));
         }
@@ -59,11 +62,13 @@ pub fn starts(table: &mut Table, parts: &[&str]) {
             ours(&rig)
         };
         let (floor, ours) = by_turns(table, rounds(11), |n| floor.standby(&template, n), ready);
+        tell_traces(table, &rig);
         table.add(start("from a standby, one after the other", ours, floor, 1.5, Some(150.0)));
     }
     if parts.contains(&"image") {
         let rig = rig(&package, "template: false");
         let (floor, ours) = by_turns(table, rounds(5).min(5), |n| floor.image(n), || ours(&rig));
+        tell_traces(table, &rig);
         table.add(start("from the image, package pushed", ours, floor, 1.1, None));
     }
 }
@@ -87,6 +92,28 @@ fn by_turns(
     let shown = |values: &[f64]| values.iter().map(|v| format!("{v:.0}")).collect::<Vec<_>>().join(" ");
     table.say(&format!("floor: {}   ours: {}", shown(&floors), shown(&own)));
     (median(&floors), median(&own))
+}
+
+/// The moments of each start, as the daemon traced them, in milliseconds.
+fn traces(rig: &Rig) -> Vec<Vec<(String, f64)>> {
+    let moments = |line: &String| -> Option<Vec<(String, f64)>> {
+        let (_, words) = line.split_once("trace job=")?;
+        let number = |word: &str| word.split_once('=').and_then(|(name, ms)| Some((name.to_owned(), ms.parse().ok()?)));
+        Some(words.split(' ').skip(3).filter_map(number).collect())
+    };
+    rig.daemon.log().iter().filter_map(moments).collect()
+}
+
+fn tell_traces(table: &mut Table, rig: &Rig) {
+    tell(table, &traces(rig));
+}
+
+/// The median of each moment.
+fn tell(table: &mut Table, traces: &[Vec<(String, f64)>]) {
+    let Some(first) = traces.last() else { return };
+    let of = |name: &str| traces.iter().flatten().filter(|(n, _)| n == name).map(|(_, ms)| *ms).collect::<Vec<_>>();
+    let shown: Vec<String> = first.iter().map(|(name, _)| format!("{name} {:.1}", median(&of(name)))).collect();
+    table.say(&format!("ours, ms after the delivery was accepted: {}", shown.join(", ")));
 }
 
 fn rig(package: &BuiltPackage, ready: &str) -> Rig {
