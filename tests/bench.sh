@@ -24,6 +24,7 @@ Without an argument all of them:
 
   LXDRUNNER_BIN=FILE                    measures this binary (a static one takes less memory)
   LXDRUNNER_BENCH_ROUNDS=N              rounds of each start (default: 11; image 5, burst 2)
+  LXDRUNNER_BENCH_LOG=FILE              where the log of the daemon that was measured last is written
   LXDRUNNER_BENCH_JSON=FILE             where the figures are written (default: below target/)
   LXDRUNNER_TEST_LXD_SOCKET=SOCKET and
   LXDRUNNER_TEST_IMAGE=ALIAS            use this LXD and image; without them the LXD is found or set up

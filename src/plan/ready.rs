@@ -13,7 +13,8 @@ use super::{Group, LAUNCHES_AT_ONCE, Plan};
 use crate::config::{Class, Config};
 use crate::model::{Phase, Timestamp};
 use crate::world::{
-    Action, Blame, ImageSeen, Instance, RemoveReason, RunnerState, World, nth_random, random_name, template_name,
+    Action, Blame, ImageSeen, Instance, Origin, RemoveReason, RunnerState, World, nth_random, random_name,
+    template_name,
 };
 
 /// Standbys that are prepared at once: launches are not to be slowed down by them.
@@ -127,6 +128,11 @@ fn standbys<'a>(
     plan: &mut Plan,
     given: &mut Option<Names<'a>>,
 ) {
+    // A claim takes tens of milliseconds, and several times that beside a copy that is being made: the refill comes after.
+    let is_claim = |action: &Action| matches!(action, Action::Launch { from: Origin::Standby { .. }, .. });
+    if world.flights.values().chain(&plan.actions).any(is_claim) {
+        return;
+    }
     for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.standby > 0) {
         let Some(template) = stock.classes.get(at).and_then(|c| c.template) else { continue };
         let Some(recipe) = &template.seen.recipe else { continue };
