@@ -16,7 +16,7 @@ use lxdrunner::standin::github::wire::{Reply, Response, Server};
 use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec};
 use lxdrunner::upkeep::choose::is_placeholder;
 use lxdrunner::upkeep::{Upkeep, hooks};
-use support::Scratch;
+use support::{Daemon, Scratch};
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -287,4 +287,33 @@ fn placeholders_are_kept_and_removed() {
     assert_eq!(code, 0, "{text}");
     has(&text, &["ok   org:acme: 2 removed", "ok   repo:alice/tool: 2 removed"]);
     assert_eq!(names(), ["org:acme placeholder-of-mine"]);
+}
+
+#[test]
+fn the_daemon_itself_makes_its_hook_and_asks_for_what_came_while_it_was_away() {
+    let world = world();
+    // A port that is free now, and most likely still in a moment.
+    let port = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let path = world.config_file(&format!(
+        "web_host: 127.0.0.1\nweb_port: {port}\nweb_tls: false\nwebhook_url: http://127.0.0.1:{port}"
+    ));
+    let mut daemon = Daemon::start(&path);
+    daemon.wait(&["scope=org:acme", "done=Made", "webhook is right"]);
+    daemon.wait(&["scope=org:acme", "GitHub reaches us"]);
+    world.queue();
+    daemon.wait(&["delivery_accepted", "workflow_job"]);
+    world.wait_attempts(1);
+    daemon.kill();
+    world.queue();
+    world.wait_attempts(2);
+    let daemon = Daemon::start(&path);
+    daemon.wait(&["scope=org:acme", "done=SetRight"]);
+    daemon.wait(&["did not arrive, asked for again", "failed to connect"]);
+    daemon.wait(&["delivery_accepted", "workflow_job"]);
+    world.wait_attempts(3);
+    assert_eq!(world.attempts(), [(false, Some(202)), (false, None), (true, Some(202))]);
+    daemon.wait(&["scope=repo:alice/tool", "webhook is right"]);
+    assert_eq!(world.hooks().len(), 2, "one for each target");
+    let log = daemon.log().join("\n");
+    assert!(!log.contains("the-secret-of-the-hooks") && !log.contains(world.standin.token().expose()), "{log}");
 }

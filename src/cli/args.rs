@@ -131,13 +131,13 @@ lxdrunner turns an LXD or Incus host into a farm of ephemeral GitHub Actions run
 Usage: lxdrunner [COMMAND] [OPTIONS]
 
 Commands:
-  serve    Run the daemon (what it does without a command)
-  check    Check the config file, LXD and GitHub; say what is wrong and how to mend it
-  bake     Make the templates that jobs start from now, instead of leaving it to the daemon
-  explain  Say why a job runs, waits or is not served here, and what happens next
-  hooks    Make, show or remove the webhooks at GitHub
+  serve         Run the daemon (what it does without a command)
+  check         Check the config file, LXD and GitHub; say what is wrong and how to mend it
+  bake          Make the templates that jobs start from now, instead of leaving it to the daemon
+  explain       Say why a job runs, waits or is not served here, and what happens next
+  hooks         Make, show or remove the webhooks at GitHub
   placeholders  Remove the placeholder runners at GitHub
-  demo     Show the whole story on this machine, without a GitHub account
+  demo          Show the whole story on this machine, without a GitHub account
 
 Options:
   -c, --config FILE   The config file. Without it, the first of ./config.yml,

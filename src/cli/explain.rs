@@ -187,15 +187,21 @@ fn rights(config: &Config, github: &GitHub, job: &Job, text: String) -> String {
     // Who may list runners may register them too; no runner has this name.
     let listed = github.runner_by_name(&scope, &format!("{}-0-0", config.prefix)).map(drop);
     let found = listed.and_then(|()| github.runner_group(&scope, &class.runner_group));
-    match found {
-        Ok(_) => {
+    let (summary, details) = text.split_once('\n').unwrap_or((&text, ""));
+    // Where the group's rules cannot be seen, nothing is said of them.
+    let public = job.public.unwrap_or(false);
+    let refusal = || github.group_refusal(&scope, &class.runner_group, &job.repo, public).ok().flatten();
+    match found.map(|_| refusal()) {
+        Ok(Some(refusal)) => {
+            format!("{summary}; but GitHub does not give it to our runners\n{details}\n  rights:   {refusal}")
+        }
+        Ok(None) => {
             format!(
                 "{text}\n  rights:   the credential may administer the runners of {scope}, and has the group {:?}",
                 class.runner_group
             )
         }
         Err(error) => {
-            let (summary, details) = text.split_once('\n').unwrap_or((&text, ""));
             format!("{summary}; but no runner can be registered\n{details}\n  rights:   {error}")
         }
     }

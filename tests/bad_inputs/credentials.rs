@@ -1,8 +1,11 @@
 //! A GitHub App that is not what the config says, and a GitHub that is not what it was.
 
+use std::net::Ipv4Addr;
+
 use lxdrunner::config::AppKey;
 use lxdrunner::model::JobId;
-use lxdrunner::standin::github::{Fault, Mischief};
+use lxdrunner::standin::github::wire::{Reply, Response, Server};
+use lxdrunner::standin::github::{Fault, GitHubStandin, Mischief};
 
 use super::support::*;
 use super::{check_parts, check_queued, check_runs, reason, row, table};
@@ -157,4 +160,56 @@ fn what_changed_at_github() {
         }),
     ];
     table("GitHub changed", rows);
+}
+
+/// What the command says, with this config on top of the least there is.
+fn command(arguments: &[&str], github_api: &str, environment: &[(&str, String)]) -> (Option<i32>, String) {
+    let scratch = Scratch::new();
+    let path = scratch.0.join("config.yml");
+    let text = format!(
+        "pat: standin-token\nhooksecret: {HOOK_SECRET}\ngithub_api: {github_api}\nsocket: /nowhere\n\
+         targets: [{{org: acme}}]\nrunnermap: [{{name: one, labels: [x], image: i, runner_arch: x64}}]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lxdrunner"));
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let output = command.args(arguments).arg("-c").arg(&path).output().unwrap();
+    (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+/// A server that answers this status to everything.
+fn always(status: u16) -> Server {
+    Server::start((Ipv4Addr::LOCALHOST, 0).into(), move |_| Reply::Answer(Response::empty(status))).unwrap()
+}
+
+#[test]
+fn commands() {
+    let line = |text: &str, part: &str| text.lines().find(|line| line.contains(part)).unwrap_or_default().to_owned();
+    let rows = vec![
+        row("a proxy that answers 407", move || {
+            let proxy = always(407);
+            let address = format!("http://user:hunter2@{}", proxy.address());
+            let (code, text) = command(&["check"], "http://ghe.test/api/v3", &[("HTTPS_PROXY", address)]);
+            assert_eq!(code, Some(1));
+            check_parts(&text, &["407", "HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT"]);
+            assert!(!text.contains("hunter2"), "{text}");
+            line(&text, "407").replace(&proxy.address().to_string(), "PROXY")
+        }),
+        row("a webhook whose secret differs from ours", move || {
+            let github = GitHubStandin::start((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            github.add_org("acme");
+            // As we answer a delivery that another secret signed.
+            let receiver = always(401);
+            let url = format!("http://{}", receiver.address());
+            let install = ["hooks", "install", "--url", &url];
+            assert_eq!(command(&install, &github.api(), &[]).0, Some(1));
+            let (code, text) = command(&["hooks", "status", "--url", &url], &github.api(), &[]);
+            assert_eq!(code, Some(1));
+            check_parts(&text, &["the secret of the webhook is not hooksecret", "lxdrunner hooks install"]);
+            assert!(!text.contains(HOOK_SECRET), "{text}");
+            line(&text, "secret of the webhook")
+        }),
+    ];
+    table("command", rows);
 }

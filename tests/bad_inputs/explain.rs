@@ -109,6 +109,15 @@ fn without_a_daemon_it_takes_a_look_of_its_own() {
         0,
         &[&[&*format!("job {job} is next: instance {}-{job}-1", rig.prefix)], &alone[..]].concat(),
     );
+    // The group of its class lets others in only.
+    rig.github.with(|state| {
+        let rules = lxdrunner::standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: false };
+        state.group_rules.insert(1, rules);
+    });
+    let parts =
+        ["but GitHub does not give it to our runners", "\"Default\" of org:acme does not serve acme/app: choose it"];
+    check(&rig, &format!("acme/app#{job}"), 0, &parts);
+    rig.github.with(|state| state.group_rules.clear());
     rig.github.inject(Fault::status("/orgs/acme/actions/runners", 403, "Must have admin rights").times(usize::MAX));
     let parts = ["but no runner can be registered", "rights:   could not", "Must have admin rights", "admin:org"];
     check(&rig, &format!("acme/app#{job}"), 0, &parts);
