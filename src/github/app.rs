@@ -180,21 +180,20 @@ impl App {
     /// A call as the App itself. Where GitHub refuses a signature that our clock has spoilt, it is made once more by
     /// GitHub's clock.
     pub fn call(&self, http: &Http, call: Call<'_>, path: &str) -> Result<super::http::Answer, Error> {
-        let mut by = http.skew();
-        loop {
-            let jwt = self.jwt(Timestamp::now(), by)?;
-            let outcome = http.call_with(call, path, &jwt, &self.budget);
-            let now = http.skew();
-            match outcome {
-                Err(error) if error.kind == ErrorKind::Unauthorized && now.abs_diff(by) > SKEW_THAT_MATTERS => by = now,
-                Err(error) if error.kind == ErrorKind::Unauthorized => {
-                    return Err(error.with_mend(
-                        "app_id and private_key_file are not of one GitHub App, or the key was deleted in its settings",
-                    ));
-                }
-                other => return other,
-            }
+        let by = http.skew();
+        let attempt = |by| http.call_with(call, path, &self.jwt(Timestamp::now(), by)?, &self.budget);
+        let mut outcome = attempt(by);
+        let now = http.skew();
+        let refused = |outcome: &Result<_, Error>| matches!(outcome, Err(e) if e.kind == ErrorKind::Unauthorized);
+        if refused(&outcome) && now.abs_diff(by) > SKEW_THAT_MATTERS {
+            outcome = attempt(now);
         }
+        outcome.map_err(|error| match error.kind {
+            ErrorKind::Unauthorized => error.with_mend(
+                "app_id and private_key_file are not of one GitHub App, or the key was deleted in its settings",
+            ),
+            _ => error,
+        })
     }
 
     /// RFC 7519: who we are, signed. `skew` is how far GitHub's clock is ahead of ours, in milliseconds.

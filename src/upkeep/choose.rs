@@ -27,7 +27,7 @@ pub enum HookPlan {
     },
 }
 
-/// Whether one of `hooks` is ours: it leads to the same host and path.
+/// Whether one of `hooks` is ours: it leads to the same host, port and path.
 pub fn own_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
     let own = place(url);
     hooks.iter().filter(|hook| own.is_some() && place(&hook.url) == own).collect()
@@ -35,9 +35,9 @@ pub fn own_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
 
 /// Hooks of other hosts that run lxdrunner, or of this one under an address that it had.
 pub fn other_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
-    let path = |url: &str| place(url).map(|(_, path)| path);
-    let (own, own_path) = (place(url), path(url));
-    hooks.iter().filter(|hook| place(&hook.url) != own && path(&hook.url) == own_path).collect()
+    let Some(own) = place(url) else { return Vec::new() };
+    let is_other = |hook: &&Hook| place(&hook.url).is_some_and(|other| other != own && other.2 == own.2);
+    hooks.iter().filter(is_other).collect()
 }
 
 /// What to do so that there is one hook.
@@ -49,15 +49,17 @@ pub fn hook_plan(hooks: &[Hook], url: &str) -> HookPlan {
     }
 }
 
-/// Host, in lower case and without its port, and path of an address.
-fn place(url: &str) -> Option<(String, String)> {
+/// Host in lower case, port where it is not the usual one, and path of an address. Whether it is encrypted makes no other
+/// place of it; another port does: there may be another daemon.
+fn place(url: &str) -> Option<(String, Option<&str>, &str)> {
     let (_, rest) = url.split_once("://")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-        _ => authority,
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
     };
-    Some((host.to_lowercase(), path.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned()))
+    let port = port.filter(|port| !matches!(*port, "" | "80" | "443"));
+    Some((host.to_lowercase(), port, path.split('?').next().unwrap_or_default().trim_end_matches('/')))
 }
 
 /// The attempts to ask for again, of deliveries listed newest first: those of which no attempt arrived, that nobody asked

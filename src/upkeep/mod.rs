@@ -35,6 +35,8 @@ pub struct Upkeep {
     targets: Option<(Instant, Vec<Scope>)>,
     hooks: BTreeMap<Scope, Watched>,
     seldom: Option<Instant>,
+    /// When a hook was last found to be wrong.
+    mended: BTreeMap<Scope, Instant>,
     /// What went wrong last, to tell changes only.
     told: BTreeMap<String, String>,
 }
@@ -51,7 +53,8 @@ struct Watched {
 impl Upkeep {
     /// Does nothing yet.
     pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Upkeep {
-        Upkeep { config, github, targets: None, hooks: BTreeMap::new(), seldom: None, told: BTreeMap::new() }
+        let (hooks, mended, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Upkeep { config, github, targets: None, hooks, seldom: None, mended, told }
     }
 
     /// True where there is anything to do.
@@ -129,17 +132,17 @@ impl Upkeep {
         let listed = match self.github.deliveries(scope, hook.id, Purpose::List, more) {
             // Somebody removed it: it is made anew at the next occasion.
             Err(error) if error.kind == ErrorKind::NotFound => {
-                self.hooks.remove(scope);
+                self.mend(scope);
                 return Err(error);
             }
             other => other?,
         };
         if listed.first().is_some_and(|newest| newest.code == 401) {
-            let why = "the secret of the webhook is not hooksecret: it is set right";
-            error!("scope={scope} hook={} msg=\"{why}\"", hook.id);
-            self.hooks.remove(scope);
-            self.seldom = None;
-            return Ok(());
+            let tried = format!("receive what the webhook {} of {scope} sends", hook.id);
+            let message = "its secret is not hooksecret: we refuse its deliveries";
+            self.mend(scope);
+            let mend = "it is set right; where this stays, a proxy in front of lxdrunner asks for a password";
+            return Err(Error::new(tried, ErrorKind::Unauthorized, message).with_mend(mend));
         }
         for lost in to_redeliver(&listed, &hook.asked, now) {
             self.github.redeliver(scope, hook.id, lost.id)?;
@@ -154,6 +157,15 @@ impl Upkeep {
         }
         hook.looked = Some(now);
         Ok(())
+    }
+
+    /// The scope's hook is set right soon, but not again and again where that does not help.
+    fn mend(&mut self, scope: &Scope) {
+        self.hooks.remove(scope);
+        if self.mended.get(scope).is_none_or(|at| at.elapsed() >= SELDOM) {
+            self.mended.insert(scope.clone(), Instant::now());
+            self.seldom = None;
+        }
     }
 
     /// What fails is told when it begins and when it is another failure, and when it works again.

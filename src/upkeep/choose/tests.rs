@@ -25,10 +25,15 @@ fn there_is_one_hook_and_strangers_keep_theirs() {
     check(&[], HookPlan::Create, 0);
     check(&["https://ci.example/hook", "not an address", ""], HookPlan::Create, 0);
     check(&[URL], update(1, &[]), 0);
-    check(&["https://other.example/x", "http://farm.example/hooks/lxdrunner/"], update(2, &[]), 0);
+    check(&["https://other.example/x", "http://farm.example:8443/hooks/lxdrunner/"], update(2, &[]), 0);
+    // Another daemon of the same host.
+    check(&["https://farm.example/hooks/lxdrunner"], HookPlan::Create, 1);
     check(&["https://farm.example/hooks/other"], HookPlan::Create, 0);
     check(&["https://farm.example.evil/hooks/lxdrunner"], HookPlan::Create, 1);
-    check(&["http://farm.example:5000/hooks/lxdrunner", URL, URL], update(1, &[2, 3]), 0);
+    check(&["http://farm.example:5000/hooks/lxdrunner", URL, URL, URL], update(2, &[3, 4]), 1);
+    let usual = |url: &str| own_hooks(&[hook(1, "https://farm.example:443/hooks/lxdrunner")], url).len();
+    assert_eq!(usual("http://farm.example/hooks/lxdrunner"), 1);
+    assert_eq!(usual("https://farm.example:8443/hooks/lxdrunner"), 0);
 }
 
 /// `(guid, code, redelivery, minutes ago)`, newest first.
