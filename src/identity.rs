@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 /// Who provisions an instance, as far as this process can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,12 @@ pub enum Maker {
 
 /// The part of an identity that must be equal for a look into `/proc` to mean anything: the boot, the pid namespace, and
 /// the user (other users' processes may be hidden, see `hidepid` in proc(5)).
-fn place() -> Option<String> {
+fn place() -> Option<&'static str> {
+    static PLACE: OnceLock<Option<String>> = OnceLock::new();
+    PLACE.get_or_init(find_place).as_deref()
+}
+
+fn find_place() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let namespace = fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned();
     let inode: String = namespace.chars().filter(char::is_ascii_digit).collect();
@@ -35,22 +41,30 @@ fn start_time(pid: &str) -> Option<u64> {
 
 /// This process, for an instance's key: `BOOT.PIDNAMESPACE.USER.PID.STARTTIME`.
 pub fn process_identity() -> String {
-    let pid = std::process::id().to_string();
-    match (place(), start_time(&pid)) {
-        (Some(place), Some(start)) => format!("{place}.{pid}.{start}"),
-        _ => format!("unknown.{pid}"),
-    }
+    ours().to_owned()
+}
+
+/// It does not change, and a listing asks for it once for each instance.
+fn ours() -> &'static str {
+    static OURS: OnceLock<String> = OnceLock::new();
+    OURS.get_or_init(|| {
+        let pid = std::process::id().to_string();
+        match (place(), start_time(&pid)) {
+            (Some(place), Some(start)) => format!("{place}.{pid}.{start}"),
+            _ => format!("unknown.{pid}"),
+        }
+    })
 }
 
 /// What is known of the process that wrote `identity`.
 pub fn maker(identity: &str) -> Maker {
-    if identity == process_identity() {
+    if identity == ours() {
         return Maker::Us;
     }
     let mut back = identity.rsplitn(3, '.');
     let (Some(start), Some(pid), Some(there)) = (back.next(), back.next(), back.next()) else { return Maker::Unknown };
     let is_number = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    if place().as_deref() != Some(there) || !is_number(pid) || !is_number(start) {
+    if place() != Some(there) || !is_number(pid) || !is_number(start) {
         return Maker::Unknown;
     }
     match start_time(pid) {

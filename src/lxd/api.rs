@@ -76,7 +76,7 @@ pub struct Instance {
     pub created_at: Option<Timestamp>,
     /// The cluster member that it is on, empty where there is no cluster.
     pub location: String,
-    /// Its own config keys.
+    /// Its own config keys, of those that users set (`user.…`) and the image's fingerprint.
     pub config: ConfigMap,
 }
 
@@ -391,8 +391,9 @@ impl Lxd {
             let slice = Duration::from_secs(rest.min(WAIT_SLICE).as_millis().div_ceil(1000).try_into().unwrap_or(1));
             let path = format!("/1.0/operations/{}/wait?timeout={}", path_segment(&operation.id), slice.as_secs());
             let patience = slice + Duration::from_secs(1);
-            let seen: OperationJson = match self.call(tried, "GET", path, Body::Empty, patience) {
-                Ok(response) => metadata(tried, &response.body)?,
+            let waited = self.call(tried, "GET", path, Body::Empty, patience);
+            let seen = match waited.and_then(|response| metadata::<OperationJson>(tried, &response.body)) {
+                Ok(seen) => seen,
                 // LXD answers 200 with an operation that goes on, or that failed; Incus 6.0 answers 500 to the one, and
                 // with the failure's own status to the other. The operation itself tells.
                 Err(error)
@@ -444,12 +445,7 @@ impl Lxd {
         body: Body<'_>,
         timeout: Duration,
     ) -> Result<Response, Error> {
-        let response = self.exchange(tried, method, path, Vec::new(), body, Keep::All, timeout)?;
-        // A long poll has sent its 200 before it knows better.
-        match envelope::<serde::de::IgnoredAny>(&response.body) {
-            Ok(answer) if answer.kind == "error" => Err(refusal(tried, answer.error_code, &response.body)),
-            _ => Ok(response),
-        }
+        self.exchange(tried, method, path, Vec::new(), body, Keep::All, timeout)
     }
 
     /// One exchange, logged; an answer with an error status is an error.

@@ -1,7 +1,10 @@
 //! LXD's JSON, as far as it is used, and its envelope.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::api::{Error, ErrorKind, Instance, InstanceStatus, Operation};
 use crate::model::{ConfigMap, InstanceType, Timestamp};
@@ -55,8 +58,40 @@ pub(super) struct InstanceJson {
     created_at: String,
     #[serde(default)]
     location: String,
-    #[serde(default, deserialize_with = "null_as_default")]
+    #[serde(default, deserialize_with = "wanted_config")]
     config: ConfigMap,
+}
+
+/// Of an instance's config only what somebody reads. LXD keeps some twenty keys of its own there, and a listing has them
+/// for every instance.
+fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Error> {
+    struct Wanted;
+    impl<'de> Visitor<'de> for Wanted {
+        type Value = ConfigMap;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of config keys, or null")
+        }
+
+        fn visit_unit<E>(self) -> Result<ConfigMap, E> {
+            Ok(ConfigMap::new())
+        }
+
+        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ConfigMap, M::Error> {
+            let mut wanted = ConfigMap::new();
+            while let Some(Key(key)) = map.next_key()? {
+                if key.starts_with("user.") || key == "volatile.base_image" {
+                    wanted.insert(key.into_owned(), map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(wanted)
+        }
+    }
+    #[derive(Deserialize)]
+    struct Key<'k>(#[serde(borrow)] Cow<'k, str>);
+    input.deserialize_any(Wanted)
 }
 
 impl InstanceJson {
@@ -157,6 +192,8 @@ pub(super) fn envelope<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, 
 /// What an answer tells.
 pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<T, Error> {
     match envelope::<T>(body) {
+        // A long poll has sent its 200 before it knows better.
+        Ok(answer) if answer.kind == "error" => Err(refusal(tried, answer.error_code, body)),
         Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
         Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
         Err(error) => Err(Error {
