@@ -304,6 +304,9 @@ pub struct World {
     pub(crate) github_look: Look,
     /// Failures of looks, by what was asked: when each was told last, and why it is so.
     troubles: BTreeMap<String, (Timestamp, String)>,
+    /// Scopes that may have a registration of ours whose making we did not hear of, and the number of the event that left us
+    /// in doubt: their runners are listed whatever else there is.
+    doubtful: BTreeMap<Scope, u64>,
     /// What each class's templates are baked of.
     pub(crate) templates: Vec<templates::TemplateState>,
     /// Names that are not for a job follow from `seed` and their number.
@@ -367,6 +370,7 @@ impl World {
             listening: false,
             github_look: Look::default(),
             troubles: BTreeMap::new(),
+            doubtful: BTreeMap::new(),
             templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
             seed,
             names_given: 0,
@@ -402,6 +406,7 @@ impl World {
             Blame::Scope(scope) => Some(scope.clone()),
             _ => None,
         }));
+        scopes.extend(self.doubtful.keys().cloned());
         let ours = |runner: &Runner| parse_name(&config.prefix, &runner.name).is_some();
         for (scope, view) in &self.scopes {
             let dead = |r: &Runner| ours(r) && !self.instances.contains_key(&r.name);

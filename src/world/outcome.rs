@@ -152,6 +152,7 @@ impl World {
                 if runner.is_some() || matches!(blame, Blame::Scope(_)) {
                     // GitHub may have a runner of this name, perhaps without our having heard so.
                     self.taken.insert(name.clone(), now);
+                    self.doubtful.insert(scope.clone(), self.seq);
                     self.github_look.wanted = true;
                 }
                 if let Blame::Package(arch) = blame {

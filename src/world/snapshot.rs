@@ -175,6 +175,9 @@ impl World {
                     if self.recovered(&what, notes) {
                         self.pauses.remove(&Blame::Scope(scope.clone()));
                     }
+                    if self.doubtful.get(&scope).is_some_and(|since| *since < begun) {
+                        self.doubtful.remove(&scope);
+                    }
                     self.fold_runners(begun, scope, runners, now);
                 }
                 Err(reason) => {
