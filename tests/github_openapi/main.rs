@@ -79,6 +79,8 @@ fn make_all(standin: &GitHubStandin) {
     user.identity(0).unwrap();
     user.discover().unwrap();
     user.org_repos("acme").unwrap();
+    user.org_repos_if_changed("acme", &mut Default::default()).unwrap();
+    user.org_repos_pushed("acme", &mut Default::default()).unwrap();
     user.repo(&repo).unwrap();
     user.hook_networks().unwrap();
     let job = standin.queue(&repo, JobSpec::new(&["self-hosted"]));
