@@ -305,3 +305,23 @@ fn a_group_that_was_made_anew_is_found_again() {
     rig.wait_nothing_left();
     assert_eq!(rig.complaints(), Vec::<String>::new());
 }
+
+#[test]
+fn a_job_from_a_template_costs_seven_calls_of_lxd_at_most() {
+    let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, template: true}\n".to_owned();
+    let rig = Rig::new(Plan { classes, ..Plan::default() });
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let before = rig.standin().faults().calls().len();
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    let name = rig.github.with(|state| state.jobs[&job].runner_name.clone()).unwrap();
+    rig.daemon.wait(&[&format!("instance={name}"), "msg=\"instance gone\""]);
+    let calls = rig.standin().faults().calls().split_off(before);
+    // Listings are for all jobs together.
+    let own = |call: &&lxdrunner::standin::lxd::Call| {
+        let made = call.method == "POST" && call.path == "/1.0/instances";
+        made || call.path.contains(&name) || call.path.starts_with("/1.0/operations/")
+    };
+    let own: Vec<_> = calls.iter().filter(own).collect();
+    assert!(own.len() <= 7, "{own:#?}");
+}
