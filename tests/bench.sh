@@ -51,6 +51,22 @@ for part in "$@"; do
     esac
 done
 
+set_up_here=
+before=
+finish() {
+    result=$?
+    trap '' EXIT HUP INT TERM
+    # Unquoted on purpose: one word a limit.
+    # shellcheck disable=SC2086
+    [ -z "$before" ] || sysctl -q -w $before
+    [ -z "$set_up_here" ] || stop_private
+    exit "$result"
+}
+trap finish EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 # A daemon that logs every call spends its time on that.
 LXDRUNNER_TEST_LOG=${LXDRUNNER_TEST_LOG:-info}
 LXDRUNNER_TRACE=1
@@ -58,8 +74,17 @@ export LXDRUNNER_TEST_LOG LXDRUNNER_TRACE
 if [ -n "$real" ] && { [ -z "${LXDRUNNER_TEST_LXD_SOCKET:-}" ] || [ -z "${LXDRUNNER_TEST_IMAGE:-}" ]; }; then
     set_up_build
     set_up_lxd
-    trap 'stop_private' EXIT
+    set_up_here=1
+    trap finish EXIT
     export LXDRUNNER_TEST_LXD_SOCKET LXDRUNNER_TEST_IMAGE
+fi
+# Twenty containers with systemd are more than the kernel's usual limits allow.
+limits='fs.inotify.max_user_instances kernel.keys.maxkeys kernel.keys.maxbytes'
+if [ -n "$real" ] && [ "$(id -u)" = 0 ] && [ "$(sysctl -n fs.inotify.max_user_instances)" -lt 1024 ]; then
+    for limit in $limits; do
+        before="$before $limit=$(sysctl -n "$limit")"
+    done
+    sysctl -q -w fs.inotify.max_user_instances=8192 kernel.keys.maxkeys=2000 kernel.keys.maxbytes=2000000
 fi
 cd "$top"
 cargo bench --locked --quiet --bench bench --no-run || die "the bench does not build (see above)"

@@ -19,6 +19,30 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     for class in &config.classes {
         asked.class(class, findings);
     }
+    if config.classes.iter().any(|class| class.kind == InstanceType::Container)
+        && let Some(warning) = watchers(config.max_workers, &std::fs::read_to_string(INOTIFY).unwrap_or_default())
+    {
+        findings.warn(warning);
+    }
+}
+
+/// What the kernel lets one user have of inotify(7); the roots of all unprivileged containers are one user to it.
+const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
+/// How many a systemd with its usual services takes. Where it gets none, its network does not come up.
+const INOTIFY_EACH: u64 = 14;
+
+/// Containers that are too many for the kernel's usual limit, which few hosts raise.
+fn watchers(max_workers: usize, limit: &str) -> Option<String> {
+    let limit: u64 = limit.trim().parse().ok()?;
+    let wanted = INOTIFY_EACH.saturating_mul(u64::try_from(max_workers).unwrap_or(u64::MAX));
+    (limit < wanted).then(|| {
+        format!(
+            "fs.inotify.max_user_instances is {limit}: enough for some {} containers with systemd, not for max_workers \
+             {max_workers}; those beyond come up without a network. In /etc/sysctl.d/60-lxdrunner.conf: \
+             fs.inotify.max_user_instances = 8192 and kernel.keys.maxkeys = 2000, then sysctl --system",
+            limit / INOTIFY_EACH
+        )
+    })
 }
 
 fn server(lxd: &Lxd, findings: &mut Findings<'_>) -> Option<Server> {
@@ -281,5 +305,23 @@ fn lxd_arch(arch: RunnerArch) -> &'static [&'static str] {
         RunnerArch::X64 => &["x86_64"],
         RunnerArch::Arm64 => &["aarch64"],
         RunnerArch::Arm => &["armv7l", "armv8l"],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_limit_that_is_too_low_for_the_containers_is_told() {
+        let check = |max_workers: usize, limit: &str, tells: Option<&str>| {
+            let warning = watchers(max_workers, limit);
+            assert_eq!(warning.is_some(), tells.is_some(), "{warning:?}");
+            assert!(tells.is_none_or(|part| warning.unwrap_or_default().contains(part)));
+        };
+        check(9, "128\n", None);
+        check(10, "128\n", Some("some 9 containers"));
+        check(500, "8192", None);
+        check(500, "", None);
     }
 }
