@@ -76,7 +76,7 @@ pub struct Instance {
     pub created_at: Option<Timestamp>,
     /// The cluster member that it is on, empty where there is no cluster.
     pub location: String,
-    /// Its own config keys, of those that users set (`user.…`) and the image's fingerprint.
+    /// Its own config keys, of those that users set (`user.…`) and two of LXD's: the image, and how the root's ids are shifted.
     pub config: ConfigMap,
 }
 

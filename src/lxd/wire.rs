@@ -62,6 +62,9 @@ pub(super) struct InstanceJson {
     config: ConfigMap,
 }
 
+/// Keys of LXD's own that are kept: the image's fingerprint, and how the root's ids are shifted.
+const OF_LXD: [&str; 2] = ["volatile.base_image", "volatile.last_state.idmap"];
+
 /// Of an instance's config only what somebody reads. LXD keeps some twenty keys of its own there, and a listing has them
 /// for every instance.
 fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Error> {
@@ -80,7 +83,7 @@ fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Er
         fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<ConfigMap, M::Error> {
             let mut wanted = ConfigMap::new();
             while let Some(Key(key)) = map.next_key()? {
-                if key.starts_with("user.") || key == "volatile.base_image" {
+                if key.starts_with("user.") || OF_LXD.contains(&key.as_ref()) {
                     wanted.insert(key.into_owned(), map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;
