@@ -78,6 +78,9 @@ if [ -n "$real" ] && { [ -z "${LXDRUNNER_TEST_LXD_SOCKET:-}" ] || [ -z "${LXDRUN
     trap finish EXIT
     export LXDRUNNER_TEST_LXD_SOCKET LXDRUNNER_TEST_IMAGE
 fi
+# What with_socket looks at.
+# shellcheck disable=SC2034
+socket=${LXDRUNNER_TEST_LXD_SOCKET:-/dev/null}
 # Twenty containers with systemd are more than the kernel's usual limits allow.
 limits='fs.inotify.max_user_instances kernel.keys.maxkeys kernel.keys.maxbytes'
 if [ -n "$real" ] && [ "$(id -u)" = 0 ] && [ "$(sysctl -n fs.inotify.max_user_instances)" -lt 1024 ]; then
