@@ -36,6 +36,8 @@ use narrate::Narrator;
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
 /// looked at instead.
 const EVENTS: usize = 1024;
+/// The least time between two plannings.
+const BREATH: Duration = Duration::from_millis(2);
 /// Events taken in before planning again.
 const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
@@ -275,6 +277,7 @@ fn turn_for_ever(
     let mut world = World::new(config, seed(), &scripts_digest());
     let mut narrator = Narrator::default();
     let clock = Clock::set();
+    let mut turned = Instant::now();
     loop {
         let now = clock.now();
         let wake_at = decide(&mut world, config, hands, &mut narrator, now);
@@ -295,7 +298,12 @@ fn turn_for_ever(
             }
             default(pause) => None,
         };
+        if first.is_some() {
+            // In a burst, more are taken in at once: planning anew for each is work that nobody has anything of.
+            std::thread::sleep(BREATH.saturating_sub(turned.elapsed()));
+        }
         let now = clock.now();
+        turned = Instant::now();
         if lost.swap(false, Ordering::SeqCst) {
             narrator.tell(&world.fold(Event::HintsLost, config, now));
         }

@@ -7,7 +7,7 @@
 //! descriptor, no thread.
 //!
 //! ```text
-//! clients ══TCP, TLS══▶ gate (deadlines, caps) ──4 private connections──▶ tiny_http (server.rs)
+//! clients ══TCP, TLS══▶ gate (deadlines, caps) ──private connections──▶ tiny_http (server.rs)
 //! ```
 //!
 //! What it cannot take it answers itself: 400, 403, 408, 413, 417, 431, 502, 503. When there are too many connections,
@@ -31,6 +31,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::LONGEST_BODY;
+use super::bodies::Bodies;
 use super::peers::Peers;
 use super::tally::{Kind, Tally};
 use super::tls::Tls;
@@ -85,6 +86,8 @@ impl Default for Limits {
 
 /// The header that tells the server who sent a request. The client's own one of that name is not passed on.
 pub(super) const PEER_HEADER: &str = "X-Lxdrunner-Peer";
+/// The header that tells the server the number of a request's body (see [`Bodies`]); not passed on, either.
+pub(super) const BODY_HEADER: &str = "X-Lxdrunner-Body";
 
 /// Connections that are let in before those that are in have their turn.
 const ARRIVALS: usize = 64;
@@ -106,10 +109,11 @@ pub(super) struct Shared {
     pub(super) peers: Arc<Peers>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) tally: Arc<Tally>,
+    pub(super) bodies: Arc<Bodies>,
 }
 
-/// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers one after the
-/// other on each. When something comes from `ending`, who is in is served and nobody else let in, and the process ends
+/// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers in a row on
+/// each. When something comes from `ending`, who is in is served and nobody else let in, and the process ends
 /// well.
 ///
 /// # Errors
@@ -132,7 +136,7 @@ pub(super) fn open(
         link.set_nonblocking(true)?;
         within.push(mio::net::UnixStream::from_std(link));
     }
-    let within = Within::new(within, poll.registry(), FIRST_LINK)?;
+    let within = Within::new(within, poll.registry(), FIRST_LINK, Arc::clone(&shared.bodies))?;
     let gate = Gate {
         poll,
         listener,
@@ -298,19 +302,19 @@ impl Gate {
 
     fn link_stirred(&mut self, link: usize, now: Instant) {
         let ending = self.ends_at.is_some();
-        match self.within.stirred(link, now, &mut self.scratch) {
-            Ok(None) => {}
-            Ok(Some(within::Answered { exchange, bytes })) => {
-                self.turn(exchange.slot, now, |client, shared, scratch| {
-                    // Who stopped waiting has been told so, and may be somebody else by now.
-                    if client.serial == exchange.serial && client.is_within() {
-                        let keep_alive = exchange.keep_alive && client.wants_more() && !ending;
-                        client.answer(bytes, keep_alive, now, &shared.limits);
-                    }
-                    client.advance(now, shared, scratch)
-                })
-            }
-            Err(error) => self.die(&error),
+        let mut answered = Vec::new();
+        if let Err(error) = self.within.stirred(link, now, &mut self.scratch, &mut answered) {
+            self.die(&error);
+        }
+        for within::Answered { exchange, bytes } in answered {
+            self.turn(exchange.slot, now, |client, shared, scratch| {
+                // Who stopped waiting has been told so, and may be somebody else by now.
+                if client.serial == exchange.serial && client.is_within() {
+                    let keep_alive = exchange.keep_alive && client.wants_more() && !ending;
+                    client.answer(bytes, keep_alive, now, &shared.limits);
+                }
+                client.advance(now, shared, scratch)
+            });
         }
     }
 

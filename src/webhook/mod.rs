@@ -1,5 +1,6 @@
 //! GitHub webhooks: let in, receive, verify, parse.
 
+mod bodies;
 mod error;
 pub mod event;
 pub mod gate;

@@ -14,18 +14,19 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Request, Response, Server};
 
+use super::bodies::Bodies;
 use super::event::{Parsed, parse, verify};
-use super::gate::{self, Limits, PEER_HEADER};
+use super::gate::{self, BODY_HEADER, Limits, PEER_HEADER};
 use super::tally::{Kind, Tally};
-use super::{Error, HOOK_PATH, LONGEST_BODY, Listener, Peers, Tls};
+use super::{Error, HOOK_PATH, Listener, Peers, Tls};
 use crate::model::{Hint, Secret};
 use crate::threads;
 
 /// Threads that check signatures and parse; each has at most one body in memory.
 const WORKERS: usize = 2;
 
-/// Connections between the gate and `tiny_http`, which has a thread for each; as many as it keeps threads anyway.
-const LINKS: usize = 4;
+/// Connections between the gate and `tiny_http`, which has a thread for each.
+const LINKS: usize = 3;
 
 /// Deliveries that are remembered, to tell those that come twice.
 const REMEMBERED: usize = 4096;
@@ -105,7 +106,7 @@ impl Receiver {
         let within = |source| Error::new("set up the webhook receiver", source, "see whether /tmp can be written to");
         let private = Private::listen().map_err(within)?;
         let server = Server::from_listener(private.listener, None).map_err(|e| within(io::Error::other(e)))?;
-        let tally = Arc::new(Tally::default());
+        let (tally, bodies) = (Arc::new(Tally::default()), Arc::new(Bodies::default()));
         let desk = Arc::new(Desk {
             server,
             secret,
@@ -113,6 +114,7 @@ impl Receiver {
             health: Box::new(health),
             seen: Mutex::new(Seen::default()),
             tally: Arc::clone(&tally),
+            bodies: Arc::clone(&bodies),
         });
         for n in 0..WORKERS {
             let desk = Arc::clone(&desk);
@@ -120,7 +122,7 @@ impl Receiver {
         }
         let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>().map_err(within)?;
         drop(private.directory);
-        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally }).map_err(within)?;
+        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally, bodies }).map_err(within)?;
         Ok(Receiver { local })
     }
 
@@ -205,6 +207,7 @@ struct Desk {
     health: Box<dyn Fn() -> Health + Send + Sync>,
     seen: Mutex<Seen>,
     tally: Arc<Tally>,
+    bodies: Arc<Bodies>,
 }
 
 /// An answer: status, one line of text, and the methods for a 405.
@@ -224,8 +227,8 @@ impl Desk {
     fn work(&self) {
         loop {
             match self.server.recv() {
-                Ok(mut request) => {
-                    let answer = self.answer(&mut request);
+                Ok(request) => {
+                    let answer = self.answer(&request);
                     send(request, &answer);
                 }
                 // Its accepting thread is gone, and no request will ever come again.
@@ -234,7 +237,10 @@ impl Desk {
         }
     }
 
-    fn answer(&self, request: &mut Request) -> Answer {
+    fn answer(&self, request: &Request) -> Answer {
+        // Taken in any case, so that it does not stay behind.
+        let number = header(request, BODY_HEADER).and_then(|number| number.parse().ok());
+        let body = number.and_then(|number| self.bodies.take(number));
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
             ("/healthz", Method::Get | Method::Head) => match (self.health)() {
@@ -242,16 +248,16 @@ impl Desk {
                 Health::Bad(reason) => Answer::new(503, reason),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
-            (HOOK_PATH, Method::Post) => self.delivery(request),
+            (HOOK_PATH, Method::Post) => self.delivery(request, body),
             (HOOK_PATH, _) => Answer { allow: Some("POST"), ..Answer::new(405, "webhooks are posted here by GitHub") },
             _ => Answer::new(404, format!("nothing here: webhooks go to {HOOK_PATH}, health is at /healthz")),
         }
     }
 
-    fn delivery(&self, request: &mut Request) -> Answer {
-        if request.body_length().is_none() {
+    fn delivery(&self, request: &Request, body: Option<Vec<u8>>) -> Answer {
+        let Some(body) = body else {
             return Answer::new(411, "the body's length is missing (Content-Length)");
-        }
+        };
         if let Some(kind) = header(request, "content-type") {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
@@ -260,14 +266,6 @@ impl Desk {
                 return Answer::new(415, mend);
             }
         }
-        let mut body = Vec::with_capacity(request.body_length().unwrap_or(0).min(LONGEST_BODY + 1));
-        let limit = u64::try_from(LONGEST_BODY).unwrap_or(u64::MAX) + 1;
-        match request.as_reader().take(limit).read_to_end(&mut body) {
-            Ok(_) if body.len() > LONGEST_BODY => return Answer::new(413, "longer than 25 MB, GitHub's limit"),
-            Ok(_) => {}
-            Err(_) => return Answer::new(400, "the body is shorter than it said"),
-        }
-
         let signature = header(request, "x-hub-signature-256").or_else(|| header(request, "x-hub-signature"));
         if let Err(error) = verify(&self.secret, &body, signature) {
             self.note_refusal(Kind::Unsigned, &error.to_string(), request);

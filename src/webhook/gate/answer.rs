@@ -58,11 +58,11 @@ const LONGEST: usize = 64 * 1024;
 const MOST_HEADERS: usize = 16;
 
 /// The server's answer as the client is to get it: with the word whether the connection ends, which `tiny_http` does
-/// not say. `None` where it has not all come yet.
+/// not say; and how many bytes of `bytes` it was. `None` where it has not all come yet.
 ///
 /// # Errors
 /// It is no answer.
-pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Option<Vec<u8>>, ()> {
+pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Option<(Vec<u8>, usize)>, ()> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(bytes) {
@@ -71,7 +71,7 @@ pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Op
         _ => return Err(()),
     };
     let code = response.code.ok_or(())?;
-    let mut whole = Vec::with_capacity(bytes.len() + 32);
+    let mut whole = Vec::with_capacity(512);
     let mut say = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
     let connection = if keep_alive { "keep-alive" } else { "close" };
     let reason = response.reason.unwrap_or_default().as_bytes();
@@ -98,14 +98,12 @@ pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Op
     say(&[b"\r\n"]);
     let length = if bodyless || matches!(code, 204 | 304) { 0 } else { length };
     let body = bytes.get(head..).unwrap_or_default();
-    if length > LONGEST || body.len() > length {
+    if length > LONGEST {
         return Err(());
     }
-    if body.len() < length {
-        return Ok(None);
-    }
+    let Some(body) = body.get(..length) else { return Ok(None) };
     say(&[body]);
-    Ok(Some(whole))
+    Ok(Some((whole, head + length)))
 }
 
 #[cfg(test)]
@@ -118,14 +116,16 @@ mod tests {
         for at in 0..answer.len() {
             assert_eq!(relay(&answer[..at], false, true), Ok(None), "{at}");
         }
-        let text = |answer: &[u8], bodyless, keep| String::from_utf8(relay(answer, bodyless, keep).unwrap().unwrap());
+        let text = |answer: &[u8], bodyless, keep| String::from_utf8(relay(answer, bodyless, keep).unwrap().unwrap().0);
         let expected = "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nServer: s\r\nContent-Length: 3\r\n\r\nabc";
         assert_eq!(text(answer, false, true).unwrap(), expected);
         let head = &answer[..answer.len() - 3];
         assert!(text(head, true, false).unwrap().contains("\r\nConnection: close\r\n"));
         let none = text(b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", false, true).unwrap();
         assert_eq!(none, "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
-        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab", false, true), Err(()));
+        let two = [answer.as_slice(), b"HTTP/1.1"].concat();
+        assert_eq!(relay(&two, false, true).unwrap().unwrap().1, answer.len());
+        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", false, true), Err(()));
         assert_eq!(relay(b"nonsense\r\n\r\n", false, true), Err(()));
     }
 }

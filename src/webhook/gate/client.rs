@@ -382,8 +382,8 @@ impl Client {
         };
         self.seen = 0;
         let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
-        let (head, with_body) = head.finish(&self.peer.to_string(), body.len());
-        let body = if with_body { body } else { Vec::new() };
+        let body = head.has_body().then_some(body);
+        let head = head.finish(&self.peer.to_string(), self.serial);
         Some(Exchange { slot: 0, serial: self.serial, head, body, bodyless, keep_alive })
     }
 

@@ -30,7 +30,6 @@ pub(super) struct Head {
     pub(super) keep_alive: bool,
     /// True for HEAD, whose answer has no body.
     pub(super) bodyless: bool,
-    /// True where the server is to see the body.
     posted: bool,
     /// Every X-Forwarded-For, joined as if it were one.
     pub(super) forwarded_for: Option<String>,
@@ -153,15 +152,18 @@ impl Head {
         matches!(self.body, Framing::Length(length) if length > LONGEST_BODY)
     }
 
-    /// The head for the server within: our own words, who asks, the body's length as it was counted. Also tells
-    /// whether the body is to follow.
-    pub(super) fn finish(mut self, peer: &str, body: usize) -> (Vec<u8>, bool) {
-        let with_body = self.posted && self.body != Framing::None;
-        if with_body {
-            self.say(&["Content-Length: ", &body.to_string(), "\r\n"]);
+    /// True where the server is to see a body.
+    pub(super) fn has_body(&self) -> bool {
+        self.posted && self.body != Framing::None
+    }
+
+    /// The head for the server within: our own words, who asks, and the number of the body where it is to see one.
+    pub(super) fn finish(mut self, peer: &str, number: u64) -> Vec<u8> {
+        if self.has_body() {
+            self.say(&[super::BODY_HEADER, ": ", &number.to_string(), "\r\n"]);
         }
         self.say(&[super::PEER_HEADER, ": ", peer, "\r\n\r\n"]);
-        (self.within, with_body)
+        self.within
     }
 }
 
@@ -186,12 +188,11 @@ mod tests {
         check("GET /?u=http://h/ HTTP/1.1\r\n\r\n", "GET /?u=http://h/ HTTP/1.1\r\n");
         check("PUT / HTTP/1.1\r\nX-GITHUB-Event:  ping \r\n\r\n", "PUT / HTTP/1.1\r\nX-GITHUB-Event: ping\r\n");
         check("PUT / HTTP/1.1\r\nX-GitHub-Event: p\u{e9}ng\r\n\r\n", "PUT / HTTP/1.1\r\n");
-        let (words, with_body) = parsed("POST / HTTP/1.1\r\nContent-Length: 007\r\n\r\n").unwrap().1.finish("::1", 7);
-        assert_eq!(words, b"POST / HTTP/1.1\r\nContent-Length: 7\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
-        assert!(with_body);
-        let (words, with_body) = parsed("GET / HTTP/1.1\r\nContent-Length: 7\r\n\r\n").unwrap().1.finish("::1", 7);
-        assert_eq!(words, b"GET / HTTP/1.1\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
-        assert!(!with_body);
+        let finish = |text: &str| String::from_utf8(parsed(text).unwrap().1.finish("::1", 7)).unwrap();
+        let words = finish("POST / HTTP/1.1\r\nContent-Length: 003\r\nX-Lxdrunner-Body: 8\r\n\r\n");
+        assert_eq!(words, "POST / HTTP/1.1\r\nX-Lxdrunner-Body: 7\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
+        let words = finish("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n");
+        assert_eq!(words, "GET / HTTP/1.1\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
     }
 
     #[test]

@@ -1,16 +1,22 @@
-//! The way to `tiny_http`: a few connections over a private unix socket, made once and kept.
+//! The way to `tiny_http`: a few connections over a private unix socket, made once and kept. Heads go over it; a body
+//! stays where it is, and its number goes (see [`Bodies`]).
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::answer::relay;
+use crate::webhook::bodies::Bodies;
 
 /// A server that has not answered for so long is not going to.
 const DEAD: Duration = Duration::from_secs(60);
+/// Deliveries under way over one link. They are answered at once, and in a row; more of them at a time wake fewer
+/// threads.
+const DEPTH: usize = 16;
 
 /// A whole request on its way within, and where its answer goes.
 pub(super) struct Exchange {
@@ -18,7 +24,8 @@ pub(super) struct Exchange {
     pub(super) slot: usize,
     pub(super) serial: u64,
     pub(super) head: Vec<u8>,
-    pub(super) body: Vec<u8>,
+    /// Under the exchange's number; `None` where the server is to see no body.
+    pub(super) body: Option<Vec<u8>>,
     pub(super) bodyless: bool,
     pub(super) keep_alive: bool,
 }
@@ -30,39 +37,73 @@ pub(super) struct Answered {
 }
 
 pub(super) struct Within {
+    /// The first is for what may take a while (health), one at a time; deliveries do not wait behind it.
     links: Vec<Link>,
-    /// Links without an exchange.
-    free: Vec<usize>,
     waiting: VecDeque<Exchange>,
+    bodies: Arc<Bodies>,
 }
 
 struct Link {
     stream: UnixStream,
-    exchange: Option<Exchange>,
-    begun: Instant,
-    sent: usize,
-    answer: Vec<u8>,
+    token: Token,
+    registry: Registry,
+    /// True where we are told when there is room again. Otherwise we are not: the system would say so, and wake us,
+    /// whenever the server takes anything.
+    full: bool,
+    depth: usize,
+    /// In the order in which they are answered, each with when it was handed in.
+    exchanges: VecDeque<(Instant, Exchange)>,
+    out: Vec<u8>,
+    answers: Vec<u8>,
+}
+
+impl Exchange {
+    /// True for what the server answers without asking anybody.
+    fn is_delivery(&self) -> bool {
+        self.body.is_some()
+    }
 }
 
 impl Within {
     /// Uses these connections, which it hears of under the tokens from `first` on.
-    pub(super) fn new(streams: Vec<UnixStream>, registry: &Registry, first: usize) -> io::Result<Within> {
+    pub(super) fn new(
+        streams: Vec<UnixStream>,
+        registry: &Registry,
+        first: usize,
+        bodies: Arc<Bodies>,
+    ) -> io::Result<Within> {
         let mut links = Vec::with_capacity(streams.len());
         for (n, mut stream) in streams.into_iter().enumerate() {
-            registry.register(&mut stream, Token(first + n), Interest::READABLE | Interest::WRITABLE)?;
-            links.push(Link { stream, exchange: None, begun: Instant::now(), sent: 0, answer: Vec::new() });
+            let token = Token(first + n);
+            registry.register(&mut stream, token, Interest::READABLE)?;
+            links.push(Link {
+                stream,
+                token,
+                registry: registry.try_clone()?,
+                full: false,
+                depth: if n == 0 { 1 } else { DEPTH },
+                exchanges: VecDeque::new(),
+                out: Vec::new(),
+                answers: Vec::new(),
+            });
         }
-        let free = (0..links.len()).rev().collect();
-        Ok(Within { links, free, waiting: VecDeque::new() })
+        Ok(Within { links, waiting: VecDeque::new(), bodies })
     }
 
     /// Hands a request on, now or when it is its turn.
     ///
     /// # Errors
     /// The server within is gone.
-    pub(super) fn submit(&mut self, exchange: Exchange, now: Instant) -> io::Result<()> {
-        match self.free.pop().and_then(|n| Some((n, self.links.get_mut(n)?))) {
-            Some((_, link)) => link.begin(exchange, now),
+    pub(super) fn submit(&mut self, mut exchange: Exchange, now: Instant) -> io::Result<()> {
+        let lanes = if exchange.is_delivery() { 1..self.links.len() } else { 0..1 };
+        let lane = self.links.get_mut(lanes).into_iter().flatten().min_by_key(|link| link.exchanges.len());
+        match lane.filter(|link| link.exchanges.len() < link.depth) {
+            Some(link) => {
+                if let Some(body) = &mut exchange.body {
+                    self.bodies.put(exchange.serial, std::mem::take(body));
+                }
+                link.begin(exchange, now)
+            }
             None => {
                 self.waiting.push_back(exchange);
                 Ok(())
@@ -75,72 +116,85 @@ impl Within {
         self.waiting.retain(|exchange| exchange.serial != serial);
     }
 
-    /// A link has bytes for us, or room for ours. Returns the answer when it is whole.
+    /// A link has bytes for us, or room for ours. Adds the answers that are whole.
     ///
     /// # Errors
     /// The server within is gone.
-    pub(super) fn stirred(&mut self, n: usize, now: Instant, scratch: &mut [u8]) -> io::Result<Option<Answered>> {
-        let Some(link) = self.links.get_mut(n) else { return Ok(None) };
-        let Some(answered) = link.go_on(scratch)? else { return Ok(None) };
-        match self.waiting.pop_front() {
-            Some(next) => link.begin(next, now)?,
-            None => self.free.push(n),
-        }
-        Ok(Some(answered))
-    }
-
-    /// True where a request has had no answer for very long.
-    pub(super) fn is_dead(&self, now: Instant) -> bool {
-        self.links.iter().any(|l| l.exchange.is_some() && now.saturating_duration_since(l.begun) > DEAD)
-    }
-
-    /// True while anything is asked.
-    pub(super) fn is_busy(&self) -> bool {
-        self.links.iter().any(|link| link.exchange.is_some())
-    }
-}
-
-impl Link {
-    fn begin(&mut self, exchange: Exchange, now: Instant) -> io::Result<()> {
-        self.exchange = Some(exchange);
-        self.begun = now;
-        self.sent = 0;
-        self.send()
-    }
-
-    fn send(&mut self) -> io::Result<()> {
-        let Some(exchange) = &self.exchange else { return Ok(()) };
-        let (head, body) = (exchange.head.as_slice(), exchange.body.as_slice());
-        while self.sent < head.len() + body.len() {
-            let head_left = head.get(self.sent..).unwrap_or_default();
-            let body_left = body.get(self.sent.saturating_sub(head.len())..).unwrap_or_default();
-            match self.stream.write_vectored(&[IoSlice::new(head_left), IoSlice::new(body_left)]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
+    pub(super) fn stirred(
+        &mut self,
+        n: usize,
+        now: Instant,
+        scratch: &mut [u8],
+        answered: &mut Vec<Answered>,
+    ) -> io::Result<()> {
+        let Some(link) = self.links.get_mut(n) else { return Ok(()) };
+        link.go_on(scratch, answered)?;
+        while let Some(at) = self.waiting.iter().position(|exchange| exchange.is_delivery() == (n > 0)) {
+            let has_room = self.links.get(n).is_some_and(|link| link.exchanges.len() < link.depth);
+            let Some(next) = has_room.then(|| self.waiting.remove(at)).flatten() else { break };
+            self.submit(next, now)?;
         }
         Ok(())
     }
 
-    fn go_on(&mut self, scratch: &mut [u8]) -> io::Result<Option<Answered>> {
+    /// True where a request has had no answer for very long.
+    pub(super) fn is_dead(&self, now: Instant) -> bool {
+        let first = |link: &Link| link.exchanges.front().map(|(begun, _)| *begun);
+        self.links.iter().filter_map(first).any(|begun| now.saturating_duration_since(begun) > DEAD)
+    }
+
+    /// True while anything is asked.
+    pub(super) fn is_busy(&self) -> bool {
+        self.links.iter().any(|link| !link.exchanges.is_empty())
+    }
+}
+
+impl Link {
+    fn begin(&mut self, mut exchange: Exchange, now: Instant) -> io::Result<()> {
+        self.out.append(&mut exchange.head);
+        self.exchanges.push_back((now, exchange));
+        self.send()
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        while !self.out.is_empty() {
+            match self.stream.write(&self.out) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => drop(self.out.drain(..count)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.listen(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.listen(false)
+    }
+
+    fn listen(&mut self, full: bool) -> io::Result<()> {
+        if full == self.full {
+            return Ok(());
+        }
+        self.full = full;
+        let interest = if full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        self.registry.reregister(&mut self.stream, self.token, interest)
+    }
+
+    fn go_on(&mut self, scratch: &mut [u8], answered: &mut Vec<Answered>) -> io::Result<()> {
         self.send()?;
         loop {
             let count = match self.stream.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            self.answer.extend_from_slice(scratch.get(..count).unwrap_or_default());
-            let Some(exchange) = &self.exchange else { return Err(ErrorKind::InvalidData.into()) };
-            let answer = relay(&self.answer, exchange.bodyless, exchange.keep_alive);
-            if let Some(bytes) = answer.map_err(|()| io::Error::from(ErrorKind::InvalidData))? {
-                self.answer.clear();
-                return Ok(self.exchange.take().map(|exchange| Answered { exchange, bytes }));
+            self.answers.extend_from_slice(scratch.get(..count).unwrap_or_default());
+            while !self.answers.is_empty() {
+                let (_, exchange) = self.exchanges.front().ok_or(ErrorKind::InvalidData)?;
+                let answer = relay(&self.answers, exchange.bodyless, exchange.keep_alive);
+                let Some((bytes, used)) = answer.map_err(|()| ErrorKind::InvalidData)? else { break };
+                self.answers.drain(..used);
+                answered.extend(self.exchanges.pop_front().map(|(_, exchange)| Answered { exchange, bytes }));
             }
         }
     }
