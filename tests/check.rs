@@ -35,7 +35,8 @@ impl World {
     /// What is found with `top` and `class` put into the config, and whether anything failed.
     fn check(&self, top: &str, class: &str) -> (Vec<String>, bool) {
         let text = format!(
-            "{top}\npat: {}\nhooksecret: a-secret-for-the-tests\ngithub_api: {}\nsocket: {}\nrunnermap:\n  - {{name: one, {class}}}\n",
+            "{top}\npat: {}\nhooksecret: a-secret-for-the-tests\ngithub_api: {}\nsocket: {}\nweb_host: 127.0.0.1\n\
+             web_port: 0\nrunnermap:\n  - {{name: one, {class}}}\n",
             self.github.token().expose(),
             self.github.api(),
             self.lxd.socket().display(),
@@ -85,6 +86,40 @@ fn where_all_is_well_every_line_is_ok() {
     has(&lines, "ok   GitHub at ", "the credential is ");
     has(&lines, "ok   target org:acme: ", "registered");
     has(&lines, "ok   runner package for x64: ", "actions-runner-linux-x64-2.999.0.tar.gz");
+    has(&lines, "ok   web_tls: webhooks come in plain", "reverse proxy");
+    has(&lines, "ok   webhooks: 127.0.0.1:0 is free", "");
+}
+
+#[test]
+fn where_webhooks_come_in_is_looked_at() {
+    let world = World::new("web");
+    let with = |top: &str| world.check(&format!("{TARGET}\n{top}"), CLASS);
+    let cache = world.directory.0.join("cache");
+    let own = format!("cache_home: {}\nweb_tls: true\nweb_allow: [github]", cache.display());
+    let (lines, failed) = with(&own);
+    assert!(!failed && !cache.exists(), "{lines:#?}");
+    has(&lines, "ok   web_tls: the self-signed certificate is made at the first start", "SSL verification");
+    has(&lines, "ok   web_allow: GitHub sends its webhooks from 3 ranges of addresses", "");
+    let made = lxdrunner::webhook::Tls::open(&lxdrunner::config::WebTls::SelfSigned, &cache).unwrap().unwrap();
+    has(&with(&own).0, "ok   web_tls: self-signed", &made.fingerprint());
+
+    let (lines, failed) = with("web_tls: {cert: /dev/null, key: /dev/null}");
+    assert!(failed);
+    has(&lines, "FAIL web_tls: cannot serve TLS with /dev/null", "no certificate in it");
+    world.github.inject(Fault::status("/meta", 500, "no"));
+    let (lines, failed) = with("web_allow: [github]");
+    assert!(failed);
+    has(&lines, "FAIL web_allow: could not ask where webhooks come from", "500");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    with("");
+    let (mut config, _) = Config::load(&world.directory.0.join("config.yml")).unwrap();
+    config.web_port = taken.local_addr().unwrap().port();
+    has(&look(&config).0, "ok   webhooks: 127.0.0.1:", "is listened on");
+    config.web_host = "192.0.2.1".parse().unwrap();
+    let (lines, failed) = look(&config);
+    assert!(failed);
+    has(&lines, "FAIL webhooks: cannot listen for webhooks on 192.0.2.1:", "change web_host");
 }
 
 #[test]

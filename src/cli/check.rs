@@ -2,6 +2,7 @@
 
 mod github;
 mod lxd;
+mod web;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -28,10 +29,11 @@ pub fn run(config_path: PathBuf) -> ExitCode {
     if findings.failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS }
 }
 
-/// Asks LXD and GitHub; does not stop at the first thing that is wrong.
+/// Asks LXD and GitHub, and looks at where webhooks come in; does not stop at the first thing that is wrong.
 pub fn ask(config: &Config, findings: &mut Findings<'_>) {
     lxd::check(config, findings);
     github::check(config, findings);
+    web::check(config, findings);
 }
 
 /// Prints what is found: `ok`, `warn` or `FAIL`, each a line.

@@ -5,9 +5,11 @@ mod anybody;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, Mac};
@@ -20,11 +22,12 @@ usage: load script SECRET FILE [close]            writes a script for wrk that s
        load most ADDRESS SECRET SECONDS [tls]     as many as go, a new connection each: a second
        load rate ADDRESS SECRET SECONDS N [tls]   N a second, a new connection each: how many failed, and how long they took
        load forged ADDRESS SECRET SECONDS N       the same, with a wrong signature, over connections that are kept
-       load until ADDRESS SECRET FILE             one after the other until FILE is there: how many failed
+       load restarts ADDRESS SECRET COUNT BINARY CONFIG
+                                                  holds the socket for a daemon that it restarts so often, while deliveries go on
 ";
 
-/// A delivery gets no answer for longer than GitHub waits: it failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A delivery that has no answer for so long failed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,7 +39,9 @@ fn main() {
             timed(&Target::new(address, secret, rest), seconds, rate.parse().unwrap());
         }
         ["forged", address, secret, seconds, rate] => forged(&Target::new(address, secret, &[]), seconds, rate),
-        ["until", address, secret, file] => until(&Target::new(address, secret, &[]), file),
+        ["restarts", address, secret, count, binary, config] => {
+            restarts(&Target::new(address, secret, &[]), count.parse().unwrap(), binary, config);
+        }
         _ => {
             print!("{USAGE}");
             std::process::exit(2);
@@ -254,16 +259,46 @@ fn forged(target: &Target, seconds: &str, rate: &str) {
     println!("rate={rate} failed={}", failed.load(Ordering::Relaxed));
 }
 
-fn until(target: &Target, file: &str) {
-    let (done, failed) = (AtomicU64::new(0), AtomicU64::new(0));
+/// Deliveries between two restarts, at least.
+const BETWEEN: u64 = 200;
+
+fn restarts(target: &Target, count_of_restarts: u64, binary: &str, config: &str) {
+    let listener = mio::net::TcpListener::bind(target.address).unwrap();
+    let listener = TcpListener::from(OwnedFd::from(listener));
+    let (done, failed, over) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                while !std::path::Path::new(file).exists() {
+                while !over.load(Ordering::Relaxed) {
                     count(target.deliver(), &done, &failed);
                 }
             });
         }
+        for _ in 0..count_of_restarts {
+            let before = done.load(Ordering::Relaxed);
+            let mut daemon = activate(binary, config, &listener);
+            while done.load(Ordering::Relaxed) < before + BETWEEN {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let told = Command::new("kill").args(["-s", "TERM", &daemon.id().to_string()]).status().unwrap();
+            assert!(told.success() && daemon.wait().unwrap().success());
+        }
+        // The last deliveries wait for it.
+        let mut last = activate(binary, config, &listener);
+        over.store(true, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_secs(1));
+        last.kill().unwrap();
+        last.wait().unwrap();
     });
-    println!("count={} failed={}", done.load(Ordering::Relaxed), failed.load(Ordering::Relaxed));
+    let [count, failed] = [done, failed].map(AtomicU64::into_inner);
+    println!("restarts={count_of_restarts} count={count} failed={failed}");
+}
+
+/// The daemon as systemd starts it: with a listening socket as file descriptor 3.
+fn activate(binary: &str, config: &str, listener: &TcpListener) -> Child {
+    let handed: OwnedFd = listener.try_clone().unwrap().into();
+    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve -c \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, binary, config]).stdin(Stdio::from(handed));
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
