@@ -8,6 +8,9 @@ use crate::github::GitHub;
 use crate::webhook::{AT_GITHUB, Listener, Tls};
 
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
+    if !config.listens {
+        return;
+    }
     certificate(config, findings);
     port(config, findings);
     if config.web_allow.as_ref().is_some_and(|allow| allow.github) {
