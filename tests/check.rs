@@ -73,11 +73,16 @@ fn has(lines: &[String], start: &str, part: &str) {
     assert!(lines.iter().any(|l| l.starts_with(start) && l.contains(part)), "{start} … {part}: {lines:#?}");
 }
 
+/// The kernel's limits are those of the machine that the tests run on.
+fn of_this_machine(line: &str) -> bool {
+    line.starts_with("warn fs.inotify") || line.starts_with("warn kernel.keys")
+}
+
 #[test]
 fn where_all_is_well_every_line_is_ok() {
     let world = World::new("well");
     let (lines, failed) = world.check(TARGET, CLASS);
-    assert!(!failed && lines.iter().all(|l| l.starts_with("ok   ")), "{lines:#?}");
+    assert!(!failed && lines.iter().all(|l| l.starts_with("ok   ") || of_this_machine(l)), "{lines:#?}");
     has(&lines, "ok   LXD at ", "lxd 5.0.2");
     has(&lines, "ok   class \"one\": image standin", "container");
     has(&lines, "ok   class \"one\": profiles default", "");
