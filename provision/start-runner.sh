@@ -394,6 +394,8 @@ run() {
     *) fail "the kind of what was handed over is '$kind', not jit or token" ;;
     esac
     document=
+    # A version that GitHub refuses is told from other ends in the log; run.sh itself may hide it.
+    export ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1
     say "starting the runner"
     wait "$removal" || fail "cannot remove $credentials (see above)"
     case $switch in

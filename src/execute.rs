@@ -14,9 +14,9 @@ use crate::github::{self, Deletion, GitHub, JitConfig};
 use crate::identity::process_identity;
 use crate::lxd::api::{ErrorKind, Source};
 use crate::lxd::{self, Instance, InstanceStatus, Lxd};
-use crate::model::{JobId, Phase, RepoName, RunnerArch, RunnerId, Scope, keys};
+use crate::model::{JobId, Phase, RepoName, RunnerArch, RunnerId, RunnerLife, Scope, keys};
 use crate::runner::cause::why_not_created;
-use crate::runner::package::{Package, Packages};
+use crate::runner::package::{Package, Packages, life_of};
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside, source};
 use crate::threads;
 use crate::trace::Trace;
@@ -433,14 +433,17 @@ impl Executor {
     fn fetch_package(&self, arch: RunnerArch, scope: &Scope) -> Outcome {
         let wanted = self.config.runner_version.as_deref();
         match self.packages.ensure(&self.github, scope, arch, wanted) {
-            Ok(package) => Outcome::PackageReady { version: package.version },
+            Ok(package) => {
+                let life = life_of(&self.github, scope, arch, &package.version);
+                Outcome::PackageReady { version: package.version, life }
+            }
             Err(error) => match self.packages.cached(arch, wanted) {
                 Some(package) => {
                     info!(
                         "package={} msg=\"could not be looked up again, going on with it\" error=\"{error}\"",
                         package.version
                     );
-                    Outcome::PackageReady { version: package.version }
+                    Outcome::PackageReady { version: package.version, life: RunnerLife::default() }
                 }
                 None => Outcome::PackageFailed { reason: error.to_string() },
             },

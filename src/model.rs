@@ -4,10 +4,14 @@
 //! *runner* is GitHub's registration and its process, an *instance* is LXD's container or virtual machine, a *class*
 //! is one entry of `runnermap`, a *scope* is an organisation, repository or enterprise that runners register with.
 
+mod runner_life;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+pub use runner_life::{RunnerEnd, RunnerLife};
 
 /// A text that must not be seen: it prints as `***` and is only had through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq, Default)]

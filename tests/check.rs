@@ -229,3 +229,20 @@ fn what_github_refuses_is_told_with_its_mend() {
     has(&lines, "FAIL GitHub at ", "renew pat");
     assert!(!lines.iter().any(|l| l.contains(world.github.token().expose())));
 }
+
+#[test]
+fn a_runner_version_that_comes_to_its_end_is_named() {
+    let world = World::new("version");
+    let check = |top: &str, mark: &str, part: &str| {
+        let (lines, _) = world.check(&format!("{top}\ntargets: [{{org: acme}}]"), "labels: [x], image: standin");
+        let found = lines.iter().any(|line| line.starts_with(mark) && line.contains(part));
+        assert!(found, "{lines:#?}");
+    };
+    check("runner_version: 2.330.0", "warn", "runner 2.999.0 is out");
+    let at = |days: u64| lxdrunner::model::Timestamp::now().after(std::time::Duration::from_secs(days * 86_400 + 60));
+    let ends = [("2.330.0", at(5)), ("2.999.0", lxdrunner::model::Timestamp(1_700_000_000_000))];
+    let ends = ends.map(|(version, at)| (version.to_owned(), at)).into();
+    world.github.with(|state| state.runner_ends = Some(ends));
+    check("runner_version: 2.330.0", "warn", "in 5 days; set runner_version to 2.999.0, or to latest");
+    check("", "FAIL", "GitHub refuses runner 2.999.0 since 2023-11-14");
+}

@@ -176,7 +176,7 @@ impl<'a> Bakery<'a> {
         let scope = self.scope()?;
         let action = Action::FetchPackage { arch: class.arch, scope };
         match patiently(class, "fetching the runner package", || self.executor.execute(&action)) {
-            Outcome::PackageReady { version } => {
+            Outcome::PackageReady { version, .. } => {
                 self.versions.insert(class.arch, version.clone());
                 Ok(version)
             }

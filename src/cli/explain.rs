@@ -161,7 +161,11 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
             (packages.cached(class.arch, config.runner_version.as_deref()), scope.clone())
         {
             let fetch = Action::FetchPackage { arch: class.arch, scope };
-            world.fold(Event::Outcome(fetch, Outcome::PackageReady { version: package.version }), config, now);
+            world.fold(
+                Event::Outcome(fetch, Outcome::PackageReady { version: package.version, life: Default::default() }),
+                config,
+                now,
+            );
         }
     }
     if job.status == JobStatus::Queued {

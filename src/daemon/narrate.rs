@@ -150,6 +150,10 @@ fn tell(note: &Note) {
         Note::Deregistered { runner, scope } => {
             info!("runner={runner} scope={scope} msg=\"offline registration without an instance removed\"");
         }
+        Note::VersionEnds { arch, trouble, refused } => {
+            let level = if *refused { Level::Error } else { Level::Warn };
+            log!(level, "package=linux-{arch} msg=\"the runner's version comes to its end\" reason={trouble:?}");
+        }
         Note::PackageReady { version, arch, news: true } => info!("package=linux-{arch} version={version} msg=ready"),
         Note::PackageReady { version, arch, news: false } => {
             debug!("package=linux-{arch} version={version} msg=\"still the newest\"")

@@ -17,6 +17,7 @@ mod limits;
 mod listing;
 mod repos;
 mod runs;
+mod versions;
 
 pub use account::Identity;
 pub use api::{Deletion, Download, GitHub, JitConfig, QueueSeen, Repo};

@@ -36,6 +36,8 @@ const LEAVING_LEAST: usize = 2;
 const ERRANDS_AT_ONCE: usize = 2;
 /// How often GitHub is asked which runner package is the newest.
 const PACKAGE_LOOKUP: Duration = Duration::from_secs(24 * 3600);
+/// How often that is asked for the reason that runners end without a job.
+const SUSPICION: Duration = Duration::from_secs(300);
 /// A look at GitHub that does not wait for its turn comes no sooner than this after the last one.
 const GITHUB_SPACING: Duration = Duration::from_secs(5);
 /// The same for LXD.
@@ -224,6 +226,10 @@ fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
         let state = world.packages.get(&arch);
         let fresh =
             state.is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
+        // A suspicion makes it stale, though not again and again.
+        let suspect = state.filter(|s| s.suspect_since.is_some());
+        let stale = suspect.is_some_and(|s| s.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION));
+        let fresh = fresh && !stale;
         if fresh || world.flights.contains_key(&Flight::Package(arch)) {
             continue;
         }

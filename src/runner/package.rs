@@ -16,7 +16,7 @@ pub use error::Error;
 use names::{Name, Version};
 
 use crate::github::{Download, GitHub};
-use crate::model::{RunnerArch, Scope};
+use crate::model::{RunnerArch, RunnerLife, Scope};
 
 /// How many versions are kept of each architecture.
 const KEPT: usize = 2;
@@ -147,6 +147,24 @@ impl Packages {
             }
         }
     }
+}
+
+/// How `version` stands with GitHub, as far as it tells: asked once a day, and a failure is no reason to do without it.
+pub fn life_of(github: &GitHub, scope: &Scope, arch: RunnerArch, version: &str) -> RunnerLife {
+    let end = github.runner_end(scope, version).unwrap_or_else(|error| {
+        log::debug!("version={version} msg=\"its end is not known\" error=\"{error}\"");
+        None
+    });
+    let newest = newest(&github.runner_downloads(scope).unwrap_or_default(), arch);
+    let is_newer = |newest: &String| Version::parse(newest) > Version::parse(version);
+    RunnerLife { end, newer: newest.filter(is_newer) }
+}
+
+/// The newest version that is on offer.
+pub fn newest(offers: &[Download], arch: RunnerArch) -> Option<String> {
+    let linux = offers.iter().filter(|offer| offer.os == "linux");
+    let named = linux.filter_map(|offer| Name::parse(&offer.filename, arch));
+    named.map(|name| name.version).max().map(|version| version.text().to_owned())
 }
 
 /// The download to make, and the name to keep it under.

@@ -25,7 +25,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{
-    Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, Scope, Timestamp,
+    Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
 };
 pub use action::{Action, Flight, Origin, RemoveReason};
 pub use matching::{Refusal, class_for, scope_for};
@@ -245,7 +245,7 @@ pub enum Outcome {
     /// The registration is gone.
     Deregistered,
     /// The package is in the cache.
-    PackageReady { version: String },
+    PackageReady { version: String, life: RunnerLife },
     /// It is not, or could not be looked up again.
     PackageFailed { reason: String },
     /// A job was asked for; `None`: GitHub does not have it (or hides it).
@@ -265,6 +265,10 @@ pub struct PackageState {
     pub version: Option<String>,
     /// When it was last looked up with success.
     pub checked_at: Option<Timestamp>,
+    /// A runner ended without a job while its job waited: perhaps GitHub refuses the version. Since when.
+    pub suspect_since: Option<Timestamp>,
+    /// When it was last looked up for that.
+    pub suspected_at: Option<Timestamp>,
 }
 
 /// What the daemon knows.

@@ -34,6 +34,8 @@ pub enum Note {
     RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp },
     /// A registration was removed.
     Deregistered { runner: String, scope: Scope },
+    /// GitHub refuses the runner's version, or soon will.
+    VersionEnds { arch: &'static str, trouble: String, refused: bool },
     /// A runner package is ready.
     PackageReady { version: String, arch: &'static str, news: bool },
     /// Something outside stopped working.

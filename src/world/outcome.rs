@@ -56,14 +56,18 @@ impl World {
                 }
             },
             Action::FetchPackage { arch, .. } => match outcome {
-                Outcome::PackageReady { version } => {
+                Outcome::PackageReady { version, life } => {
                     self.pauses.remove(&Blame::Package(arch));
                     let state = self.packages.entry(arch).or_default();
                     let news = state.version.as_deref() != Some(&version);
                     state.version = Some(version.clone());
                     state.checked_at = Some(now);
+                    state.suspected_at = state.suspect_since.take().map(|_| now).or(state.suspected_at);
                     if news {
                         self.find_recipes(config);
+                    }
+                    if let Some((trouble, refused)) = life.trouble(&version, now) {
+                        notes.push(Note::VersionEnds { arch: arch.as_str(), trouble, refused });
                     }
                     notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
                 }

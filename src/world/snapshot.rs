@@ -133,12 +133,17 @@ impl World {
         let took_job = gone.took_job;
         let (job, phase) = (gone.seen.job, gone.seen.phase);
         notes.push(Note::InstanceGone { instance: name.to_owned(), job, phase, took_job });
-        if gone.started_at.is_some() {
-            // Its registration may be listed for a moment, and deliveries that name it may come for a while.
+        if gone.started_at.is_some() || phase == Phase::Baking {
+            // Another daemon may be about to remove a half-made template of this name: it must not meet the next one.
+            // A registration may be listed for a moment, and deliveries that name it may come for a while.
             self.taken.insert(name.to_owned(), now);
         }
         if took_job || gone.started_at.is_none() {
             return;
+        }
+        if let Some(scope) = gone.seen.scope {
+            // GitHub keeps the registration of a runner that never had a job.
+            self.doubtful.insert(scope, self.seq);
         }
         // Its runner ended without a job that we know of. Where the job still waits, something may be wrong with
         // the runner itself: the next one waits a little longer each time.
@@ -146,6 +151,10 @@ impl World {
         if let Some(job) = waiting.filter(|j| j.job.status == JobStatus::Queued) {
             job.wasted += 1;
             job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
+            // A runner whose version GitHub refuses ends like this, too.
+            for package in self.packages.values_mut() {
+                package.suspect_since.get_or_insert(now);
+            }
             // Or it had this very job, and the deliveries that said so were lost.
             let Job { id, repo, public, .. } = &job.job;
             self.unknown_jobs.insert(*id, UnknownJob { repo: repo.clone(), public: *public, heard_at: now });

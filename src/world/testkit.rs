@@ -124,7 +124,7 @@ impl Stage {
             stage.runners(scope, vec![]);
         }
         let fetch = Action::FetchPackage { arch: RunnerArch::X64, scope: Scope::Org("acme".to_owned()) };
-        stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned() });
+        stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned(), life: Default::default() });
         stage
     }
 

@@ -72,7 +72,7 @@ fn targets_that_become_known_free_the_jobs_that_waited_for_them() {
     stage.github(GitHubSeen { targets, ..GitHubSeen::default() });
     stage.fold(Event::Outcome(
         Action::FetchPackage { arch: RunnerArch::X64, scope: acme() },
-        Outcome::PackageReady { version: "2".to_owned() },
+        Outcome::PackageReady { version: "2".to_owned(), life: Default::default() },
     ));
     assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
 }
@@ -336,7 +336,8 @@ fn a_job_whose_runner_went_without_a_word_is_asked_about() {
     stage.launch_all();
     // It ran, and every delivery that said so was lost.
     stage.lxd(vec![]);
-    let question = stage.dispatch().remove(0);
+    let is_question = |a: &Action| matches!(a, Action::LookUpJob { .. });
+    let question = stage.dispatch().into_iter().find(is_question).unwrap();
     assert!(matches!(question, Action::LookUpJob { job: JobId(1), .. }), "{question:?}");
     let done = Job { status: JobStatus::Completed, ..job(1, "acme/app", &["self-hosted"]) };
     stage.outcome(question, Outcome::JobFound(Some(Box::new(done))));
@@ -484,4 +485,40 @@ fn where_a_run_comes_from_is_asked_once_and_only_where_it_matters() {
     stage.told(1, JobStatus::Completed, None);
     stage.lxd(vec![]);
     assert_eq!(stage.world.runs.len(), 0);
+}
+
+#[test]
+fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over_and_over() {
+    let mut stage = Stage::new(config());
+    let fetches = |stage: &mut Stage| {
+        let actions = stage.dispatch();
+        let fetch = actions.iter().find(|a| matches!(a, Action::FetchPackage { .. })).cloned();
+        for action in actions {
+            if matches!(action, Action::Launch { .. }) {
+                stage.outcome(action, Outcome::Launched { runner: Some(RunnerId(1)) });
+            }
+        }
+        fetch
+    };
+    stage.queued(1);
+    assert_eq!(fetches(&mut stage), None);
+    stage.lxd(vec![]);
+    let fetch = fetches(&mut stage).expect("it may be the version");
+    let life = crate::model::RunnerLife { newer: Some("2.331.0".to_owned()), ..Default::default() };
+    let notes = stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned(), life });
+    assert!(matches!(&notes[..], [Note::VersionEnds { refused: false, .. }, Note::PackageReady { news: false, .. }]));
+    // The next one ends like that, too.
+    stage.pass(10);
+    assert_eq!(fetches(&mut stage), None);
+    stage.lxd(vec![]);
+    assert_eq!(fetches(&mut stage), None, "that was asked just now");
+    stage.pass(300);
+    assert!(fetches(&mut stage).is_some());
+    // One that nobody waits for says nothing.
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    fetches(&mut stage);
+    stage.told(1, JobStatus::Completed, None);
+    stage.lxd(vec![]);
+    assert_eq!(fetches(&mut stage), None);
 }

@@ -29,7 +29,7 @@ use schema::{complaints, resolved};
 use serde_json::Value;
 
 /// How many kinds of requests there are. A new one is added to [`make_all`], and counted here.
-const KINDS: usize = 51;
+const KINDS: usize = 54;
 
 /// GitHub's descriptions: that of github.com, and that of the Enterprise Cloud, which alone knows enterprises.
 fn descriptions() -> Option<[Value; 2]> {
@@ -80,6 +80,10 @@ fn make_all(standin: &GitHubStandin) {
     user.discover().unwrap();
     user.org_repos("acme").unwrap();
     user.org_repos_if_changed("acme", &mut Default::default()).unwrap();
+    standin.with(|state| state.runner_ends = Some(Default::default()));
+    for scope in ["org:acme", "repo:acme/app", "enterprise:big"] {
+        user.runner_end(&scope.parse().unwrap(), "2.330.0").unwrap();
+    }
     user.org_repos_pushed("acme", &mut Default::default()).unwrap();
     user.repo(&repo).unwrap();
     user.hook_networks().unwrap();

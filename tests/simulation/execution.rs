@@ -103,7 +103,7 @@ impl Stage {
                 Err(()) => Next::End(Outcome::RemoveFailed { reason: "502".to_owned() }),
             },
             Action::FetchPackage { .. } => Next::End(match self.luck(None) {
-                Luck::Good => Outcome::PackageReady { version: "2.330.0".to_owned() },
+                Luck::Good => Outcome::PackageReady { version: "2.330.0".to_owned(), life: Default::default() },
                 _ => Outcome::PackageFailed { reason: "502".to_owned() },
             }),
             Action::LookUpJob { job, .. } => Next::End(match self.github_fails() {

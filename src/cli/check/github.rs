@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::{Findings, counted};
 use crate::config::Config;
-use crate::github::{ErrorKind, GitHub, Identity};
-use crate::model::{RunnerArch, Scope};
+use crate::github::{Download, ErrorKind, GitHub, Identity};
+use crate::model::{RunnerArch, Scope, Timestamp};
+use crate::runner::package::{life_of, newest};
 
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     let github = GitHub::of_config(&config.github);
@@ -126,6 +127,12 @@ fn packages(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Find
         Err(error) => return findings.fail_as_told(format!("runner packages: {error}")),
     };
     for arch in arches {
+        if let Some((trouble, refused)) = version(config, github, scope, arch, &offered) {
+            match refused {
+                true => findings.fail_as_told(trouble),
+                false => findings.warn(trouble),
+            }
+        }
         match offered.iter().find(|d| d.os == "linux" && d.architecture == arch.as_str()) {
             Some(package) => {
                 let sum = if package.sha256.is_some() { "" } else { ", without a checksum" };
@@ -134,4 +141,16 @@ fn packages(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Find
             None => findings.fail(format!("GitHub offers no runner package for linux {arch}"), "change runner_arch"),
         }
     }
+}
+
+/// What is wrong with the version that runners would have.
+fn version(
+    config: &Config,
+    github: &GitHub,
+    scope: &Scope,
+    arch: RunnerArch,
+    offered: &[Download],
+) -> Option<(String, bool)> {
+    let version = config.runner_version.clone().or_else(|| newest(offered, arch))?;
+    life_of(github, scope, arch, &version).trouble(&version, Timestamp::now())
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! POST register    token=… name=… labels=a,b ephemeral=true (a line each)   → the runner's own token
-//! POST sessions?began=  → the session's id; 409 where there is one, 401 where the registration is gone
+//! POST sessions?began=&version=  → the session's id; 426 where the version is refused (a simulated runner tells none); 409 where there is one, 401 where the registration is gone
 //! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 204
 //! POST begin?job=  · POST log?job= (text) · POST finish?job=&code=
 //! POST close       → the session ends
@@ -84,6 +84,10 @@ fn open(shared: &Shared, request: &Request, credential: &str) -> Response {
     // In nanoseconds since 1970, as `date +%s%N` prints it where it can.
     let began = request.param("began").and_then(|nanos| nanos.parse::<u64>().ok()).map(|n| Timestamp(n / 1_000_000));
     shared.update(|state| {
+        let version = request.param("version");
+        if state.refused_version.as_ref().is_some_and(|refused| version.as_ref().is_none_or(|own| own == refused)) {
+            return plain(426, "its version is deprecated");
+        }
         let Some(runner) = state.runner_of(credential) else { return plain(401, "the registration is gone") };
         if runner.session.is_some() {
             return plain(409, "it has a session");

@@ -27,6 +27,14 @@ pub(super) fn answer(shared: &Shared, request: &Request, parts: &[&str], rest: &
     match (request.method.as_str(), rest) {
         ("GET", ["runners"]) => list(shared, request, &scope),
         ("GET", ["runners", "downloads"]) => downloads(shared),
+        ("GET", ["runners", "deprecations", version]) => {
+            let ends = locked(&shared.state).runner_ends.clone();
+            let end = |at: Option<&Timestamp>| at.map(|at| at.to_rfc3339());
+            ends.map_or_else(not_found, |ends| {
+                let body = json!({"runner_version": version, "runtime_deprecates_at": end(ends.get(*version))});
+                Response::json(200, &body)
+            })
+        }
         ("POST", ["runners", "generate-jitconfig"]) => jit(shared, request, &scope),
         ("POST", ["runners", "registration-token" | "remove-token"]) => token(shared, &scope),
         ("GET", ["runners", id]) => one(shared, &scope, id),

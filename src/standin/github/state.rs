@@ -198,6 +198,10 @@ pub struct State {
     pub runners: BTreeMap<RunnerId, RunnerState>,
     pub(super) registration_tokens: BTreeMap<String, Scope>,
     pub offers: Vec<Offer>,
+    /// When versions of the runner end; `None`: as on a server that does not tell.
+    pub runner_ends: Option<BTreeMap<String, Timestamp>>,
+    /// Runners of this version get no session.
+    pub refused_version: Option<String>,
     pub timeline: Vec<Moment>,
     pub requests: Vec<super::wire::Request>,
     pub(super) next: u64,
@@ -268,6 +272,8 @@ impl State {
             runners: BTreeMap::new(),
             registration_tokens: BTreeMap::new(),
             offers: Vec::new(),
+            runner_ends: None,
+            refused_version: None,
             timeline: Vec::new(),
             requests: Vec::new(),
             next: 1000,
