@@ -59,7 +59,7 @@ fn polling_needs_neither_webhook_nor_port_and_asks_only_for_what_changed() {
         rig.wait_nothing_left();
     }
     // A run in progress with a job that is queued only later, in a repository of which nothing was heard so far.
-    let late = "acme/quiet-39".parse().unwrap();
+    let late = "acme/quiet-0".parse().unwrap();
     rig.insides.hold_jobs(true);
     let first = rig.github.queue(&late, JobSpec::new(&["self-hosted"]));
     let run = rig.github.with(|state| state.jobs[&first].run);

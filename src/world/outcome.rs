@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Action, Blame, Note, Origin, Outcome, Pause, RunnerState, Status, World, pause_after};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
 
 /// The longest pause between two tries of what failed.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -82,7 +82,16 @@ impl World {
             Action::LookUpJob { repo, job, .. } => {
                 self.unknown_jobs.remove(&job);
                 match outcome {
-                    Outcome::JobFound(Some(found)) => self.fold_job(*found, config, now, notes),
+                    Outcome::JobFound(Some(found)) => {
+                        let waits = found.status == JobStatus::Queued;
+                        if waits && self.jobs.get(&found.id).is_some_and(|known| known.wasted > 0) {
+                            // Its runner did end without it: as those do whose version GitHub refuses.
+                            for package in self.packages.values_mut() {
+                                package.suspect_since.get_or_insert(now);
+                            }
+                        }
+                        self.fold_job(*found, config, now, notes);
+                    }
                     Outcome::JobFound(None) => {}
                     Outcome::LookFailed { reason } => {
                         self.github_look.wanted = true;

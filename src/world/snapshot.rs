@@ -151,10 +151,6 @@ impl World {
         if let Some(job) = waiting.filter(|j| j.job.status == JobStatus::Queued) {
             job.wasted += 1;
             job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
-            // A runner whose version GitHub refuses ends like this, too.
-            for package in self.packages.values_mut() {
-                package.suspect_since.get_or_insert(now);
-            }
             // Or it had this very job, and the deliveries that said so were lost.
             let Job { id, repo, public, .. } = &job.job;
             self.unknown_jobs.insert(*id, UnknownJob { repo: repo.clone(), public: *public, heard_at: now });

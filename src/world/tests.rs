@@ -494,8 +494,15 @@ fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over
         let actions = stage.dispatch();
         let fetch = actions.iter().find(|a| matches!(a, Action::FetchPackage { .. })).cloned();
         for action in actions {
-            if matches!(action, Action::Launch { .. }) {
-                stage.outcome(action, Outcome::Launched { runner: Some(RunnerId(1)) });
+            match &action {
+                Action::Launch { .. } => {
+                    stage.outcome(action, Outcome::Launched { runner: Some(RunnerId(1)) });
+                }
+                Action::LookUpJob { .. } => {
+                    let waits = Some(Box::new(job(1, "acme/app", &["self-hosted"])));
+                    stage.outcome(action, Outcome::JobFound(waits));
+                }
+                _ => {}
             }
         }
         fetch
@@ -503,6 +510,7 @@ fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over
     stage.queued(1);
     assert_eq!(fetches(&mut stage), None);
     stage.lxd(vec![]);
+    assert_eq!(fetches(&mut stage), None, "first GitHub is asked whether the job still waits");
     let fetch = fetches(&mut stage).expect("it may be the version");
     let life = crate::model::RunnerLife { newer: Some("2.331.0".to_owned()), ..Default::default() };
     let notes = stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned(), life });
@@ -511,6 +519,7 @@ fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over
     stage.pass(10);
     assert_eq!(fetches(&mut stage), None);
     stage.lxd(vec![]);
+    assert_eq!(fetches(&mut stage), None);
     assert_eq!(fetches(&mut stage), None, "that was asked just now");
     stage.pass(300);
     assert!(fetches(&mut stage).is_some());
