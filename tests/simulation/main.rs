@@ -14,6 +14,7 @@ mod told;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lxdrunner::config::Config;
@@ -59,7 +60,10 @@ const READY: [(&str, &str); 4] = [
 ];
 
 fn config((small, gpu): (&str, &str)) -> Config {
-    let path = std::env::temp_dir().join(format!("lxdrunner-simulation-{}.yml", std::process::id()));
+    // The stories are told beside one another.
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let n = COUNT.fetch_add(1, Ordering::SeqCst);
+    let path = std::env::temp_dir().join(format!("lxdrunner-simulation-{}-{n}.yml", std::process::id()));
     std::fs::write(&path, CONFIG.replace("SMALL", small).replace("GPU", gpu)).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     let loaded = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
