@@ -241,6 +241,14 @@ impl Desk {
         // Taken in any case, so that it does not stay behind.
         let number = header(request, BODY_HEADER).and_then(|number| number.parse().ok());
         let body = number.and_then(|number| self.bodies.take(number));
+        let answer = self.answer_with(request, body.as_deref());
+        if let Some(body) = body {
+            self.bodies.give_back(body);
+        }
+        answer
+    }
+
+    fn answer_with(&self, request: &Request, body: Option<&[u8]>) -> Answer {
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
             ("/healthz", Method::Get | Method::Head) => match (self.health)() {
@@ -254,7 +262,7 @@ impl Desk {
         }
     }
 
-    fn delivery(&self, request: &Request, body: Option<Vec<u8>>) -> Answer {
+    fn delivery(&self, request: &Request, body: Option<&[u8]>) -> Answer {
         let Some(body) = body else {
             return Answer::new(411, "the body's length is missing (Content-Length)");
         };
@@ -267,7 +275,7 @@ impl Desk {
             }
         }
         let signature = header(request, "x-hub-signature-256").or_else(|| header(request, "x-hub-signature"));
-        if let Err(error) = verify(&self.secret, &body, signature) {
+        if let Err(error) = verify(&self.secret, body, signature) {
             self.note_refusal(Kind::Unsigned, &error.to_string(), request);
             return Answer::new(401, error.to_string());
         }
@@ -279,7 +287,7 @@ impl Desk {
             self.note_refusal(Kind::Useless, "the header X-GitHub-Event is missing", request);
             return Answer::new(400, "the header X-GitHub-Event is missing");
         }
-        let parsed = match parse(event, &body) {
+        let parsed = match parse(event, body) {
             Ok(parsed) => parsed,
             Err(error) => {
                 self.note_refusal(Kind::Useless, &error.to_string(), request);

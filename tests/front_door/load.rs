@@ -141,6 +141,8 @@ impl Target {
         let stream = TcpStream::connect_timeout(&self.address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
+        // What follows TLS's handshake must not wait for the acknowledgement of its last piece.
+        stream.set_nodelay(true)?;
         let answer = match &self.tls {
             None => exchange(stream, &request)?,
             Some(config) => {

@@ -175,7 +175,7 @@ impl Client {
                 Phase::Within => Some(Step::Wait),
                 Phase::Answer { .. } if !self.out.is_empty() => Some(Step::Wait),
                 Phase::Answer { close } => self.answered(close, now, &shared.limits),
-                Phase::Linger { left } => self.linger(left, scratch),
+                Phase::Linger { left } => self.linger(left, shared, scratch),
             };
             if let Some(step) = step {
                 return step;
@@ -305,7 +305,7 @@ impl Client {
         if self.eof {
             return Some(Step::Over);
         }
-        self.read(scratch)
+        self.read(shared, scratch)
     }
 
     fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
@@ -366,7 +366,7 @@ impl Client {
             self.refuse(Refusal::CUT, now, shared);
             return None;
         }
-        self.read(scratch)
+        self.read(shared, scratch)
     }
 
     /// The whole request, its body being the first `length` bytes of the buffer, or the chunks'.
@@ -388,7 +388,7 @@ impl Client {
     }
 
     /// `None` where something was read, or the end.
-    fn read(&mut self, scratch: &mut [u8]) -> Option<Step> {
+    fn read(&mut self, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
         if !self.readable {
             return Some(Step::Wait);
         }
@@ -397,6 +397,9 @@ impl Client {
             Ok(count) => {
                 // Fewer than there is room for: there were no more.
                 self.readable = count == scratch.len() || self.ended || !self.stream.is_plain();
+                if self.buffer.capacity() == 0 {
+                    self.buffer = shared.bodies.spare();
+                }
                 self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -425,8 +428,8 @@ impl Client {
         None
     }
 
-    fn linger(&mut self, left: usize, scratch: &mut [u8]) -> Option<Step> {
-        let step = self.read(scratch);
+    fn linger(&mut self, left: usize, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
+        let step = self.read(shared, scratch);
         let left = left.saturating_sub(self.buffer.len());
         self.buffer.clear();
         self.phase = Phase::Linger { left };
