@@ -19,8 +19,9 @@ aarch64-*) target=aarch64-unknown-linux-musl ;;
 esac
 
 # Whoever names a sysroot in the target's flags brings the standard library and the C compiler's settings along.
-flags=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
-eval "flags=\${$flags:-}"
+variable=CARGO_TARGET_$(echo "$target" | tr 'a-z-' 'A-Z_')_RUSTFLAGS
+flags=
+eval "flags=\${$variable:-}"
 case $flags in
 *--sysroot*) ;;
 *)
@@ -35,6 +36,8 @@ case $flags in
     ;;
 esac
 
+# A panic ends the process without unwinding, so that the tables for it are bytes for nothing.
+export "$variable=$flags -Cforce-unwind-tables=no"
 cargo build --release --locked --target "$target"
 binary=${CARGO_TARGET_DIR:-$top/target}/$target/release/lxdrunner
 [ -x "$binary" ] || die "the build ended well but left no $binary"
