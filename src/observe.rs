@@ -15,7 +15,7 @@ use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status};
+use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status, parse_name};
 use github::Watch;
 
 /// How often the classes' images are looked at, to see whether they have changed.
@@ -110,9 +110,11 @@ pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, l
     let booted = booted_at();
     for project in projects {
         let list = lxd.instances(project, &config.prefix)?;
-        all.extend(
-            list.into_iter().filter(|i| i.config.get(keys::OWNER) == Some(&config.prefix)).map(|i| seen(i, booted)),
-        );
+        // A copy that somebody makes of ours has our keys, and a name that we would never give.
+        let ours = |i: &lxd::Instance| {
+            i.config.get(keys::OWNER) == Some(&config.prefix) && parse_name(&config.prefix, &i.name).is_some()
+        };
+        all.extend(list.into_iter().filter(ours).map(|i| seen(i, booted)));
     }
     Ok(all)
 }
