@@ -60,8 +60,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "a registration goes only after it was offline for long",
         file: "src/plan/remove.rs",
-        from: "is_some_and(|at| now.since(*at) > config.provision_timeout);\n            let ours",
-        to: "is_some();\n            let ours",
+        from: "is_some_and(|at| listed.since(*at) > config.provision_timeout);",
+        to: "is_some_and(|at| listed.since(*at) > std::time::Duration::ZERO || listed == *at);",
     },
     Mutant {
         rule: "supply is counted, jobs and instances are not paired",
