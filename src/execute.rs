@@ -1,6 +1,7 @@
 //! Carries out one action and reports how it ended. Effects without policy: whether, when and what again is decided by
 //! [`crate::plan`].
 
+mod last_words;
 mod ready;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use crate::lxd::api::{ErrorKind, Source};
 use crate::lxd::{self, Instance, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RepoName, RunnerArch, RunnerId, RunnerLife, Scope, keys};
 use crate::runner::cause::why_not_created;
+use crate::runner::failures::Failures;
 use crate::runner::package::{Package, Packages, life_of};
 use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside, source};
 use crate::threads;
@@ -32,6 +34,7 @@ pub struct Executor {
     github: Arc<GitHub>,
     trace: Arc<Trace>,
     packages: Packages,
+    failures: Failures,
     /// Ids of the runner groups that classes name, once they were asked for.
     groups: Mutex<BTreeMap<(Scope, String), u64>>,
 }
@@ -55,7 +58,8 @@ impl Executor {
     /// Nothing is done yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, trace: Arc<Trace>) -> Executor {
         let packages = Packages::new(&config.cache_home);
-        Executor { config, lxd, github, trace, packages, groups: Mutex::default() }
+        let failures = Failures::new(&config);
+        Executor { config, lxd, github, trace, packages, failures, groups: Mutex::default() }
     }
 
     /// Does it.
@@ -137,7 +141,10 @@ impl Executor {
     /// What becomes of an instance whose launch ended early.
     fn stopped(&self, class: &Class, name: &str, stop: Stop, runner: Option<RunnerId>) -> Outcome {
         match stop {
-            Stop::Failed { blame, reason } => Outcome::LaunchFailed { blame, reason, made: true, runner },
+            Stop::Failed { blame, reason } => {
+                self.keep_of_failed(&class.project, name, &blame, &reason);
+                Outcome::LaunchFailed { blame, reason, made: true, runner }
+            }
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
             Stop::Clash(reason) => match self.delete(&class.project, name, true) {
                 Ok(()) => Outcome::Clash { reason },
@@ -357,9 +364,10 @@ impl Executor {
                 Err(error) => return failed(&error),
             }
         }
+        let see = self.keep_last_words(&instance, reason);
         match self.delete(project, name, !stopped) {
             Ok(()) => {
-                info!("instance={name} reason=\"{reason}\" msg=removed");
+                info!("instance={name} reason=\"{reason}\" msg=removed{see}");
                 Outcome::Removed
             }
             Err(error) => failed(&error),
@@ -382,9 +390,10 @@ impl Executor {
                 Err(error) => return failed(error),
             }
         }
+        let see = self.keep_last_words(instance, reason);
         match self.delete(project, name, instance.status != InstanceStatus::Stopped) {
             Ok(()) => {
-                info!("instance={name} was={} reason=\"{reason}\" msg=removed", phase.as_str());
+                info!("instance={name} was={} reason=\"{reason}\" msg=removed{see}", phase.as_str());
                 Outcome::Removed
             }
             Err(error) => failed(error),

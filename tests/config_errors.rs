@@ -277,6 +277,10 @@ fn numbers_and_times() {
     check_top("provision_timeout: soon", "1: provision_timeout: is not a length", "10m");
     check_top("idle_timeout: -5", "1: idle_timeout: is not a length", "10m");
     check_top("max_lifetime: 31d", "1: max_lifetime: 2678400s does not fit", "2592000s");
+    check_top("failures_kept: 1001", "1: failures_kept: 1001 does not fit", "0 to 1000");
+    check_top("failures_kept: -1", "1: failures_kept: -1 does not fit", "0 to 1000");
+    check_top("failures_kept: none", "1: failures_kept: is text", "whole number");
+    check_top("failure_kept: 3", "1: failure_kept: unknown key", "failures_kept");
     check_top("max_lifetime: true", "1: max_lifetime: is true or false", "10m");
 }
 

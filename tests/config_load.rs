@@ -189,6 +189,7 @@ fn defaults() {
     assert_eq!(config.provision_timeout, Duration::from_secs(300));
     assert_eq!(config.idle_timeout, Duration::from_secs(600));
     assert_eq!(config.max_lifetime, Duration::from_secs(86_400));
+    assert_eq!(config.failures_kept, 20);
     assert_eq!((config.registration, config.runner_version.clone()), (Registration::Jit, None));
     assert_eq!(config.listen(), "0.0.0.0:5000".parse().unwrap());
     assert_eq!(config.cache_home, Path::new("/var/cache/lxdrunner"));
@@ -227,6 +228,7 @@ reconcile_interval: 30s
 provision_timeout: 10m
 idle_timeout: 90
 max_lifetime: 2d
+failures_kept: 0
 registration: token
 runner_version: v2.330.0
 web_host: '::1'
@@ -273,7 +275,7 @@ runnermap:
     assert_eq!((config.prefix.as_str(), config.max_workers), ("ci-7", 20));
     let lengths = [config.reconcile_interval, config.provision_timeout, config.idle_timeout, config.max_lifetime];
     assert_eq!(lengths.map(|l| l.as_secs()), [30, 600, 90, 172_800]);
-    assert_eq!(config.ready_max_age.as_secs(), 1800);
+    assert_eq!((config.ready_max_age.as_secs(), config.failures_kept), (1800, 0));
     assert_eq!((config.registration, config.runner_version.as_deref()), (Registration::Token, Some("2.330.0")));
     assert_eq!((config.web_host, config.web_port), ("::1".parse::<IpAddr>().unwrap(), 8080));
     assert_eq!(config.cache_home, directory.0.join("cache"));

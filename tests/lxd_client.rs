@@ -332,7 +332,7 @@ fn content_that_cannot_be_read_is_told_apart_and_its_cause_kept() {
     assert!(error.message.contains("the disk is gone"), "{error}");
     // Half a file does not count: the stand-in, like LXD, makes nothing of a request that is not whole.
     assert_eq!(standin.instance("default", "a").unwrap().read_file("/opt/x"), None);
-    assert_eq!(lxd.pull_file_tail("default", "a", "/opt/x", 10).unwrap(), None);
+    assert_eq!(lxd.pull_file_tail("default", "a", "/opt/x", 10, Duration::from_secs(5)).unwrap(), None);
 }
 
 #[test]

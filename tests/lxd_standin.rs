@@ -147,7 +147,10 @@ fn as_incus_it_names_its_headers_otherwise() {
     create(&lxd, "default", "a").unwrap();
     lxd.push_file("default", "a", "/opt/x", 0o755, &mut &b"x"[..], 1, PATIENCE).unwrap();
     assert_eq!(standin.instance("default", "a").unwrap().mode("/opt/x").as_deref(), Some("0755"));
-    assert_eq!(lxd.pull_file_tail("default", "a", "/opt", 10).map_err(|e| e.kind), Err(ErrorKind::Malformed));
+    assert_eq!(
+        lxd.pull_file_tail("default", "a", "/opt", 10, Duration::from_secs(5)).map_err(|e| e.kind),
+        Err(ErrorKind::Malformed)
+    );
 }
 
 #[test]

@@ -76,6 +76,8 @@ pub struct Config {
     pub ready_max_age: Duration,
     /// No instance lives longer.
     pub max_lifetime: Duration,
+    /// Of so many instances that failed the logs are kept; 0: of none.
+    pub failures_kept: usize,
     /// How runners come to their credentials.
     pub registration: Registration,
     /// `None` = the latest that GitHub offers.
@@ -90,7 +92,7 @@ pub struct Config {
     pub web_trusted_proxies: Vec<Network>,
     /// Whose connections are let in; `None`: everybody's.
     pub web_allow: Option<WebAllow>,
-    /// Where runner packages are kept, and the self-signed certificate.
+    /// Where runner packages are kept, the self-signed certificate, and what instances that failed had to say.
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.
     pub classes: Vec<Class>,

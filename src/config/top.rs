@@ -41,6 +41,7 @@ const KEYS: &[&str] = &[
     "idle_timeout",
     "ready_max_age",
     "max_lifetime",
+    "failures_kept",
     "registration",
     "runner_version",
     "web_host",
@@ -116,6 +117,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let ready_max_age = length("ready_max_age", 3600, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
+    let failures_kept = top.get("failures_kept").map_or(Some(20), |item| item.number(0, 1000, report));
+
     let allow_public_repos = match top.get("allow_public_repos") {
         Some(item) => item.flag(report),
         None => Some(false),
@@ -171,6 +174,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         idle_timeout: idle_timeout?,
         ready_max_age: ready_max_age?,
         max_lifetime: max_lifetime?,
+        failures_kept: failures_kept? as usize,
         registration: registration?,
         runner_version: runner_version?,
         web_host: web_host?,

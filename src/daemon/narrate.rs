@@ -114,7 +114,7 @@ fn tell(note: &Note) {
             info!("class={class:?} msg=\"goes without a template, jobs start from the image\" reason={reason:?}")
         }
         Note::Prepared { instance, class } => info!("class={class:?} instance={instance} msg=\"standby ready\""),
-        Note::LaunchFailed { instance, job, blame, reason, until, news } => {
+        Note::LaunchFailed { instance, job, blame, reason, until, news, logs_kept } => {
             let what = match blame {
                 Blame::Class(class) => format!("class={class:?}"),
                 Blame::Scope(scope) => format!("scope={scope}"),
@@ -126,9 +126,10 @@ fn tell(note: &Note) {
             };
             let level = if *news { Level::Error } else { Level::Debug };
             let next = until.to_rfc3339();
+            let see = if *logs_kept { format!(" see=\"lxdrunner failures {instance}\"") } else { String::new() };
             log!(
                 level,
-                "{}instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next} reason={reason:?}",
+                "{}instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next}{see} reason={reason:?}",
                 of(*job)
             );
         }

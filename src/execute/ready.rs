@@ -33,6 +33,7 @@ impl Executor {
         match baked {
             Ok(()) => Outcome::Baked,
             Err(Stop::Failed { blame, reason }) => {
+                self.keep_of_failed(&class.project, name, &blame, &reason);
                 Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
             }
             Err(Stop::Clash(reason)) => Outcome::Clash { reason },
@@ -90,6 +91,7 @@ impl Executor {
             Ok(etag) => Outcome::Prepared { etag },
             Err(failure) => match of_blame(&blame, failure) {
                 Stop::Failed { blame, reason } => {
+                    self.keep_of_failed(&class.project, name, &blame, &reason);
                     Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
                 }
                 Stop::Clash(reason) => Outcome::Clash { reason },

@@ -59,17 +59,16 @@ impl Lxd {
     }
 
     /// The names in a directory of the instance, running or stopped; `None` where there is no such directory.
-    pub fn list_directory(&self, project: &str, name: &str, path: &str) -> Result<Option<Vec<String>>, Error> {
+    pub fn list_directory(
+        &self,
+        project: &str,
+        name: &str,
+        path: &str,
+        timeout: Duration,
+    ) -> Result<Option<Vec<String>>, Error> {
         let tried = format!("list {path} in instance {name}");
-        let answer = self.exchange(
-            &tried,
-            "GET",
-            file_path(project, name, path),
-            Vec::new(),
-            Body::Empty,
-            Keep::All,
-            CALL_TIMEOUT,
-        );
+        let target = file_path(project, name, path);
+        let answer = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, Keep::All, timeout);
         let response = match answer {
             Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
             other => other?,
@@ -82,12 +81,19 @@ impl Lxd {
     }
 
     /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
-    pub fn pull_file_tail(&self, project: &str, name: &str, path: &str, limit: usize) -> Result<Option<String>, Error> {
+    pub fn pull_file_tail(
+        &self,
+        project: &str,
+        name: &str,
+        path: &str,
+        limit: usize,
+        timeout: Duration,
+    ) -> Result<Option<String>, Error> {
         let tried = format!("read {path} in instance {name}");
         let target = file_path(project, name, path);
         // A server that knows no ranges sends the whole file, of which the end is kept.
         let range = vec![("Range", format!("bytes=-{limit}"))];
-        let answer = self.exchange(&tried, "GET", target, range, Body::Empty, Keep::Tail(limit), CALL_TIMEOUT);
+        let answer = self.exchange(&tried, "GET", target, range, Body::Empty, Keep::Tail(limit), timeout);
         let response = match answer {
             Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
             other => other?,

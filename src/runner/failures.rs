@@ -1,25 +1,38 @@
 //! What instances that failed had to say: kept on this host, since the instance itself is destroyed.
 //!
 //! One file for each, `TIME-INSTANCE.txt`, in a directory that only we can read: a few lines about the instance, then
-//! the ends of its set-up log, of the runner's log and of the runner's newest diagnostic logs. Only the newest are kept.
-//! What a script prints is its author's; credentials are in none of these logs.
+//! the ends of its set-up log, of the runner's log and of the runner's newest diagnostic logs. Only the newest are kept,
+//! and one of each name. Credentials are in none of these logs; what looks like one, for instance because a script of
+//! the operator's printed it, is masked.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::masks::masked;
+use crate::config::Config;
 use crate::lxd::{Instance, Lxd};
 use crate::model::{Timestamp, keys};
 
 /// Bytes that are kept of each log's end.
 pub const LOG_TAIL: usize = 64 * 1024;
+/// What all of the reading may take: the instance is to go.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Logs of the runner's own directory that are kept: its listener's and its worker's.
 const DIAGNOSTIC_LOGS: usize = 2;
 const LOGS: [&str; 2] = ["/var/log/lxdrunner-setup.log", "/var/log/lxdrunner-runner.log"];
 const DIAGNOSTICS: &str = "/opt/lxdrunner/runner/_diag";
-/// Of a file's head, what is read to list it.
-const HEAD: usize = 2048;
+/// Characters that are kept of each thing that a file's first lines tell.
+const VALUE: usize = 300;
+/// Of a file, what is read to list it: its first lines.
+const HEAD: u64 = 8 * 1024;
+/// How old something half-written is before it is known to be a crash's, and not just being written.
+const FORSAKEN: Duration = Duration::from_secs(60);
+/// Of a file's name: its time's length, and its end.
+const TIME: usize = "20260102T030405Z".len();
+const ENDING: &str = ".txt";
 
 /// The failures below one directory.
 #[derive(Clone, Debug)]
@@ -35,59 +48,110 @@ pub struct Failure {
     pub path: PathBuf,
     /// `2026-01-02T03:04:05Z`
     pub when: String,
+    /// The instance's name.
     pub instance: String,
+    /// When LXD made it; empty where LXD did not tell.
+    pub made: String,
     /// Empty where the instance did not tell.
     pub class: String,
+    /// The job that it was launched for; empty where there is none.
     pub job: String,
-    /// Why it was removed.
+    /// What went wrong.
     pub why: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What came of keeping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is kept now.
+    New,
+    /// What this instance said is kept already.
+    Before,
+    /// Nothing is kept here.
+    Off,
 }
 
 impl Failures {
-    /// Those in `cache_home`; `kept` is how many there may be, 0 keeps none.
-    pub fn new(cache_home: &Path, kept: usize) -> Failures {
-        Failures { directory: cache_home.join("failures"), kept }
+    /// Those in the config's `cache_home`.
+    pub fn new(config: &Config) -> Failures {
+        Failures { directory: config.cache_home.join("failures"), kept: config.failures_kept }
+    }
+
+    /// Where they are.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Takes down what the instance's logs say, running or stopped. What cannot be had is said in its place: whoever
-    /// removes the instance goes on.
+    /// removes the instance goes on. `why` is a line, perhaps with a script's output after it.
     ///
     /// # Errors
     /// Only where nothing can be written here.
-    pub fn keep(&self, lxd: &Lxd, instance: &Instance, why: &str, now: Timestamp) -> io::Result<()> {
+    pub fn keep(&self, lxd: &Lxd, instance: &Instance, why: &str, now: Timestamp) -> io::Result<Kept> {
         if self.kept == 0 {
-            return Ok(());
+            return Ok(Kept::Off);
+        }
+        let of_name = self.names()?.into_iter().filter(|name| is_of(name, &instance.name));
+        let earlier: Vec<Failure> = of_name.filter_map(|name| self.head(&name)).collect();
+        let made = instance.created_at.map(Timestamp::to_rfc3339).unwrap_or_default();
+        if !made.is_empty() && earlier.iter().any(|failure| failure.made == made) {
+            return Ok(Kept::Before);
         }
         let when = now.to_rfc3339();
+        let key = |key: &str| instance.config.get(key).map_or("", String::as_str);
+        let (class, job) = (key(keys::CLASS), key(keys::JOB));
+        let (why, output) = why.split_once('\n').unwrap_or((why, ""));
         let mut text = String::new();
-        let mut line = |key: &str, value: &str| {
-            let value = value.replace(char::is_control, " ");
+        for (key, value) in [
+            ("when", when.as_str()),
+            ("instance", &instance.name),
+            ("made", &made),
+            ("class", class),
+            ("job", job),
+            ("why", why),
+        ] {
+            let value: String =
+                masked(value).chars().take(VALUE).map(|c| if c.is_control() { ' ' } else { c }).collect();
             text.push_str(&format!("{key}: {value}\n"));
-        };
-        line("when", &when);
-        line("instance", &instance.name);
-        line("class", key(instance, keys::CLASS));
-        line("job", key(instance, keys::JOB));
-        line("why", why);
-        for path in logs(lxd, instance) {
+        }
+        if !output.is_empty() {
+            // A script of the operator's own need not write a log.
+            text.push_str(&format!("\n==> output\n{}\n", masked(end_of(output))));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for path in logs(lxd, instance, deadline) {
             text.push_str(&format!("\n==> {path}\n"));
-            match lxd.pull_file_tail(&instance.project, &instance.name, &path, LOG_TAIL) {
-                Ok(Some(log)) => text.push_str(&log),
+            match lxd.pull_file_tail(&instance.project, &instance.name, &path, LOG_TAIL, left(deadline)) {
+                Ok(Some(log)) => text.push_str(&masked(end_of(&log))),
                 Ok(None) => text.push_str("(there is none)"),
                 Err(error) => text.push_str(&format!("(could not be read: {error})")),
             }
             text.push('\n');
         }
-        self.write(&format!("{}-{}.txt", when.replace([':', '-'], ""), instance.name), &text)?;
+        self.write(&format!("{}-{}{ENDING}", when.replace([':', '-'], ""), instance.name), &text)?;
+        for failure in earlier {
+            drop(fs::remove_file(failure.path));
+        }
         self.prune();
-        Ok(())
+        Ok(Kept::New)
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
+        let home = self.directory.parent().unwrap_or(&self.directory);
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        // A command that root runs must not take the place from the daemon's user.
+        let belongs_to_home = |path: &Path| {
+            if let Ok(home) = fs::metadata(home) {
+                drop(chown(path, Some(home.uid()), Some(home.gid())));
+            }
+        };
+        belongs_to_home(&self.directory);
         // Whole or not at all: the name comes last.
         let unfinished = self.directory.join(format!(".{name}.part"));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+        belongs_to_home(&unfinished);
         let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&unfinished, self.directory.join(name)));
         if written.is_err() {
             drop(fs::remove_file(&unfinished));
@@ -102,7 +166,7 @@ impl Failures {
             other => other?,
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|n| n.ends_with(".txt") && !n.starts_with('.')).collect();
+        let mut names: Vec<String> = names.filter(|n| n.ends_with(ENDING) && !n.starts_with('.')).collect();
         names.sort_by(|a, b| b.cmp(a));
         Ok(names)
     }
@@ -110,10 +174,12 @@ impl Failures {
     /// Removes the oldest, and what a crash left half-written.
     fn prune(&self) {
         let old = self.names().unwrap_or_default().into_iter().skip(self.kept);
-        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        let unfinished = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| n.ends_with(".part"));
-        for name in old.chain(unfinished) {
-            drop(fs::remove_file(self.directory.join(name)));
+        old.for_each(|name| drop(fs::remove_file(self.directory.join(name))));
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            let age = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+            if entry.file_name().to_string_lossy().ends_with(".part") && age().is_some_and(|age| age > FORSAKEN) {
+                drop(fs::remove_file(entry.path()));
+            }
         }
     }
 
@@ -126,19 +192,19 @@ impl Failures {
     }
 
     fn head(&self, name: &str) -> Option<Failure> {
-        use std::io::Read;
-
         let path = self.directory.join(name);
+        let file = fs::File::open(&path).ok()?;
+        let size = file.metadata().ok()?.len();
         let mut head = Vec::new();
-        fs::File::open(&path).ok()?.take(HEAD as u64).read_to_end(&mut head).ok()?;
+        file.take(HEAD).read_to_end(&mut head).ok()?;
         let head = String::from_utf8_lossy(&head).into_owned();
         let value = |key: &str| {
-            let line = head.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-            line.unwrap_or_default().to_owned()
+            let mut lines = head.lines().take_while(|line| !line.is_empty());
+            lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).unwrap_or_default().to_owned()
         };
-        let (when, instance, class, job, why) =
-            (value("when"), value("instance"), value("class"), value("job"), value("why"));
-        Some(Failure { path, when, instance, class, job, why })
+        let (when, instance, made) = (value("when"), value("instance"), value("made"));
+        let (class, job, why) = (value("class"), value("job"), value("why"));
+        Some(Failure { path, when, instance, made, class, job, why, size })
     }
 
     /// The whole text of one.
@@ -150,14 +216,29 @@ impl Failures {
     }
 }
 
-fn key<'a>(instance: &'a Instance, key: &str) -> &'a str {
-    instance.config.get(key).map_or("", String::as_str)
+/// True for the name of a file about this instance.
+fn is_of(name: &str, instance: &str) -> bool {
+    name.get(TIME..).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(ENDING)) == Some(instance)
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// The end of a log, from the beginning of a line on: half a credential would not be known for one.
+fn end_of(log: &str) -> &str {
+    if log.len() < LOG_TAIL {
+        return log;
+    }
+    let from = log.len() - LOG_TAIL;
+    let line = log.bytes().enumerate().skip(from).find(|(_, byte)| matches!(byte, b'\n' | b'\r'));
+    line.and_then(|(at, _)| log.get(at + 1..)).unwrap_or("(one line that is too long)")
 }
 
 /// The logs to read: those of our scripts, and the runner's newest.
-fn logs(lxd: &Lxd, instance: &Instance) -> Vec<String> {
+fn logs(lxd: &Lxd, instance: &Instance, deadline: Instant) -> Vec<String> {
     let mut logs: Vec<String> = LOGS.map(str::to_owned).to_vec();
-    let mut names = match lxd.list_directory(&instance.project, &instance.name, DIAGNOSTICS) {
+    let mut names = match lxd.list_directory(&instance.project, &instance.name, DIAGNOSTICS, left(deadline)) {
         Ok(names) => names.unwrap_or_default(),
         Err(error) => {
             log::debug!("instance={} msg=\"its diagnostic logs are not listed\" error=\"{error}\"", instance.name);

@@ -2,5 +2,6 @@
 
 pub mod cause;
 pub mod failures;
+mod masks;
 pub mod package;
 pub mod provision;

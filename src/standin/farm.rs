@@ -19,6 +19,8 @@ pub const VM_IMAGE: &str = "standin-vm";
 
 /// What the daemon's start script waits for.
 const CREDENTIALS: &str = "/run/lxdrunner/credentials";
+/// Where the set-up script writes what it says.
+const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 
 /// How the set-up script behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -43,6 +45,7 @@ struct Inner {
     setup: Setup,
     baking: Setup,
     hold: bool,
+    mute: bool,
     runners: BTreeMap<String, Arc<SimulatedRunner>>,
 }
 
@@ -64,6 +67,11 @@ impl Insides {
     /// Whether jobs of runners that start from now on last until [`SimulatedRunner::let_finish`].
     pub fn hold_jobs(&self, hold: bool) {
         self.lock().hold = hold;
+    }
+
+    /// Whether runners that start from now on never come online.
+    pub fn mute_runners(&self, mute: bool) {
+        self.lock().mute = mute;
     }
 
     /// The runner in an instance.
@@ -100,9 +108,12 @@ impl Insides {
                 view.write_file("/opt/lxdrunner/runner/run.sh", b"");
                 ExecOutcome { stdout: "ready\n".to_owned(), ..ExecOutcome::code(0) }
             }
-            Setup::Fails(code, stdout) => ExecOutcome { stdout, ..ExecOutcome::code(code) },
+            Setup::Fails(code, stdout) => {
+                view.write_file(SETUP_LOG, stdout.as_bytes());
+                ExecOutcome { stdout, ..ExecOutcome::code(code) }
+            }
             Setup::Hangs(log) => {
-                view.write_file("/var/log/lxdrunner-setup.log", log.as_bytes());
+                view.write_file(SETUP_LOG, log.as_bytes());
                 view.wait_for_stop();
                 ExecOutcome::code(137)
             }
@@ -132,6 +143,10 @@ impl Insides {
         let field = |name: &str| document.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         if document.lines().last() != Some("end") || field("kind") != Some("jit") {
             return None;
+        }
+        if self.lock().mute {
+            view.wait_for_stop();
+            return Some(());
         }
         let hold = self.lock().hold;
         let start = if hold { SimulatedRunner::start_and_hold } else { SimulatedRunner::start };

@@ -24,8 +24,17 @@ pub enum Note {
     NoTemplate { class: String, reason: &'static str },
     /// A standby waits.
     Prepared { instance: String, class: String },
-    /// A launch failed and will be tried again. `news` is false where the same was said before.
-    LaunchFailed { instance: String, job: Option<JobId>, blame: Blame, reason: String, until: Timestamp, news: bool },
+    /// A launch failed and will be tried again. `news` is false where the same was said before, `logs_kept` tells that the
+    /// instance's own words are kept.
+    LaunchFailed {
+        instance: String,
+        job: Option<JobId>,
+        blame: Blame,
+        reason: String,
+        until: Timestamp,
+        news: bool,
+        logs_kept: bool,
+    },
     /// An instance that was there is not there any more.
     InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: bool },
     /// A removal did not happen.

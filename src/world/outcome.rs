@@ -174,7 +174,9 @@ impl World {
                 }
                 self.lxd_look.wanted = true;
                 let (until, news) = self.pause(blame.clone(), &reason, now);
-                notes.push(Note::LaunchFailed { instance: name.clone(), job: *job, blame, reason, until, news });
+                let logs_kept = made && blame != Blame::Host && config.failures_kept > 0;
+                let instance = name.clone();
+                notes.push(Note::LaunchFailed { instance, job: *job, blame, reason, until, news, logs_kept });
             }
             _ => {}
         }

@@ -59,6 +59,7 @@ pub fn config() -> Config {
         idle_timeout: Duration::from_secs(600),
         ready_max_age: Duration::from_secs(3600),
         max_lifetime: Duration::from_secs(24 * 3600),
+        failures_kept: 20,
         registration: Registration::Jit,
         runner_version: None,
         web_host: [127, 0, 0, 1].into(),

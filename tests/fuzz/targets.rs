@@ -230,7 +230,7 @@ fn lxd() -> Run {
             "exec" => drop(lxd.exec("default", "x-7-1", &exec, short)),
             "patch" => drop(lxd.patch_config("default", "x-7-1", &ConfigMap::new(), Some("e"))),
             "state" => drop(lxd.processes("default", "x-7-1")),
-            "pull" => drop(lxd.pull_file_tail("default", "x-7-1", "/x", 1000)),
+            "pull" => drop(lxd.pull_file_tail("default", "x-7-1", "/x", 1000, Duration::from_secs(5))),
             "images" => drop(lxd.images("default")),
             "profile" => drop(lxd.profile("default", "default")),
             "network" => drop(lxd.network("default", "br0")),

@@ -247,7 +247,7 @@ fn nothing_can_be_done_with_an_instance_that_is_not() {
         fails_with(bench.lxd.delete(PROJECT, &name), ErrorKind::NotFound);
         fails_with(bench.exec(&name, &["true"]), ErrorKind::NotFound);
         fails_with(bench.lxd.make_directory(PROJECT, &name, "/opt/x", 0o755), ErrorKind::NotFound);
-        assert_eq!(bench.lxd.pull_file_tail(PROJECT, &name, "/etc/hostname", 100).unwrap(), None);
+        assert_eq!(bench.lxd.pull_file_tail(PROJECT, &name, "/etc/hostname", 100, PATIENCE).unwrap(), None);
         // Names that would lead elsewhere in the path are names of nothing.
         for hostile in ["..", ".", "a/../../images", "a?project=b", "a%2Fb", "é", "a b", "a\r\nX-Header: b"] {
             assert_eq!(bench.lxd.instance(PROJECT, hostile).unwrap_or(None), None, "{hostile:?}");
@@ -326,7 +326,7 @@ fn files_go_in_and_come_out() {
         let push = |path: &str, mode: u32, content: &[u8]| {
             bench.lxd.push_file(PROJECT, &name, path, mode, &mut &*content, content.len() as u64, PATIENCE)
         };
-        let pull = |path: &str, limit: usize| bench.lxd.pull_file_tail(PROJECT, &name, path, limit);
+        let pull = |path: &str, limit: usize| bench.lxd.pull_file_tail(PROJECT, &name, path, limit, PATIENCE);
         let directory = |path: &str, mode: u32| bench.lxd.make_directory(PROJECT, &name, path, mode);
 
         fails_with(push("/opt/runner/a", 0o644, b"x"), ErrorKind::NotFound);
@@ -337,7 +337,7 @@ fn files_go_in_and_come_out() {
         fails_with(pull("/opt/runner", 10), ErrorKind::Malformed);
         fails_with(push("/opt/runner", 0o644, b"x"), ErrorKind::Refused(500));
 
-        let list = |path: &str| bench.lxd.list_directory(PROJECT, &name, path).unwrap();
+        let list = |path: &str| bench.lxd.list_directory(PROJECT, &name, path, PATIENCE).unwrap();
         assert_eq!(list("/opt/runner"), Some(vec![]));
         assert_eq!(list("/opt/none"), None);
         push("/opt/runner/a", 0o600, b"0123456789").unwrap();

@@ -10,7 +10,8 @@ use log::debug;
 
 use super::{DIRECTORY, Failure, Provision};
 use crate::config::Class;
-use crate::lxd::{self, api::ErrorKind, api::Operation};
+use crate::lxd;
+use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation};
 use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
 
 /// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.
@@ -92,7 +93,7 @@ impl Provision<'_> {
     /// Makes LXD ready to push a file: the first one costs it a process in the instance's namespaces, some thirty
     /// milliseconds, which it keeps for a few seconds. It works in a frozen instance too. What it finds does not matter.
     pub fn open_files(&self) {
-        let found = self.lxd.pull_file_tail(&self.class.project, self.name, READY, 1);
+        let found = self.lxd.pull_file_tail(&self.class.project, self.name, READY, 1, CALL_TIMEOUT);
         debug!("instance={} step=open_files found={}", self.name, found.is_ok());
         self.mark.at("files_open");
     }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use log::{debug, info};
 
 use crate::config::{Class, ImageRef};
-use crate::lxd::{self, Exec, Lxd, NewInstance, api::ErrorKind, api::Operation, api::Source};
+use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
+use crate::lxd::{self, Exec, Lxd, NewInstance};
 use crate::model::{ConfigMap, InstanceType};
 use crate::runner::package::Package;
 use crate::trace::Mark;
@@ -255,7 +256,7 @@ impl<'a> Provision<'a> {
                 Err(Failure::Script { what: file, code: result.code, output })
             }
             Err(error) if error.kind == ErrorKind::Timeout => {
-                let log = self.lxd.pull_file_tail(&self.class.project, self.name, log, 16 * 1024);
+                let log = self.lxd.pull_file_tail(&self.class.project, self.name, log, 16 * 1024, CALL_TIMEOUT);
                 let output = tail(&log.ok().flatten().unwrap_or_default());
                 Err(Failure::Hung { what: file, after: self.limit, output })
             }

@@ -1,0 +1,48 @@
+//! Keeps what an instance that failed had to say, before it goes.
+
+use log::{debug, info};
+
+use super::Executor;
+use crate::lxd::Instance;
+use crate::model::Timestamp;
+use crate::runner::failures::Kept;
+use crate::world::{Blame, RemoveReason};
+
+impl Executor {
+    /// Takes down the logs of an instance that is to be removed for `reason`, where that tells of a failure. Whatever comes
+    /// of it, the removal goes on. What is returned ends the line of the log that tells of the removal.
+    pub(super) fn keep_last_words(&self, instance: &Instance, reason: RemoveReason) -> String {
+        match reason {
+            RemoveReason::Abandoned | RemoveReason::NeverOnline | RemoveReason::TooOld => {}
+            _ => return String::new(),
+        }
+        match self.keep(instance, &reason.to_string()) {
+            Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
+            _ => String::new(),
+        }
+    }
+
+    /// The same for one whose making just failed: here it is known what with.
+    pub(super) fn keep_of_failed(&self, project: &str, name: &str, blame: &Blame, reason: &str) {
+        if *blame == Blame::Host || self.config.failures_kept == 0 {
+            return;
+        }
+        match self.lxd.instance(project, name) {
+            Ok(Some((instance, _))) => drop(self.keep(&instance, reason)),
+            Ok(None) => debug!("instance={name} msg=\"gone before its logs could be kept\""),
+            Err(error) => debug!("instance={name} msg=\"its logs are not kept\" error=\"{error}\""),
+        }
+    }
+
+    fn keep(&self, instance: &Instance, why: &str) -> Option<Kept> {
+        let name = &instance.name;
+        match self.failures.keep(&self.lxd, instance, why, Timestamp::now()) {
+            Ok(kept) => Some(kept),
+            Err(error) => {
+                let place = self.failures.directory().display();
+                info!("instance={name} msg=\"its logs could not be kept in {place}\" error=\"{error}\"");
+                None
+            }
+        }
+    }
+}

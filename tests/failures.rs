@@ -1,0 +1,129 @@
+//! What instances that failed had to say: kept by the built daemon before it destroys them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use lxdrunner::runner::failures::LOG_TAIL;
+use lxdrunner::standin::farm::Setup;
+use support::*;
+
+/// Where the scripts and the runner in an instance write.
+const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
+const DIAGNOSTICS: &str = "/opt/lxdrunner/runner/_diag";
+
+fn kept(rig: &Rig) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(rig.scratch.0.join("cache/failures")).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// The one file that is kept.
+#[track_caller]
+fn the_one(rig: &Rig) -> (PathBuf, String) {
+    let files = kept(rig);
+    let [file] = files.as_slice() else { panic!("{files:?}\n{}", rig.daemon.log().join("\n")) };
+    (file.clone(), std::fs::read_to_string(file).unwrap())
+}
+
+#[test]
+fn of_a_set_up_that_fails_the_log_is_kept_and_the_operator_is_led_there() {
+    let rig = Rig::new(Plan::default());
+    rig.insides.set_setup(Setup::Fails(
+        7,
+        "E: no such package \u{1b}[31mghp_0123456789abcdefghijABCDEFGHIJ012345\n".to_owned(),
+    ));
+    let job = rig.queue();
+    let line = rig.daemon.wait(&["ERROR", "launch failed", "ended with code 7"]);
+    let name = line.split("instance=").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    assert!(line.contains(&format!(" see=\"lxdrunner failures {name}\" ")), "{line}");
+    rig.daemon.wait(&[&format!("instance={name} "), "msg=removed", "see="]);
+    let (file, text) = the_one(&rig);
+    let starts = [format!("instance: {name}\n"), format!("job: {job}\n"), "class: small\n".to_owned()];
+    assert!(starts.iter().all(|line| text.contains(line)), "{text}");
+    assert!(text.contains("why: setup-runner.sh ended with code 7"), "{text}");
+    assert!(text.contains("==> /var/log/lxdrunner-setup.log\nE: no such package \u{1b}[31m***\n"), "{text}");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
+    // The next one comes up, and nothing is kept of it.
+    rig.insides.set_setup(Setup::Works);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+    the_one(&rig);
+}
+
+#[test]
+fn of_a_runner_that_never_comes_online_the_diagnostics_are_kept_without_its_secrets() {
+    let rig = Rig::new(Plan::with("provision_timeout: 2"));
+    rig.insides.mute_runners(true);
+    rig.queue();
+    let name = rig.wait_instances(|names| names.len() == 1).remove(0);
+    rig.daemon.wait(&["msg=\"runner started\""]);
+    let inside = rig.standin().instance("default", &name).unwrap();
+    // As long as one that is chatty for days, and all that must not be told.
+    let chatty = format!("{}\nthe runner's last line\n", "blah ".repeat(LOG_TAIL));
+    inside.write_file(RUNNER_LOG, chatty.as_bytes());
+    let token = "ghs_0123456789abcdefghijABCDEFGHIJ012345";
+    let jit = format!("eyJ{}", "aB3/".repeat(500));
+    let diagnostics = format!("ACTIONS_RUNNER_INPUT_JITCONFIG={jit}==\nAuthorization: {token}\nTLS handshake failed\n");
+    for (file, text) in [
+        ("Runner_20260101-000000-utc.log", "the oldest"),
+        ("Runner_20260102-000000-utc.log", &diagnostics),
+        ("Worker_20260102-000001-utc.log", "Bad \u{1}bytes"),
+        ("../../x.log", "not a log's name"),
+        ("blocks.dat", "not a log"),
+    ] {
+        inside.write_file(&format!("{DIAGNOSTICS}/{file}"), text.as_bytes());
+    }
+    rig.daemon.wait(&[
+        &format!("instance={name} "),
+        "come online",
+        "msg=removed",
+        &format!("see=\"lxdrunner failures {name}\""),
+    ]);
+    let (_, text) = the_one(&rig);
+    assert!(text.contains("why: its runner did not come online within provision_timeout\n"), "{text}");
+    assert!(text.contains("the runner's last line\n") && text.contains("TLS handshake failed"), "{text}");
+    assert!(text.contains("Worker_20260102") && !text.contains("the oldest") && !text.contains("not a log"), "{text}");
+    for secret in ["aB3/aB3", token, HOOK_SECRET] {
+        assert!(!text.contains(secret), "{secret} was kept: {text}");
+    }
+    assert!(text.len() < 2 * LOG_TAIL + 4096, "{} bytes", text.len());
+}
+
+#[test]
+fn only_the_newest_are_kept_and_one_of_each_name() {
+    let rig = Rig::new(Plan::with("failures_kept: 3"));
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    let directory = rig.scratch.0.join("cache/failures");
+    std::fs::create_dir(&directory).unwrap();
+    for old in ["20260102T030405Z-ci-7-1.txt", "20260103T030405Z-ci-8-1.txt", "20260101T030405Z-ci-9-1.txt"] {
+        std::fs::write(directory.join(old), "when: long ago\n").unwrap();
+    }
+    rig.insides.set_setup(Setup::Fails(1, "no\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait_count(&["msg=removed", &format!("-{job}-"), "see="], 2);
+    let files: Vec<String> = kept(&rig).iter().map(|f| f.file_name().unwrap().to_str().unwrap().to_owned()).collect();
+    let [first, second, new] = files.as_slice() else { panic!("{files:?}") };
+    assert!(first.contains("ci-7-1") && second.contains("ci-8-1") && new.contains(&format!("-{job}-")), "{files:?}");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_to_and_0_keep_nothing_and_nothing_from_going_on() {
+    for (config, told) in [("failures_kept: 0", 0), ("", 1)] {
+        let rig = Rig::new(Plan::with(config));
+        rig.insides.set_setup(Setup::Fails(1, "no\n".to_owned()));
+        rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+        std::fs::write(rig.scratch.0.join("cache/failures"), "in the way").unwrap();
+        let job = rig.queue();
+        rig.daemon.wait(&["launch failed"]);
+        rig.daemon.wait(&["msg=removed"]);
+        rig.insides.set_setup(Setup::Works);
+        assert_eq!(rig.wait_done(job), "success");
+        assert_eq!(rig.daemon.count(&["see="]), told);
+        assert_eq!(rig.daemon.count(&["INFO", "could not be kept in"]) > 0, told > 0);
+    }
+}
