@@ -127,3 +127,51 @@ fn a_cache_that_cannot_be_written_to_and_0_keep_nothing_and_nothing_from_going_o
         assert_eq!(rig.daemon.count(&["INFO", "could not be kept in"]) > 0, told > 0);
     }
 }
+
+/// What the command says: the exit code, standard output and standard error.
+fn ask(rig: &Rig, arguments: &[&str]) -> (i32, String, String) {
+    let config = rig.scratch.0.join("config.yml");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_lxdrunner"));
+    let run = command.arg("failures").args(arguments).arg("-c").arg(config).output().unwrap();
+    let [out, err] = [run.stdout, run.stderr].map(|said| String::from_utf8(said).unwrap());
+    (run.status.code().unwrap(), out, err)
+}
+
+#[test]
+fn the_command_lists_them_and_shows_one_and_nothing_in_it_is_an_order_to_a_terminal() {
+    let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    let place = rig.scratch.0.join("cache/failures");
+    let (code, out, err) = ask(&rig, &[]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(out, format!("no instance has failed, as far as {} tells\n", place.display()));
+    let (code, out, err) = ask(&rig, &["x-7-1"]);
+    assert!(
+        code == 1 && out.is_empty() && err.starts_with("lxdrunner: of x-7-1 nothing is kept: no instance"),
+        "{err}"
+    );
+
+    rig.insides.set_setup(Setup::Fails(7, "Get:1 …\rGet:2 \u{1b}]0;owned\u{7}\nE: disk on fire\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=removed", "see="]);
+    rig.insides.set_setup(Setup::Works);
+    rig.wait_done(job);
+    let name = format!("{}-{job}-1", rig.prefix);
+    let (code, out, _) = ask(&rig, &[]);
+    let [head, row] = out.lines().collect::<Vec<_>>()[..] else { panic!("{out}") };
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    assert!(code == 0 && head.starts_with("WHEN ") && head.ends_with("  WHY"), "{out}");
+    assert_eq!(columns[1..6], [&name, "small", &job.to_string(), "1", "KiB"]);
+    assert!(row.ends_with("setup-runner.sh ended with code 7"), "{row}");
+    for asked in [name.as_str(), &job.to_string()] {
+        let (code, out, err) = ask(&rig, &[asked]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        assert!(
+            out.contains("Get:1 …\nGet:2 \\x1b]0;owned\\x07\nE: disk on fire\n") && !out.contains('\u{1b}'),
+            "{out}"
+        );
+    }
+    let (code, out, err) = ask(&rig, &["nobody"]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, format!("lxdrunner: of nobody nothing is kept; there are: {name}\n"));
+}

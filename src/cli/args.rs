@@ -63,6 +63,13 @@ pub enum Command {
         /// The one class whose template is wanted.
         class: Option<String>,
     },
+    /// What instances that failed had to say.
+    Failures {
+        /// `-c`
+        config: Option<PathBuf>,
+        /// Of which it is printed; without one they are listed.
+        instance: Option<String>,
+    },
     /// The whole story on one machine.
     Demo(DemoOptions),
 }
@@ -122,6 +129,7 @@ enum Name {
     Hooks,
     Placeholders,
     Bake,
+    Failures,
     Demo,
 }
 
@@ -135,6 +143,7 @@ Commands:
   check         Check the config file, LXD and GitHub; say what is wrong and how to mend it
   bake          Make the templates that jobs start from now, instead of leaving it to the daemon
   explain       Say why a job runs, waits or is not served here, and what happens next
+  failures      Show what instances that failed had to say before they were destroyed
   hooks         Make, show or remove the webhooks at GitHub
   placeholders  Remove the placeholder runners at GitHub
   demo          Show the whole story on this machine, without a GitHub account
@@ -226,6 +235,22 @@ Usage: lxdrunner bake [CLASS] [-c FILE] [-v]
 It works beside a running daemon. Exit codes: 0 all templates are ready, 1 one is not, 2 no such class, 78 the config
 file is wrong.";
 
+const FAILURES_HELP: &str = "\
+Shows what instances that failed had to say: the logs of those whose set-up failed, whose runner did not come online in
+time, or that lived for too long were kept before they were destroyed.
+
+Usage: lxdrunner failures [INSTANCE] [-c FILE] [-v]
+
+  INSTANCE            The instance's name, or the id of the job that it was launched for: print its logs; without it, list
+                      all that are kept, the newest first
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+Run it as root or as the daemon's user; it needs neither LXD nor GitHub. The newest 20 are kept (failures_kept in the
+config file), as plain text in CACHE_HOME/failures. What a script printed that a terminal would take for an order is
+shown as \\x1b and the like. Exit codes: 0 shown, 1 nothing is kept of INSTANCE, 78 the config file is wrong.";
+
 const DEMO_HELP: &str = "\
 Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
@@ -256,6 +281,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut trace = false;
     let mut job: Option<String> = None;
     let mut class: Option<String> = None;
+    let mut instance: Option<String> = None;
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
 
     while let Some(argument) = parser.next().map_err(hint)? {
@@ -310,6 +336,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Value(word) if name == Some(Name::Bake) && class.is_none() => {
                 class = Some(word.to_string_lossy().into_owned());
             }
+            Arg::Value(word) if name == Some(Name::Failures) && instance.is_none() => {
+                instance = Some(word.to_string_lossy().into_owned());
+            }
             Arg::Value(word) if name == Some(Name::Explain) && job.is_none() => {
                 job = Some(word.to_string_lossy().into_owned());
             }
@@ -321,7 +350,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     }
 
     let command = match name {
-        Some(Name::Demo | Name::Check | Name::Explain) if trace => {
+        Some(Name::Demo | Name::Check | Name::Explain | Name::Failures) if trace => {
             return Err("--trace is an option of serve (see lxdrunner serve --help)".to_owned());
         }
         Some(Name::Demo) if config.is_some() => {
@@ -353,6 +382,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             _ => return Err("placeholders needs: remove (see lxdrunner placeholders --help)".to_owned()),
         },
         Some(Name::Check) => Command::Check { config },
+        Some(Name::Failures) => Command::Failures { config, instance },
         Some(Name::Serve) | None => Command::Serve { config, trace },
     };
     Ok(Invocation::Run { command, verbose })
@@ -370,6 +400,7 @@ fn command_name(word: &str) -> Result<Name, String> {
         "check" => Ok(Name::Check),
         "explain" => Ok(Name::Explain),
         "bake" => Ok(Name::Bake),
+        "failures" => Ok(Name::Failures),
         "hooks" => Ok(Name::Hooks),
         "placeholders" => Ok(Name::Placeholders),
         "demo" => Ok(Name::Demo),
@@ -377,7 +408,7 @@ fn command_name(word: &str) -> Result<Name, String> {
             Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
         }
         other => {
-            let known = "serve, check, bake, explain, hooks, placeholders and demo";
+            let known = "serve, check, bake, explain, failures, hooks, placeholders and demo";
             Err(format!("{other:?} is not a command; there are {known} (see lxdrunner --help)"))
         }
     }
@@ -390,6 +421,7 @@ fn help(name: Option<Name>) -> &'static str {
         Some(Name::Check) => CHECK_HELP,
         Some(Name::Explain) => EXPLAIN_HELP,
         Some(Name::Bake) => BAKE_HELP,
+        Some(Name::Failures) => FAILURES_HELP,
         Some(Name::Hooks) => HOOKS_HELP,
         Some(Name::Placeholders) => PLACEHOLDERS_HELP,
         Some(Name::Demo) => DEMO_HELP,
@@ -429,6 +461,12 @@ mod tests {
         check("bake", Command::Bake { config: None, class: None }, false);
         check("bake big -c a.yml", Command::Bake { config: file(), class: Some("big".to_owned()) }, false);
         check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
+        check("failures", Command::Failures { config: None, instance: None }, false);
+        check(
+            "failures x-7-1 -c a.yml",
+            Command::Failures { config: file(), instance: Some("x-7-1".to_owned()) },
+            false,
+        );
         check("demo", Command::Demo(DemoOptions::default()), false);
         let hooks = |verb, url: Option<&str>| Command::Hooks { config: None, verb, url: url.map(str::to_owned) };
         check("hooks install", hooks(HooksVerb::Install, None), false);
@@ -461,7 +499,7 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check, bake, explain, hooks, placeholders and demo");
+        check_error("run", "serve, check, bake, explain, failures, hooks, placeholders and demo");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
         check_error("placeholders", "needs: remove");
@@ -471,6 +509,8 @@ mod tests {
         check_error("explain", "needs a job");
         check_error("explain 7 8", "unexpected");
         check_error("bake a b", "unexpected");
+        check_error("failures a b", "unexpected");
+        check_error("failures --json", "--help");
         check_error("demo --jobs 0", "1 to 100");
         check_error("demo --jobs many", "1 to 100");
         check_error("demo --rounds 101", "1 to 100");
@@ -493,6 +533,7 @@ mod tests {
         check("explain -h", "OWNER/REPO#ID");
         check("hooks -h", "install|status|remove");
         check("placeholders -h", "placeholders remove");
+        check("failures -h", "CACHE_HOME/failures");
         check("demo -h", "--jobs N");
         check("--version", env!("CARGO_PKG_VERSION"));
         check("--version --nonsense", "lxdrunner ");

@@ -5,6 +5,7 @@ pub mod bake;
 pub mod check;
 pub mod demo;
 pub mod explain;
+pub mod failures;
 pub mod hooks;
 mod output;
 pub mod placeholders;
@@ -54,6 +55,9 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),
                 Command::RemovePlaceholders { config } => with_config_path(config, placeholders::run),
                 Command::Bake { config, class } => with_config_path(config, |path| bake::run(path, class.as_deref())),
+                Command::Failures { config, instance } => {
+                    with_config_path(config, |path| failures::run(path, instance.as_deref()))
+                }
                 Command::Demo(options) => demo::run(options),
             }
         }

@@ -22,7 +22,8 @@ pub const LOG_TAIL: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Logs of the runner's own directory that are kept: its listener's and its worker's.
 const DIAGNOSTIC_LOGS: usize = 2;
-const LOGS: [&str; 2] = ["/var/log/lxdrunner-setup.log", "/var/log/lxdrunner-runner.log"];
+const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
+const LOGS: [&str; 2] = [SETUP_LOG, "/var/log/lxdrunner-runner.log"];
 const DIAGNOSTICS: &str = "/opt/lxdrunner/runner/_diag";
 /// Characters that are kept of each thing that a file's first lines tell.
 const VALUE: usize = 300;
@@ -31,7 +32,8 @@ const HEAD: u64 = 8 * 1024;
 /// How old something half-written is before it is known to be a crash's, and not just being written.
 const FORSAKEN: Duration = Duration::from_secs(60);
 /// Of a file's name: its time's length, and its end.
-const TIME: usize = "20260102T030405Z".len();
+const TIME_SHAPE: &str = "00000000T000000Z";
+const TIME: usize = TIME_SHAPE.len();
 const ENDING: &str = ".txt";
 
 /// The failures below one directory.
@@ -44,7 +46,7 @@ pub struct Failures {
 /// One that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its file.
+    /// Its file, whose name tells the time and the instance.
     pub path: PathBuf,
     /// `2026-01-02T03:04:05Z`
     pub when: String,
@@ -93,7 +95,7 @@ impl Failures {
         if self.kept == 0 {
             return Ok(Kept::Off);
         }
-        let of_name = self.names()?.into_iter().filter(|name| is_of(name, &instance.name));
+        let of_name = self.names()?.into_iter().filter(|name| instance_of(name) == Some(&instance.name));
         let earlier: Vec<Failure> = of_name.filter_map(|name| self.head(&name)).collect();
         let made = instance.created_at.map(Timestamp::to_rfc3339).unwrap_or_default();
         if !made.is_empty() && earlier.iter().any(|failure| failure.made == made) {
@@ -103,6 +105,8 @@ impl Failures {
         let key = |key: &str| instance.config.get(key).map_or("", String::as_str);
         let (class, job) = (key(keys::CLASS), key(keys::JOB));
         let (why, output) = why.split_once('\n').unwrap_or((why, ""));
+        // Without the words that announce the output.
+        let why = why.strip_suffix(':').and_then(|why| Some(why.rsplit_once("; ")?.0)).unwrap_or(why);
         let mut text = String::new();
         for (key, value) in [
             ("when", when.as_str()),
@@ -116,15 +120,13 @@ impl Failures {
                 masked(value).chars().take(VALUE).map(|c| if c.is_control() { ' ' } else { c }).collect();
             text.push_str(&format!("{key}: {value}\n"));
         }
-        if !output.is_empty() {
-            // A script of the operator's own need not write a log.
-            text.push_str(&format!("\n==> output\n{}\n", masked(end_of(output))));
-        }
         let deadline = Instant::now() + PATIENCE;
         for path in logs(lxd, instance, deadline) {
             text.push_str(&format!("\n==> {path}\n"));
             match lxd.pull_file_tail(&instance.project, &instance.name, &path, LOG_TAIL, left(deadline)) {
                 Ok(Some(log)) => text.push_str(&masked(end_of(&log))),
+                // A script of the operator's own need not write a log.
+                Ok(None) if path == SETUP_LOG && !output.is_empty() => text.push_str(&masked(end_of(output))),
                 Ok(None) => text.push_str("(there is none)"),
                 Err(error) => text.push_str(&format!("(could not be read: {error})")),
             }
@@ -166,7 +168,7 @@ impl Failures {
             other => other?,
         };
         let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut names: Vec<String> = names.filter(|n| n.ends_with(ENDING) && !n.starts_with('.')).collect();
+        let mut names: Vec<String> = names.filter(|name| instance_of(name).is_some()).collect();
         names.sort_by(|a, b| b.cmp(a));
         Ok(names)
     }
@@ -202,7 +204,7 @@ impl Failures {
             let mut lines = head.lines().take_while(|line| !line.is_empty());
             lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(": ")).unwrap_or_default().to_owned()
         };
-        let (when, instance, made) = (value("when"), value("instance"), value("made"));
+        let (when, instance, made) = (when_of(name), instance_of(name)?.to_owned(), value("made"));
         let (class, job, why) = (value("class"), value("job"), value("why"));
         Some(Failure { path, when, instance, made, class, job, why, size })
     }
@@ -216,9 +218,19 @@ impl Failures {
     }
 }
 
-/// True for the name of a file about this instance.
-fn is_of(name: &str, instance: &str) -> bool {
-    name.get(TIME..).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(ENDING)) == Some(instance)
+/// The instance that a file of this name is about.
+fn instance_of(name: &str) -> Option<&str> {
+    let (time, rest) = name.split_at_checked(TIME)?;
+    let shape = time.bytes().zip(TIME_SHAPE.bytes());
+    let ours = shape.into_iter().all(|(byte, like)| if like == b'0' { byte.is_ascii_digit() } else { byte == like });
+    rest.strip_prefix('-')?.strip_suffix(ENDING).filter(|_| ours)
+}
+
+/// RFC 3339 again, from the form that it has in a file's name.
+fn when_of(name: &str) -> String {
+    let part = |from: usize, to: usize| name.get(from..to).unwrap_or_default();
+    let date = [part(0, 4), part(4, 6), part(6, 8)].join("-");
+    format!("{date}T{}Z", [part(9, 11), part(11, 13), part(13, 15)].join(":"))
 }
 
 fn left(deadline: Instant) -> Duration {

@@ -5,6 +5,7 @@
 mod config;
 mod credentials;
 mod explain;
+mod failures;
 mod github;
 mod host;
 mod lxd;

@@ -17,6 +17,7 @@ use crate::config::{Class, ImageRef};
 use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::lxd::{self, Exec, Lxd, NewInstance};
 use crate::model::{ConfigMap, InstanceType};
+use crate::runner::masks::masked;
 use crate::runner::package::Package;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
@@ -281,8 +282,9 @@ pub fn is_fingerprint(name: &str) -> bool {
     (12..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// The last lines of a script's output.
+/// The last lines of a script's output, credentials masked: it goes into the log.
 fn tail(text: &str) -> String {
+    let text = masked(text);
     let lines: Vec<&str> = text.trim_end().lines().collect();
     lines.iter().skip(lines.len().saturating_sub(TAIL_LINES)).copied().collect::<Vec<_>>().join("\n")
 }
@@ -298,6 +300,7 @@ mod tests {
         assert_eq!(kept.lines().count(), TAIL_LINES);
         assert!(kept.starts_with("line 60") && kept.ends_with("line 99"));
         assert_eq!(tail(""), "");
+        assert_eq!(tail("PAT=ghp_0123456789abcdefghij\n"), "PAT=***");
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! `lxdrunner failures`: what instances that failed had to say before they were destroyed.
+
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::{EXIT_FAILURE, load_config};
+use crate::cli::output::{complain, say};
+use crate::config::Config;
+use crate::runner::failures::{Failure, Failures};
+
+/// Names that an error lists, at most.
+const NAMED: usize = 10;
+
+/// Lists all, or prints one.
+pub fn run(config_path: PathBuf, instance: Option<&str>) -> ExitCode {
+    let config = match load_config(&config_path) {
+        Ok((config, _)) => config,
+        Err(code) => return code,
+    };
+    let told = match instance {
+        None => list(&config),
+        Some(instance) => show(&config, instance),
+    };
+    match told {
+        Ok(text) => {
+            say!("{}", printable(&text).trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            complain!("lxdrunner: {}", printable(&error));
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+fn list(config: &Config) -> Result<String, String> {
+    let failures = Failures::new(config);
+    let all = all(&failures)?;
+    if all.is_empty() {
+        return Ok(nothing(config, &failures));
+    }
+    let mut rows = vec![["WHEN", "INSTANCE", "CLASS", "JOB", "SIZE", "WHY"].map(str::to_owned)];
+    let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    rows.extend(all.iter().map(|failure| {
+        let Failure { when, instance, class, job, why, size, .. } = failure;
+        let size = format!("{} KiB", size.div_ceil(1024));
+        [shown(when), shown(instance), shown(class), shown(job), size, shown(why)]
+    }));
+    let mut text = String::new();
+    for row in &rows {
+        for (at, cell) in row.iter().enumerate() {
+            let width = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
+            let last = at + 1 == row.len();
+            text.push_str(&if last { format!("{cell}\n") } else { format!("{cell:width$}  ") });
+        }
+    }
+    Ok(text)
+}
+
+fn show(config: &Config, wanted: &str) -> Result<String, String> {
+    let failures = Failures::new(config);
+    let all = all(&failures)?;
+    let of_job = || all.iter().find(|failure| failure.job == wanted);
+    let Some(failure) = all.iter().find(|failure| failure.instance == wanted).or_else(of_job) else {
+        let kept: Vec<&str> = all.iter().map(|failure| failure.instance.as_str()).collect();
+        let more = if kept.len() > NAMED { ", … (lxdrunner failures lists all)" } else { "" };
+        let kept = kept.get(..NAMED).unwrap_or(&kept).join(", ");
+        return Err(match kept.is_empty() {
+            true => format!("of {wanted} nothing is kept: {}", nothing(config, &failures)),
+            false => format!("of {wanted} nothing is kept; there are: {kept}{more}"),
+        });
+    };
+    failures.read(failure).map_err(|error| cannot_read(&failures, &error))
+}
+
+fn all(failures: &Failures) -> Result<Vec<Failure>, String> {
+    failures.list().map_err(|error| cannot_read(failures, &error))
+}
+
+fn cannot_read(failures: &Failures, error: &io::Error) -> String {
+    let place = failures.directory().display();
+    match error.kind() {
+        ErrorKind::PermissionDenied => {
+            format!("{place} is not yours to read: run this as root, or as the daemon's user")
+        }
+        ErrorKind::NotADirectory => format!("{place} is not a directory: remove it, the daemon makes one"),
+        _ => format!("{place} cannot be read: {error}"),
+    }
+}
+
+fn nothing(config: &Config, failures: &Failures) -> String {
+    match config.failures_kept {
+        0 => "failures_kept is 0 in the config file".to_owned(),
+        _ => format!("no instance has failed, as far as {} tells", failures.directory().display()),
+    }
+}
+
+/// A script may have printed anything, also what a terminal takes for an order, or what turns the reading order around.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.replace("\r\n", "\n").chars() {
+        match c {
+            '\n' | '\t' => shown.push(c),
+            // A progress bar that draws over itself.
+            '\r' => shown.push('\n'),
+            c if c.is_control() => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(c.escape_unicode())
+            }
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_an_order_to_a_terminal() {
+        let check = |text: &str, shown: &str| assert_eq!(printable(text), shown);
+        check("plain\té\n", "plain\té\n");
+        check("10%\r20%\r\nred \u{1b}[31m\u{7}\u{9b}2J\0", "10%\n20%\nred \\x1b[31m\\x07\\x9b2J\\x00");
+        check("a\u{202e}b", "a\\u{202e}b");
+    }
+}
