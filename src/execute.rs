@@ -3,29 +3,27 @@
 
 mod last_words;
 mod ready;
+mod remove;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use log::{debug, info};
 
 use crate::config::{Class, Config, Registration};
 use crate::github::{self, Deletion, GitHub, JitConfig};
 use crate::identity::process_identity;
+use crate::lxd::Lxd;
 use crate::lxd::api::{ErrorKind, Source};
-use crate::lxd::{self, Instance, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RepoName, RunnerArch, RunnerId, RunnerLife, Scope, keys};
 use crate::runner::cause::why_not_created;
 use crate::runner::failures::Failures;
 use crate::runner::package::{Package, Packages, life_of};
-use crate::runner::provision::{Credentials, Failure, Inside, Provision, look_inside, source};
+use crate::runner::provision::{Credentials, Failure, Provision, source};
+use crate::steps::removal::Removal;
 use crate::threads;
 use crate::trace::Trace;
-use crate::world::{Action, Blame, Origin, Outcome, RemoveReason};
-
-/// How long LXD gets to stop or delete an instance.
-const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+use crate::world::{Action, Blame, Origin, Outcome};
 
 /// What executing needs; shared by the workers.
 pub struct Executor {
@@ -81,8 +79,8 @@ impl Executor {
                 Some(class) => self.prepare_standby(class, name, template, recipe),
                 None => no_class(),
             },
-            Action::Remove { name, project, scope, runner, reason } => {
-                self.remove(name, project, scope.as_ref(), *runner, *reason)
+            Action::Remove { name, project, judged } => {
+                self.remove(project, name, Removal::new(judged.clone(), &self.config.prefix, self.config.registration))
             }
             Action::Deregister { scope, runner, .. } => match self.github.delete_runner(scope, *runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => Outcome::Deregistered,
@@ -146,12 +144,12 @@ impl Executor {
                 Outcome::LaunchFailed { blame, reason, made: true, runner }
             }
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
-            Stop::Clash(reason) => match self.delete(&class.project, name, true) {
-                Ok(()) => Outcome::Clash { reason },
-                Err(error) => {
-                    let reason = format!("{reason}; and the instance could not be removed: {error}");
+            Stop::Clash(reason) => match self.remove(&class.project, name, Removal::of_our_own(&self.config.prefix)) {
+                Outcome::RemoveFailed { reason: left } => {
+                    let reason = format!("{reason}; and the instance could not be removed: {left}");
                     Outcome::LaunchFailed { blame: Blame::Host, reason, made: true, runner: None }
                 }
+                _ => Outcome::Clash { reason },
             },
         }
     }
@@ -301,142 +299,6 @@ impl Executor {
         let id = self.github.runner_group(scope, name)?;
         known().insert(key, id);
         Ok(id)
-    }
-
-    fn remove(
-        &self,
-        name: &str,
-        project: &str,
-        scope: Option<&Scope>,
-        runner: Option<RunnerId>,
-        reason: RemoveReason,
-    ) -> Outcome {
-        let failed = |error: &dyn std::fmt::Display| Outcome::RemoveFailed { reason: error.to_string() };
-        let (instance, etag) = match self.lxd.instance(project, name) {
-            Ok(Some(found)) => found,
-            Ok(None) => return Outcome::Removed,
-            Err(error) => return failed(&error),
-        };
-        if instance.config.get(keys::OWNER) != Some(&self.config.prefix) {
-            debug!("instance={name} msg=\"not ours any more, left alone\"");
-            return Outcome::Removed;
-        }
-        let phase = instance.config.get(keys::PHASE).map_or(Phase::Started, |phase| Phase::parse(phase));
-        if !phase.has_runner() {
-            return self.remove_runnerless(&instance, phase, &etag, reason);
-        }
-        if scope.is_none() && instance.config.contains_key(keys::SCOPE) {
-            return Outcome::Kept { why: "it was claimed meanwhile".to_owned() };
-        }
-        let forced = reason == RemoveReason::TooOld;
-        // Only what is stopped surely runs nothing; a frozen one holds its job.
-        let stopped = instance.status == InstanceStatus::Stopped;
-        let mut quiet = false;
-        if instance.status == InstanceStatus::Running && !forced {
-            match look_inside(&self.lxd, &instance) {
-                Inside::Working => return Outcome::Kept { why: "a worker process runs in it".to_owned() },
-                // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
-                Inside::Unknown if reason == RemoveReason::Idle => {
-                    return failed(&"it is not certain that its runner is idle: the look inside did not work");
-                }
-                Inside::Quiet => quiet = true,
-                Inside::Unknown => {}
-            }
-        }
-        if let Some(scope) = scope {
-            let noted = instance.config.get(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId);
-            let deletion = match runner.or(noted) {
-                Some(runner) => self.github.delete_runner(scope, runner),
-                None => match self.delete_unknown_runner(scope, name) {
-                    Ok(None) if forced || stopped => Ok(Deletion::Busy),
-                    Ok(None) => return failed(&"its runner came up meanwhile, it is looked at again"),
-                    Ok(Some(deletion)) => Ok(deletion),
-                    Err(error) => Err(error),
-                },
-            };
-            match deletion {
-                Ok(Deletion::Deleted | Deletion::Gone) => {}
-                Ok(Deletion::Busy) if forced || stopped => {}
-                Ok(Deletion::Busy) => return Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },
-                // Nothing runs in it any more, or may: GitHub's word is not needed. That its runner is finished we have from
-                // a listing, which may have been late: one of the two must say so now.
-                Err(_) if forced || stopped || (reason == RemoveReason::Finished && quiet) => {}
-                Err(error) => return failed(&error),
-            }
-        }
-        let see = self.keep_last_words(&instance, reason);
-        match self.delete(project, name, !stopped) {
-            Ok(()) => {
-                info!("instance={name} reason=\"{reason}\" msg=removed{see}");
-                Outcome::Removed
-            }
-            Err(error) => failed(&error),
-        }
-    }
-
-    /// Removes a template, a standby, or what was to become one: no runner is in it.
-    fn remove_runnerless(&self, instance: &Instance, phase: Phase, etag: &str, reason: RemoveReason) -> Outcome {
-        let failed = |error: lxd::Error| Outcome::RemoveFailed { reason: error.to_string() };
-        let (project, name) = (&instance.project, &instance.name);
-        if phase == Phase::Standby {
-            // From here on nobody claims it.
-            let ours = [(keys::PHASE, Phase::Preparing.as_str().to_owned()), (keys::DAEMON, process_identity())];
-            let config = ours.map(|(key, value)| (key.to_owned(), value)).into();
-            match self.lxd.patch_config(project, name, &config, Some(etag)) {
-                Ok(()) => {}
-                Err(error) if error.kind == ErrorKind::PreconditionFailed => {
-                    return Outcome::Kept { why: "it was claimed meanwhile".to_owned() };
-                }
-                Err(error) => return failed(error),
-            }
-        }
-        let see = self.keep_last_words(instance, reason);
-        match self.delete(project, name, instance.status != InstanceStatus::Stopped) {
-            Ok(()) => {
-                info!("instance={name} was={} reason=\"{reason}\" msg=removed{see}", phase.as_str());
-                Outcome::Removed
-            }
-            Err(error) => failed(error),
-        }
-    }
-
-    /// The runner of an instance whose registration we were never told. `None`: it is
-    /// connected by now, and may be given a job at any moment. One that is not stays where JIT is used: without our
-    /// knowing its id it was never started, and the name may be that of another host's, which is just being made.
-    fn delete_unknown_runner(&self, scope: &Scope, name: &str) -> Result<Option<Deletion>, github::Error> {
-        Ok(match self.github.runner_by_name(scope, name)? {
-            Some(runner) if runner.online || runner.busy => None,
-            Some(runner) if self.config.registration == Registration::Token => {
-                Some(self.github.delete_runner(scope, runner.id)?)
-            }
-            _ => Some(Deletion::Gone),
-        })
-    }
-
-    /// Stops and deletes. An ephemeral instance may be gone at any point of it.
-    fn delete(&self, project: &str, name: &str, stop: bool) -> Result<(), lxd::Error> {
-        if stop {
-            let stopped = self
-                .lxd
-                .set_state(project, name, "stop", true)
-                .and_then(|operation| self.lxd.wait(&operation, REMOVAL_TIMEOUT));
-            match stopped {
-                Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
-                // It may have stopped by itself meanwhile; the deletion tells.
-                Err(error) => debug!("instance={name} msg=\"could not stop it\" error=\"{error}\""),
-                Ok(()) => {}
-            }
-        }
-        let deleted = self.lxd.delete(project, name).and_then(|operation| self.lxd.wait(&operation, REMOVAL_TIMEOUT));
-        match deleted {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
-            // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
-            Err(error) => match self.lxd.instance(project, name) {
-                Ok(None) => Ok(()),
-                _ => Err(error),
-            },
-        }
     }
 
     fn fetch_package(&self, arch: RunnerArch, scope: &Scope) -> Outcome {

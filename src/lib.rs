@@ -17,6 +17,7 @@ pub mod observe;
 pub mod plan;
 pub mod runner;
 pub mod standin;
+pub mod steps;
 pub mod threads;
 pub mod trace;
 pub mod upkeep;

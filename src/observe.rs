@@ -15,7 +15,7 @@ use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status, parse_name};
+use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, parse_name};
 use github::Watch;
 
 /// How often the classes' images are looked at, to see whether they have changed.
@@ -136,12 +136,7 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
         runner_id: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
         phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),
         recipe: key(keys::TEMPLATE).and_then(|recipe| recipe.parse().ok()),
-        status: match instance.status {
-            InstanceStatus::Running => Status::Running,
-            InstanceStatus::Stopped => Status::Stopped,
-            InstanceStatus::Frozen => Status::Frozen,
-            InstanceStatus::Other => Status::Other,
-        },
+        status: instance.status.into(),
         // What runs on this host was not made before it booted, unless by a clock that was set right since: that says
         // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)
         created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["trace", "config"],
     &["lxd", "github"],
     &["world"],
-    &["plan"],
+    &["plan", "steps"],
     &["runner"],
     &["control", "execute", "observe", "upkeep", "webhook"],
     &["daemon"],
@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
 const STANDIN_MAY_USE: &[&str] = &["model", "http1", "threads", "websocket", "standin"];
 
 /// Rooms that only decide, and what they must not as much as name.
-const PURE: &[&str] = &["world", "plan"];
+const PURE: &[&str] = &["world", "plan", "steps"];
 const IMPURE: &[&str] = &[
     "std::net",
     "std::fs",

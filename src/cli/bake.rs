@@ -16,11 +16,11 @@ use crate::execute::Executor;
 use crate::github::GitHub;
 use crate::identity::{Maker, maker};
 use crate::lxd::Lxd;
-use crate::model::{Phase, Recipe, RunnerArch, Scope, keys};
+use crate::model::{Phase, Recipe, RunnerArch, Scope, Timestamp, keys};
 use crate::observe::image_seen;
 use crate::runner::provision::scripts_digest;
 use crate::threads;
-use crate::world::{Action, ImageSeen, Outcome, RemoveReason, recipe_of, template_name};
+use crate::world::{Action, ImageSeen, Judged, Outcome, RemoveReason, recipe_of, template_name};
 
 /// What takes longer is told of, and again after each such time.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
@@ -110,10 +110,8 @@ impl<'a> Bakery<'a> {
                         return Err(format!("template {name} was not baked by another process in time"));
                     }
                 }
-                Some(There::Abandoned) => {
-                    let (reason, project) = (RemoveReason::Abandoned, class.project.clone());
-                    let remove = Action::Remove { name: name.clone(), project, scope: None, runner: None, reason };
-                    if let Outcome::RemoveFailed { reason } = self.executor.execute(&remove) {
+                Some(There::Abandoned(made_at)) => {
+                    if let Outcome::RemoveFailed { reason } = self.clear_away(class, &name, Maker::Dead, made_at) {
                         return Err(format!("what a dead process left of template {name} cannot be removed: {reason}"));
                     }
                 }
@@ -143,13 +141,17 @@ impl<'a> Bakery<'a> {
 
     /// Takes away what is left of a bake that failed.
     fn gave_up(&self, class: &Class, name: &str, reason: String) -> String {
-        let project = class.project.clone();
-        let why = RemoveReason::Abandoned;
-        let remove = Action::Remove { name: name.to_owned(), project, scope: None, runner: None, reason: why };
-        match self.executor.execute(&remove) {
+        match self.clear_away(class, name, Maker::Us, None) {
             Outcome::RemoveFailed { reason: left } => format!("{reason}; and {name} is left behind: {left}"),
             _ => reason,
         }
+    }
+
+    /// Removes a template that was not finished.
+    fn clear_away(&self, class: &Class, name: &str, maker: Maker, made_at: Option<Timestamp>) -> Outcome {
+        let judged = Judged { reason: RemoveReason::Abandoned, scope: None, runner: None, made_at, maker };
+        let (name, project) = (name.to_owned(), class.project.clone());
+        self.executor.execute(&Action::Remove { name, project, judged })
     }
 
     /// What is there under the template's name.
@@ -163,7 +165,7 @@ impl<'a> Bakery<'a> {
         }
         Ok(Some(match (Phase::parse(key(keys::PHASE)), maker(key(keys::DAEMON))) {
             (Phase::Template, _) => There::Ready,
-            (_, Maker::Dead) => There::Abandoned,
+            (_, Maker::Dead) => There::Abandoned(instance.created_at),
             _ => There::Being,
         }))
     }
@@ -214,8 +216,8 @@ enum There {
     Ready,
     /// A living process, or one that nothing is known of, bakes it.
     Being,
-    /// A process that is no more did.
-    Abandoned,
+    /// A process that is no more did, and had begun then.
+    Abandoned(Option<Timestamp>),
 }
 
 /// Does it, and says every few seconds that it goes on.

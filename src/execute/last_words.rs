@@ -9,13 +9,9 @@ use crate::runner::failures::Kept;
 use crate::world::{Blame, RemoveReason};
 
 impl Executor {
-    /// Takes down the logs of an instance that is to be removed for `reason`, where that tells of a failure. Whatever comes
-    /// of it, the removal goes on. What is returned ends the line of the log that tells of the removal.
+    /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
+    /// What is returned ends the line of the log that tells of the removal.
     pub(super) fn keep_last_words(&self, instance: &Instance, reason: RemoveReason) -> String {
-        match reason {
-            RemoveReason::Abandoned | RemoveReason::NeverOnline | RemoveReason::TooOld => {}
-            _ => return String::new(),
-        }
         match self.keep(instance, &reason.to_string()) {
             Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
             _ => String::new(),

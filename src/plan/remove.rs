@@ -9,7 +9,7 @@ use super::{Group, Plan, REMOVALS_AT_ONCE};
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Phase, Scope, Timestamp};
-use crate::world::{Action, Flight, Instance, Named, RemoveReason, RunnerState, Status, World, parse_name};
+use crate::world::{Action, Flight, Instance, Judged, Named, RemoveReason, RunnerState, Status, World, parse_name};
 
 /// An instance whose runner is done powers itself off; it is given this long.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -80,13 +80,10 @@ pub(super) fn removals<'a>(
 
 /// The action that removes an instance.
 pub(super) fn removal(instance: &Instance, reason: RemoveReason) -> Action {
-    Action::Remove {
-        name: instance.seen.name.clone(),
-        project: instance.seen.project.clone(),
-        scope: instance.seen.scope.clone(),
-        runner: instance.seen.runner_id,
-        reason,
-    }
+    let seen = &instance.seen;
+    let (scope, runner, made_at) = (seen.scope.clone(), seen.runner_id, seen.created_at);
+    let judged = Judged { reason, scope, runner, made_at, maker: seen.maker };
+    Action::Remove { name: seen.name.clone(), project: seen.project.clone(), judged }
 }
 
 /// True where the last listing of the scope's runners was a good one.

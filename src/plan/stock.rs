@@ -155,9 +155,9 @@ impl<'a> Stock<'a> {
                     self.place(*class);
                 }
             }
-            Action::Remove { reason, .. } => {
+            Action::Remove { judged, .. } => {
                 self.removing += 1;
-                self.making_room += usize::from(*reason == crate::world::RemoveReason::MakesRoom);
+                self.making_room += usize::from(judged.reason == crate::world::RemoveReason::MakesRoom);
             }
             _ => {}
         }

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobStatus, Phase, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Event, GitHubSeen, InstanceSeen, Outcome, RemoveReason, Status};
+use crate::world::{Event, GitHubSeen, InstanceSeen, Judged, Outcome, RemoveReason, Status};
 
 const NONE: [(String, RemoveReason); 0] = [];
 
@@ -375,7 +375,11 @@ fn a_registration_that_is_left_of_a_failed_launch_is_asked_about_and_its_name_no
     let runner = Some(RunnerId(7));
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "no answer".to_owned(), made: true, runner });
     let plan = stage.plan();
-    assert!(matches!(plan.actions[..], [Action::Remove { runner: Some(RunnerId(7)), .. }]), "{:?}", plan.actions);
+    assert!(
+        matches!(plan.actions[..], [Action::Remove { judged: Judged { runner: Some(RunnerId(7)), .. }, .. }]),
+        "{:?}",
+        plan.actions
+    );
     stage.dispatch().into_iter().for_each(|removal| drop(stage.outcome(removal, Outcome::Removed)));
     stage.pass(2);
     assert_eq!(stage.launches(), ["lxdrunner-1-2"]);
@@ -393,7 +397,11 @@ fn the_runner_of_another_host_is_not_taken_for_the_one_that_we_are_making() {
     let blame = Blame::Host;
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "409".to_owned(), made: true, runner: None });
     let plan = stage.plan();
-    assert!(matches!(plan.actions[..], [Action::Remove { runner: None, .. }]), "{:?}", plan.actions);
+    assert!(
+        matches!(plan.actions[..], [Action::Remove { judged: Judged { runner: None, .. }, .. }]),
+        "{:?}",
+        plan.actions
+    );
 }
 
 #[test]
@@ -449,7 +457,7 @@ fn a_half_made_instance_does_not_take_the_registration_of_another_host_along() {
     // Another host brings up its own instance of this name; its runner is not online yet.
     stage.runners(acme(), vec![runner(5, "lxdrunner-1-1", false, false)]);
     let removal = stage.plan().actions.into_iter().find(|a| matches!(a, Action::Remove { .. }));
-    assert!(matches!(removal, Some(Action::Remove { runner: None, .. })), "{removal:?}");
+    assert!(matches!(removal, Some(Action::Remove { judged: Judged { runner: None, .. }, .. })), "{removal:?}");
 }
 
 #[test]

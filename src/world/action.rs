@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::model::{JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope};
+use crate::identity::Maker;
+use crate::model::{JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope, Timestamp};
 
 /// One thing to be done by a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +27,7 @@ pub enum Action {
     PrepareStandby { class: usize, name: String, template: String, recipe: Recipe },
     /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it. One without a scope has no
     /// runner; it stays where it has got one meanwhile.
-    Remove { name: String, project: String, scope: Option<Scope>, runner: Option<RunnerId>, reason: RemoveReason },
+    Remove { name: String, project: String, judged: Judged },
     /// Remove a registration whose instance does not exist.
     Deregister { scope: Scope, runner: RunnerId, name: String },
     /// See to it that the newest (or the pinned) runner package is in the cache.
@@ -111,6 +112,19 @@ impl Action {
             _ => None,
         }
     }
+}
+
+/// What was known of an instance when it was decided that it goes. What is found to be another one stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judged {
+    pub reason: RemoveReason,
+    /// The scope that it has a runner of; `None` for what has no runner.
+    pub scope: Option<Scope>,
+    /// Its runner's registration, where that is known.
+    pub runner: Option<RunnerId>,
+    /// When LXD made it, where it was listed.
+    pub made_at: Option<Timestamp>,
+    pub maker: Maker,
 }
 
 /// Why an instance is removed.

@@ -24,10 +24,11 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::identity::Maker;
+use crate::lxd::InstanceStatus;
 use crate::model::{
     Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
 };
-pub use action::{Action, Flight, Origin, RemoveReason};
+pub use action::{Action, Flight, Judged, Origin, RemoveReason};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
@@ -96,6 +97,17 @@ pub enum Status {
     Frozen,
     /// On its way between states.
     Other,
+}
+
+impl From<InstanceStatus> for Status {
+    fn from(status: InstanceStatus) -> Status {
+        match status {
+            InstanceStatus::Running => Status::Running,
+            InstanceStatus::Stopped => Status::Stopped,
+            InstanceStatus::Frozen => Status::Frozen,
+            InstanceStatus::Other => Status::Other,
+        }
+    }
 }
 
 /// One of our instances, as LXD lists it.
@@ -240,6 +252,8 @@ pub enum Outcome {
     Removed,
     /// It is busy: left alone.
     Kept { why: String },
+    /// It is not what was judged, or not any more: left alone, to be looked at again.
+    Changed { why: String },
     /// It could not be removed, or it is not certain that it may be.
     RemoveFailed { reason: String },
     /// The registration is gone.

@@ -220,9 +220,15 @@ impl World {
     fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp, notes: &mut Vec<Note>) {
         match outcome {
             Outcome::Removed => self.instance_is_gone(name, now, notes),
-            // It was claimed before it could be removed.
-            Outcome::Kept { why } if self.instances.get(name).is_some_and(|i| !i.seen.phase.has_runner()) => {
-                self.standby_is_lost(name);
+            Outcome::Changed { why } => {
+                self.lxd_look.wanted = true;
+                match self.instances.get_mut(name) {
+                    Some(instance) if instance.seen.phase.has_runner() => {
+                        instance.leave_until = Some(now.after(pause_after(1, LONGEST_PAUSE)));
+                    }
+                    // It was claimed before it could be removed, most likely.
+                    _ => self.standby_is_lost(name),
+                }
                 notes.push(Note::Kept { instance: name.to_owned(), why });
             }
             Outcome::Kept { why } => {

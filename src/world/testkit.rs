@@ -211,7 +211,7 @@ impl Stage {
 
     pub fn removals(&self) -> Vec<(String, RemoveReason)> {
         let remove = |action: Action| match action {
-            Action::Remove { name, reason, .. } => Some((name, reason)),
+            Action::Remove { name, judged, .. } => Some((name, judged.reason)),
             _ => None,
         };
         self.plan().actions.into_iter().filter_map(remove).collect()

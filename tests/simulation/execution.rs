@@ -3,7 +3,8 @@
 
 use lxdrunner::github::Purpose;
 use lxdrunner::model::{JobStatus, Phase, RunnerId};
-use lxdrunner::world::{Action, Blame, Origin, Outcome, RemoveReason};
+use lxdrunner::steps::removal::Removal;
+use lxdrunner::world::{Action, Blame, Origin, Outcome};
 
 use crate::stage::{Ev, Stage};
 
@@ -25,17 +26,7 @@ pub enum Step {
     Again(u32),
     /// Takes back the registration of a claim that came to nothing.
     GiveBack(String),
-    RemoveLook,
-    RemoveClaim(u64),
-    RemoveInside {
-        running: bool,
-    },
-    RemoveRunner {
-        running: bool,
-        quiet: bool,
-    },
-    RemoveStop,
-    RemoveDelete,
+    Remove(Removal),
     Ask,
 }
 
@@ -93,10 +84,10 @@ impl Stage {
             Action::Launch { class, scope, name, from, .. } => self.launch(e, lxd, (class, scope, name, from)),
             Action::Bake { .. } | Action::PrepareStandby { .. } => self.prepare(e, lxd),
             Action::FetchImage { .. } => unreachable!("every image is there"),
-            Action::Remove { name, scope: None, .. } => self.remove_runnerless(e, lxd, &name),
-            Action::Remove { name, runner, scope: Some(scope), reason, .. } => {
-                self.remove(e, lxd, (name, scope), runner, reason)
-            }
+            Action::Remove { name, .. } => match std::mem::replace(&mut e.step, Step::Queued) {
+                Step::Remove(removal) => self.remove(e, lxd, &name, removal),
+                other => unreachable!("{other:?}"),
+            },
             Action::Deregister { runner, name, .. } => match self.delete_runner(e.daemon, runner.0, Some(&name)) {
                 Ok(true) => Next::End(Outcome::Deregistered),
                 Ok(false) => Next::End(Outcome::Kept { why: "422".to_owned() }),
@@ -191,6 +182,7 @@ impl Stage {
                 Luck::Good => {
                     if let Some(inst) = self.lxd[lxd].get_mut(&name) {
                         inst.running = true;
+                        inst.version += 1;
                     }
                     Next::Go(if self.token { Step::Started } else { Step::Register }, 100, 2000)
                 }
@@ -222,6 +214,7 @@ impl Stage {
                 Luck::Good => {
                     if let Some(inst) = self.lxd[lxd].get_mut(&name) {
                         inst.runner_key = e.registered.map(RunnerId);
+                        inst.version += 1;
                     }
                     Next::Go(Step::StartRunner, 500, 8000)
                 }
@@ -259,6 +252,7 @@ impl Stage {
                     && let Some(inst) = self.lxd[lxd].get_mut(&name)
                 {
                     inst.phase = Phase::Started;
+                    inst.version += 1;
                     inst.runner_key = e.registered.map(RunnerId);
                 }
                 Next::End(Outcome::Launched { runner: e.registered.map(RunnerId) })
@@ -281,82 +275,8 @@ impl Stage {
         }
     }
 
-    fn remove(
-        &mut self,
-        e: &mut Execution,
-        lxd: usize,
-        (name, scope): (String, lxdrunner::model::Scope),
-        runner: Option<RunnerId>,
-        reason: RemoveReason,
-    ) -> Next {
-        let forced = reason == RemoveReason::TooOld;
-        let failed = |reason: &str| Next::End(Outcome::RemoveFailed { reason: reason.to_owned() });
-        if !matches!(e.step, Step::RemoveRunner { .. }) && matches!(self.luck(Some(lxd)), Luck::Bad) {
-            return failed("LXD does not answer");
-        }
-        match e.step {
-            Step::Queued | Step::RemoveLook => match self.lxd[lxd].get(&name) {
-                Some(inst) if inst.owner.is_some() => Next::Go(Step::RemoveInside { running: inst.running }, 20, 300),
-                _ => Next::End(Outcome::Removed),
-            },
-            Step::RemoveInside { running } => {
-                let process = self.lxd[lxd].get(&name).and_then(|i| i.process);
-                let job = process.and_then(|p| self.github.runner(p).job);
-                let working = job.is_some_and(|(_, job)| self.github.job(job).done.is_none());
-                let blind = self.fault(self.faults.blind);
-                if running && !forced && !blind && working {
-                    return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() });
-                }
-                if running && blind && reason == RemoveReason::Idle {
-                    return failed("the look inside did not work");
-                }
-                Next::Go(Step::RemoveRunner { running, quiet: !blind }, 50, 1000)
-            }
-            Step::RemoveRunner { running, quiet } => {
-                let noted = self.lxd[lxd].get(&name).and_then(|i| i.runner_key);
-                let named = self.github.named(&scope, &name);
-                let deletion = match (runner.or(noted), named) {
-                    (Some(runner), _) => self.delete_runner(e.daemon, runner.0, None),
-                    (None, _) if self.github_fails() => Err(()),
-                    (None, None) => Ok(true),
-                    (None, Some(named)) => {
-                        let now = self.now;
-                        let online = self.github.runner(named).is_online(now);
-                        match (online, self.token) {
-                            (true, _) if forced || !running => Ok(false),
-                            (true, _) => return failed("its runner came up meanwhile"),
-                            (false, true) => self.delete_runner(e.daemon, named, None),
-                            (false, false) => Ok(true),
-                        }
-                    }
-                };
-                match deletion {
-                    Ok(true) => {}
-                    Ok(false) if forced || !running => {}
-                    Ok(false) => return Next::End(Outcome::Kept { why: "422".to_owned() }),
-                    Err(()) if forced || !running || (reason == RemoveReason::Finished && quiet) => {}
-                    Err(()) => return failed("502"),
-                }
-                Next::Go(Step::RemoveStop, 20, 500)
-            }
-            Step::RemoveStop => {
-                self.kill(lxd, &name, forced);
-                Next::Go(Step::RemoveDelete, 50, 1000)
-            }
-            Step::RemoveDelete => {
-                if self.lxd[lxd].get(&name).is_some_and(|i| i.running) {
-                    return failed("it runs again");
-                }
-                self.lxd[lxd].remove(&name);
-                self.tell(format!("instance {name} deleted ({reason:?})"));
-                Next::End(Outcome::Removed)
-            }
-            _ => unreachable!(),
-        }
-    }
-
     /// `Ok(false)`: busy. `dead` names the registration where it is removed for having no instance.
-    fn delete_runner(&mut self, daemon: usize, id: u64, dead: Option<&str>) -> Result<bool, ()> {
+    pub fn delete_runner(&mut self, daemon: usize, id: u64, dead: Option<&str>) -> Result<bool, ()> {
         let now = self.now;
         let luck = self.luck(None);
         if matches!(luck, Luck::Bad) {

@@ -8,6 +8,7 @@ mod execution;
 mod github;
 mod process;
 mod ready;
+mod removal;
 mod rng;
 mod stage;
 mod told;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lxdrunner::model::{JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
-use lxdrunner::world::{Action, Event, Flight, Note, Outcome, RemoveReason, Snapshot, World};
+use lxdrunner::world::{Action, Event, Flight, Judged, Note, Outcome, RemoveReason, Snapshot, World};
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
@@ -183,9 +183,9 @@ impl Stage {
         while self.daemons[daemon].working < workers {
             let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
             self.daemons[daemon].working += 1;
-            let step = match self.executions[&id].action {
+            let step = match &self.executions[&id].action {
                 Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => Step::Create,
-                Action::Remove { .. } => Step::RemoveLook,
+                action @ Action::Remove { .. } => self.begin_removal(action),
                 _ => Step::Ask,
             };
             if let Some(execution) = self.executions.get_mut(&id) {
@@ -258,7 +258,7 @@ impl Stage {
         let known = |scope: &Scope| process.scopes_known.get(scope) == Some(&true);
         for action in &plan.actions {
             let allowed = match action {
-                Action::Remove { name, scope, reason, .. } => {
+                Action::Remove { name, judged: Judged { scope, reason, .. }, .. } => {
                     let instance = world.instances().find(|i| i.seen.name == *name);
                     let half_made = instance.is_some_and(|i| i.seen.phase == Phase::Provisioning);
                     let without_github = matches!(reason, RemoveReason::TooOld | RemoveReason::Finished)

@@ -170,44 +170,6 @@ impl Stage {
         }
     }
 
-    /// Removes a template, a standby, or what was to become one.
-    pub fn remove_runnerless(&mut self, e: &mut Execution, lxd: usize, name: &str) -> Next {
-        let failed = |reason: &str| Next::End(Outcome::RemoveFailed { reason: reason.to_owned() });
-        if matches!(self.luck(Some(lxd)), Luck::Bad) {
-            return failed("LXD does not answer");
-        }
-        let kept = || Next::End(Outcome::Kept { why: "it was claimed meanwhile".to_owned() });
-        let found = self.lxd[lxd].get(name).map(|i| (i.scope.is_some(), i.phase, i.version, i.owner));
-        let Some((claimed, phase, version, owner)) = found else { return Next::End(Outcome::Removed) };
-        match e.step {
-            Step::Queued | Step::RemoveLook if claimed => kept(),
-            Step::Queued | Step::RemoveLook if phase == Phase::Standby => Next::Go(Step::RemoveClaim(version), 5, 300),
-            Step::Queued | Step::RemoveLook => Next::Go(Step::RemoveDelete, 20, 900),
-            Step::RemoveClaim(seen) if seen != version => kept(),
-            Step::RemoveClaim(_) => {
-                if let Some(inst) = self.lxd[lxd].get_mut(name) {
-                    inst.phase = Phase::Preparing;
-                    inst.owner = Some((e.daemon, e.life));
-                    inst.version += 1;
-                }
-                Next::Go(Step::RemoveDelete, 20, 900)
-            }
-            Step::RemoveDelete => {
-                let makes = |other: &Execution| {
-                    let making = matches!(other.action, Action::Bake { .. } | Action::PrepareStandby { .. });
-                    making && other.action.instance() == Some(name) && owner == Some((other.daemon, other.life))
-                };
-                if claimed || (phase.is_making() && self.executions.values().any(makes)) {
-                    self.fail(&format!("{name} was removed, and it was {owner:?}'s"));
-                }
-                self.lxd[lxd].remove(name);
-                self.tell(format!("{phase:?} {name} deleted"));
-                Next::End(Outcome::Removed)
-            }
-            _ => unreachable!("{:?}", e.step),
-        }
-    }
-
     /// What is kept ready, as the config asks for it; nothing else may be left.
     pub fn check_ready(&self) -> Result<(), String> {
         for (lxd, map) in self.lxd.iter().enumerate() {

@@ -7,7 +7,7 @@ use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
-use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot, Status};
+use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot};
 
 use crate::day::Day;
 use crate::execution::Execution;
@@ -333,13 +333,10 @@ impl Stage {
         if !self.lxd_up[lxd] || self.fault(self.faults.step) {
             return Err("LXD does not answer".to_owned());
         }
-        let lives: Vec<(u32, bool)> = self.daemons.iter().map(|d| (d.life, d.world.is_some())).collect();
         let stranger = self.token && self.rng.chance(100);
-        let maker = |owner: (usize, u32)| match lives[owner.0] {
-            _ if owner == (daemon, life) => Maker::Us,
-            _ if stranger => Maker::Unknown,
-            (life, true) if life == owner.1 => Maker::Unknown,
-            _ => Maker::Dead,
+        let maker = |owner: (usize, u32)| match self.maker(daemon, life, owner) {
+            Maker::Dead if stranger => Maker::Unknown,
+            maker => maker,
         };
         let ours = self.lxd[lxd].iter().filter_map(|(name, i)| {
             Some(InstanceSeen {
@@ -351,11 +348,7 @@ impl Stage {
                 runner_id: i.runner_key,
                 phase: i.phase,
                 recipe: i.recipe.clone(),
-                status: match (i.running, i.frozen) {
-                    (true, true) => Status::Frozen,
-                    (true, false) => Status::Running,
-                    _ => Status::Stopped,
-                },
+                status: i.status(),
                 created_at: Some(Timestamp(i.made)),
                 maker: maker(i.owner?),
             })

@@ -42,8 +42,8 @@ impl Told {
                 Some(format!("{action:?}: it was told that the job is over"))
             }
             // Of its end a delivery may have been lost; then a listing tells.
-            Action::Remove { runner: Some(runner), reason: Idle | NeverOnline | Stale | MakesRoom, .. } => {
-                let job = self.busy.get(runner)?;
+            Action::Remove { judged, .. } if matches!(judged.reason, Idle | NeverOnline | Stale | MakesRoom) => {
+                let job = self.busy.get(&judged.runner?)?;
                 Some(format!("{action:?}: it was told that it runs job {job}"))
             }
             _ => None,

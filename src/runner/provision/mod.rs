@@ -21,7 +21,7 @@ use crate::runner::masks::masked;
 use crate::runner::package::Package;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
-pub use inside::{Inside, look_inside};
+pub use inside::look_inside;
 pub use stages::{Claim, SEAL_SCRIPT};
 
 /// The set-up script that is used where a class names none.

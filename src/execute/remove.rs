@@ -1,0 +1,111 @@
+//! Takes the steps of a removal against LXD and GitHub; which ones is decided by [`Removal`].
+
+use std::time::Duration;
+
+use log::{debug, info};
+
+use super::Executor;
+use crate::identity::{maker, process_identity};
+use crate::lxd::{self, Instance, api::ErrorKind, api::Operation};
+use crate::model::{Phase, RunnerId, keys};
+use crate::runner::provision::look_inside;
+use crate::steps::removal::{Answer, Found, Next, Removal, Step};
+use crate::world::{Outcome, RemoveReason};
+
+/// How long LXD gets to stop or delete an instance.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a removal has in hand.
+struct Hands<'a> {
+    executor: &'a Executor,
+    project: &'a str,
+    name: &'a str,
+    reason: RemoveReason,
+    /// As it was last looked at.
+    instance: Option<Instance>,
+    /// Where its logs are kept, for the line of the log that tells of the removal.
+    see: String,
+}
+
+impl Executor {
+    /// Takes one step after the other until it is over.
+    pub(super) fn remove(&self, project: &str, name: &str, mut removal: Removal) -> Outcome {
+        let reason = removal.reason();
+        let mut hands = Hands { executor: self, project, name, reason, instance: None, see: String::new() };
+        loop {
+            let step = removal.step().clone();
+            let came = hands.take(&step);
+            debug!("instance={name} step={step:?} came={came:?}");
+            if let Next::End(outcome) = removal.next(came) {
+                if matches!(outcome, Outcome::Removed) && step != Step::Look {
+                    info!("instance={name} reason=\"{reason}\" msg=removed{}", hands.see);
+                }
+                return outcome;
+            }
+        }
+    }
+}
+
+impl Hands<'_> {
+    fn take(&mut self, step: &Step) -> Answer {
+        let (lxd, github) = (&self.executor.lxd, &self.executor.github);
+        let (project, name) = (self.project, self.name);
+        let over = |operation: Operation| lxd.wait(&operation, REMOVAL_TIMEOUT);
+        match step {
+            Step::Look | Step::LookAgain => match lxd.instance(project, name) {
+                Ok(Some((instance, etag))) => {
+                    let found = found(&instance, etag);
+                    self.instance = Some(instance);
+                    Answer::Found(found)
+                }
+                Ok(None) => Answer::Gone,
+                Err(error) => Answer::Failed(error.to_string()),
+            },
+            Step::Claim { etag, phase } => {
+                let ours = [(keys::PHASE, phase.as_str().to_owned()), (keys::DAEMON, process_identity())];
+                let config = ours.map(|(key, value)| (key.to_owned(), value)).into();
+                match lxd.patch_config(project, name, &config, Some(etag)) {
+                    Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
+                        Answer::Changed
+                    }
+                    other => done(other),
+                }
+            }
+            Step::LookInside => Answer::Inside(look_inside(lxd, project, name)),
+            Step::FindRunner(scope) => match github.runner_by_name(scope, name) {
+                Ok(found) => Answer::Runner(found.map(|runner| (runner.id, runner.online || runner.busy))),
+                Err(error) => Answer::Failed(error.to_string()),
+            },
+            Step::Deregister(scope, runner) => match github.delete_runner(scope, *runner) {
+                Ok(deletion) => Answer::Deregistered(deletion),
+                Err(error) => Answer::Failed(error.to_string()),
+            },
+            Step::KeepLogs => {
+                let keep = |instance: &Instance| self.executor.keep_last_words(instance, self.reason);
+                self.see = self.instance.as_ref().map(keep).unwrap_or_default();
+                Answer::Done
+            }
+            Step::Stop => done(lxd.set_state(project, name, "stop", true).and_then(over)),
+            Step::Delete => done(lxd.delete(project, name).and_then(over)),
+        }
+    }
+}
+
+fn done(result: Result<(), lxd::Error>) -> Answer {
+    result.map_or_else(|error| Answer::Failed(error.to_string()), |()| Answer::Done)
+}
+
+/// An instance as the decision needs it. What has no phase is taken for a runner's that was started: the most careful guess.
+fn found(instance: &Instance, etag: String) -> Found {
+    let key = |key: &str| instance.config.get(key).map(String::as_str);
+    Found {
+        etag,
+        owner: key(keys::OWNER).map(str::to_owned),
+        phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),
+        maker: maker(key(keys::DAEMON).unwrap_or_default()),
+        scoped: instance.config.contains_key(keys::SCOPE),
+        runner: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
+        status: instance.status.into(),
+        made_at: instance.created_at,
+    }
+}

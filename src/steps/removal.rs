@@ -1,0 +1,308 @@
+//! The removal of an instance. What holds:
+//!
+//! 1. What does not have our owner key is left alone.
+//! 2. What was made at another time than what was judged is another instance of the same name: nothing is done to it.
+//! 3. So is what was judged abandoned and is finished by now, or in the hands of another living process.
+//! 4. What somebody else may want at the same time, to use it or to clear it away, is claimed first, on the condition that it
+//!    is as it was looked at: a standby, and what a process other than this one left half-made. One of two goes on.
+//! 5. What runs is looked into before its runner is deregistered: a worker process keeps it, whatever GitHub says.
+//! 6. Where GitHub alone says that a runner has no job, a look inside that did not work keeps it, too.
+//! 7. The registration goes before the instance. 422 (it runs a job) keeps both; so does an answer that does not come,
+//!    unless it is certain without GitHub that nothing runs inside.
+//! 8. `max_lifetime` alone passes over 5 to 7.
+//! 9. What failed is heard before it goes: its logs are kept.
+//! 10. Before anything of the name is deleted it is looked at again: LXD deletes what is ephemeral by itself when it
+//!    stops, and then the name is free for another instance.
+
+use crate::config::Registration;
+use crate::github::Deletion;
+use crate::identity::Maker;
+use crate::model::{Phase, RunnerId, Scope, Timestamp};
+use crate::world::{Judged, Outcome, RemoveReason, Status};
+
+#[cfg(test)]
+mod tests;
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read the instance: [`Answer::Found`], or [`Answer::Gone`].
+    Look,
+    /// Write this phase and this process onto it, if its ETag is still this one: [`Answer::Done`], or
+    /// [`Answer::Changed`].
+    Claim { etag: String, phase: Phase },
+    /// Look for a worker process in it: [`Answer::Inside`].
+    LookInside,
+    /// Ask GitHub for the runner of the instance's name: [`Answer::Runner`].
+    FindRunner(Scope),
+    /// Delete the registration: [`Answer::Deregistered`].
+    Deregister(Scope, RunnerId),
+    /// Keep what its logs say: [`Answer::Done`], whatever comes of it.
+    KeepLogs,
+    /// Stop it, by force: [`Answer::Done`].
+    Stop,
+    /// Read it once more: [`Answer::Found`], or [`Answer::Gone`].
+    LookAgain,
+    /// Delete it: [`Answer::Done`].
+    Delete,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Found(Found),
+    /// There is no such instance.
+    Gone,
+    Done,
+    /// It is not as it was looked at, or not there any more: nothing was done.
+    Changed,
+    Inside(Inside),
+    /// The runner, and whether it is online or busy.
+    Runner(Option<(RunnerId, bool)>),
+    Deregistered(Deletion),
+    /// It did not work, or nobody can tell whether it did. Possible at every step.
+    Failed(String),
+}
+
+/// An instance, as a look finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub etag: String,
+    pub owner: Option<String>,
+    pub phase: Phase,
+    /// Who provisions it, as its key says.
+    pub maker: Maker,
+    /// True where it belongs to a scope, as what has a runner does.
+    pub scoped: bool,
+    /// The registration that is noted on it.
+    pub runner: Option<RunnerId>,
+    pub status: Status,
+    pub made_at: Option<Timestamp>,
+}
+
+/// What a look into an instance found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// A `Runner.Worker` process: a job runs.
+    Working,
+    /// None.
+    Quiet,
+    /// The look did not work.
+    Unknown,
+}
+
+/// How it goes on.
+#[derive(Debug)]
+pub enum Next {
+    Take(Step),
+    End(Outcome),
+}
+
+/// One removal on its way.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    judged: Judged,
+    prefix: String,
+    registration: Registration,
+    step: Step,
+    /// As it was first looked at.
+    status: Status,
+    /// The registration that is noted on it.
+    noted: Option<RunnerId>,
+    /// True once it was looked into and no worker was found.
+    quiet: bool,
+    /// Why it could not be deleted, where it could not.
+    undeleted: Option<String>,
+}
+
+impl Removal {
+    /// Nothing is done yet. `prefix` is what our instances' owner key says.
+    pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
+        let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
+        Removal { judged, prefix, registration, step, status, noted: None, quiet: false, undeleted: None }
+    }
+
+    /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
+    pub fn of_our_own(prefix: &str) -> Removal {
+        let reason = RemoveReason::Abandoned;
+        let judged = Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us };
+        Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
+    }
+
+    /// Why it is removed.
+    pub fn reason(&self) -> RemoveReason {
+        self.judged.reason
+    }
+
+    /// The step to take now.
+    pub fn step(&self) -> &Step {
+        &self.step
+    }
+
+    /// Takes in what came of the step.
+    pub fn next(&mut self, came: Answer) -> Next {
+        let next = self.decide(came);
+        if let Next::Take(step) = &next {
+            self.step = step.clone();
+        }
+        next
+    }
+
+    fn decide(&mut self, came: Answer) -> Next {
+        match (self.step.clone(), came) {
+            (Step::Look | Step::LookAgain, Answer::Gone) => removed(),
+            (Step::Look, Answer::Found(found)) => self.looked(found),
+            (Step::Claim { .. }, Answer::Changed) => changed("somebody else was at it first"),
+            (Step::Claim { phase, .. }, Answer::Done) => self.ours_to_remove(phase),
+            (Step::LookInside, Answer::Inside(inside)) => self.looked_inside(inside),
+            (Step::FindRunner(_), Answer::Runner(runner)) => self.runner_found(runner),
+            (Step::Deregister(..), Answer::Deregistered(Deletion::Busy)) if !self.nothing_holds() => {
+                Next::End(Outcome::Kept { why: "GitHub says that it runs a job".to_owned() })
+            }
+            (Step::Deregister(..), Answer::Deregistered(_)) => self.end(),
+            // Nothing runs in it any more, or may: GitHub's word is not needed. That its runner is finished we have from a
+            // listing, which may have been late: one of the two must say so now.
+            (Step::FindRunner(_) | Step::Deregister(..), Answer::Failed(_))
+                if self.nothing_holds() || self.judged.reason == RemoveReason::Finished && self.quiet =>
+            {
+                self.end()
+            }
+            (Step::KeepLogs, _) => Next::Take(self.stop()),
+            // It may have stopped by itself meanwhile, and be gone; the next look tells.
+            (Step::Stop, Answer::Done | Answer::Failed(_)) => Next::Take(Step::LookAgain),
+            (Step::LookAgain, Answer::Found(found)) if !self.is_ours(&found) => removed(),
+            (Step::LookAgain, Answer::Found(found)) if self.is_another(&found) => another(),
+            (Step::LookAgain, Answer::Found(_)) => match self.undeleted.take() {
+                Some(reason) => failed(reason),
+                None => Next::Take(Step::Delete),
+            },
+            (Step::LookAgain, Answer::Failed(reason)) => failed(self.undeleted.take().unwrap_or(reason)),
+            (Step::Delete, Answer::Done) => removed(),
+            (Step::Delete, Answer::Failed(reason)) => {
+                // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
+                self.undeleted = Some(reason);
+                Next::Take(Step::LookAgain)
+            }
+            (_, Answer::Failed(reason)) => failed(reason),
+            (step, came) => failed(format!("{step:?} was answered with {came:?}")),
+        }
+    }
+
+    /// True where nothing that may run inside holds us back.
+    fn nothing_holds(&self) -> bool {
+        // Only what is stopped surely runs nothing; a frozen one holds its job.
+        self.status == Status::Stopped || self.judged.reason == RemoveReason::TooOld
+    }
+
+    fn is_ours(&self, found: &Found) -> bool {
+        found.owner.as_ref() == Some(&self.prefix)
+    }
+
+    /// True for an instance that has the name of what was judged, and is not it.
+    fn is_another(&self, found: &Found) -> bool {
+        self.judged.made_at.zip(found.made_at).is_some_and(|(judged, found)| judged != found)
+    }
+
+    fn looked(&mut self, found: Found) -> Next {
+        if !self.is_ours(&found) {
+            return removed();
+        }
+        if self.is_another(&found) {
+            return another();
+        }
+        let abandoned = self.judged.reason == RemoveReason::Abandoned;
+        // A standby that could not be claimed for certain goes like one that is not needed.
+        if abandoned && !found.phase.is_making() && found.phase != Phase::Standby {
+            return changed("it was finished meanwhile");
+        }
+        if abandoned && found.maker == Maker::Unknown && self.judged.maker != Maker::Unknown {
+            return changed("another process has it by now");
+        }
+        if self.judged.scope.is_none() && found.scoped {
+            return changed("it was claimed meanwhile");
+        }
+        self.noted = found.runner;
+        self.status = found.status;
+        let (etag, phase) = (found.etag, found.phase);
+        match phase {
+            Phase::Standby => Next::Take(Step::Claim { etag, phase: Phase::Preparing }),
+            _ if abandoned && found.maker != Maker::Us => Next::Take(Step::Claim { etag, phase }),
+            _ => self.ours_to_remove(phase),
+        }
+    }
+
+    /// Nobody else is at it, or whoever is must be as careful.
+    fn ours_to_remove(&self, phase: Phase) -> Next {
+        match self.status {
+            _ if !phase.has_runner() => self.end(),
+            Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),
+            _ => self.to_github(),
+        }
+    }
+
+    fn looked_inside(&mut self, inside: Inside) -> Next {
+        use RemoveReason::{Idle, MakesRoom, Stale};
+
+        match inside {
+            Inside::Working => return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() }),
+            // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
+            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) => {
+                return failed("it is not certain that its runner is idle: the look inside did not work");
+            }
+            Inside::Quiet => self.quiet = true,
+            Inside::Unknown => {}
+        }
+        self.to_github()
+    }
+
+    fn to_github(&self) -> Next {
+        match (self.judged.scope.clone(), self.judged.runner.or(self.noted)) {
+            (None, _) => self.end(),
+            (Some(scope), Some(runner)) => Next::Take(Step::Deregister(scope, runner)),
+            (Some(scope), None) => Next::Take(Step::FindRunner(scope)),
+        }
+    }
+
+    /// GitHub was asked for the runner of an instance whose registration we were never told.
+    fn runner_found(&self, runner: Option<(RunnerId, bool)>) -> Next {
+        match (self.judged.scope.clone(), runner) {
+            (_, Some((_, true))) if self.nothing_holds() => self.end(),
+            // It is connected by now, and may be given a job at any moment.
+            (_, Some((_, true))) => failed("its runner came up meanwhile, it is looked at again"),
+            (Some(scope), Some((runner, false))) if self.registration == Registration::Token => {
+                Next::Take(Step::Deregister(scope, runner))
+            }
+            // Where JIT is used: without our knowing its id it was never started, and the name may be that of another
+            // host's, which is just being made.
+            _ => self.end(),
+        }
+    }
+
+    /// Nothing keeps it any more. What failed is heard first.
+    fn end(&self) -> Next {
+        use RemoveReason::{Abandoned, NeverOnline, TooOld};
+
+        let failed = matches!(self.judged.reason, Abandoned | NeverOnline | TooOld);
+        Next::Take(if failed { Step::KeepLogs } else { self.stop() })
+    }
+
+    fn stop(&self) -> Step {
+        if self.status == Status::Stopped { Step::LookAgain } else { Step::Stop }
+    }
+}
+
+fn removed() -> Next {
+    Next::End(Outcome::Removed)
+}
+
+fn failed(reason: impl Into<String>) -> Next {
+    Next::End(Outcome::RemoveFailed { reason: reason.into() })
+}
+
+fn changed(why: &str) -> Next {
+    Next::End(Outcome::Changed { why: why.to_owned() })
+}
+
+fn another() -> Next {
+    changed("it is another instance of the same name")
+}

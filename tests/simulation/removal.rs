@@ -1,0 +1,194 @@
+//! Removals: the real steps, taken against the models. Whatever is stopped or deleted must be what may be.
+
+use lxdrunner::config::Registration;
+use lxdrunner::github::Deletion;
+use lxdrunner::identity::Maker;
+use lxdrunner::model::{Phase, RunnerId};
+use lxdrunner::steps::removal::{self, Answer, Found, Inside, Removal};
+use lxdrunner::world::{Action, RemoveReason, Status};
+
+use crate::execution::{Execution, Luck, Next, Step};
+use crate::stage::{Ev, Inst, Stage};
+
+/// How long another living process may be at an instance before it may be cleared away; milliseconds.
+const LEFT_TO_ANOTHER: u64 = 240_000;
+
+impl Inst {
+    pub fn status(&self) -> Status {
+        match (self.running, self.frozen) {
+            (true, true) => Status::Frozen,
+            (true, false) => Status::Running,
+            _ => Status::Stopped,
+        }
+    }
+}
+
+impl Stage {
+    pub fn begin_removal(&self, action: &Action) -> Step {
+        let Action::Remove { judged, .. } = action else { unreachable!("{action:?}") };
+        let registration = if self.token { Registration::Token } else { Registration::Jit };
+        Step::Remove(Removal::new(judged.clone(), &self.config.prefix, registration))
+    }
+
+    /// One step, and what the machine makes of what came.
+    pub fn remove(&mut self, e: &mut Execution, lxd: usize, name: &str, mut removal: Removal) -> Next {
+        let came = self.take(e, lxd, name, &removal);
+        match removal.next(came) {
+            removal::Next::End(outcome) => Next::End(outcome),
+            removal::Next::Take(step) => {
+                let (low, high) = match step {
+                    removal::Step::Claim { .. } => (5, 300),
+                    removal::Step::FindRunner(_) | removal::Step::Deregister(..) => (50, 1000),
+                    removal::Step::Stop => (20, 500),
+                    removal::Step::LookAgain => (50, 1000),
+                    _ => (20, 300),
+                };
+                Next::Go(Step::Remove(removal), low, high)
+            }
+        }
+    }
+
+    fn take(&mut self, e: &Execution, lxd: usize, name: &str, removal: &Removal) -> Answer {
+        let failed = |why: &str| Answer::Failed(why.to_owned());
+        let luck = match removal.step() {
+            removal::Step::FindRunner(_) | removal::Step::Deregister(..) => Luck::Good,
+            _ => self.luck(Some(lxd)),
+        };
+        if matches!(luck, Luck::Bad) {
+            return failed("LXD does not answer");
+        }
+        let answer = match removal.step() {
+            removal::Step::Look | removal::Step::LookAgain => {
+                if *removal.step() == removal::Step::Look {
+                    self.is_taken_out_of_our_hands(lxd, name);
+                }
+                match self.lxd[lxd].get(name) {
+                    Some(inst) => Answer::Found(self.found(e, inst)),
+                    None => Answer::Gone,
+                }
+            }
+            removal::Step::Claim { etag, phase } => match self.lxd[lxd].get_mut(name) {
+                Some(inst) if inst.version.to_string() == *etag => {
+                    inst.owner = Some((e.daemon, e.life));
+                    inst.phase = *phase;
+                    inst.version += 1;
+                    Answer::Done
+                }
+                _ => Answer::Changed,
+            },
+            removal::Step::LookInside => Answer::Inside(self.inside(lxd, name)),
+            removal::Step::FindRunner(_) if self.github_fails() => failed("502"),
+            removal::Step::FindRunner(scope) => {
+                let (named, now) = (self.github.named(scope, name), self.now);
+                Answer::Runner(named.map(|id| (RunnerId(id), self.github.runner(id).is_online(now))))
+            }
+            removal::Step::Deregister(_, runner) => match self.delete_runner(e.daemon, runner.0, None) {
+                Ok(true) => Answer::Deregistered(Deletion::Deleted),
+                Ok(false) => Answer::Deregistered(Deletion::Busy),
+                Err(()) => failed("502"),
+            },
+            removal::Step::KeepLogs => Answer::Done,
+            removal::Step::Stop => self.stop(e, lxd, name, removal.reason()),
+            removal::Step::Delete => self.delete(e, lxd, name, removal.reason()),
+        };
+        match luck {
+            Luck::Good => answer,
+            _ => failed("the answer was lost"),
+        }
+    }
+
+    /// Now and then somebody takes our key away to have a look at an instance, and removes it when he is done.
+    fn is_taken_out_of_our_hands(&mut self, lxd: usize, name: &str) {
+        let removes = |e: &Execution| matches!(e.step, Step::Remove(_)) && e.action.instance() == Some(name);
+        let fault = self.fault(self.faults.step) && !self.executions.values().any(removes);
+        let Some(inst) = self.lxd[lxd].get_mut(name).filter(|i| i.process.is_none() && fault) else { return };
+        if inst.owner.take().is_some() {
+            (inst.running, inst.version) = (false, inst.version + 1);
+            let made = inst.made;
+            self.tell(format!("somebody takes {name} out of our hands"));
+            self.after(20_000, 60_000, Ev::SelfDelete { lxd, name: name.to_owned(), made });
+        }
+    }
+
+    /// Who makes an instance, as this execution's process sees it.
+    pub fn maker(&self, daemon: usize, life: u32, owner: (usize, u32)) -> Maker {
+        let other = &self.daemons[owner.0];
+        match () {
+            () if owner == (daemon, life) => Maker::Us,
+            () if other.world.is_some() && other.life == owner.1 => Maker::Unknown,
+            () => Maker::Dead,
+        }
+    }
+
+    fn found(&self, e: &Execution, inst: &Inst) -> Found {
+        Found {
+            etag: inst.version.to_string(),
+            owner: inst.owner.map(|_| self.config.prefix.clone()),
+            phase: inst.phase,
+            maker: inst.owner.map_or(Maker::Unknown, |owner| self.maker(e.daemon, e.life, owner)),
+            scoped: inst.scope.is_some(),
+            runner: inst.runner_key,
+            status: inst.status(),
+            made_at: Some(lxdrunner::model::Timestamp(inst.made)),
+        }
+    }
+
+    fn inside(&mut self, lxd: usize, name: &str) -> Inside {
+        let blind = self.fault(self.faults.blind);
+        let Some(inst) = self.lxd[lxd].get(name).filter(|i| i.running && !i.frozen && !blind) else {
+            return Inside::Unknown;
+        };
+        let job = inst.process.and_then(|p| self.github.runner(p).job);
+        match job.is_some_and(|(_, job)| self.github.job(job).done.is_none()) {
+            true => Inside::Working,
+            false => Inside::Quiet,
+        }
+    }
+
+    fn stop(&mut self, e: &Execution, lxd: usize, name: &str, reason: RemoveReason) -> Answer {
+        if !self.lxd[lxd].contains_key(name) {
+            return Answer::Failed("not found".to_owned());
+        }
+        self.check_removal(e, lxd, name, reason);
+        self.kill(lxd, name, reason == RemoveReason::TooOld);
+        let inst = self.lxd[lxd].get_mut(name).unwrap();
+        inst.version += 1;
+        let (made, ephemeral) = (inst.made, !matches!(inst.phase, Phase::Baking | Phase::Template));
+        if ephemeral && self.rng.chance(500) {
+            self.after(1, 1500, Ev::SelfDelete { lxd, name: name.to_owned(), made });
+        }
+        Answer::Done
+    }
+
+    fn delete(&mut self, e: &Execution, lxd: usize, name: &str, reason: RemoveReason) -> Answer {
+        match self.lxd[lxd].get(name).map(|i| (i.running, i.phase)) {
+            None => Answer::Failed("not found".to_owned()),
+            Some((true, _)) => Answer::Failed("it runs".to_owned()),
+            Some((false, phase)) => {
+                self.check_removal(e, lxd, name, reason);
+                self.lxd[lxd].remove(name);
+                self.tell(format!("{phase:?} {name} deleted by {} ({reason:?})", e.daemon));
+                Answer::Done
+            }
+        }
+    }
+
+    /// What is stopped or deleted is ours, and nobody makes it or has claimed it.
+    fn check_removal(&self, e: &Execution, lxd: usize, name: &str, reason: RemoveReason) {
+        let inst = &self.lxd[lxd][name];
+        let Some(owner) = inst.owner else {
+            self.fail(&format!("{name}, which is somebody else's, is removed by {}", e.daemon));
+        };
+        let (daemon, life) = owner;
+        let makes = |other: &Execution| {
+            let begun = !matches!(other.step, Step::Queued | Step::Create | Step::Register | Step::Claim);
+            let making =
+                matches!(other.action, Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. });
+            making && begun && other.action.instance() == Some(name) && (other.daemon, other.life) == (daemon, life)
+        };
+        let patient = self.now > inst.made + LEFT_TO_ANOTHER || reason == RemoveReason::TooOld;
+        if inst.phase.is_making() && !patient && self.executions.values().any(makes) {
+            self.fail(&format!("{name} is removed by {} ({reason:?}) while {daemon} makes it", e.daemon));
+        }
+    }
+}
