@@ -405,6 +405,33 @@ fn the_runner_of_another_host_is_not_taken_for_the_one_that_we_are_making() {
 }
 
 #[test]
+fn what_turns_out_to_be_another_instance_is_looked_at_again_and_judged_by_what_it_is() {
+    let mut stage = Stage::new(config());
+    let half = |made, maker| InstanceSeen {
+        phase: Phase::Provisioning,
+        runner_id: None,
+        maker,
+        created_at: Some(Timestamp(made)),
+        ..seen("lxdrunner-1-1", 1)
+    };
+    stage.lxd(vec![half(1, Maker::Dead)]);
+    let removal = stage.dispatch().remove(0);
+    let Action::Remove { judged, .. } = &removal else { panic!("{removal:?}") };
+    assert_eq!((judged.made_at, judged.maker), (Some(Timestamp(1)), Maker::Dead));
+    stage.outcome(removal, Outcome::Changed { why: "another".to_owned() });
+    stage.pass(1);
+    assert!(stage.plan().look_at_lxd);
+    assert_eq!(stage.removals(), NONE, "not before it was looked at");
+    // It is the same after all.
+    stage.lxd(vec![half(1, Maker::Dead)]);
+    stage.pass(2);
+    assert_eq!(stage.dispatch().len(), 1);
+    stage.lxd(vec![half(2, Maker::Unknown)]);
+    stage.pass(60);
+    assert_eq!(stage.removals(), NONE, "somebody makes it");
+}
+
+#[test]
 fn a_package_that_vanished_is_fetched_again_and_nothing_spins_meanwhile() {
     let mut stage = Stage::new(config());
     stage.queued(1);
