@@ -12,7 +12,7 @@
 //! 8. `max_lifetime` alone passes over 5 to 7.
 //! 9. What failed is heard before it goes: its logs are kept.
 //! 10. Before anything of the name is deleted it is looked at again: LXD deletes what is ephemeral by itself when it
-//!    stops, and then the name is free for another instance.
+//!     stops, and then the name is free for another instance.
 
 use crate::config::Registration;
 use crate::github::Deletion;
