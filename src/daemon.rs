@@ -29,7 +29,7 @@ use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook::{self, server};
-use crate::world::{Action, Event, Interest, World};
+use crate::world::{Action, Event, Instance, Interest, World};
 use front::front;
 use narrate::Narrator;
 
@@ -43,6 +43,9 @@ const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
 const RECONNECT_FIRST: Duration = Duration::from_millis(500);
 const RECONNECT_LAST: Duration = Duration::from_secs(30);
+/// Stuck instances that a health question's answer names, and characters that it tells of what each last failed with.
+const NAMED: usize = 5;
+const REASON: usize = 200;
 /// The main loop answers a health question within this time, or is not well.
 const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -353,13 +356,29 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> server::Health {
             let (jobs, instances) = (world.jobs().count(), world.instances().count());
             let (standby, idle, templates) = world.ready();
             server::Health::Good(format!(
-                "ok jobs={jobs} instances={} standby={standby} idle={idle} templates={templates}{}{troubles}",
+                "ok jobs={jobs} instances={} standby={standby} idle={idle} templates={templates}{}{troubles}{}",
                 instances - templates,
-                limits(github)
+                limits(github),
+                stuck(world)
             ))
         }
         Err(reason) => server::Health::Bad(reason),
     }
+}
+
+/// Instances that are to go and do not, and why.
+fn stuck(world: &World) -> String {
+    let stuck: Vec<&Instance> = world.instances().filter(|instance| instance.is_stuck()).collect();
+    if stuck.is_empty() {
+        return String::new();
+    }
+    let one = |instance: &&Instance| {
+        let removal = instance.removal.as_ref()?;
+        let reason: String = removal.reason.chars().take(REASON).collect();
+        Some(format!("{} ({} tries): {reason}", instance.seen.name, removal.failures))
+    };
+    let told: Vec<String> = stuck.iter().take(NAMED).filter_map(one).collect();
+    format!(" stuck={} stuck_instances={:?}", stuck.len(), told.join("; "))
 }
 
 /// How GitHub's limits stand, with the credentials' names where there are several.

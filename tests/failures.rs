@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use lxdrunner::runner::failures::LOG_TAIL;
 use lxdrunner::standin::farm::Setup;
+use lxdrunner::standin::lxd::Fault;
 use support::*;
 
 /// Where the scripts and the runner in an instance write.
@@ -174,4 +175,42 @@ fn the_command_lists_them_and_shows_one_and_nothing_in_it_is_an_order_to_a_termi
     let (code, out, err) = ask(&rig, &["nobody"]);
     assert_eq!((code, out.as_str()), (1, ""));
     assert_eq!(err, format!("lxdrunner: of nobody nothing is kept; there are: {name}\n"));
+}
+
+#[test]
+fn an_instance_that_cannot_be_removed_is_named_until_it_is_gone_and_the_others_go_on() {
+    let rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.insides.set_setup(Setup::Fails(1, "no\n".to_owned()));
+    let faults = rig.standin().faults();
+    let refused =
+        |what: &str| Fault::Status(500, format!(r#"{{"type":"error","error_code":500,"error":"Failed to {what}"}}"#));
+    rig.github.hook_by_itself(false);
+    let job = rig.queue();
+    let name = format!("{}-{job}-1", rig.prefix);
+    // The first change of its state is the start.
+    faults.add("PUT", &format!("/1.0/instances/{name}/state"), 1, usize::MAX, refused("stop"));
+    faults.add("DELETE", &format!("/1.0/instances/{name}"), 0, usize::MAX, refused("delete"));
+    rig.github.hook_by_itself(true);
+    rig.github.deliver(job, "queued");
+    let about = format!("instance={name} ");
+    let first = rig.daemon.wait(&["WARN", &about, "could not be removed", "failures=1", "next_try="]);
+    // Why it is not deleted is that it runs.
+    assert!(first.contains("Failed to stop"), "{first}");
+    assert!(!rig.health().1.contains("stuck="), "a hiccup is none: {}", rig.health().1);
+    rig.insides.set_setup(Setup::Works);
+    rig.daemon.wait(&["ERROR", &about, "could not be removed", "failures=3", "next_try=", "Failed to stop"]);
+    let (status, health) = rig.health();
+    assert_eq!(status, 200, "it serves: {health}");
+    let told = format!(" stuck=1 stuck_instances=\"{name} (3 tries): stop instance {name}: Failed to stop");
+    assert!(health.contains(&told), "{health}");
+    // Jobs go on meanwhile, the one that it was launched for included.
+    assert_eq!(rig.wait_done(job), "success");
+    assert_eq!(rig.daemon.count(&[&about, "could not be removed", "failures=2", "DEBUG"]), 1);
+    faults.clear();
+    rig.daemon.wait(&["WARN", &about, "msg=\"gone at last\""]);
+    rig.wait_instances(|names| !names.contains(&name));
+    assert!(!rig.health().1.contains("stuck"), "{}", rig.health().1);
+    // Its logs are kept once, however often it was tried.
+    the_one(&rig);
 }

@@ -6,7 +6,7 @@ use log::{Level, debug, error, info, log, warn};
 
 use crate::model::JobId;
 use crate::plan::Reason;
-use crate::world::{Blame, Note, Refusal, World};
+use crate::world::{Blame, Note, Refusal, STUCK, World};
 
 /// Writes the log, and remembers what it said of which job.
 #[derive(Default)]
@@ -140,13 +140,21 @@ fn tell(note: &Note) {
             info!("{}instance={instance} ran_a_job={took_job} msg=\"instance gone\"", of(*job));
         }
         Note::Kept { instance, why } => info!("instance={instance} msg=\"kept\" reason={why:?}"),
-        Note::RemoveFailed { instance, reason, failures, until } => {
-            let level = if *failures >= 3 { Level::Error } else { Level::Warn };
+        Note::RemoveFailed { instance, reason, failures, until, news } => {
+            let level = match news {
+                false => Level::Debug,
+                true if *failures >= STUCK => Level::Error,
+                true => Level::Warn,
+            };
             let next = until.to_rfc3339();
             log!(
                 level,
-                "instance={instance} failures={failures} next_try={next} msg=\"could not be removed\" reason={reason:?}"
+                "instance={instance} failures={failures} next_try={next} msg=\"could not be removed, is tried again and again\" \
+                 reason={reason:?}"
             );
+        }
+        Note::GoneAtLast { instance, failures } => {
+            warn!("instance={instance} failures={failures} msg=\"gone at last\"")
         }
         Note::Deregistered { runner, scope } => {
             info!("runner={runner} scope={scope} msg=\"offline registration without an instance removed\"");

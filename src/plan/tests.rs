@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobStatus, Phase, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Event, GitHubSeen, InstanceSeen, Judged, Outcome, RemoveReason, Status};
+use crate::world::{Event, GitHubSeen, InstanceSeen, Judged, Note, Outcome, RemoveReason, Status};
 
 const NONE: [(String, RemoveReason); 0] = [];
 
@@ -243,15 +243,30 @@ fn a_busy_answer_keeps_an_instance_and_failures_make_the_pauses_grow() {
     stage.lxd(vec![seen("lxdrunner-1-1", 1)]);
     stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
     stage.pass(601);
-    let mut pauses = Vec::new();
-    for _ in 0..3 {
+    let (mut pauses, mut told) = (Vec::new(), Vec::new());
+    for failure in 1..=18 {
+        // Whatever the reason, it is tried again, for ever.
         let removal = stage.dispatch().remove(0);
-        stage.outcome(removal, Outcome::RemoveFailed { reason: "busy".to_owned() });
-        let until = stage.world.instances["lxdrunner-1-1"].leave_until.unwrap();
+        let notes = stage.outcome(removal, Outcome::RemoveFailed { reason: format!("busy {failure}") });
+        told.extend(notes.iter().any(|n| matches!(n, Note::RemoveFailed { news: true, .. })).then_some(failure));
+        let instance = &stage.world.instances["lxdrunner-1-1"];
+        assert_eq!(instance.is_stuck(), failure >= 3);
+        let until = instance.leave_until.unwrap();
         pauses.push(until.since(stage.now).as_secs());
         stage.now = until;
     }
-    assert_eq!(pauses, [2, 4, 8]);
+    assert_eq!(pauses[..9], [2, 4, 8, 16, 32, 64, 128, 256, 512]);
+    assert!(pauses[9..].iter().all(|pause| *pause == 600));
+    assert_eq!(told, [1, 3, 15], "at once, when it is more than a hiccup, and an hour later");
+    // It is found busy after all: nothing is to be removed.
+    let removal = stage.dispatch().remove(0);
+    stage.outcome(removal.clone(), Outcome::Kept { why: "422".to_owned() });
+    assert!(!stage.world.instances["lxdrunner-1-1"].is_stuck());
+    for _ in 0..3 {
+        stage.outcome(removal.clone(), Outcome::RemoveFailed { reason: "no".to_owned() });
+    }
+    let notes = stage.outcome(removal, Outcome::Removed);
+    assert!(matches!(notes[0], Note::GoneAtLast { failures: 3, .. }), "{notes:?}");
 }
 
 #[test]

@@ -111,6 +111,8 @@ pub struct Removal {
     noted: Option<RunnerId>,
     /// True once it was looked into and no worker was found.
     quiet: bool,
+    /// Why it could not be stopped, where it could not: LXD then refuses to delete it, for no other reason.
+    unstopped: Option<String>,
     /// Why it could not be deleted, where it could not.
     undeleted: Option<String>,
 }
@@ -119,7 +121,17 @@ impl Removal {
     /// Nothing is done yet. `prefix` is what our instances' owner key says.
     pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
         let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
-        Removal { judged, prefix, registration, step, status, noted: None, quiet: false, undeleted: None }
+        Removal {
+            judged,
+            prefix,
+            registration,
+            step,
+            status,
+            noted: None,
+            quiet: false,
+            unstopped: None,
+            undeleted: None,
+        }
     }
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
@@ -169,7 +181,11 @@ impl Removal {
             }
             (Step::KeepLogs, _) => Next::Take(self.stop()),
             // It may have stopped by itself meanwhile, and be gone; the next look tells.
-            (Step::Stop, Answer::Done | Answer::Failed(_)) => Next::Take(Step::LookAgain),
+            (Step::Stop, Answer::Done) => Next::Take(Step::LookAgain),
+            (Step::Stop, Answer::Failed(reason)) => {
+                self.unstopped = Some(reason);
+                Next::Take(Step::LookAgain)
+            }
             (Step::LookAgain, Answer::Found(found)) if !self.is_ours(&found) => removed(),
             (Step::LookAgain, Answer::Found(found)) if self.is_another(&found) => another(),
             (Step::LookAgain, Answer::Found(_)) => match self.undeleted.take() {
@@ -180,7 +196,7 @@ impl Removal {
             (Step::Delete, Answer::Done) => removed(),
             (Step::Delete, Answer::Failed(reason)) => {
                 // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
-                self.undeleted = Some(reason);
+                self.undeleted = Some(self.unstopped.take().unwrap_or(reason));
                 Next::Take(Step::LookAgain)
             }
             (_, Answer::Failed(reason)) => failed(reason),

@@ -166,11 +166,51 @@ pub struct Instance {
     pub handover_since: Option<Timestamp>,
     /// No attempt to remove it before this moment.
     pub leave_until: Option<Timestamp>,
-    /// Attempts to remove it that failed.
-    pub failures: u32,
+    /// Attempts to remove it that failed, all in a row.
+    pub removal: Option<FailedRemoval>,
     /// A standby's ETag as it was prepared: with it a claim costs one call less.
     pub etag: Option<String>,
     touched: u64,
+}
+
+impl Instance {
+    /// One that is heard of for the first time.
+    fn new(seen: InstanceSeen, made_at: Timestamp, now: Timestamp, touched: u64) -> Instance {
+        Instance {
+            runner: RunnerState::Awaited,
+            first_seen: now,
+            made_at,
+            started_at: (seen.phase == Phase::Started).then_some(now),
+            stopped_since: (seen.status == Status::Stopped).then_some(now),
+            took_job: false,
+            job_is_over: false,
+            seen_busy: false,
+            handover_since: None,
+            leave_until: None,
+            removal: None,
+            etag: None,
+            touched,
+            seen,
+        }
+    }
+
+    /// True where it is to go and does not.
+    pub fn is_stuck(&self) -> bool {
+        let failed = self.removal.as_ref().is_some_and(|removal| removal.failures >= STUCK);
+        failed && self.runner != RunnerState::Busy
+    }
+}
+
+/// Failures in a row after which a removal is trouble, and no hiccup.
+pub const STUCK: u32 = 3;
+
+/// An instance's removal, which failed and is tried again after a pause.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedRemoval {
+    pub failures: u32,
+    /// Of the last failure.
+    pub reason: String,
+    told_at: Timestamp,
 }
 
 /// A job that is not over.

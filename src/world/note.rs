@@ -39,8 +39,10 @@ pub enum Note {
     InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: bool },
     /// A removal did not happen.
     Kept { instance: String, why: String },
-    /// A removal failed and will be tried again.
-    RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp },
+    /// A removal failed and will be tried again. `news` is false where the same was said before.
+    RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp, news: bool },
+    /// An instance that could not be removed is gone.
+    GoneAtLast { instance: String, failures: u32 },
     /// A registration was removed.
     Deregistered { runner: String, scope: Scope },
     /// GitHub refuses the runner's version, or soon will.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Action, Blame, Note, Origin, Outcome, Pause, RunnerState, Status, World, pause_after};
+use super::{
+    Action, Blame, FailedRemoval, Note, Origin, Outcome, Pause, REMIND, RunnerState, STUCK, Status, World, pause_after,
+};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
@@ -224,6 +226,7 @@ impl World {
                 self.lxd_look.wanted = true;
                 match self.instances.get_mut(name) {
                     Some(instance) if instance.seen.phase.has_runner() => {
+                        instance.removal = None;
                         instance.leave_until = Some(now.after(pause_after(1, LONGEST_PAUSE)));
                     }
                     // It was claimed before it could be removed, most likely.
@@ -234,6 +237,7 @@ impl World {
             Outcome::Kept { why } => {
                 if let Some(instance) = self.instances.get_mut(name) {
                     instance.leave_until = Some(now.after(LONGEST_PAUSE));
+                    instance.removal = None;
                     instance.touched = self.seq;
                     // Whatever GitHub lists: no job that waits will get this runner.
                     instance.seen.phase = Phase::Started;
@@ -245,11 +249,16 @@ impl World {
             }
             Outcome::RemoveFailed { reason } => {
                 if let Some(instance) = self.instances.get_mut(name) {
-                    instance.failures += 1;
-                    let until = now.after(pause_after(instance.failures, LONGEST_WASTE_PAUSE));
+                    let before = instance.removal.take();
+                    let failures = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
+                    // Trouble is told anew, though the same was said of the hiccup that it seemed to be.
+                    let told_at = before.map(|before| before.told_at).filter(|_| failures != STUCK);
+                    let news = told_at.is_none_or(|told| now.since(told) >= REMIND);
+                    let told_at = told_at.filter(|_| !news).unwrap_or(now);
+                    let until = now.after(pause_after(failures, LONGEST_WASTE_PAUSE));
                     instance.leave_until = Some(until);
-                    let failures = instance.failures;
-                    notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until });
+                    instance.removal = Some(FailedRemoval { failures, reason: reason.clone(), told_at });
+                    notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news });
                 }
             }
             _ => {}

@@ -6,7 +6,7 @@ use super::fold::runs_on;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
     Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
-    REMIND, RunnerState, Snapshot, Status, UnknownJob, World, pause_after,
+    REMIND, RunnerState, STUCK, Snapshot, Status, UnknownJob, World, pause_after,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -94,25 +94,9 @@ impl World {
                     };
                 }
                 None => {
-                    let started_at = (seen.phase == Phase::Started).then_some(now);
-                    let instance = Instance {
-                        runner: RunnerState::Awaited,
-                        first_seen: now,
-                        made_at: seen.created_at.unwrap_or(now).max(not_before).min(now),
-                        started_at,
-                        stopped_since: (seen.status == Status::Stopped).then_some(now),
-                        took_job: false,
-                        job_is_over: false,
-                        seen_busy: false,
-                        handover_since: None,
-                        leave_until: None,
-                        failures: 0,
-                        etag: None,
-                        touched: begun,
-                        seen,
-                    };
-                    let name = instance.seen.name.clone();
-                    self.instances.insert(name.clone(), instance);
+                    let made_at = seen.created_at.unwrap_or(now).max(not_before).min(now);
+                    let name = seen.name.clone();
+                    self.instances.insert(name.clone(), Instance::new(seen, made_at, now, begun));
                     self.may_have_a_job(&name);
                 }
             }
@@ -129,6 +113,9 @@ impl World {
 
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
         let Some(gone) = self.instances.remove(name) else { return };
+        if let Some(removal) = gone.removal.filter(|removal| removal.failures >= STUCK) {
+            notes.push(Note::GoneAtLast { instance: name.to_owned(), failures: removal.failures });
+        }
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
         let (job, phase) = (gone.seen.job, gone.seen.phase);

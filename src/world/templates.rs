@@ -157,8 +157,8 @@ impl World {
     /// The instance of that name, made known where a listing has not told of it yet.
     pub(super) fn known_or_new(&mut self, name: &str, class: &Class, phase: Phase, now: Timestamp) -> &mut Instance {
         let seq = self.seq;
-        let new = || Instance {
-            seen: super::InstanceSeen {
+        let new = || {
+            let seen = super::InstanceSeen {
                 name: name.to_owned(),
                 project: class.project.clone(),
                 class: class.name.clone(),
@@ -170,20 +170,8 @@ impl World {
                 status: Status::Running,
                 created_at: None,
                 maker: Maker::Us,
-            },
-            runner: RunnerState::Awaited,
-            first_seen: now,
-            made_at: now,
-            started_at: None,
-            stopped_since: None,
-            took_job: false,
-            job_is_over: false,
-            seen_busy: false,
-            handover_since: None,
-            leave_until: None,
-            failures: 0,
-            etag: None,
-            touched: seq,
+            };
+            Instance::new(seen, now, now, seq)
         };
         let instance = self.instances.entry(name.to_owned()).or_insert_with(new);
         instance.touched = seq;

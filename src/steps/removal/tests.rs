@@ -259,6 +259,8 @@ fn what_lxd_does_by_itself_or_does_not_do() {
     check(&[no(), running(), no(), running()], "stop again delete again failed: no");
     check(&[Done, running(), no(), Gone], "stop again delete again removed");
     check(&[Done, running(), Failed("it runs".to_owned()), no()], "stop again delete again failed: it runs");
+    // What cannot be deleted because it cannot be stopped is told of as that.
+    check(&[no(), running(), Failed("it runs".to_owned()), running()], "stop again delete again failed: no");
     check(&[Done, no()], "stop again failed: no");
     // What was just made for nothing.
     run(Removal::of_our_own("ci"), &[Done, Gone], "stop again removed");
