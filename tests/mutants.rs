@@ -108,13 +108,13 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "what another process makes is left to it",
         file: "src/plan/remove.rs",
-        from: "                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),",
-        to: "                Maker::Dead | Maker::Unknown if awaited && runners_known => Some(RemoveReason::Abandoned),",
+        from: "                Maker::Dead if alone && runners_known => Some(RemoveReason::Abandoned),",
+        to: "                Maker::Dead | Maker::Unknown if alone && runners_known => Some(RemoveReason::Abandoned),",
     },
     Mutant {
         rule: "what a dead process left half-made goes",
         file: "src/plan/remove.rs",
-        from: "                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),\n",
+        from: "                Maker::Dead if alone && runners_known => Some(RemoveReason::Abandoned),\n",
         to: "",
     },
     Mutant {

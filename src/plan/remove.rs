@@ -100,16 +100,21 @@ impl<'a> Budget<'a, '_> {
         }
         let scope = instance.seen.scope.as_ref();
         let runners_known = scope.is_none_or(|s| runners_known(self.world, s));
-        let awaited = instance.runner == RunnerState::Awaited;
+        // Its runner never was there, or is not any more.
+        let alone = match instance.runner {
+            RunnerState::Awaited => true,
+            RunnerState::Done(since) => now.since(since) > POWER_OFF,
+            RunnerState::Busy | RunnerState::Idle(_) => false,
+        };
         let stopped = instance.stopped_since.is_some_and(|since| now.since(since) >= SELF_DELETION);
         match instance.seen.phase {
             Phase::Template => self.template(instance),
             Phase::Standby => self.standby(instance),
             Phase::Provisioning | Phase::Baking | Phase::Preparing => match instance.seen.maker {
                 Maker::Us => Some(RemoveReason::Abandoned),
-                Maker::Dead if awaited && runners_known => Some(RemoveReason::Abandoned),
+                Maker::Dead if alone && runners_known => Some(RemoveReason::Abandoned),
                 // Another daemon with our prefix may be at it, with a longer deadline than ours.
-                Maker::Unknown if awaited && runners_known && age > config.provision_timeout * 2 => {
+                Maker::Unknown if alone && runners_known && age > config.provision_timeout * 2 => {
                     Some(RemoveReason::Abandoned)
                 }
                 _ => None,

@@ -176,6 +176,18 @@ fn what_a_dead_process_left_half_made_goes_and_what_a_living_one_makes_stays() {
 }
 
 #[test]
+fn a_half_made_instance_whose_name_had_a_job_elsewhere_goes_once_that_runner_is_gone() {
+    let mut stage = Stage::new(config());
+    stage.told(7, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    let left = InstanceSeen { phase: Phase::Provisioning, runner_id: None, ..seen("lxdrunner-1-1", 1) };
+    stage.lxd(vec![left]);
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.removals(), NONE, "a listing may lag");
+    stage.pass(61).runners(acme(), vec![]);
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Abandoned)]);
+}
+
+#[test]
 fn started_instances_go_when_they_have_no_reason_left() {
     // Pairs of "seconds pass" and "what GitHub then says of the runner"; then whether the instance goes, and why.
     type Look = Option<(bool, bool)>;

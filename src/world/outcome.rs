@@ -133,6 +133,11 @@ impl World {
         let class_name = class.name.clone();
         match outcome {
             Outcome::Launched { runner } => {
+                let stranger = |i: &super::Instance| i.seen.maker != Maker::Us;
+                if !matches!(from, Origin::Standby { .. }) && self.instances.get(name).is_some_and(stranger) {
+                    // It was listed just before its name came free: that was another one, whose life is not this one's.
+                    self.instances.remove(name);
+                }
                 self.remember(&launch, class, Phase::Started, runner, now);
                 self.may_have_a_job(name);
                 self.pauses.remove(&Blame::Scope(scope.clone()));

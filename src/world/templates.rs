@@ -49,16 +49,20 @@ pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str)
 
 impl World {
     pub(super) fn fold_images(&mut self, images: Vec<ImageSeen>, config: &Config, notes: &mut Vec<Note>) {
+        let mut moved = false;
         for ((state, seen), class) in self.templates.iter_mut().zip(images).zip(&config.classes) {
             if let (ImageSeen::Useless(why), true) = (&seen, seen != state.image && class.template) {
                 notes.push(Note::NoTemplate { class: class.name.clone(), reason: why });
             }
             // What was known and cannot be asked for now is most likely still so.
-            if seen != ImageSeen::Unknown {
+            if seen != ImageSeen::Unknown && seen != state.image {
                 state.image = seen;
+                moved = true;
             }
         }
-        self.find_recipes(config);
+        if moved {
+            self.find_recipes(config);
+        }
     }
 
     /// Works out anew what the templates should be baked of.

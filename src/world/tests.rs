@@ -330,6 +330,24 @@ fn late_deliveries_about_a_runner_do_not_meet_another_of_its_name() {
 }
 
 #[test]
+fn what_was_listed_before_a_launch_took_its_name_is_not_what_was_launched() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    // Another daemon's, which ended while the launch was under way.
+    let before = InstanceSeen { created_at: Some(Timestamp(1)), maker: Maker::Unknown, ..seen("lxdrunner-1-1", 7) };
+    stage.lxd(vec![before]);
+    let (status, name) = (JobStatus::InProgress, Some("lxdrunner-1-1".to_owned()));
+    let theirs = job(7, "acme/app", &["linux"]);
+    stage.fold(Event::Hint(Hint::Job(Job { status, runner_name: name, runner_id: Some(RunnerId(7)), ..theirs })));
+    stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
+    let ours = InstanceSeen { created_at: Some(Timestamp(2)), maker: Maker::Us, ..seen("lxdrunner-1-1", 1) };
+    let told = stage.lxd(vec![ours]);
+    assert!(told.is_empty(), "{told:?}");
+    assert_eq!(stage.world.instances["lxdrunner-1-1"].runner, RunnerState::Awaited);
+}
+
+#[test]
 fn a_job_whose_runner_went_without_a_word_is_asked_about() {
     let mut stage = Stage::new(config());
     stage.queued(1);

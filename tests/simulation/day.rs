@@ -13,7 +13,7 @@ use lxdrunner::world::Event;
 
 use crate::rng::Rng;
 use crate::stage::{DAWN, Ev, Faults, Stage};
-use crate::{RECOVERY, config, happen, stage};
+use crate::{RECOVERY, config, happen, stage, told};
 
 const HOUR: u64 = 3_600_000;
 const DAY: u64 = 24 * HOUR;
@@ -206,18 +206,8 @@ impl Stage {
     }
 }
 
-/// A day with one daemon, on which nothing goes wrong but what GitHub does.
-fn day(seed: u64) -> (Seen, Counts, usize, u64) {
-    let mut config = config(crate::READY[0]);
-    config.max_workers = 8;
-    config.classes.iter_mut().for_each(|class| class.max_workers = 6);
-    let mut stage = (0..).map(|n| stage(seed + n * 1000, &config)).find(|s| s.daemons.len() == 1 && !s.token).unwrap();
-    stage.faults = Faults::default();
-    stage.queue.retain(|_, ev| matches!(ev, Ev::JobArrives | Ev::Restart(_)));
-    stage.jobs_left = u64::MAX;
-    stage.day = Some(Day::new(seed));
-    stage.at(DAWN + LOOK_EVERY, Ev::Redeliver);
-    let mut longest_wait = 0;
+/// The day passes.
+fn pass(stage: &mut Stage) {
     while let Some(((at, _), ev)) = stage.queue.pop_first() {
         stage.now = at;
         if at >= DAWN + DAY {
@@ -227,7 +217,7 @@ fn day(seed: u64) -> (Seen, Counts, usize, u64) {
             }
         }
         let (turn, starts) = (matches!(ev, Ev::Redeliver), matches!(ev, Ev::Restart(_)));
-        happen(&mut stage, ev);
+        happen(stage, ev);
         if turn {
             stage.check_caps();
         }
@@ -239,6 +229,24 @@ fn day(seed: u64) -> (Seen, Counts, usize, u64) {
     if let Err(left) = stage.clean() {
         stage.fail(&left);
     }
+}
+
+/// A day with one daemon, on which nothing goes wrong but what GitHub does.
+fn day(seed: u64) -> (Seen, Counts, usize, u64) {
+    let mut config = config(crate::READY[0]);
+    config.max_workers = 8;
+    config.classes.iter_mut().for_each(|class| class.max_workers = 6);
+    let mut stage = (0..).map(|n| stage(seed + n * 1000, &config)).find(|s| s.daemons.len() == 1 && !s.token).unwrap();
+    stage.faults = Faults::default();
+    stage.queue.retain(|_, ev| matches!(ev, Ev::JobArrives | Ev::Restart(_)));
+    stage.jobs_left = u64::MAX;
+    stage.day = Some(Day::new(seed));
+    stage.at(DAWN + LOOK_EVERY, Ev::Redeliver);
+    stage.tale.told = true;
+    if let Err(failure) = told(&mut stage, pass) {
+        panic!("{failure}");
+    }
+    let mut longest_wait = 0;
     let ours = stage.github.jobs.iter().filter(|job| job.ours());
     for job in ours.clone() {
         longest_wait = longest_wait.max(job.taken.as_ref().map_or(0, |(at, ..)| at - job.created));

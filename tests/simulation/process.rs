@@ -8,6 +8,7 @@ use lxdrunner::world::{Action, Event, Flight, Judged, Note, Outcome, RemoveReaso
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
+use crate::tale::words;
 use crate::told::Told;
 
 pub struct Process {
@@ -59,7 +60,7 @@ impl Stage {
         let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
         let world = World::new(&self.config, self.seed << 32 | (daemon as u64) << 16 | u64::from(life), "");
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
-        self.tell(format!("daemon {daemon} starts"));
+        self.tell_of_all(format!("daemon {daemon} starts"));
         self.decide(daemon);
         // LXD's event stream may be open, and may break.
         if self.rng.chance(500) {
@@ -76,13 +77,13 @@ impl Stage {
         let ids: Vec<u64> = self.executions.iter().filter(|(_, e)| e.daemon == daemon).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(mut execution) = self.executions.remove(&id) else { continue };
-            self.tell(format!("daemon {daemon} dies at {:?} of {:?}", execution.step, execution.action.flight()));
+            self.tell(format!("daemon {daemon} dies at {:?}: {}", execution.step, words(&execution.action)));
             self.totals.crashed_effects += 1;
             if !matches!(execution.step, Step::Queued) && self.rng.chance(500) {
                 let _: Next = self.perform(&mut execution);
             }
         }
-        self.tell(format!("daemon {daemon} died"));
+        self.tell_of_all(format!("daemon {daemon} died"));
         self.after(300, 30_000, Ev::Restart(daemon));
     }
 
@@ -91,7 +92,9 @@ impl Stage {
         let Some(mut world) = self.daemons[daemon].world.take() else { return };
         for note in world.fold(event, &self.config, now) {
             self.check_note(daemon, &note);
-            self.tell(format!("daemon {daemon}: {note:?}"));
+            if self.tale.told {
+                self.tell(format!("daemon {daemon}: {note:?}"));
+            }
         }
         self.daemons[daemon].world = Some(world);
         self.daemons[daemon].idle_turns = 0;
@@ -147,7 +150,9 @@ impl Stage {
             }
             idle = false;
             world.dispatched(&action);
-            self.tell(format!("daemon {daemon} dispatches {action:?}"));
+            if self.tale.told {
+                self.tell(format!("daemon {daemon} {}", words(&action)));
+            }
             self.totals.launches += u64::from(matches!(action, Action::Launch { job: Some(_), .. }));
             if !self.daemons[daemon].flights.insert(action.flight()) {
                 self.fail(&format!("{:?} was begun twice", action.flight()));
@@ -230,7 +235,7 @@ impl Stage {
     /// What must hold of every plan.
     fn check(&self, daemon: usize, world: &World, plan: &Plan) {
         let process = &self.daemons[daemon];
-        if let Some(objection) = process.told.objection(plan) {
+        if let Some(objection) = process.told.objection(world, plan) {
             self.fail(&format!("daemon {daemon} plans {objection}"));
         }
         let mut launches: BTreeMap<(&Scope, usize), usize> = BTreeMap::new();

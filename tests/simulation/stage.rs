@@ -1,7 +1,6 @@
 //! The stage: virtual time, the models, the faults and the log of what happened.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
@@ -14,12 +13,11 @@ use crate::execution::Execution;
 use crate::github::{GitHub, REPOS, scope_of};
 use crate::process::Process;
 use crate::rng::Rng;
+use crate::tale::Tale;
 
 /// The first moment of every story; milliseconds.
 pub const DAWN: u64 = 1_700_000_000_000;
-
-/// Events that a failure tells of.
-const LINES: usize = 400;
+pub const FIRST_JOB: u64 = 1000;
 
 pub enum Ev {
     JobArrives,
@@ -80,12 +78,25 @@ pub struct Faults {
     pub bake: u64,
 }
 
+#[derive(Default)]
 pub struct Totals {
     pub lives: u64,
     pub crashes: u64,
     pub crashed_effects: u64,
     pub events: u64,
     pub launches: u64,
+    pub known: u64,
+}
+
+impl Totals {
+    pub fn add(&mut self, other: &Totals) {
+        self.lives += other.lives;
+        self.crashes += other.crashes;
+        self.crashed_effects += other.crashed_effects;
+        self.events += other.events;
+        self.launches += other.launches;
+        self.known += other.known;
+    }
 }
 
 pub struct Stage {
@@ -95,6 +106,8 @@ pub struct Stage {
     pub config: Config,
     pub faults: Faults,
     pub calm: bool,
+    /// From here on all is well.
+    pub calm_at: u64,
     pub token: bool,
     /// The number of what the image's name stands for.
     pub image: u64,
@@ -107,7 +120,7 @@ pub struct Stage {
     pub daemons: Vec<Process>,
     pub executions: BTreeMap<u64, Execution>,
     pub jobs_left: u64,
-    pub story: VecDeque<String>,
+    pub tale: Tale,
     pub totals: Totals,
     /// What GitHub does on a whole day, instead of the faults.
     pub day: Option<Day>,
@@ -125,22 +138,17 @@ impl Stage {
     }
 
     pub fn tell(&mut self, line: String) {
-        if self.story.len() >= LINES {
-            self.story.pop_front();
-        }
-        let at = self.now - DAWN;
-        self.story.push_back(format!("{:>6}.{:03} {line}", at / 1000, at % 1000));
+        self.tale.add(self.now - DAWN, line, false);
     }
 
-    #[track_caller]
+    /// What befell everybody.
+    pub fn tell_of_all(&mut self, line: String) {
+        self.tale.add(self.now - DAWN, line, true);
+    }
+
+    /// Ends the story; whoever hears it says why.
     pub fn fail(&self, why: &str) -> ! {
-        let story: Vec<&str> = self.story.iter().map(String::as_str).collect();
-        panic!(
-            "seed {}: {why}\nthe last events:\n{}\nagain: SEED={} cargo test --test simulation",
-            self.seed,
-            story.join("\n"),
-            self.seed
-        );
+        std::panic::resume_unwind(Box::new(why.to_owned()))
     }
 
     pub fn time(&self) -> Timestamp {
@@ -165,7 +173,7 @@ impl Stage {
             1..=3 => vec!["self-hosted", "gpu"],
             _ => vec!["self-hosted", "linux"],
         };
-        let id = 100 + self.github.jobs.len() as u64;
+        let id = FIRST_JOB + self.github.jobs.len() as u64;
         let fork = self.rng.chance(80);
         let row = crate::github::JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork };
         self.tell(format!("job {id} queued in {} {:?}", REPOS[repo], row.labels));
@@ -230,7 +238,7 @@ impl Stage {
         self.github.job(job).taken = Some((now, name.clone(), runner));
         self.tell(format!("runner {name} ({runner}) takes job {job}"));
         self.webhook(job);
-        let long = if self.rng.chance(200) { 900_000 } else { 30_000 };
+        let long = if self.rng.chance(100) { 900_000 } else { 30_000 };
         self.after(1000, long, Ev::JobEnds { job, runner });
         self.after(100, 3000, Ev::Assign);
     }
@@ -428,9 +436,5 @@ impl Stage {
             Some(left) => Err(format!("registration {} ({}) is left", left.name, left.id)),
             None => Ok(()),
         }
-    }
-
-    pub fn wait(&self, by: Duration) -> u64 {
-        self.now + by.as_millis() as u64
     }
 }

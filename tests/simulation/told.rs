@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lxdrunner::model::{Hint, JobId, JobStatus, RunnerId};
 use lxdrunner::plan::Plan;
-use lxdrunner::world::{Action, RemoveReason};
+use lxdrunner::world::{Action, RemoveReason, World};
 
 #[derive(Default)]
 pub struct Told {
@@ -34,16 +34,17 @@ impl Told {
     }
 
     /// What of the plan goes against what was told.
-    pub fn objection(&self, plan: &Plan) -> Option<String> {
+    pub fn objection(&self, world: &World, plan: &Plan) -> Option<String> {
         use RemoveReason::{Idle, MakesRoom, NeverOnline, Stale};
 
         plan.actions.iter().find_map(|action| match action {
             Action::Launch { job: Some(job), .. } if self.over.contains(job) => {
                 Some(format!("{action:?}: it was told that the job is over"))
             }
-            // Of its end a delivery may have been lost; then a listing tells.
+// Of its end a delivery may have been lost; then a listing tells, and nobody hears of it where the job was
+            // never placed.
             Action::Remove { judged, .. } if matches!(judged.reason, Idle | NeverOnline | Stale | MakesRoom) => {
-                let job = self.busy.get(&judged.runner?)?;
+                let job = self.busy.get(&judged.runner?).filter(|job| !world.is_over(**job))?;
                 Some(format!("{action:?}: it was told that it runs job {job}"))
             }
             _ => None,

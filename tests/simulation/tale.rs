@@ -1,0 +1,107 @@
+//! What happened, in lines that a person can follow; and of a story that failed, the part that matters.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use lxdrunner::world::{Action, Origin};
+
+/// A short story has about this many lines.
+const SHORT: usize = 40;
+
+/// Nobody reads of a story that went well: it is told only when it is heard again.
+#[derive(Default)]
+pub struct Tale {
+    pub told: bool,
+    lines: Vec<Line>,
+}
+
+struct Line {
+    /// Milliseconds since the story began.
+    at: u64,
+    text: String,
+    /// Of everybody: that a daemon died, or that LXD answers again.
+    general: bool,
+}
+
+impl Tale {
+    pub fn add(&mut self, at: u64, text: String, general: bool) {
+        if self.told {
+            self.lines.push(Line { at, text, general });
+        }
+    }
+
+    pub fn full(&self) -> String {
+        write(self.lines.iter())
+    }
+
+    /// The lines that touch what `why` speaks of, what that became, and what befell everybody meanwhile.
+    pub fn short(&self, why: &str) -> String {
+        let whom = self.whom(why);
+        let touches = |line: &&Line| subjects(&line.text).any(|s| whom.contains(s));
+        let own = self.lines.iter().filter(touches).count();
+        let first = self.lines.iter().find(touches).map_or(0, |line| line.at);
+        let all = self.lines.iter().filter(|line| touches(line) || line.general && line.at >= first);
+        let mut lines: Vec<&Line> =
+            if own < SHORT { all.collect() } else { self.lines.iter().filter(touches).collect() };
+        // The beginning says how it came to be, the end what went wrong.
+        let (head, left_out) = (SHORT / 4, lines.len().saturating_sub(SHORT));
+        if left_out == 0 {
+            return write(lines.into_iter());
+        }
+        let tail = lines.split_off(head + left_out);
+        lines.truncate(head);
+        format!("{}            … {left_out} lines …\n{}", write(lines.into_iter()), write(tail.into_iter()))
+    }
+
+    /// What `why` names, and the instances, runners and jobs which that had to do with.
+    fn whom(&self, why: &str) -> BTreeSet<&str> {
+        let named: BTreeSet<&str> = subjects(why).collect();
+        let mut whom = BTreeSet::new();
+        for line in &self.lines {
+            let here: BTreeSet<&str> = subjects(&line.text).collect();
+            if here.iter().any(|s| named.contains(s)) && !line.general {
+                whom.extend(here.into_iter().filter(|s| !s.starts_with("sim-template-") || named.contains(s)));
+            }
+        }
+        whom
+    }
+}
+
+/// Names of instances, and numbers of jobs and registrations, which have four digits.
+fn subjects(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+    words.filter(|word| word.starts_with("sim-") || word.len() == 4 && word.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn write<'a>(lines: impl Iterator<Item = &'a Line>) -> String {
+    let mut text = String::new();
+    for Line { at, text: line, .. } in lines {
+        let _ = writeln!(text, "{:>6}.{:03} {line}", at / 1000, at % 1000);
+    }
+    text
+}
+
+/// An action in a few words.
+pub fn words(action: &Action) -> String {
+    match action {
+        Action::Launch { job, name, from, .. } => {
+            let whom = job.map_or("nobody yet".to_owned(), |job| format!("job {job}"));
+            let from = match from {
+                Origin::Image => "the image".to_owned(),
+                Origin::Template(template) => template.clone(),
+                Origin::Standby { .. } => "what is a standby".to_owned(),
+            };
+            format!("launches {name} for {whom} from {from}")
+        }
+        Action::Remove { name, judged, .. } => {
+            let runner = judged.runner.map_or(String::new(), |id| format!(", runner {id}"));
+            format!("removes {name} ({:?}{runner})", judged.reason)
+        }
+        Action::Deregister { name, runner, .. } => format!("deregisters {name} ({runner})"),
+        Action::Bake { name, .. } => format!("bakes {name}"),
+        Action::PrepareStandby { name, .. } => format!("prepares {name}"),
+        Action::LookUpJob { job, .. } => format!("asks GitHub for job {job}"),
+        Action::LookUpRun { run, .. } => format!("asks GitHub for run {run}"),
+        other => format!("{:?}", other.flight()),
+    }
+}
