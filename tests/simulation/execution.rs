@@ -295,11 +295,7 @@ impl Stage {
             return Ok(false);
         }
         let strange = by.is_none() || (by != Some(daemon) && online && dead.is_none() && self.lxd.len() > 1);
-        // What a crash left half-made under this name cannot be told from one whose runner registered with a token.
-        let half_made = |i: &crate::stage::Inst| i.phase == Phase::Provisioning && i.runner_key.is_none();
-        if strange && by.is_some() && self.lxd[self.daemons[daemon].lxd].get(&name).is_some_and(half_made) {
-            self.totals.known += 1;
-        } else if strange || (dead.is_some() && online) {
+        if strange || (dead.is_some() && online) {
             self.fail(&format!("registration {name} ({id}) of {by:?} was taken away by {daemon}"));
         }
         self.github.runner(id).gone = Some(now);

@@ -151,7 +151,7 @@ impl Stage {
         let Action::Launch { scope, job, .. } = e.action.clone() else { unreachable!() };
         let Some(inst) = self.lxd[lxd].get_mut(name) else { return lost("it is gone") };
         let same = etag.is_some_and(|etag| etag == inst.version.to_string());
-        if !(same || inst.phase == Phase::Standby && inst.frozen) {
+        if !(same || inst.phase == Phase::Standby && inst.frozen && inst.owner.is_some()) {
             return lost("somebody else claimed it");
         }
         let honest = inst.phase == Phase::Standby && inst.owner.is_some() && inst.scope.is_none();

@@ -85,7 +85,6 @@ pub struct Totals {
     pub crashed_effects: u64,
     pub events: u64,
     pub launches: u64,
-    pub known: u64,
 }
 
 impl Totals {
@@ -95,7 +94,6 @@ impl Totals {
         self.crashed_effects += other.crashed_effects;
         self.events += other.events;
         self.launches += other.launches;
-        self.known += other.known;
     }
 }
 

@@ -41,7 +41,7 @@ impl Told {
             Action::Launch { job: Some(job), .. } if self.over.contains(job) => {
                 Some(format!("{action:?}: it was told that the job is over"))
             }
-// Of its end a delivery may have been lost; then a listing tells, and nobody hears of it where the job was
+            // Of its end a delivery may have been lost; then a listing tells, and nobody hears of it where the job was
             // never placed.
             Action::Remove { judged, .. } if matches!(judged.reason, Idle | NeverOnline | Stale | MakesRoom) => {
                 let job = self.busy.get(&judged.runner?).filter(|job| !world.is_over(**job))?;
