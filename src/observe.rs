@@ -15,7 +15,7 @@ use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, parse_name};
+use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status, parse_name};
 use github::Watch;
 
 /// How often the classes' images are looked at, to see whether they have changed.
@@ -42,7 +42,9 @@ impl Observer {
         let begun = interest.begun;
         // Instances first: so "instance there, runner absent" means that the runner is done.
         let instances = list_instances(&self.lxd, &self.config);
-        let github = at_github.then(|| self.watch.look(interest));
+        let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
+        let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
+        let github = at_github.then(|| self.watch.look(interest, &at_work));
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
         let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }

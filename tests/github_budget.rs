@@ -1,15 +1,16 @@
 //! GitHub's limits, over the wire: what is told to wait is not sent, and what has not changed costs nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use lxdrunner::config::{Credential, CredentialKind, GitHubConfig};
-use lxdrunner::github::{Deletion, ErrorKind, GitHub, Listing, Purpose, QueueSeen};
+use lxdrunner::github::{Deletion, ErrorKind, GitHub, Listing, Purpose, QueueSeen, TURNS};
 use lxdrunner::model::{RepoName, Scope, Secret};
 use lxdrunner::standin::github::wire::{Reply, Response, Server};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
+use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief, Stage};
 
 fn repo(name: &str) -> RepoName {
     name.parse().unwrap()
@@ -25,6 +26,10 @@ fn both() -> (GitHubStandin, GitHub) {
 
 fn org() -> Scope {
     "org:acme".parse().unwrap()
+}
+
+fn nobody() -> BTreeSet<String> {
+    BTreeSet::new()
 }
 
 fn left(standin: &GitHubStandin) -> u64 {
@@ -52,7 +57,7 @@ fn an_unchanged_queue_costs_nothing_and_a_changed_one_is_told_once() {
     let (standin, github) = both();
     let app = repo("acme/app");
     let mut seen = QueueSeen::default();
-    let mut look = || github.open_jobs_if_changed(&app, &mut seen).unwrap().map(|jobs| jobs.len());
+    let mut look = || github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap().map(|jobs| jobs.len());
     assert_eq!(look(), Some(0));
     let before = left(&standin);
     assert_eq!(look(), None);
@@ -72,22 +77,67 @@ fn an_unchanged_queue_costs_nothing_and_a_changed_one_is_told_once() {
     assert_eq!(seen.open_runs(), 2);
 }
 
+/// A run that nothing can have happened to is asked for in turn; anything that may have happened brings it back at once.
+#[test]
+fn a_run_whose_jobs_are_all_at_work_is_seldom_asked_for() {
+    let (standin, github) = both();
+    let app = repo("acme/app");
+    let take = |runner: &str| {
+        let job = standin.queue(&app, JobSpec::new(&["self-hosted"]));
+        standin.with(|state| {
+            let job = state.jobs.get_mut(&job).unwrap();
+            (job.stage, job.runner_name) = (Stage::InProgress, Some(runner.to_owned()));
+            job.started_at = Some(job.created_at);
+            job.run
+        })
+    };
+    let run = take("x-1-1");
+    let at_work: BTreeSet<String> = ["x-1-1".to_owned(), "x-2-1".to_owned()].into();
+    let mut seen = QueueSeen::default();
+    let mut looks = |count: u64, at_work: &BTreeSet<String>| {
+        let asked = || {
+            let of_run = format!("/actions/runs/{run}/jobs");
+            standin.requests().iter().filter(|request| request.path.contains(&of_run)).count()
+        };
+        let before = asked();
+        (0..count).for_each(|_| drop(github.open_jobs_if_changed(&app, &mut seen, at_work).unwrap()));
+        asked() - before
+    };
+    assert_eq!(looks(2, &at_work), 2, "it was not seen unchanged yet");
+    assert_eq!(looks(TURNS, &at_work), 1, "nothing can have changed: once in turn");
+    // A job that waits for something may be queued at any moment, and one of somebody else's runner may end at any.
+    let other = standin.queue_in_run(&app, run, JobSpec::new(&["x"]));
+    assert_eq!(looks(3, &nobody()), 3, "its runner's instance is gone");
+    assert_eq!(looks(3, &at_work), 3);
+    let taken_by = |runner: &str| {
+        standin.with(|state| {
+            let job = state.jobs.get_mut(&other).unwrap();
+            (job.stage, job.runner_name) = (Stage::InProgress, Some(runner.to_owned()));
+            job.started_at = Some(job.created_at);
+        });
+    };
+    taken_by("somebody-else");
+    assert_eq!(looks(3, &at_work), 3);
+    taken_by("x-2-1");
+    assert_eq!((looks(2, &at_work), looks(TURNS, &at_work)), (2, 1));
+}
+
 #[test]
 fn what_changed_before_a_failure_is_told_after_it() {
     let (standin, github) = both();
     let app = repo("acme/app");
     let mut seen = QueueSeen::default();
-    assert_eq!(github.open_jobs_if_changed(&app, &mut seen).unwrap(), Some(vec![]));
+    assert_eq!(github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap(), Some(vec![]));
     let job = standin.queue(&app, JobSpec::new(&["self-hosted"]));
     let run = standin.with(|state| state.jobs[&job].run);
     standin.inject(Fault::status(&format!("/repos/acme/app/actions/runs/{run}/jobs"), 502, "Bad Gateway"));
-    assert_eq!(github.open_jobs_if_changed(&app, &mut seen).unwrap_err().kind, ErrorKind::Server(502));
-    assert_eq!(github.open_jobs_if_changed(&app, &mut seen).unwrap().unwrap()[0].id, job);
+    assert_eq!(github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap_err().kind, ErrorKind::Server(502));
+    assert_eq!(github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap().unwrap()[0].id, job);
     standin.cancel(job);
     standin.inject(Fault::status("/repos/acme/app/actions/runs", 502, "Bad Gateway").after(1));
-    github.open_jobs_if_changed(&app, &mut seen).unwrap_err();
-    assert_eq!(github.open_jobs_if_changed(&app, &mut seen).unwrap(), Some(vec![]));
-    assert_eq!(github.open_jobs_if_changed(&app, &mut seen).unwrap(), None);
+    github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap_err();
+    assert_eq!(github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap(), Some(vec![]));
+    assert_eq!(github.open_jobs_if_changed(&app, &mut seen, &nobody()).unwrap(), None);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::json;
 use super::keyring::Keyring;
 use super::listing::Listing;
 use crate::config::GitHubConfig;
-use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
+use crate::model::{Job, JobId, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 
 /// Where the runner keeps its jobs' files, below its own directory.
 const WORK_FOLDER: &str = "_work";
@@ -66,30 +66,6 @@ pub struct Repo {
     pub admin: bool,
     /// When commits were last pushed to it.
     pub pushed_at: Option<Timestamp>,
-}
-
-/// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
-#[derive(Clone, Debug, Default)]
-pub struct QueueSeen {
-    queued: Listing<(u64, Option<bool>)>,
-    in_progress: Listing<(u64, Option<bool>)>,
-    runs: BTreeMap<u64, Listing<Job>>,
-    /// Something changed that the caller was not told of yet.
-    owed: bool,
-}
-
-impl QueueSeen {
-    /// The jobs that were open at the last look.
-    pub fn jobs(&self) -> Vec<Job> {
-        let jobs: BTreeMap<JobId, &Job> =
-            self.runs.values().flat_map(Listing::items).map(|job| (job.id, job)).collect();
-        jobs.into_values().cloned().collect()
-    }
-
-    /// How many runs were open at the last look: a look takes two requests and one for each of them.
-    pub fn open_runs(&self) -> usize {
-        self.runs.len()
-    }
 }
 
 impl GitHub {
@@ -180,62 +156,6 @@ impl GitHub {
         let tried = format!("look at repo:{name}");
         let wire: json::RepoWire = self.http.get(&tried, Purpose::Ask, &repo_path(name))?;
         wire.into_repo().ok_or_else(|| Error::new(tried, ErrorKind::Malformed, "a repository without a proper name"))
-    }
-
-    /// Every job that is not completed, of the runs in the states queued and in_progress; all pages. For a queue that
-    /// something pointed us to; whoever looks again and again uses [`GitHub::open_jobs_if_changed`].
-    ///
-    /// A run in progress may have queued jobs, so both are asked. A run that vanishes meanwhile has none.
-    pub fn open_jobs(&self, repo: &RepoName) -> Result<Vec<Job>, Error> {
-        let mut seen = QueueSeen::default();
-        self.bring_up_to_date(Purpose::Ask, repo, &mut seen)?;
-        Ok(seen.jobs())
-    }
-
-    /// The same, for one who keeps `seen` (of this repository, from [`QueueSeen::default`] on) between looks:
-    /// `None` where nothing changed since the last `Some`.
-    ///
-    /// Only what changed is sent again; what did not is answered by 304, which costs nothing of the hourly limit. A
-    /// repository without open runs takes two requests, and one more for each open run. They are listings, so they have
-    /// the listings' share: where that is used up, the error is [`ErrorKind::RateLimited`] with the time to come again,
-    /// and what was brought up to date before it is in `seen` already.
-    ///
-    /// Kept in `seen` are names of states (some 100 bytes a page) and the open jobs themselves, never GitHub's text.
-    pub fn open_jobs_if_changed(&self, repo: &RepoName, seen: &mut QueueSeen) -> Result<Option<Vec<Job>>, Error> {
-        self.bring_up_to_date(Purpose::List, repo, seen)?;
-        Ok(std::mem::take(&mut seen.owed).then(|| seen.jobs()))
-    }
-
-    fn bring_up_to_date(&self, purpose: Purpose, repo: &RepoName, seen: &mut QueueSeen) -> Result<(), Error> {
-        let mut open = BTreeMap::new();
-        for (status, listing) in [("queued", &mut seen.queued), ("in_progress", &mut seen.in_progress)] {
-            let tried = format!("list the {status} runs of repo:{repo}");
-            let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
-            let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
-            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs, MAX_PAGES)?;
-            open.extend(listing.items().copied());
-        }
-        let before = seen.runs.len();
-        seen.runs.retain(|run, _| open.contains_key(run));
-        seen.owed |= seen.runs.len() < before;
-        for (run, public) in open {
-            let tried = format!("list the jobs of run {run} of repo:{repo}");
-            let path = format!("{}/actions/runs/{run}/jobs?filter=latest&per_page=100", repo_path(repo));
-            let jobs = |page: json::JobPage| {
-                let jobs = page.jobs.into_iter().map(|job| job.into_job(repo, public));
-                jobs.filter(|job| job.status != JobStatus::Completed).collect()
-            };
-            let listing = seen.runs.entry(run).or_default();
-            match self.http.pages_if_changed(&tried, purpose, &path, listing, jobs, MAX_PAGES) {
-                Ok(changed) => seen.owed |= changed,
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    seen.runs.remove(&run);
-                    seen.owed = true;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// One job; `None` on 404.

@@ -43,8 +43,8 @@ impl Watch {
         Watch { config, github, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
     }
 
-    /// Looks.
-    pub fn look(&mut self, interest: &Interest) -> GitHubSeen {
+    /// Looks; `at_work` are the instances that were seen to run, just before.
+    pub fn look(&mut self, interest: &Interest, at_work: &BTreeSet<String>) -> GitHubSeen {
         let mut seen = GitHubSeen::default();
         let targets = match self.targets() {
             Ok(targets) => targets,
@@ -60,7 +60,7 @@ impl Watch {
             }
         }
         seen.gone = self.find_repos(&targets);
-        self.look_at_queues(interest, &mut seen);
+        self.look_at_queues(interest, at_work, &mut seen);
         seen
     }
 
@@ -136,7 +136,7 @@ impl Watch {
         gone
     }
 
-    fn look_at_queues(&mut self, interest: &Interest, seen: &mut GitHubSeen) {
+    fn look_at_queues(&mut self, interest: &Interest, at_work: &BTreeSet<String>, seen: &mut GitHubSeen) {
         interest.repos.iter().for_each(|repo| self.queues.sign(repo, Timestamp::now()));
         let (mut unanswered, mut limited) = (0, BTreeSet::new());
         for repo in self.queues.next(&self.pace(), Timestamp::now()) {
@@ -145,7 +145,7 @@ impl Watch {
                 continue;
             }
             let queue = self.seen.entry(repo.clone()).or_default();
-            let jobs = match self.github.open_jobs_if_changed(&repo, queue) {
+            let jobs = match self.github.open_jobs_if_changed(&repo, queue, at_work) {
                 Ok(changed) => {
                     unanswered = 0;
                     let open = queue.open_runs();

@@ -127,43 +127,64 @@ fn settle(rig: &Rig) {
 
 pub fn memory_and_cpu(table: &mut Table, cpu: bool) {
     quiet();
-    let classes =
-        format!("  - {{name: small, labels: [self-hosted], image: {IMAGE}, max_workers: 600, template: false}}\n");
-    let rig = Rig::new(Plan { classes, config: "max_workers: 600\n".to_owned(), ..Plan::default() });
-    rig.github.with(|state| state.limits.raise(1_000_000));
-    rig.insides.hold_jobs(true);
-    let pid = rig.daemon.pid();
     table.say(&format!("the daemon of the next figures is {}", binary()));
+    let rig = rig_of_many();
+    let pid = rig.daemon.pid();
     std::thread::sleep(Duration::from_secs(5));
     table.add(Figure::at_most("RSS with no instance", "MB", rss(pid), 5.0));
-    let mut queued = 0;
+    // Ten jobs a run, as of a workflow with a small matrix.
     for (running, limit) in [(100, 8.0), (500, 16.0)] {
-        while queued < running {
-            // Ten jobs a run, as of a workflow with a small matrix.
-            let first = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]));
-            let run = rig.github.with(|state| state.jobs[&first].run);
-            for _ in 1..10 {
-                rig.github.queue_in_run(&repo(), run, JobSpec::new(&["self-hosted"]));
-            }
-            queued += 10;
-        }
-        let all = rig.github.wait_for(PATIENCE * 4, |state| {
-            (state.jobs.values().filter(|job| job.stage == Stage::InProgress).count() == running).then_some(())
-        });
-        assert!(all.is_some(), "{running} jobs do not come to run:\n{}", rig.daemon.log().join("\n"));
+        run_jobs(&rig, running, 10);
         // A look at GitHub and one at LXD, so that the listings of that many were in memory once.
         std::thread::sleep(Duration::from_secs(35));
         table.add(Figure::at_most(&format!("RSS with {running} running instances"), "MB", rss(pid), limit));
     }
     if cpu {
-        let (before, asked) = (busy(pid), rig.github.requests().len());
-        std::thread::sleep(WATCH);
-        let asked = rig.github.requests().len() - asked;
-        table.say(&format!("{asked} requests to GitHub in these {} s", WATCH.as_secs()));
-        let hour = (busy(pid) - before) * 3600.0 / WATCH.as_secs_f64();
-        let what = format!("CPU for an hour of 500 running instances ({} s watched)", WATCH.as_secs());
-        table.add(Figure::at_most(&what, "s", hour, 2.0));
+        watch(table, &rig, "ten jobs a run");
+        drop(rig);
+        let rig = rig_of_many();
+        run_jobs(&rig, 500, 1);
+        watch(table, &rig, "one job a run");
     }
+}
+
+fn rig_of_many() -> Rig {
+    let classes =
+        format!("  - {{name: small, labels: [self-hosted], image: {IMAGE}, max_workers: 600, template: false}}\n");
+    let rig = Rig::new(Plan { classes, config: "max_workers: 600\n".to_owned(), ..Plan::default() });
+    rig.github.with(|state| state.limits.raise(1_000_000));
+    rig.insides.hold_jobs(true);
+    rig
+}
+
+/// Until so many jobs run, all told.
+fn run_jobs(rig: &Rig, running: usize, a_run: usize) {
+    let queued = rig.github.with(|state| state.jobs.len());
+    for _ in 0..(running - queued) / a_run {
+        let first = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]));
+        let run = rig.github.with(|state| state.jobs[&first].run);
+        for _ in 1..a_run {
+            rig.github.queue_in_run(&repo(), run, JobSpec::new(&["self-hosted"]));
+        }
+    }
+    let all = rig.github.wait_for(PATIENCE * 4, |state| {
+        (state.jobs.values().filter(|job| job.stage == Stage::InProgress).count() == running).then_some(())
+    });
+    assert!(all.is_some(), "{running} jobs do not come to run:\n{}", rig.daemon.log().join("\n"));
+}
+
+/// What the daemon costs while nothing happens.
+fn watch(table: &mut Table, rig: &Rig, how: &str) {
+    // Two looks, after which it knows all that there is to know.
+    std::thread::sleep(Duration::from_secs(130));
+    let (pid, requests) = (rig.daemon.pid(), || rig.github.requests().len());
+    let (before, asked) = (busy(pid), requests());
+    std::thread::sleep(WATCH);
+    let (used, asked) = (busy(pid) - before, requests() - asked);
+    table.say(&format!("{asked} requests to GitHub in these {} s", WATCH.as_secs()));
+    let hour = used * 3600.0 / WATCH.as_secs_f64();
+    let what = format!("CPU/h of 500 running, {how} ({} s watched)", WATCH.as_secs());
+    table.add(Figure::at_most(&what, "s", hour, 2.0));
 }
 
 fn binary() -> String {

@@ -1,0 +1,144 @@
+//! A repository's open jobs: which runs are open, and the jobs of each.
+//!
+//! GitHub lists no repository's jobs, so each open run is asked for its own. Most of them cannot have changed: a run all of
+//! whose open jobs are at work in instances of ours that still run has nothing new to tell, since a job of it becomes queued
+//! only when another one ends, or is waiting for something and listed as such. Such a run is asked for once more after it
+//! was first seen so, and from then on in turn.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::api::{GitHub, repo_path};
+use super::budget::Purpose;
+use super::error::{Error, ErrorKind};
+use super::http::MAX_PAGES;
+use super::json;
+use super::listing::Listing;
+use crate::model::{Job, JobId, JobStatus, RepoName};
+
+/// A run that cannot have changed is asked for in one of so many looks all the same: no reasoning about what GitHub does is
+/// worth a job that waits forever.
+pub const TURNS: u64 = 10;
+
+/// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
+#[derive(Clone, Debug, Default)]
+pub struct QueueSeen {
+    queued: Listing<(u64, Option<bool>)>,
+    in_progress: Listing<(u64, Option<bool>)>,
+    runs: BTreeMap<u64, Run>,
+    looks: u64,
+    /// Something changed that the caller was not told of yet.
+    owed: bool,
+}
+
+/// An open run.
+#[derive(Clone, Debug, Default)]
+struct Run {
+    jobs: Listing<Job>,
+    /// Its jobs were the same as the time before when it was last asked for.
+    unchanged: bool,
+}
+
+impl Run {
+    /// True where nothing of it can have changed. A follow-up of a job that ended may be made a moment after that end was
+    /// seen, hence the second question, a whole look later.
+    fn is_settled(&self, at_work: &BTreeSet<String>) -> bool {
+        let works = |job: &Job| {
+            let runner = job.runner_name.as_ref();
+            job.status == JobStatus::InProgress && runner.is_some_and(|runner| at_work.contains(runner))
+        };
+        self.unchanged && self.jobs.items().next().is_some() && self.jobs.items().all(works)
+    }
+}
+
+impl QueueSeen {
+    /// The jobs that were open at the last look.
+    pub fn jobs(&self) -> Vec<Job> {
+        let all = self.runs.values().flat_map(|run| run.jobs.items());
+        let jobs: BTreeMap<JobId, &Job> = all.map(|job| (job.id, job)).collect();
+        jobs.into_values().cloned().collect()
+    }
+
+    /// How many runs were open at the last look: a look takes two requests and at most one for each of them.
+    pub fn open_runs(&self) -> usize {
+        self.runs.len()
+    }
+}
+
+impl GitHub {
+    /// Every job that is not completed, of the runs in the states queued and in_progress; all pages. For a queue that
+    /// something pointed us to; whoever looks again and again uses [`GitHub::open_jobs_if_changed`].
+    ///
+    /// A run in progress may have queued jobs, so both are asked. A run that vanishes meanwhile has none.
+    pub fn open_jobs(&self, repo: &RepoName) -> Result<Vec<Job>, Error> {
+        let mut seen = QueueSeen::default();
+        self.bring_up_to_date(Purpose::Ask, repo, &mut seen, &BTreeSet::new())?;
+        Ok(seen.jobs())
+    }
+
+    /// The same, for one who keeps `seen` (of this repository, from [`QueueSeen::default`] on) between looks:
+    /// `None` where nothing changed since the last `Some`. `at_work` are the runners whose instances were seen to run, just
+    /// before: runs that are served by these alone are not asked for each time.
+    ///
+    /// Only what changed is sent again; what did not is answered by 304, which costs nothing of the hourly limit. A
+    /// repository without open runs takes two requests, and one more for each open run that may have changed. They are
+    /// listings, so they have the listings' share: where that is used up, the error is [`ErrorKind::RateLimited`] with the
+    /// time to come again, and what was brought up to date before it is in `seen` already.
+    ///
+    /// Kept in `seen` are names of states (some 100 bytes a page) and the open jobs themselves, never GitHub's text.
+    pub fn open_jobs_if_changed(
+        &self,
+        repo: &RepoName,
+        seen: &mut QueueSeen,
+        at_work: &BTreeSet<String>,
+    ) -> Result<Option<Vec<Job>>, Error> {
+        self.bring_up_to_date(Purpose::List, repo, seen, at_work)?;
+        Ok(std::mem::take(&mut seen.owed).then(|| seen.jobs()))
+    }
+
+    fn bring_up_to_date(
+        &self,
+        purpose: Purpose,
+        repo: &RepoName,
+        seen: &mut QueueSeen,
+        at_work: &BTreeSet<String>,
+    ) -> Result<(), Error> {
+        let mut open = BTreeMap::new();
+        for (status, listing) in [("queued", &mut seen.queued), ("in_progress", &mut seen.in_progress)] {
+            let tried = format!("list the {status} runs of repo:{repo}");
+            let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
+            let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
+            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs, MAX_PAGES)?;
+            open.extend(listing.items().copied());
+        }
+        let before = seen.runs.len();
+        seen.runs.retain(|run, _| open.contains_key(run));
+        seen.owed |= seen.runs.len() < before;
+        seen.looks += 1;
+        for (id, public) in open {
+            let run = seen.runs.entry(id).or_default();
+            if run.is_settled(at_work) && id % TURNS != seen.looks % TURNS {
+                continue;
+            }
+            let tried = format!("list the jobs of run {id} of repo:{repo}");
+            let path = format!("{}/actions/runs/{id}/jobs?filter=latest&per_page=100", repo_path(repo));
+            let jobs = |page: json::JobPage| {
+                let jobs = page.jobs.into_iter().map(|job| job.into_job(repo, public));
+                jobs.filter(|job| job.status != JobStatus::Completed).collect()
+            };
+            let before: Vec<Job> = run.jobs.items().cloned().collect();
+            match self.http.pages_if_changed(&tried, purpose, &path, &mut run.jobs, jobs, MAX_PAGES) {
+                Ok(changed) => {
+                    // GitHub's text changes with every step of a job; what matters here does not.
+                    run.unchanged = run.jobs.items().eq(before.iter());
+                    seen.owed |= changed;
+                }
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    seen.runs.remove(&id);
+                    seen.owed = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
