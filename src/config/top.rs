@@ -114,7 +114,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let reconcile_interval = length("reconcile_interval", if polls { 20 } else { 60 }, DAY);
     let provision_timeout = length("provision_timeout", 300, DAY);
     let idle_timeout = length("idle_timeout", 600, long);
-    let ready_max_age = length("ready_max_age", 3600, long);
+    let ready_max_age = length("ready_max_age", 3000, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
     let failures_kept = top.get("failures_kept").map_or(Some(20), |item| item.number(0, 1000, report));

@@ -69,9 +69,11 @@ fn paused(world: &World, blame: Blame, now: Timestamp, plan: &mut Plan) -> bool 
     }
 }
 
-/// True where an instance more would go beyond a cap.
+/// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
+/// them waiting, though the host carries one instance more meanwhile.
 fn no_place(config: &Config, stock: &Stock, at: usize, class: &Class) -> bool {
-    stock.total >= config.max_workers || stock.classes.get(at).is_none_or(|c| c.total >= class.max_workers)
+    stock.total + stock.bakes >= config.max_workers
+        || stock.classes.get(at).is_none_or(|c| c.total + c.bakes >= class.max_workers)
 }
 
 fn names<'n, 'a>(world: &'a World, config: &'a Config, names: &'n mut Option<Names<'a>>) -> &'n mut Names<'a> {
@@ -191,7 +193,7 @@ fn bake(world: &World, config: &Config, crowded: &Crowded, stock: &mut Stock, no
         }
         let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
         plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe });
-        stock.place(at);
+        stock.bakes(Some(at));
         return;
     }
 }

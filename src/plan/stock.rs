@@ -23,8 +23,10 @@ pub(super) struct Stock<'a> {
     pub classes: Vec<ClassStock<'a>>,
     /// Instances of each scope, whatever they do.
     pub scope: BTreeMap<&'a crate::model::Scope, usize>,
-    /// Instances that need a place: all but templates and, within limits, those that are done.
+    /// Instances that need a place: all but templates, those that become one, and, within limits, those that are done.
     pub total: usize,
+    /// Templates that are being baked: a job does not wait for their place, all that is kept ready does.
+    pub bakes: usize,
     /// Launches under way.
     pub launching: usize,
     /// Standbys that are being prepared.
@@ -49,6 +51,7 @@ pub(super) struct Stock<'a> {
 pub(super) struct ClassStock<'a> {
     /// Instances that need a place.
     pub total: usize,
+    pub bakes: usize,
     pub launching: usize,
     /// Its standbys that may be claimed, the one that waited longest last.
     pub standbys: Vec<&'a Instance>,
@@ -89,6 +92,7 @@ impl<'a> Stock<'a> {
             classes: config.classes.iter().map(|_| ClassStock::default()).collect(),
             scope: BTreeMap::new(),
             total: 0,
+            bakes: 0,
             launching: 0,
             preparing: 0,
             baking: false,
@@ -110,8 +114,11 @@ impl<'a> Stock<'a> {
             leaving += usize::from(stock.instance(world, config, instance, class, now));
         }
         let free = leaving_free(config.max_workers);
-        stock.total += usize::saturating_sub(leaving, free);
+        // A bake that failed may be there yet while the next one goes on: only one of them is beyond the caps.
+        let counted = |bakes: &mut usize| std::mem::replace(bakes, (*bakes).min(1)).saturating_sub(1);
+        stock.total += usize::saturating_sub(leaving, free) + counted(&mut stock.bakes);
         for (at, class) in stock.classes.iter_mut().enumerate() {
+            class.total += counted(&mut class.bakes);
             // The one that waits longest is claimed first.
             class.standbys.sort_by_key(|i| std::cmp::Reverse(i.made_at));
             let broken = config.classes.get(at).is_some_and(|c| is_broken(world, c));
@@ -141,7 +148,7 @@ impl<'a> Stock<'a> {
             Action::Bake { class, .. } => {
                 self.baking = true;
                 if !known {
-                    self.place(*class);
+                    self.bakes(Some(*class));
                 }
             }
             Action::FetchImage { .. } => self.baking = true,
@@ -171,6 +178,14 @@ impl<'a> Stock<'a> {
         }
     }
 
+    /// One more that is to become a template.
+    pub fn bakes(&mut self, class: Option<usize>) {
+        self.bakes += 1;
+        if let Some(stock) = class.and_then(|at| self.classes.get_mut(at)) {
+            stock.bakes += 1;
+        }
+    }
+
     /// True where it is done and leaves, and was not counted.
     fn instance(
         &mut self,
@@ -183,6 +198,10 @@ impl<'a> Stock<'a> {
         let flight = self.in_flight.get(instance.seen.name.as_str()).copied();
         if instance.seen.phase == Phase::Template {
             self.template(world, instance, class, flight);
+            return false;
+        }
+        if instance.seen.phase == Phase::Baking {
+            self.bakes(class);
             return false;
         }
         let stopped =

@@ -291,12 +291,20 @@ impl Stage {
             i.ended || i.process.is_some_and(gone)
         };
         let ours = || self.lxd[0].values().filter(|i| i.owner.is_some() && i.phase != Phase::Template);
+        // One template that is being baked needs none either: no job waits for it.
+        let bakes = |class: Option<&str>| {
+            let of_class = |i: &&Inst| i.phase == Phase::Baking && class.is_none_or(|class| i.class == class);
+            ours().filter(of_class).count().min(1)
+        };
         let max = self.config.max_workers;
-        if ours().count() > max + leaving_free(max) || ours().filter(|i| !done(i)).count() > max {
+        if ours().count() > max + leaving_free(max) + bakes(None)
+            || ours().filter(|i| !done(i)).count() > max + bakes(None)
+        {
             self.fail("max_workers is passed");
         }
         for class in &self.config.classes {
-            if ours().filter(|i| i.class == class.name && !done(i)).count() > class.max_workers {
+            let most = class.max_workers + bakes(Some(&class.name));
+            if ours().filter(|i| i.class == class.name && !done(i)).count() > most {
                 self.fail(&format!("max_workers of class {} is passed", class.name));
             }
         }

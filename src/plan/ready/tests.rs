@@ -113,6 +113,27 @@ fn jobs_do_not_wait_for_a_bake_and_a_bake_waits_for_jobs() {
 }
 
 #[test]
+fn a_bake_does_not_take_the_one_place_that_a_job_needs() {
+    let mut stage = Stage::new(Config { max_workers: 1, ..with(1, 0) });
+    images(&mut stage, "f1");
+    let bake = stage.dispatch();
+    assert_eq!(kinds(&bake), ["bake"]);
+    stage.queued(1);
+    assert_eq!(kinds(&stage.dispatch()), ["image"], "while it is asked for");
+    let Action::Bake { name, recipe, .. } = &bake[0] else { panic!("{bake:?}") };
+    let listed = kept(&stage, name, Phase::Baking, Some(recipe.clone()));
+    stage.lxd(vec![listed]);
+    stage.queued(2);
+    assert_eq!(stage.reason(2), Some(crate::plan::Reason::HostFull { max: 1 }), "one job at a time, as ever");
+    let mut stage = Stage::new(Config { max_workers: 1, ..with(1, 0) });
+    images(&mut stage, "f1");
+    let listed = kept(&stage, name, Phase::Baking, Some(recipe.clone()));
+    stage.lxd(vec![listed]);
+    stage.queued(1);
+    assert_eq!(kinds(&stage.dispatch()), ["image"], "once it is seen");
+}
+
+#[test]
 fn a_job_comes_from_the_newest_that_fits_the_class() {
     // What is there besides the class: pairs of phase and recipe; what the job then comes from.
     #[track_caller]
