@@ -3,7 +3,7 @@
 
 mod support;
 
-use lxdrunner::standin::github::{Event, JobSpec};
+use lxdrunner::standin::github::{Event, Fault, JobSpec};
 use support::*;
 
 /// Checks, as a job, what a job must and must not find.
@@ -86,6 +86,39 @@ fn a_set_up_script_of_ones_own_that_fails_is_told_with_its_output() {
     rig.daemon.wait(&["line 60 of mine"]);
     assert_eq!(rig.daemon.count(&["line 20 of mine"]), 0);
     rig.daemon.wait(&["reason=\"abandoned while it was provisioned\"", "msg=removed"]);
+    let kept = kept(&rig);
+    assert!(kept.contains("why: setup-runner.sh ended with code 7\n") && kept.contains("line 60 of mine"), "{kept}");
+}
+
+/// What the daemon keeps of instances that failed.
+fn kept(rig: &Rig) -> String {
+    let files = std::fs::read_dir(rig.scratch.0.join("cache/failures")).unwrap();
+    files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn a_runner_that_never_comes_online_is_heard_before_it_goes() {
+    let Some(rig) = Rig::real(Plan::with("provision_timeout: 25")) else { return };
+    rig.github.inject(Fault::status("/_runner/sessions", 500, "out of order").times(usize::MAX));
+    let job = rig.queue();
+    let line = rig.daemon.wait(&["did not come online within provision_timeout", "msg=removed"]);
+    assert!(line.contains(" see=\"lxdrunner failures "), "{line}");
+    let first = kept(&rig);
+    for part in [
+        &format!("job: {job}\n"),
+        // Of the set-up, the start script, the runner's output and its own log.
+        "lxdrunner-setup: ",
+        "starting the runner",
+        "Connected to GitHub",
+        "INFO Runner] Runner connect error: status 500",
+    ] {
+        assert!(first.contains(part), "{part:?} is not in {first}");
+    }
+    for secret in ["eyJ", "secret", rig.github.token().expose()] {
+        assert!(!first.contains(secret), "{secret} is in {first}");
+    }
+    rig.github.clear_faults();
+    rig.github.cancel(job);
 }
 
 #[test]
