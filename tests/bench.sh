@@ -69,8 +69,8 @@ trap 'exit 143' TERM
 
 # A daemon that logs every call spends its time on that.
 LXDRUNNER_TEST_LOG=${LXDRUNNER_TEST_LOG:-info}
-LXDRUNNER_TRACE=1
-export LXDRUNNER_TEST_LOG LXDRUNNER_TRACE
+LXDRUNNER_TEST_TRACE=1
+export LXDRUNNER_TEST_LOG LXDRUNNER_TEST_TRACE
 if [ -n "$real" ] && { [ -z "${LXDRUNNER_TEST_LXD_SOCKET:-}" ] || [ -z "${LXDRUNNER_TEST_IMAGE:-}" ]; }; then
     set_up_build
     set_up_lxd

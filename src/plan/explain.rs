@@ -41,8 +41,11 @@ impl fmt::Display for Explanation {
 /// Explains a job. `told` is what GitHub says of it now, where somebody asked: it serves where the job was not heard of.
 pub fn explain(world: &World, config: &Config, now: Timestamp, id: JobId, told: Option<&Job>) -> Explanation {
     let mut all = Explanation::default();
-    let unheard = !world.jobs.contains_key(&id);
+    let heard = world.jobs.get(&id).map(|state| state.job.status);
+    let unheard = heard.is_none();
     match told {
+        // The delivery that tells the same is on its way, or was lost.
+        Some(told) if heard.is_some_and(|heard| stage(told.status) > stage(heard)) => elsewhere(world, told, &mut all),
         Some(told) if unheard && told.status == JobStatus::Queued && !world.is_over(id) => {
             // What would be done if a delivery came now.
             let mut heard = world.clone();
@@ -61,6 +64,15 @@ pub fn explain(world: &World, config: &Config, now: Timestamp, id: JobId, told: 
         None => all.summary = format!("job {id}: nothing was heard of it, and GitHub was not asked"),
     }
     all
+}
+
+/// How far a job is: it never goes back.
+fn stage(status: JobStatus) -> u8 {
+    match status {
+        JobStatus::Queued | JobStatus::Waiting => 0,
+        JobStatus::InProgress => 1,
+        JobStatus::Completed => 2,
+    }
 }
 
 /// A job that waits for no runner, as GitHub tells it.

@@ -89,6 +89,8 @@ fn with_a_daemon_it_says_what_the_daemon_knows() {
     let waiting = rig.github.queue(&repo(), waiting);
     check(&rig, &format!("acme/app#{waiting}"), 0, &["waits at GitHub for something else than a runner"]);
     let name = rig.instances().remove(0);
+    // GitHub is asked, too: whether its delivery arrived yet makes no difference.
+    rig.github.hook_by_itself(false);
     rig.insides.runner(&name).unwrap().let_finish();
     rig.wait_done(first);
     check(&rig, &format!("acme/app#{first}"), 0, &["is over"]);

@@ -66,6 +66,12 @@ impl Daemon {
     }
 
     fn start_with(mut command: Command, config: &Path) -> Daemon {
+        // Who runs the tests has a shell of his own; only what is meant for the daemon under test reaches it.
+        match std::env::var_os("LXDRUNNER_TEST_TRACE") {
+            Some(trace) => command.env("LXDRUNNER_TRACE", trace),
+            None => command.env_remove("LXDRUNNER_TRACE"),
+        };
+        command.env_remove("JOURNAL_STREAM");
         let mut child = command
             .args(["serve".as_ref(), "-c".as_ref(), config.as_os_str()])
             .env("LXDRUNNER_LOG", std::env::var("LXDRUNNER_TEST_LOG").unwrap_or("debug".to_owned()))

@@ -46,8 +46,14 @@ fn a_job_that_is_served() {
     check(&stage, 1, None, "or for GitHub to give it to an idle one", &[("instance", "idle since 0 s")]);
     stage.pass(61);
     check(&stage, 1, None, "runner lxdrunner-1-1 fits and has been idle for long; see whether its runner group", &[]);
+    let told = |status| Job { status, runner_name: Some("lxdrunner-1-1".to_owned()), ..job(1, "acme/app", &[]) };
+    // GitHub was asked and told more than any delivery has.
+    let runs = "job 1 runs on lxdrunner-1-1, an instance of ours";
+    check(&stage, 1, Some(&told(JobStatus::InProgress)), runs, &[]);
     stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
-    check(&stage, 1, None, "job 1 runs on lxdrunner-1-1, an instance of ours", &[]);
+    check(&stage, 1, None, runs, &[]);
+    check(&stage, 1, Some(&told(JobStatus::Queued)), runs, &[]);
+    check(&stage, 1, Some(&told(JobStatus::Completed)), "job 1 is over; lxdrunner-1-1 ran it", &[]);
     stage.told(1, JobStatus::Completed, Some("lxdrunner-1-1"));
     check(&stage, 1, None, "job 1 is over", &[]);
 }
