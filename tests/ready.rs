@@ -164,3 +164,37 @@ fn bake_says_why_it_failed_and_leaves_nothing() {
     assert!(code == 1 && text.contains("ended with code 3") && text.contains("no mirror"), "{text}");
     assert_eq!(rig.instances(), Vec::<String>::new());
 }
+
+#[test]
+fn a_copy_that_somebody_makes_of_a_template_is_not_taken_for_ours() {
+    let mut rig = Rig::new(plan("", ""));
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let template = named(&rig, "-template-").remove(0);
+    // As `lxc copy` does: all keys are taken over, ours included.
+    let copies = ["mine".to_owned(), format!("{}-mine", rig.prefix), format!("{template}-mine")];
+    for name in &copies {
+        let copy = lxdrunner::lxd::NewInstance {
+            name: name.clone(),
+            kind: lxdrunner::model::InstanceType::Container,
+            source: lxdrunner::lxd::api::Source::Copy(template.clone()),
+            profiles: vec!["default".to_owned()],
+            config: Default::default(),
+            devices: Default::default(),
+            ephemeral: false,
+        };
+        rig.lxd.wait(&rig.lxd.create("default", "", &copy).unwrap(), PATIENCE).unwrap();
+        let config = rig.standin().instance("default", name).unwrap().config();
+        assert_eq!(config["user.lxdrunner.phase"], "template");
+    }
+    // Neither the process that baked it nor one that finds them all there touches the copies, or counts them.
+    for _ in 0..2 {
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\""]);
+        rig.daemon.wait_count(&["call=\"list the instances", "status=200"], 5);
+        assert!(rig.health().1.contains("instances=0 standby=0 idle=0 templates=1"), "{}", rig.health().1);
+        rig.restart();
+    }
+    let there = rig.standin().instance_names("default");
+    assert!(copies.iter().all(|name| there.contains(name)) && there.contains(&template), "{there:?}");
+}

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::Lxd;
@@ -105,7 +105,8 @@ impl Daemon {
 
     /// Every line so far.
     pub fn log(&self) -> Vec<String> {
-        self.log.0.lock().unwrap().clone()
+        // Also after `wait` has given up on it: the log is what is wanted then.
+        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many lines have all the parts.
