@@ -1,12 +1,10 @@
 //! What a delivery says: its signature, then its content. Pure functions over hostile bytes.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use lxdrunner_payload::{self as payload, CheckRunEvent, Repository, WorkflowJobEvent};
 use sha2::Sha256;
 
 use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, RunnerId, Secret, Timestamp};
@@ -89,32 +87,31 @@ impl fmt::Display for ParseError {
 
 impl std::error::Error for ParseError {}
 
-/// Reads the body of a delivery whose `X-GitHub-Event` is `event`. What the event has beyond the fields that we need is
-/// skipped, however long or deep (serde_json does that without recursion).
+/// Reads the body of a delivery whose `X-GitHub-Event` is `event`.
 pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, ParseError> {
     match event {
-        "workflow_job" => workflow_job(from_json(event, body)?),
-        "check_run" => check_run(from_json(event, body)?),
+        "workflow_job" => workflow_job(read(event, body, payload::workflow_job)?),
+        "check_run" => check_run(read(event, body, payload::check_run)?),
         "check_suite" => {
-            let delivery: CheckSuiteEvent<'_> = from_json(event, body)?;
+            let delivery = read(event, body, payload::check_suite)?;
             if delivery.check_suite.app.is_some_and(|app| !app.is_actions()) {
                 return Ok(Parsed::Ignored("a check suite of another app than GitHub Actions"));
             }
-            Ok(Parsed::Hint(Hint::LookAt(delivery.repository.name()?)))
+            Ok(Parsed::Hint(Hint::LookAt(name(&delivery.repository)?)))
         }
         "ping" => {
-            from_json::<BTreeMap<Cow<'_, str>, IgnoredAny>>(event, body)?;
+            read(event, body, payload::any)?;
             Ok(Parsed::Hint(Hint::Ping))
         }
         _ => Ok(Parsed::Ignored("an event that says nothing about jobs")),
     }
 }
 
-fn from_json<'a, T: Deserialize<'a>>(event: &str, body: &'a [u8]) -> Result<T, ParseError> {
+fn read<'a, T>(event: &str, body: &'a [u8], from_json: fn(&'a str) -> serde_json::Result<T>) -> Result<T, ParseError> {
     // serde_json would not look into the strings that it skips.
     let text =
         std::str::from_utf8(body).map_err(|_| ParseError(format!("{event}: the body is not JSON: not UTF-8")))?;
-    serde_json::from_str(text).map_err(|error| {
+    from_json(text).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "has not the shape of that event",
             serde_json::error::Category::Eof => "ends too early",
@@ -125,61 +122,9 @@ fn from_json<'a, T: Deserialize<'a>>(event: &str, body: &'a [u8]) -> Result<T, P
     })
 }
 
-#[derive(Deserialize)]
-struct CheckSuiteEvent<'a> {
-    #[serde(borrow)]
-    check_suite: CheckSuite<'a>,
-    #[serde(borrow)]
-    repository: Repository<'a>,
-}
-
-#[derive(Deserialize)]
-struct CheckSuite<'a> {
-    #[serde(borrow, default)]
-    app: Option<App<'a>>,
-}
-
-#[derive(Deserialize)]
-struct Repository<'a> {
-    #[serde(borrow)]
-    full_name: Cow<'a, str>,
-    private: Option<bool>,
-}
-
-impl Repository<'_> {
-    fn name(&self) -> Result<RepoName, ParseError> {
-        let error = |_| ParseError("repository.full_name is not OWNER/NAME".to_owned());
-        self.full_name.parse().map_err(error)
-    }
-}
-
-#[derive(Deserialize)]
-struct WorkflowJobEvent<'a> {
-    #[serde(borrow)]
-    action: Cow<'a, str>,
-    #[serde(borrow)]
-    workflow_job: WorkflowJob<'a>,
-    #[serde(borrow)]
-    repository: Repository<'a>,
-}
-
-#[derive(Deserialize)]
-struct WorkflowJob<'a> {
-    id: u64,
-    #[serde(default)]
-    run_id: u64,
-    #[serde(borrow)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default)]
-    labels: Option<Vec<Cow<'a, str>>>,
-    #[serde(borrow, default)]
-    runner_name: Option<Cow<'a, str>>,
-    #[serde(default)]
-    runner_id: Option<u64>,
-    #[serde(borrow, default)]
-    created_at: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+fn name(repository: &Repository<'_>) -> Result<RepoName, ParseError> {
+    let error = |_| ParseError("repository.full_name is not OWNER/NAME".to_owned());
+    repository.full_name.parse().map_err(error)
 }
 
 /// No job asks for more labels, and GitHub registers no runner with more; what has more is not a job of ours.
@@ -202,7 +147,7 @@ fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {
     Ok(Parsed::Hint(Hint::Job(Job {
         id: JobId(job.id),
         run_id: job.run_id,
-        repo: event.repository.name()?,
+        repo: name(&event.repository)?,
         public: event.repository.private.map(|private| !private),
         labels: labels.iter().collect::<Labels>(),
         status,
@@ -213,47 +158,12 @@ fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {
     })))
 }
 
-#[derive(Deserialize)]
-struct CheckRunEvent<'a> {
-    #[serde(borrow)]
-    check_run: CheckRun<'a>,
-    #[serde(borrow)]
-    repository: Repository<'a>,
-}
-
-#[derive(Deserialize)]
-struct CheckRun<'a> {
-    id: u64,
-    #[serde(borrow)]
-    status: Cow<'a, str>,
-    #[serde(borrow, default)]
-    app: Option<App<'a>>,
-}
-
-#[derive(Deserialize)]
-struct App<'a> {
-    #[serde(borrow, default)]
-    slug: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
-}
-
-impl App<'_> {
-    /// Older servers send no slug.
-    fn is_actions(&self) -> bool {
-        match &self.slug {
-            Some(slug) => slug == "github-actions",
-            None => self.name.as_deref() == Some("GitHub Actions"),
-        }
-    }
-}
-
 fn check_run(event: CheckRunEvent<'_>) -> Result<Parsed, ParseError> {
     let run = event.check_run;
     if !run.app.is_some_and(|app| app.is_actions()) {
         return Ok(Parsed::Ignored("a check run of another app than GitHub Actions"));
     }
-    let repo = event.repository.name()?;
+    let repo = name(&event.repository)?;
     let public = event.repository.private.map(|private| !private);
     Ok(Parsed::Hint(Hint::CheckRun { repo, public, job: JobId(run.id), completed: run.status == "completed" }))
 }
