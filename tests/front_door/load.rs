@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod anybody;
+mod held;
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use held::{activate, end};
 use hmac::{Hmac, Mac};
 use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConfig, ClientConnection, StreamOwned};
@@ -278,15 +279,14 @@ fn restarts(target: &Target, count_of_restarts: u64, binary: &str, config: &str)
         }
         for _ in 0..count_of_restarts {
             let before = done.load(Ordering::Relaxed);
-            let mut daemon = activate(binary, config, &listener);
+            let daemon = activate(binary, config.as_ref(), &listener);
             while done.load(Ordering::Relaxed) < before + BETWEEN {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            let told = Command::new("kill").args(["-s", "TERM", &daemon.id().to_string()]).status().unwrap();
-            assert!(told.success() && daemon.wait().unwrap().success());
+            end(daemon);
         }
         // The last deliveries wait for it.
-        let mut last = activate(binary, config, &listener);
+        let mut last = activate(binary, config.as_ref(), &listener);
         over.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_secs(1));
         last.kill().unwrap();
@@ -294,13 +294,4 @@ fn restarts(target: &Target, count_of_restarts: u64, binary: &str, config: &str)
     });
     let [count, failed] = [done, failed].map(AtomicU64::into_inner);
     println!("restarts={count_of_restarts} count={count} failed={failed}");
-}
-
-/// The daemon as systemd starts it: with a listening socket as file descriptor 3.
-fn activate(binary: &str, config: &str, listener: &TcpListener) -> Child {
-    let handed: OwnedFd = listener.try_clone().unwrap().into();
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve -c \"$1\"";
-    let mut command = Command::new("sh");
-    command.args(["-c", script, binary, config]).stdin(Stdio::from(handed));
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }

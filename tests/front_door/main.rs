@@ -5,6 +5,7 @@ mod anybody;
 mod attack;
 mod certificates;
 mod door;
+mod held;
 mod peers;
 mod restarts;
 mod shapes;

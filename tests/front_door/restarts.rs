@@ -1,38 +1,16 @@
 //! A restart of the daemon refuses no delivery where the socket is held for it.
 
 use std::net::TcpListener;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::door::*;
+use super::held::{activate, end};
 use super::support::Scratch;
-
-/// The daemon as systemd starts it: with a listening socket as file descriptor 3.
-fn activate(config: &Path, listener: &TcpListener) -> Child {
-    let handed: OwnedFd = listener.try_clone().unwrap().into();
-    let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" serve -c \"$1\"";
-    Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_lxdrunner")])
-        .arg(config)
-        .stdin(Stdio::from(handed))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// As systemd ends it.
-fn end(mut daemon: Child) {
-    assert!(Command::new("kill").args(["-s", "TERM", &daemon.id().to_string()]).status().unwrap().success());
-    assert!(daemon.wait().unwrap().success());
-}
 
 #[test]
 fn restarts_refuse_no_delivery() {
     let scratch = Scratch::new();
-    let config = scratch.0.join("config.yml");
+    let (binary, config) = (env!("CARGO_BIN_EXE_lxdrunner"), scratch.0.join("config.yml"));
     let text = format!(
         "pat: x\nhooksecret: {SECRET}\ngithub_api: http://127.0.0.1:9\ntargets: [{{org: acme}}]\nsocket: {0}/none\n\
          cache_home: {0}/cache\nrunnermap:\n  - {{name: one, labels: [self-hosted], image: x}}\n",
@@ -54,7 +32,7 @@ fn restarts_refuse_no_delivery() {
         });
         for _ in 0..5 {
             let before = accepted.load(Ordering::SeqCst);
-            let mut daemon = activate(&config, &listener);
+            let mut daemon = activate(binary, &config, &listener);
             while accepted.load(Ordering::SeqCst) < before + 20 {
                 assert!(!sender.is_finished() && daemon.try_wait().unwrap().is_none());
                 std::thread::sleep(std::time::Duration::from_millis(5));
@@ -62,7 +40,7 @@ fn restarts_refuse_no_delivery() {
             end(daemon);
         }
         // The last delivery may wait for it.
-        let mut last = activate(&config, &listener);
+        let mut last = activate(binary, &config, &listener);
         over.store(true, Ordering::SeqCst);
         sender.join().unwrap();
         last.kill().unwrap();
