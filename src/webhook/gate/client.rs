@@ -17,6 +17,7 @@ use super::within::Exchange;
 use super::{Limits, Shared};
 use crate::http1::{Event, Parser};
 use crate::webhook::LONGEST_BODY;
+use crate::webhook::letters::Letter;
 use crate::webhook::tally::Kind;
 
 /// Pieces that are read of one client before others have their turn.
@@ -47,6 +48,7 @@ enum Phase {
 }
 
 /// What is to be done with a client now.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(super) enum Step {
     /// Nothing until it, or the time, moves on.
     Wait,
@@ -78,6 +80,8 @@ pub(super) struct Client {
     /// Bytes at the front of the buffer in which no head ends.
     seen: usize,
     head: Option<Head>,
+    /// Where in the buffer a body begins: its head stays before it, since moving a body costs more.
+    body_at: usize,
     chunks: Option<Chunks>,
     out: Vec<u8>,
     sent: usize,
@@ -120,6 +124,7 @@ impl Client {
             buffer: Vec::new(),
             seen: 0,
             head: None,
+            body_at: 0,
             chunks: None,
             out: Vec::new(),
             sent: 0,
@@ -235,6 +240,7 @@ impl Client {
         self.head = None;
         self.chunks = None;
         self.buffer = Vec::new();
+        self.body_at = 0;
         // A "100 Continue" that is half sent must be sent to its end.
         let mut rest = self.out.split_off(self.sent.min(self.out.len()));
         rest.extend_from_slice(&refusal.encode());
@@ -309,7 +315,6 @@ impl Client {
     }
 
     fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
-        self.buffer.drain(..length);
         self.seen = 0;
         if let Err(refusal) = self.identify(head.forwarded_for.as_deref(), shared) {
             self.refuse(refusal, now, shared);
@@ -319,10 +324,16 @@ impl Client {
             self.refuse(Refusal::LONG_BODY, now, shared);
             return None;
         }
-        if head.expects_continue && self.buffer.is_empty() && !matches!(head.body, Framing::None | Framing::Length(0)) {
+        if head.expects_continue
+            && self.buffer.len() == length
+            && !matches!(head.body, Framing::None | Framing::Length(0))
+        {
             self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
+        self.body_at = length;
         if head.body == Framing::Chunked {
+            self.buffer.drain(..length);
+            self.body_at = 0;
             self.chunks = Some(Chunks { parser: Parser::chunks(), body: Vec::new(), taken: 0 });
         }
         self.head = Some(head);
@@ -354,7 +365,7 @@ impl Client {
                     return None;
                 }
             },
-            (None, Some(Framing::Length(length))) => (self.buffer.len() >= length).then_some(length),
+            (None, Some(Framing::Length(length))) => (self.buffer.len() - self.body_at >= length).then_some(length),
             (None, _) => Some(0),
         };
         if let Some(length) = whole {
@@ -369,12 +380,15 @@ impl Client {
         self.read(shared, scratch)
     }
 
-    /// The whole request, its body being the first `length` bytes of the buffer, or the chunks'.
+    /// The whole request, its body being the next `length` bytes of the buffer, or the chunks'.
     fn exchange(&mut self, length: usize) -> Option<Exchange> {
         let head = self.head.take()?;
-        let body = match self.chunks.take() {
+        let has_body = head.has_body();
+        let body_at = std::mem::take(&mut self.body_at);
+        let bytes = match self.chunks.take() {
             Some(chunks) => chunks.body,
             None => {
+                let length = body_at + length;
                 let behind = self.buffer.get(length..).unwrap_or_default().to_vec();
                 self.buffer.truncate(length);
                 std::mem::replace(&mut self.buffer, behind)
@@ -382,9 +396,8 @@ impl Client {
         };
         self.seen = 0;
         let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
-        let body = head.has_body().then_some(body);
-        let head = head.finish(&self.peer.to_string(), self.serial);
-        Some(Exchange { slot: 0, serial: self.serial, head, body, bodyless, keep_alive })
+        let letter = Letter { words: head.words, peer: Some(self.peer), bytes: has_body.then_some(bytes), body_at };
+        Some(Exchange { slot: 0, serial: self.serial, line: head.line, letter, bodyless, keep_alive })
     }
 
     /// `None` where something was read, or the end.
@@ -398,7 +411,7 @@ impl Client {
                 // Fewer than there is room for: there were no more.
                 self.readable = count == scratch.len() || self.ended || !self.stream.is_plain();
                 if self.buffer.capacity() == 0 {
-                    self.buffer = shared.bodies.spare();
+                    self.buffer = shared.letters.spare();
                 }
                 self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
             }

@@ -3,10 +3,7 @@
 
 use super::answer::Refusal;
 use crate::webhook::LONGEST_BODY;
-
-/// Headers that are passed on; all others say nothing to us.
-const PASSED_ON: &[&str] =
-    &["content-type", "x-github-event", "x-github-delivery", "x-hub-signature", "x-hub-signature-256"];
+use crate::webhook::letters::{Field, Words};
 
 const MOST_HEADERS: usize = 100;
 
@@ -22,8 +19,10 @@ pub(super) enum Framing {
 /// What is kept of a request's head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The request for the server within, in our own words, as far as it is known before the body.
-    within: Vec<u8>,
+    /// The request for the server within: method and path, in our own words.
+    pub(super) line: Vec<u8>,
+    /// What the server is to hear beside it.
+    pub(super) words: Words,
     pub(super) body: Framing,
     pub(super) expects_continue: bool,
     /// True where the client wants to ask more over this connection.
@@ -63,12 +62,13 @@ pub(super) fn parse_head(bytes: &[u8], most: usize) -> Result<Option<(Head, usiz
     let method = request.method.filter(plain).ok_or(Refusal::NOT_HTTP)?;
     let target = path_of(request.path.filter(plain).ok_or(Refusal::NOT_HTTP)?);
     let newer = request.version == Some(1);
-    let mut within = Vec::with_capacity(512);
+    let mut line = Vec::with_capacity(method.len() + target.len() + 12);
     for piece in [method, " ", target, " HTTP/1.1\r\n"] {
-        within.extend_from_slice(piece.as_bytes());
+        line.extend_from_slice(piece.as_bytes());
     }
     let mut head = Head {
-        within,
+        line,
+        words: Words::default(),
         body: Framing::None,
         expects_continue: false,
         keep_alive: newer,
@@ -132,19 +132,13 @@ impl Head {
                 all.push(',');
             }
             all.push_str(value.unwrap_or_default());
-        } else if PASSED_ON.iter().any(|known| is(known)) {
+        } else if let Some((field, _)) = Field::ALL.into_iter().find(|(_, known)| is(known)) {
             let printable = |v: &&str| v.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
             if let Some(value) = value.filter(printable) {
-                self.say(&[name, ": ", value, "\r\n"]);
+                self.words.set(field, value);
             }
         }
         Ok(())
-    }
-
-    fn say(&mut self, pieces: &[&str]) {
-        for piece in pieces {
-            self.within.extend_from_slice(piece.as_bytes());
-        }
     }
 
     /// True where the declared length is more than anybody may send.
@@ -156,15 +150,6 @@ impl Head {
     pub(super) fn has_body(&self) -> bool {
         self.posted && self.body != Framing::None
     }
-
-    /// The head for the server within: our own words, who asks, and the number of the body where it is to see one.
-    pub(super) fn finish(mut self, peer: &str, number: u64) -> Vec<u8> {
-        if self.has_body() {
-            self.say(&[super::BODY_HEADER, ": ", &number.to_string(), "\r\n"]);
-        }
-        self.say(&[super::PEER_HEADER, ": ", peer, "\r\n\r\n"]);
-        self.within
-    }
 }
 
 #[cfg(test)]
@@ -175,24 +160,28 @@ mod tests {
     fn parsed(text: &str) -> Result<(String, Head), Refusal> {
         let (head, length) = parse_head(text.as_bytes(), 16 * 1024)?.expect("complete");
         assert_eq!(length, text.len());
-        Ok((String::from_utf8(head.within.clone()).unwrap(), head))
+        Ok((String::from_utf8(head.line.clone()).unwrap(), head))
     }
 
     #[test]
     fn the_server_within_hears_our_own_words() {
-        let check = |text: &str, words: &str| assert_eq!(parsed(text).unwrap().0, words, "{text}");
+        let check = |text: &str, line: &str| assert_eq!(parsed(text).unwrap().0, line, "{text}");
         check("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\n");
-        check("GET http://h/a?b HTTP/1.1\r\nHost: h\r\nX-Lxdrunner-Peer: me\r\n\r\n", "GET /a?b HTTP/1.1\r\n");
+        check("GET http://h/a?b HTTP/1.1\r\nHost: h\r\nBundle: 1\r\n\r\n", "GET /a?b HTTP/1.1\r\n");
         check("GET HTTPS://h HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n");
         check("GET ftp://h/ HTTP/1.1\r\n\r\n", "GET ftp://h/ HTTP/1.1\r\n");
         check("GET /?u=http://h/ HTTP/1.1\r\n\r\n", "GET /?u=http://h/ HTTP/1.1\r\n");
-        check("PUT / HTTP/1.1\r\nX-GITHUB-Event:  ping \r\n\r\n", "PUT / HTTP/1.1\r\nX-GITHUB-Event: ping\r\n");
-        check("PUT / HTTP/1.1\r\nX-GitHub-Event: p\u{e9}ng\r\n\r\n", "PUT / HTTP/1.1\r\n");
-        let finish = |text: &str| String::from_utf8(parsed(text).unwrap().1.finish("::1", 7)).unwrap();
-        let words = finish("POST / HTTP/1.1\r\nContent-Length: 003\r\nX-Lxdrunner-Body: 8\r\n\r\n");
-        assert_eq!(words, "POST / HTTP/1.1\r\nX-Lxdrunner-Body: 7\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
-        let words = finish("GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n");
-        assert_eq!(words, "GET / HTTP/1.1\r\nX-Lxdrunner-Peer: ::1\r\n\r\n");
+        let event = |text: &str| parsed(text).unwrap().1.words.get(Field::Event).map(str::to_owned);
+        let check = |header: &str, heard: Option<&str>| {
+            assert_eq!(event(&format!("PUT / HTTP/1.1\r\n{header}\r\n\r\n")).as_deref(), heard, "{header}");
+        };
+        check("X-GITHUB-Event:  ping ", Some("ping"));
+        check("X-GitHub-Event: p\u{e9}ng", None);
+        check("X-GitHub-Events: ping", None);
+        check("X-GitHub-Event: a\r\nX-GitHub-Event: b", Some("a"));
+        let text = "POST / HTTP/1.1\r\nContent-Length: 003\r\nBundle: 8\r\nX-GitHub-Delivery: d\r\n\r\n";
+        let (line, head) = parsed(text).unwrap();
+        assert_eq!((line.as_str(), head.words.get(Field::Delivery)), ("POST / HTTP/1.1\r\n", Some("d")));
     }
 
     #[test]

@@ -1,21 +1,18 @@
-//! The way to `tiny_http`: a few connections over a private unix socket, made once and kept. Heads go over it; a body
-//! stays where it is, and its number goes (see [`Bodies`]).
+//! The way to `tiny_http`: a few connections over a private unix socket, made once and kept. Only method, path and
+//! a number go over it (see [`Letters`]).
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
 
 use super::answer::relay;
-use crate::webhook::bodies::Bodies;
+use crate::webhook::letters::{BUNDLE_HEADER, Bundle, Letter, Letters};
 
-/// A server that has not answered for so long is not going to.
-const DEAD: Duration = Duration::from_secs(60);
-/// Deliveries under way over one link. They are answered at once, and in a row; more of them at a time wake fewer
-/// threads.
+/// Deliveries under way over one link. They are answered at once, and in a row.
 const DEPTH: usize = 16;
 
 /// A whole request on its way within, and where its answer goes.
@@ -23,9 +20,9 @@ pub(super) struct Exchange {
     /// The client's place, and its number there.
     pub(super) slot: usize,
     pub(super) serial: u64,
-    pub(super) head: Vec<u8>,
-    /// Under the exchange's number; `None` where the server is to see no body.
-    pub(super) body: Option<Vec<u8>>,
+    /// Method and path.
+    pub(super) line: Vec<u8>,
+    pub(super) letter: Letter,
     pub(super) bodyless: bool,
     pub(super) keep_alive: bool,
 }
@@ -40,7 +37,9 @@ pub(super) struct Within {
     /// The first is for what may take a while (health), one at a time; deliveries do not wait behind it.
     links: Vec<Link>,
     waiting: VecDeque<Exchange>,
-    bodies: Arc<Bodies>,
+    letters: Arc<Letters>,
+    /// Bundles so far.
+    count: u64,
 }
 
 struct Link {
@@ -53,6 +52,9 @@ struct Link {
     depth: usize,
     /// In the order in which they are answered, each with when it was handed in.
     exchanges: VecDeque<(Instant, Exchange)>,
+    /// Letters of the last ones, and their method and path: not handed on yet.
+    bundle: Bundle,
+    line: Vec<u8>,
     out: Vec<u8>,
     answers: Vec<u8>,
 }
@@ -60,7 +62,7 @@ struct Link {
 impl Exchange {
     /// True for what the server answers without asking anybody.
     fn is_delivery(&self) -> bool {
-        self.body.is_some()
+        self.letter.bytes.is_some()
     }
 }
 
@@ -70,7 +72,7 @@ impl Within {
         streams: Vec<UnixStream>,
         registry: &Registry,
         first: usize,
-        bodies: Arc<Bodies>,
+        letters: Arc<Letters>,
     ) -> io::Result<Within> {
         let mut links = Vec::with_capacity(streams.len());
         for (n, mut stream) in streams.into_iter().enumerate() {
@@ -83,32 +85,44 @@ impl Within {
                 full: false,
                 depth: if n == 0 { 1 } else { DEPTH },
                 exchanges: VecDeque::new(),
+                bundle: Bundle::new(),
+                line: Vec::new(),
                 out: Vec::new(),
                 answers: Vec::new(),
             });
         }
-        Ok(Within { links, waiting: VecDeque::new(), bodies })
+        Ok(Within { links, waiting: VecDeque::new(), letters, count: 0 })
     }
 
-    /// Hands a request on, now or when it is its turn.
-    ///
-    /// # Errors
-    /// The server within is gone.
-    pub(super) fn submit(&mut self, mut exchange: Exchange, now: Instant) -> io::Result<()> {
+    /// Takes a request, to be handed on by [`Within::send`] when it is its turn.
+    pub(super) fn submit(&mut self, mut exchange: Exchange, now: Instant) {
         let lanes = if exchange.is_delivery() { 1..self.links.len() } else { 0..1 };
         let lane = self.links.get_mut(lanes).into_iter().flatten().min_by_key(|link| link.exchanges.len());
         match lane.filter(|link| link.exchanges.len() < link.depth) {
             Some(link) => {
-                if let Some(body) = &mut exchange.body {
-                    self.bodies.put(exchange.serial, std::mem::take(body));
+                if link.line != exchange.line {
+                    link.seal(&self.letters, &mut self.count);
+                    link.line = std::mem::take(&mut exchange.line);
                 }
-                link.begin(exchange, now)
+                link.bundle.push(std::mem::take(&mut exchange.letter));
+                link.exchanges.push_back((now, exchange));
             }
-            None => {
-                self.waiting.push_back(exchange);
-                Ok(())
+            None => self.waiting.push_back(exchange),
+        }
+    }
+
+    /// Hands on what has come together: the server is woken, and `tiny_http` does its work, once for all.
+    ///
+    /// # Errors
+    /// The server within is gone.
+    pub(super) fn send(&mut self) -> io::Result<()> {
+        for link in &mut self.links {
+            link.seal(&self.letters, &mut self.count);
+            if !link.out.is_empty() && !link.full {
+                link.send()?;
             }
         }
+        Ok(())
     }
 
     /// The client does not wait any more.
@@ -132,28 +146,28 @@ impl Within {
         while let Some(at) = self.waiting.iter().position(|exchange| exchange.is_delivery() == (n > 0)) {
             let has_room = self.links.get(n).is_some_and(|link| link.exchanges.len() < link.depth);
             let Some(next) = has_room.then(|| self.waiting.remove(at)).flatten() else { break };
-            self.submit(next, now)?;
+            self.submit(next, now);
         }
         Ok(())
     }
 
-    /// True where a request has had no answer for very long.
-    pub(super) fn is_dead(&self, now: Instant) -> bool {
-        let first = |link: &Link| link.exchanges.front().map(|(begun, _)| *begun);
-        self.links.iter().filter_map(first).any(|begun| now.saturating_duration_since(begun) > DEAD)
-    }
-
-    /// True while anything is asked.
-    pub(super) fn is_busy(&self) -> bool {
-        self.links.iter().any(|link| !link.exchanges.is_empty())
+    /// When that request was handed on which has waited longest for its answer.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.links.iter().filter_map(|link| link.exchanges.front().map(|(begun, _)| *begun)).min()
     }
 }
 
 impl Link {
-    fn begin(&mut self, mut exchange: Exchange, now: Instant) -> io::Result<()> {
-        self.out.append(&mut exchange.head);
-        self.exchanges.push_back((now, exchange));
-        self.send()
+    /// Puts the bundle down under the next number.
+    fn seal(&mut self, letters: &Letters, count: &mut u64) {
+        if self.bundle.is_empty() {
+            return;
+        }
+        *count += 1;
+        letters.put(*count, std::mem::take(&mut self.bundle));
+        self.out.extend_from_slice(&self.line);
+        // Writing to memory does not fail.
+        let _ = write!(self.out, "{BUNDLE_HEADER}: {count}\r\n\r\n");
     }
 
     fn send(&mut self) -> io::Result<()> {
