@@ -4,6 +4,7 @@ use super::guard::joined;
 use super::matching::{Refusal, place};
 use super::{Event, Hint, Instance, JobState, MAX_JOBS, Note, RunnerState, UnknownJob, World};
 use crate::config::Config;
+use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
@@ -190,8 +191,13 @@ impl World {
 }
 
 /// True where the job's runner is the instance's. A name may have been another's before; where both ids are known, they
-/// tell.
+/// tell, and what we made only half got no further than an id of its own that we know.
 pub(super) fn runs_on(job: &Job, instance: &Instance) -> bool {
-    let same_id = instance.seen.runner_id.zip(job.runner_id).is_none_or(|(own, told)| own == told);
+    let half_made = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
+    let same_id = match (instance.seen.runner_id, job.runner_id) {
+        (Some(own), Some(told)) => own == told,
+        (None, Some(_)) => !half_made,
+        _ => true,
+    };
     same_id && job.runner_name.as_deref() == Some(instance.seen.name.as_str())
 }

@@ -348,6 +348,19 @@ fn what_was_listed_before_a_launch_took_its_name_is_not_what_was_launched() {
 }
 
 #[test]
+fn a_launch_that_failed_has_no_job_of_an_older_runner_of_its_name() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let (blame, reason) = (Blame::Class("small".to_owned()), "set-up failed".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: true, runner: None });
+    let (status, name) = (JobStatus::InProgress, Some("lxdrunner-1-1".to_owned()));
+    let older = job(7, "acme/app", &["linux"]);
+    stage.fold(Event::Hint(Hint::Job(Job { status, runner_name: name, runner_id: Some(RunnerId(7)), ..older })));
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Abandoned)]);
+}
+
+#[test]
 fn a_job_whose_runner_went_without_a_word_is_asked_about() {
     let mut stage = Stage::new(config());
     stage.queued(1);

@@ -11,8 +11,9 @@ use lxdrunner::model::{Hint, Timestamp};
 use lxdrunner::upkeep::choose::{reaches_back, to_redeliver};
 use lxdrunner::world::Event;
 
+use crate::faults::Faults;
 use crate::rng::Rng;
-use crate::stage::{DAWN, Ev, Faults, Stage};
+use crate::stage::{DAWN, Ev, Stage};
 use crate::{RECOVERY, config, happen, stage, told};
 
 const HOUR: u64 = 3_600_000;

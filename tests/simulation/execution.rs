@@ -1,7 +1,6 @@
 //! Actions carried out step by step, as `execute.rs` does it: each step takes its time, and may fail before or after
 //! having acted.
 
-use lxdrunner::github::Purpose;
 use lxdrunner::model::{JobStatus, Phase, RunnerId};
 use lxdrunner::steps::removal::Removal;
 use lxdrunner::world::{Action, Blame, Origin, Outcome};
@@ -44,6 +43,7 @@ pub enum Next {
 }
 
 /// What a step meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Luck {
     Good,
     /// It fails, and nothing was done.
@@ -53,30 +53,6 @@ pub enum Luck {
 }
 
 impl Stage {
-    pub fn luck(&mut self, lxd: Option<usize>) -> Luck {
-        if lxd.is_none() && self.asked_of_the_day(Purpose::Register) == Some(false) {
-            return Luck::Bad;
-        }
-        let down = lxd.map_or(!self.github_up, |lxd| !self.lxd_up[lxd]);
-        match () {
-            () if down || self.fault(self.faults.step) => Luck::Bad,
-            () if self.fault(self.faults.lost_answer) => Luck::Lost,
-            () => Luck::Good,
-        }
-    }
-
-    pub fn step(&mut self, id: u64) {
-        let Some(mut execution) = self.executions.remove(&id) else { return };
-        match self.perform(&mut execution) {
-            Next::Go(step, low, high) => {
-                execution.step = step;
-                self.executions.insert(id, execution);
-                self.after(low, high, Ev::Step(id));
-            }
-            Next::End(outcome) => self.ended(execution, outcome),
-        }
-    }
-
     /// One effect; also called for what was on its way when the process died.
     pub fn perform(&mut self, e: &mut Execution) -> Next {
         let lxd = self.daemons[e.daemon].lxd;

@@ -11,6 +11,8 @@ pub fn scope_of(repo: usize) -> Scope {
 
 pub struct JobRow {
     pub id: u64,
+    /// The job that it is, or is a repetition of.
+    pub run: u64,
     pub repo: usize,
     pub labels: Vec<&'static str>,
     pub created: u64,
@@ -37,7 +39,7 @@ impl JobRow {
         let taken = self.taken.as_ref().filter(|(at, ..)| *at <= time);
         Job {
             id: JobId(self.id),
-            run_id: self.id,
+            run_id: self.run,
             repo: REPOS[self.repo].parse().unwrap(),
             public: Some(false),
             labels: self.labels.iter().collect(),
@@ -64,6 +66,8 @@ pub struct RunnerRow {
     pub by: Option<usize>,
     pub online: Option<u64>,
     pub offline: Option<u64>,
+    /// From when until when it has no network.
+    pub away: Option<(u64, u64)>,
     pub job: Option<(u64, u64)>,
     pub gone: Option<u64>,
 }
@@ -74,7 +78,8 @@ impl RunnerRow {
     }
 
     pub fn is_online(&self, time: u64) -> bool {
-        self.online.is_some_and(|at| at <= time) && self.offline.is_none_or(|at| at > time)
+        let away = self.away.is_some_and(|(from, until)| from <= time && time < until);
+        self.online.is_some_and(|at| at <= time) && self.offline.is_none_or(|at| at > time) && !away
     }
 }
 
@@ -100,8 +105,19 @@ impl GitHub {
     pub fn register(&mut self, scope: &Scope, name: &str, labels: &Labels, by: Option<usize>, now: u64) -> u64 {
         let id = 5000 + self.runners.len() as u64;
         let (scope, name, labels) = (scope.clone(), name.to_owned(), labels.clone());
-        let row =
-            RunnerRow { id, scope, name, labels, made: now, by, online: None, offline: None, job: None, gone: None };
+        let row = RunnerRow {
+            id,
+            scope,
+            name,
+            labels,
+            made: now,
+            by,
+            online: None,
+            offline: None,
+            away: None,
+            job: None,
+            gone: None,
+        };
         self.runners.push(row);
         id
     }

@@ -5,6 +5,7 @@
 
 mod day;
 mod execution;
+mod faults;
 mod github;
 mod process;
 mod ready;
@@ -15,7 +16,7 @@ mod tale;
 mod told;
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -25,10 +26,11 @@ use lxdrunner::config::Config;
 use lxdrunner::model::{JobId, Labels, Phase, Scope};
 use lxdrunner::world::Event;
 
+use faults::{Faults, Limit};
 use github::GitHub;
 use process::Process;
 use rng::Rng;
-use stage::{DAWN, Ev, FIRST_JOB, Faults, Inst, Stage, Totals};
+use stage::{DAWN, Ev, FIRST_JOB, Inst, Stage, Totals};
 use tale::Tale;
 
 /// Stories of one run, unless `SEEDS` says otherwise; CI has far more of them.
@@ -83,6 +85,8 @@ fn stage(seed: u64, config: &Config) -> Stage {
     let faults = Faults {
         step: 6 * hardness,
         lost_answer: 5 * hardness,
+        timeout: 300,
+        death: hardness,
         github: 12 * hardness,
         drop: 50 * hardness,
         duplicate: 50,
@@ -117,7 +121,12 @@ fn stage(seed: u64, config: &Config) -> Stage {
         github: GitHub::default(),
         github_up: true,
         lxd: (0..lxds).map(|_| BTreeMap::new()).collect(),
+        limit: Limit::Nothing,
         lxd_up: vec![true; lxds],
+        pool_full: vec![false; lxds],
+        lost_operations: BTreeSet::new(),
+        fate: None,
+        answer_lost: false,
         daemons: homes.iter().map(|lxd| Process::new(*lxd)).collect(),
         executions: BTreeMap::new(),
         jobs_left,
@@ -136,20 +145,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
             stage.at(at, Ev::Crash(daemon));
         }
     }
-    for lxd in 0..lxds {
-        for _ in 0..hardness.min(3) {
-            let at = stage.rng.range(DAWN, until);
-            let length = stage.rng.range(500, 40_000);
-            stage.at(at, Ev::Lxd { lxd, up: false });
-            stage.at(at + length, Ev::Lxd { lxd, up: true });
-        }
-    }
-    for _ in 0..hardness.min(3) {
-        let at = stage.rng.range(DAWN, until);
-        let length = stage.rng.range(1000, 200_000);
-        stage.at(at, Ev::GitHub { up: false });
-        stage.at(at + length, Ev::GitHub { up: true });
-    }
+    stage.calamities(hardness);
     stage
 }
 
@@ -170,6 +166,7 @@ fn strangers(stage: &mut Stage) {
             made: DAWN,
             process: None,
             ended: false,
+            hangs_until: 0,
         };
         map.insert(format!("sim-{FIRST_JOB}-1"), inst);
     }
@@ -219,19 +216,18 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::Crash(daemon) => stage.crash(daemon),
         Ev::Restart(daemon) => stage.boot(daemon),
         Ev::Redeliver => stage.redeliver(),
-        Ev::Lxd { lxd, up } => {
-            stage.lxd_up[lxd] = up || stage.calm;
-            stage.tell_of_all(format!("LXD {lxd} {}", answers(up)));
-        }
+        Ev::Lxd { lxd, up } => stage.lxd_turns(lxd, up),
+        Ev::Pool { lxd, full } => stage.pool_turns(lxd, full),
+        Ev::Limited(limit) => stage.limit_turns(limit),
+        Ev::Mishap { lxd, mishap } => stage.mishap(lxd, mishap),
+        Ev::QueuedAgain { job, runner } => stage.queued_again(job, runner),
+        Ev::RunsAgain(job) => stage.runs_again(job),
+        Ev::Answer { id, outcome } => stage.answered(id, *outcome),
         Ev::GitHub { up } => {
             stage.github_up = up || stage.calm;
-            stage.tell_of_all(format!("GitHub {}", answers(up)));
+            stage.tell_of_all(format!("GitHub {}", faults::answers(up)));
         }
     }
-}
-
-fn answers(up: bool) -> &'static str {
-    if up { "answers again" } else { "does not answer" }
 }
 
 fn story(stage: &mut Stage) {
@@ -240,11 +236,7 @@ fn story(stage: &mut Stage) {
         stage.now = at;
         stage.totals.events += 1;
         if at >= stage.calm_at && !stage.calm {
-            stage.jobs_left = 0;
-            stage.tell_of_all("from here on all is well".to_owned());
-            stage.calm = true;
-            stage.github_up = true;
-            stage.lxd_up.iter_mut().for_each(|up| *up = true);
+            stage.all_is_well();
         }
         happen(stage, ev);
         stage.check_caps();

@@ -286,26 +286,30 @@ impl Stage {
             return;
         }
         // What is done and on its way out needs no place, within limits.
-        let done = |i: &&Inst| {
+        let done = |i: &Inst| {
             let gone = |runner: u64| self.github.runners.iter().any(|r| r.id == runner && r.gone.is_some());
             i.ended || i.process.is_some_and(gone)
         };
-        let ours = || self.lxd[0].values().filter(|i| i.owner.is_some() && i.phase != Phase::Template);
+        let ours = || self.lxd[0].iter().filter(|(_, i)| i.owner.is_some() && i.phase != Phase::Template);
         // One template that is being baked needs none either: no job waits for it.
         let bakes = |class: Option<&str>| {
-            let of_class = |i: &&Inst| i.phase == Phase::Baking && class.is_none_or(|class| i.class == class);
-            ours().filter(of_class).count().min(1)
+            let of_class = |i: &Inst| i.phase == Phase::Baking && class.is_none_or(|class| i.class == class);
+            ours().filter(|(_, i)| of_class(i)).count().min(1)
+        };
+        let names = |passed: &dyn Fn(&Inst) -> bool| {
+            let passed = ours().filter(|(_, i)| passed(i)).map(|(name, _)| name.as_str());
+            passed.collect::<Vec<_>>().join(", ")
         };
         let max = self.config.max_workers;
         if ours().count() > max + leaving_free(max) + bakes(None)
-            || ours().filter(|i| !done(i)).count() > max + bakes(None)
+            || ours().filter(|(_, i)| !done(i)).count() > max + bakes(None)
         {
-            self.fail("max_workers is passed");
+            self.fail(&format!("max_workers is passed: {}", names(&|i| !done(i))));
         }
         for class in &self.config.classes {
-            let most = class.max_workers + bakes(Some(&class.name));
-            if ours().filter(|i| i.class == class.name && !done(i)).count() > most {
-                self.fail(&format!("max_workers of class {} is passed", class.name));
+            let of_class = |i: &Inst| i.class == class.name && !done(i);
+            if ours().filter(|(_, i)| of_class(i)).count() > class.max_workers + bakes(Some(&class.name)) {
+                self.fail(&format!("max_workers of class {} is passed: {}", class.name, names(&of_class)));
             }
         }
     }

@@ -60,6 +60,7 @@ impl Stage {
                 made: self.now,
                 process: None,
                 ended: false,
+                hangs_until: 0,
             };
             self.lxd[lxd].insert(name.to_owned(), inst);
             return if matches!(luck, Luck::Good) { Ok(()) } else { Err(failed(Blame::Host, "unreachable", true)) };

@@ -1,16 +1,17 @@
 //! The stage: virtual time, the models, the faults and the log of what happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
-use lxdrunner::world::{GitHubSeen, InstanceSeen, Snapshot};
+use lxdrunner::world::{GitHubSeen, InstanceSeen, Outcome, Snapshot};
 
 use crate::day::Day;
-use crate::execution::Execution;
-use crate::github::{GitHub, REPOS, scope_of};
+use crate::execution::{Execution, Luck};
+use crate::faults::{Faults, Limit, Mishap};
+use crate::github::{GitHub, JobRow, REPOS, scope_of};
 use crate::process::Process;
 use crate::rng::Rng;
 use crate::tale::Tale;
@@ -22,6 +23,7 @@ pub const FIRST_JOB: u64 = 1000;
 pub enum Ev {
     JobArrives,
     Cancel(u64),
+    RunsAgain(u64),
     Deliver { daemon: usize, hint: Hint },
     Assign,
     JobEnds { job: u64, runner: u64 },
@@ -38,6 +40,11 @@ pub enum Ev {
     Redeliver,
     ImageMoves,
     Lxd { lxd: usize, up: bool },
+    Pool { lxd: usize, full: bool },
+    Mishap { lxd: usize, mishap: Mishap },
+    Limited(Limit),
+    QueuedAgain { job: u64, runner: u64 },
+    Answer { id: u64, outcome: Box<Outcome> },
     GitHub { up: bool },
 }
 
@@ -59,23 +66,8 @@ pub struct Inst {
     pub process: Option<u64>,
     /// True once that process ended.
     pub ended: bool,
-}
-
-/// What goes wrong, in permille; and the shape of the story.
-#[derive(Default)]
-pub struct Faults {
-    pub step: u64,
-    pub lost_answer: u64,
-    pub github: u64,
-    pub drop: u64,
-    pub duplicate: u64,
-    pub late: u64,
-    pub lag: u64,
-    pub lie: u64,
-    pub sick_runner: u64,
-    pub no_power_off: u64,
-    pub blind: u64,
-    pub bake: u64,
+    /// Until then nothing that is done to it comes to an end.
+    pub hangs_until: u64,
 }
 
 #[derive(Default)]
@@ -114,7 +106,15 @@ pub struct Stage {
     pub github: GitHub,
     pub github_up: bool,
     pub lxd: Vec<BTreeMap<String, Inst>>,
+    pub limit: Limit,
     pub lxd_up: Vec<bool>,
+    pub pool_full: Vec<bool>,
+    /// What was under way when LXD went.
+    pub lost_operations: BTreeSet<u64>,
+    /// How the effect that is being performed ends.
+    pub fate: Option<Luck>,
+    /// True once its answer was lost.
+    pub answer_lost: bool,
     pub daemons: Vec<Process>,
     pub executions: BTreeMap<u64, Execution>,
     pub jobs_left: u64,
@@ -173,7 +173,7 @@ impl Stage {
         };
         let id = FIRST_JOB + self.github.jobs.len() as u64;
         let fork = self.rng.chance(80);
-        let row = crate::github::JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork };
+        let row = JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork, run: id };
         self.tell(format!("job {id} queued in {} {:?}", REPOS[repo], row.labels));
         self.github.jobs.push(row);
         self.webhook(id);
@@ -194,7 +194,28 @@ impl Stage {
             job.done = Some(now);
             self.tell(format!("job {id} cancelled"));
             self.webhook(id);
+            self.perhaps_again(id);
         }
+    }
+
+    /// Somebody has the run run again: a new job of it is queued.
+    fn perhaps_again(&mut self, id: u64) {
+        if !self.calm && self.day.is_none() && self.rng.chance(60) {
+            self.after(1000, 120_000, Ev::RunsAgain(id));
+        }
+    }
+
+    pub fn runs_again(&mut self, id: u64) {
+        if self.calm {
+            return;
+        }
+        let new = FIRST_JOB + self.github.jobs.len() as u64;
+        let JobRow { repo, labels, fork, run, .. } = self.github.job(id);
+        let (repo, labels, fork, run) = (*repo, labels.clone(), *fork, *run);
+        self.github.jobs.push(JobRow { id: new, run, repo, labels, created: self.now, taken: None, done: None, fork });
+        self.tell(format!("job {id} runs again: job {new} is queued"));
+        self.webhook(new);
+        self.after(100, 3000, Ev::Assign);
     }
 
     /// Tells every daemon how the job stands, unless the delivery is lost; perhaps twice, perhaps late.
@@ -243,7 +264,13 @@ impl Stage {
 
     pub fn job_ends(&mut self, job: u64, runner: u64) {
         let now = self.now;
-        if self.github.job(job).done.is_some() {
+        let row = self.github.job(job);
+        if row.done.is_some() || row.taken.as_ref().is_none_or(|(.., by)| *by != runner) {
+            return;
+        }
+        if let Some((_, until)) = self.github.runner(runner).away.filter(|(from, until)| *from <= now && now < *until) {
+            // It cannot tell.
+            self.at(until + 1000, Ev::JobEnds { job, runner });
             return;
         }
         self.github.job(job).done = Some(now);
@@ -254,6 +281,7 @@ impl Stage {
         row.offline = Some(now);
         self.webhook(job);
         self.power_off_soon(runner);
+        self.perhaps_again(job);
     }
 
     pub fn power_off_soon(&mut self, runner: u64) {
@@ -289,6 +317,11 @@ impl Stage {
 
     pub fn power_off(&mut self, lxd: usize, name: String, runner: u64) {
         let Some(inst) = self.lxd[lxd].get_mut(&name).filter(|i| i.process == Some(runner)) else { return };
+        if inst.hangs_until > self.now {
+            let until = inst.hangs_until;
+            self.at(until, Ev::PowerOff { lxd, name, runner });
+            return;
+        }
         inst.running = false;
         inst.process = None;
         inst.ended = true;
@@ -389,11 +422,15 @@ impl Stage {
     }
 
     fn listing_fails(&mut self) -> bool {
-        self.asked_of_the_day(Purpose::List) == Some(false) || !self.github_up || self.fault(self.faults.github)
+        self.asked_of_the_day(Purpose::List) == Some(false)
+            || self.github_refuses(Limit::Listings)
+            || self.fault(self.faults.github)
     }
 
     pub fn github_fails(&mut self) -> bool {
-        self.asked_of_the_day(Purpose::Ask) == Some(false) || !self.github_up || self.fault(self.faults.github)
+        self.asked_of_the_day(Purpose::Ask) == Some(false)
+            || self.github_refuses(Limit::Everything)
+            || self.fault(self.faults.github)
     }
 
     // ---- the end ----

@@ -33,6 +33,11 @@ impl Told {
         self.busy.retain(|_, busy_with| *busy_with != job);
     }
 
+    /// The job is queued again, which nobody may have been told.
+    pub fn forget(&mut self, job: u64) {
+        self.busy.retain(|_, busy_with| busy_with.0 != job);
+    }
+
     /// What of the plan goes against what was told.
     pub fn objection(&self, world: &World, plan: &Plan) -> Option<String> {
         use RemoveReason::{Idle, MakesRoom, NeverOnline, Stale};
