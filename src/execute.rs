@@ -40,7 +40,18 @@ pub struct Executor {
 /// Why a launch ended early.
 enum Stop {
     Clash(String),
-    Failed { blame: Blame, reason: String },
+    /// `output` is what a script had to say, where one failed.
+    Failed {
+        blame: Blame,
+        reason: String,
+        output: String,
+    },
+}
+
+impl Stop {
+    fn failed(blame: Blame, reason: impl std::fmt::Display) -> Stop {
+        Stop::Failed { blame, reason: reason.to_string(), output: String::new() }
+    }
 }
 
 /// A failed step, laid at that door unless it is LXD's as a whole.
@@ -49,7 +60,7 @@ fn of_blame(blame: &Blame, failure: Failure) -> Stop {
         Failure::Lxd(error) if error.kind == ErrorKind::Unreachable => Blame::Host,
         _ => blame.clone(),
     };
-    Stop::Failed { blame, reason: failure.to_string() }
+    Stop::Failed { blame, reason: failure.to_string(), output: failure.output().to_owned() }
 }
 
 impl Executor {
@@ -139,8 +150,8 @@ impl Executor {
     /// What becomes of an instance whose launch ended early.
     fn stopped(&self, class: &Class, name: &str, stop: Stop, runner: Option<RunnerId>) -> Outcome {
         match stop {
-            Stop::Failed { blame, reason } => {
-                self.keep_of_failed(&class.project, name, &blame, &reason);
+            Stop::Failed { blame, reason, output } => {
+                self.keep_of_failed(&class.project, name, &blame, (&reason, &output));
                 Outcome::LaunchFailed { blame, reason, made: true, runner }
             }
             // The name is somebody else's on GitHub: this instance must go before anybody takes the two for one.
@@ -237,18 +248,15 @@ impl Executor {
     /// The runner package for an instance that is made from an image.
     fn package(&self, class: &Class) -> Result<Package, Stop> {
         let wanted = self.config.runner_version.as_deref();
-        self.packages.cached(class.arch, wanted).ok_or_else(|| Stop::Failed {
-            blame: Blame::Package(class.arch),
-            reason: format!(
-                "the runner package is not in {} any more; it is fetched again",
-                self.config.cache_home.display()
-            ),
+        self.packages.cached(class.arch, wanted).ok_or_else(|| {
+            let place = self.config.cache_home.display();
+            let reason = format!("the runner package is not in {place} any more; it is fetched again");
+            Stop::failed(Blame::Package(class.arch), reason)
         })
     }
 
     fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Stop> {
-        let of_scope =
-            |error: github::Error| Stop::Failed { blame: Blame::Scope(scope.clone()), reason: error.to_string() };
+        let of_scope = |error: github::Error| Stop::failed(Blame::Scope(scope.clone()), error);
         if self.config.registration == Registration::Jit {
             let group = self.group(scope, &class.runner_group).map_err(of_scope)?;
             let labels: Vec<String> = class.labels.iter().map(str::to_owned).collect();

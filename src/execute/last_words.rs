@@ -12,25 +12,25 @@ impl Executor {
     /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
     /// What is returned ends the line of the log that tells of the removal.
     pub(super) fn keep_last_words(&self, instance: &Instance, reason: RemoveReason) -> String {
-        match self.keep(instance, &reason.to_string()) {
+        match self.keep(instance, (&reason.to_string(), "")) {
             Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
             _ => String::new(),
         }
     }
 
-    /// The same for one whose making just failed: here it is known what with.
-    pub(super) fn keep_of_failed(&self, project: &str, name: &str, blame: &Blame, reason: &str) {
+    /// The same for one whose making just failed: here it is known what with, and what a script printed at that.
+    pub(super) fn keep_of_failed(&self, project: &str, name: &str, blame: &Blame, why: (&str, &str)) {
         if *blame == Blame::Host || self.config.failures_kept == 0 {
             return;
         }
         match self.lxd.instance(project, name) {
-            Ok(Some((instance, _))) => drop(self.keep(&instance, reason)),
+            Ok(Some((instance, _))) => drop(self.keep(&instance, why)),
             Ok(None) => debug!("instance={name} msg=\"gone before its logs could be kept\""),
             Err(error) => debug!("instance={name} msg=\"its logs are not kept\" error=\"{error}\""),
         }
     }
 
-    fn keep(&self, instance: &Instance, why: &str) -> Option<Kept> {
+    fn keep(&self, instance: &Instance, why: (&str, &str)) -> Option<Kept> {
         let name = &instance.name;
         match self.failures.keep(&self.lxd, instance, why, Timestamp::now()) {
             Ok(kept) => Some(kept),

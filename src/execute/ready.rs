@@ -32,8 +32,8 @@ impl Executor {
         let baked = self.bake_steps(&steps, class, &blame);
         match baked {
             Ok(()) => Outcome::Baked,
-            Err(Stop::Failed { blame, reason }) => {
-                self.keep_of_failed(&class.project, name, &blame, &reason);
+            Err(Stop::Failed { blame, reason, output }) => {
+                self.keep_of_failed(&class.project, name, &blame, (&reason, &output));
                 Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
             }
             Err(Stop::Clash(reason)) => Outcome::Clash { reason },
@@ -90,8 +90,8 @@ impl Executor {
         match prepared() {
             Ok(etag) => Outcome::Prepared { etag },
             Err(failure) => match of_blame(&blame, failure) {
-                Stop::Failed { blame, reason } => {
-                    self.keep_of_failed(&class.project, name, &blame, &reason);
+                Stop::Failed { blame, reason, output } => {
+                    self.keep_of_failed(&class.project, name, &blame, (&reason, &output));
                     Outcome::NotMade { blame, reason: nameless(&reason, name), made: true }
                 }
                 Stop::Clash(reason) => Outcome::Clash { reason },

@@ -87,11 +87,11 @@ impl Failures {
     }
 
     /// Takes down what the instance's logs say, running or stopped. What cannot be had is said in its place: whoever
-    /// removes the instance goes on. `why` is a line, perhaps with a script's output after it.
+    /// removes the instance goes on. `why` is the reason, of which the first line counts, and what a script printed.
     ///
     /// # Errors
     /// Only where nothing can be written here.
-    pub fn keep(&self, lxd: &Lxd, instance: &Instance, why: &str, now: Timestamp) -> io::Result<Kept> {
+    pub fn keep(&self, lxd: &Lxd, instance: &Instance, why: (&str, &str), now: Timestamp) -> io::Result<Kept> {
         if self.kept == 0 {
             return Ok(Kept::Off);
         }
@@ -104,7 +104,7 @@ impl Failures {
         let when = now.to_rfc3339();
         let key = |key: &str| instance.config.get(key).map_or("", String::as_str);
         let (class, job) = (key(keys::CLASS), key(keys::JOB));
-        let (why, output) = why.split_once('\n').unwrap_or((why, ""));
+        let (why, output) = (why.0.lines().next().unwrap_or_default(), why.1);
         // Without the words that announce the output.
         let why = why.strip_suffix(':').and_then(|why| Some(why.rsplit_once("; ")?.0)).unwrap_or(why);
         let mut text = String::new();
@@ -120,17 +120,18 @@ impl Failures {
                 masked(value).chars().take(VALUE).map(|c| if c.is_control() { ' ' } else { c }).collect();
             text.push_str(&format!("{key}: {value}\n"));
         }
+        let mut section = |title: &str, content: &str| text.push_str(&format!("\n==> {title}\n{content}\n"));
         let deadline = Instant::now() + PATIENCE;
         for path in logs(lxd, instance, deadline) {
-            text.push_str(&format!("\n==> {path}\n"));
             match lxd.pull_file_tail(&instance.project, &instance.name, &path, LOG_TAIL, left(deadline)) {
-                Ok(Some(log)) => text.push_str(&masked(end_of(&log))),
+                Ok(Some(log)) => section(&path, &masked(end_of(&log))),
                 // A script of the operator's own need not write a log.
-                Ok(None) if path == SETUP_LOG && !output.is_empty() => text.push_str(&masked(end_of(output))),
-                Ok(None) => text.push_str("(there is none)"),
-                Err(error) => text.push_str(&format!("(could not be read: {error})")),
+                Ok(None) if path == SETUP_LOG && !output.is_empty() => {
+                    section("what it printed", &masked(end_of(output)));
+                }
+                Ok(None) => section(&path, "(there is none)"),
+                Err(error) => section(&path, &format!("(could not be read: {error})")),
             }
-            text.push('\n');
         }
         self.write(&format!("{}-{}{ENDING}", when.replace([':', '-'], ""), instance.name), &text)?;
         for failure in earlier {

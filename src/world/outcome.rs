@@ -211,7 +211,7 @@ impl World {
     /// One more failure of this kind: until when to pause, and whether the reason is news.
     pub(super) fn pause(&mut self, blame: Blame, reason: &str, now: Timestamp) -> (Timestamp, bool) {
         let before = self.pauses.get(&blame);
-        let news = before.is_none_or(|p| p.reason != reason);
+        let news = before.is_none_or(|p| gist(&p.reason) != gist(reason));
         // Several launches that were under way together and failed together are one failure.
         let failures = match before {
             Some(p) if p.until > now => p.failures,
@@ -269,6 +269,13 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// What makes a reason another one. Its lines after the first are what a script printed, perhaps with the time of day or a
+/// number of its process: digits there are no news.
+fn gist(reason: &str) -> (&str, String) {
+    let (first, printed) = reason.split_once('\n').unwrap_or((reason, ""));
+    (first, printed.chars().filter(|c| !c.is_ascii_digit()).collect())
 }
 
 /// A launch whose outcome came.

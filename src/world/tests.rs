@@ -212,6 +212,18 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
     assert!(matches!(notes[..], [Note::LaunchFailed { news: false, .. }]), "{notes:?}");
     let Some(Reason::Paused { until, .. }) = stage.reason(2) else { panic!() };
     assert_eq!(until.since(stage.now).as_secs(), 4);
+    // What a script printed differs in its times each time, and is told again where it differs otherwise.
+    for (reason, is_news) in [
+        ("code 1:\n12:00:01 no route", true),
+        ("code 1:\n12:00:31 no route", false),
+        ("code 1:\n12:01:31 no disk", true),
+        ("code 2:\n12:02:31 no disk", true),
+    ] {
+        stage.pass(61);
+        stage.queued(2);
+        let notes = stage.outcome(of(2), failed(reason));
+        assert!(matches!(notes[..], [Note::LaunchFailed { news, .. }] if news == is_news), "{reason}: {notes:?}");
+    }
 }
 
 #[test]

@@ -51,7 +51,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 pub enum Failure {
     /// LXD refused or did not answer.
     Lxd(lxd::Error),
-    /// A script in the instance ended with this code; the end of its output.
+    /// A script in the instance ended with this code; its output.
     Script { what: &'static str, code: i64, output: String },
     /// A script in the instance did not end in time; the end of its log.
     Hung { what: &'static str, after: Duration, output: String },
@@ -65,17 +65,28 @@ pub enum Failure {
     TooLate { step: &'static str, after: Duration },
 }
 
+impl Failure {
+    /// All that is had of a script's output, where one failed.
+    pub fn output(&self) -> &str {
+        match self {
+            Failure::Script { output, .. } | Failure::Hung { output, .. } => output,
+            _ => "",
+        }
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failure::Lxd(error) => error.fmt(f),
             Failure::Script { what, code, output } => {
-                write!(f, "{what} ended with code {code}; the end of its output:\n{output}")
+                write!(f, "{what} ended with code {code}; the end of its output:\n{}", tail(output))
             }
             Failure::Hung { what, after, output } => write!(
                 f,
-                "{what} did not end within {} s (provision_timeout); the end of its log:\n{output}",
-                after.as_secs()
+                "{what} did not end within {} s (provision_timeout); the end of its log:\n{}",
+                after.as_secs(),
+                tail(output)
             ),
             Failure::File { path, source } => write!(f, "read {path}: {source}"),
             Failure::NotArmed(error) => write!(
@@ -253,12 +264,12 @@ impl<'a> Provision<'a> {
             Ok(ended) if ended.code == 0 => Ok(()),
             Ok(ended) => {
                 let result = self.lxd.exec_output(&self.class.project, ended);
-                let output = tail(&format!("{}{}", result.stdout, result.stderr));
+                let output = format!("{}{}", result.stdout, result.stderr);
                 Err(Failure::Script { what: file, code: result.code, output })
             }
             Err(error) if error.kind == ErrorKind::Timeout => {
                 let log = self.lxd.pull_file_tail(&self.class.project, self.name, log, 16 * 1024, CALL_TIMEOUT);
-                let output = tail(&log.ok().flatten().unwrap_or_default());
+                let output = log.ok().flatten().unwrap_or_default();
                 Err(Failure::Hung { what: file, after: self.limit, output })
             }
             Err(error) => Err(error.into()),
