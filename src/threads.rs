@@ -26,18 +26,38 @@ pub fn try_spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result
     thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work)
 }
 
-/// Does two things at the same time, `theirs` on a thread of its own that ends with it. Where the system has no thread
-/// to give, one comes after the other.
+/// What was begun beside; see [`begin`].
+pub struct Begun<'scope, T> {
+    thread: Option<thread::ScopedJoinHandle<'scope, T>>,
+    work: &'scope (dyn Fn() -> T + Sync),
+}
+
+/// Begins something on a thread of its own. Where the system has no thread to give, it is done when its end is waited for.
+pub fn begin<'scope, 'env, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, 'env>,
+    name: &str,
+    work: &'scope (dyn Fn() -> T + Sync),
+) -> Begun<'scope, T> {
+    let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+    Begun { thread: thread.ok(), work }
+}
+
+impl<T> Begun<'_, T> {
+    /// Waits for what comes of it.
+    pub fn end(self) -> T {
+        match self.thread.map(thread::ScopedJoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => (self.work)(),
+        }
+    }
+}
+
+/// Does two things at the same time, `theirs` on a thread of its own that ends with it.
 pub fn beside<O, T: Send>(name: &str, theirs: impl Fn() -> T + Sync, ours: impl FnOnce() -> O) -> (O, T) {
     thread::scope(|scope| {
-        let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, &theirs);
-        let ours = ours();
-        let theirs = match thread.map(thread::ScopedJoinHandle::join) {
-            Ok(Ok(theirs)) => theirs,
-            Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(_) => theirs(),
-        };
-        (ours, theirs)
+        let begun = begin(scope, name, &theirs);
+        (ours(), begun.end())
     })
 }
 

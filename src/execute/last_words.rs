@@ -6,7 +6,7 @@ use super::Executor;
 use crate::lxd::Instance;
 use crate::model::Timestamp;
 use crate::runner::failures::Kept;
-use crate::world::{Blame, RemoveReason};
+use crate::world::RemoveReason;
 
 impl Executor {
     /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
@@ -19,8 +19,8 @@ impl Executor {
     }
 
     /// The same for one whose making just failed: here it is known what with, and what a script printed at that.
-    pub(super) fn keep_of_failed(&self, project: &str, name: &str, blame: &Blame, why: (&str, &str)) {
-        if *blame == Blame::Host || self.config.failures_kept == 0 {
+    pub(super) fn keep_of_failed(&self, project: &str, name: &str, why: (&str, &str)) {
+        if self.config.failures_kept == 0 {
             return;
         }
         match self.lxd.instance(project, name) {

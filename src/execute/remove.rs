@@ -9,7 +9,8 @@ use crate::identity::{maker, process_identity};
 use crate::lxd::{self, Instance, api::ErrorKind, api::Operation};
 use crate::model::{Phase, RunnerId, keys};
 use crate::runner::provision::look_inside;
-use crate::steps::removal::{Answer, Found, Next, Removal, Step};
+use crate::steps::Found;
+use crate::steps::removal::{Answer, Next, Removal, Step};
 use crate::world::{Outcome, RemoveReason};
 
 /// How long LXD gets to stop or delete an instance.
@@ -96,7 +97,7 @@ fn done(result: Result<(), lxd::Error>) -> Answer {
 }
 
 /// An instance as the decision needs it. What has no phase is taken for a runner's that was started: the most careful guess.
-fn found(instance: &Instance, etag: String) -> Found {
+pub(super) fn found(instance: &Instance, etag: String) -> Found {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     Found {
         etag,

@@ -114,8 +114,9 @@ impl<'a> Budget<'a, '_> {
                 Maker::Us => Some(RemoveReason::Abandoned),
                 Maker::Dead if alone && runners_known => Some(RemoveReason::Abandoned),
                 // Another daemon with our prefix may be at it, with a longer deadline than ours.
-                Maker::Unknown if alone && runners_known && age > config.provision_timeout * 2 => {
-                    Some(RemoveReason::Abandoned)
+                Maker::Unknown if alone && runners_known => {
+                    let had = now.since(instance.begun_at);
+                    (had > config.provision_timeout * 2).then_some(RemoveReason::Abandoned)
                 }
                 _ => None,
             },

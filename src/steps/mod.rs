@@ -1,6 +1,27 @@
 //! How an action that must be careful is carried out, step by step. **Pure**: no I/O, no clock, no logging. A machine
-//! names the next [`Step`](removal::Step); whoever runs it takes the step and tells what came of it; in the end there is an
+//! names the next step; whoever runs it takes the step and tells what came of it; in the end there is an
 //! outcome. [`crate::execute`] runs it against LXD and GitHub, the simulation against its models of them, with faults and
 //! crashes between any two steps: what is proved there is what runs here.
 
+pub mod making;
 pub mod removal;
+
+use crate::identity::Maker;
+use crate::model::{Phase, RunnerId, Timestamp};
+use crate::world::Status;
+
+/// An instance, as a look finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub etag: String,
+    pub owner: Option<String>,
+    pub phase: Phase,
+    /// Who provisions it, as its key says.
+    pub maker: Maker,
+    /// True where it belongs to a scope, as what has a runner does.
+    pub scoped: bool,
+    /// The registration that is noted on it.
+    pub runner: Option<RunnerId>,
+    pub status: Status,
+    pub made_at: Option<Timestamp>,
+}

@@ -14,10 +14,11 @@
 //! 10. Before anything of the name is deleted it is looked at again: LXD deletes what is ephemeral by itself when it
 //!     stops, and then the name is free for another instance.
 
+use super::Found;
 use crate::config::Registration;
 use crate::github::Deletion;
 use crate::identity::Maker;
-use crate::model::{Phase, RunnerId, Scope, Timestamp};
+use crate::model::{Phase, RunnerId, Scope};
 use crate::world::{Judged, Outcome, RemoveReason, Status};
 
 #[cfg(test)]
@@ -62,22 +63,6 @@ pub enum Answer {
     Deregistered(Deletion),
     /// It did not work, or nobody can tell whether it did. Possible at every step.
     Failed(String),
-}
-
-/// An instance, as a look finds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    pub etag: String,
-    pub owner: Option<String>,
-    pub phase: Phase,
-    /// Who provisions it, as its key says.
-    pub maker: Maker,
-    /// True where it belongs to a scope, as what has a runner does.
-    pub scoped: bool,
-    /// The registration that is noted on it.
-    pub runner: Option<RunnerId>,
-    pub status: Status,
-    pub made_at: Option<Timestamp>,
 }
 
 /// What a look into an instance found.

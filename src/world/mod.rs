@@ -151,6 +151,8 @@ pub struct Instance {
     /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
     /// meanwhile, by years on a board without a battery, must not make it look old.
     pub made_at: Timestamp,
+    /// When the process that is at it now began, as far as we can tell: a standby is claimed long after it was made.
+    pub begun_at: Timestamp,
     /// When it was first known to have its runner process started.
     pub started_at: Option<Timestamp>,
     /// Since when it is seen stopped.
@@ -176,10 +178,13 @@ pub struct Instance {
 impl Instance {
     /// One that is heard of for the first time.
     fn new(seen: InstanceSeen, made_at: Timestamp, now: Timestamp, touched: u64) -> Instance {
+        // What a runner's is a copy of is noted on a standby only.
+        let claimed = seen.phase == Phase::Provisioning && seen.recipe.is_some();
         Instance {
             runner: RunnerState::Awaited,
             first_seen: now,
             made_at,
+            begun_at: if claimed { now } else { made_at },
             started_at: (seen.phase == Phase::Started).then_some(now),
             stopped_since: (seen.status == Status::Stopped).then_some(now),
             took_job: false,

@@ -151,7 +151,7 @@ impl World {
                 notes.push(Note::Launched { instance: name.clone(), job: *job });
             }
             Outcome::StandbyLost { reason } => {
-                self.standby_is_lost(name);
+                self.standby_is_lost(name, now);
                 notes.push(Note::StandbyLost { instance: name.clone(), job: *job, reason });
             }
             Outcome::Clash { reason } => {
@@ -235,7 +235,7 @@ impl World {
                         instance.leave_until = Some(now.after(pause_after(1, LONGEST_PAUSE)));
                     }
                     // It was claimed before it could be removed, most likely.
-                    _ => self.standby_is_lost(name),
+                    _ => self.standby_is_lost(name, now),
                 }
                 notes.push(Note::Kept { instance: name.to_owned(), why });
             }

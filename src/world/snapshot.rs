@@ -83,6 +83,9 @@ impl World {
                     if seen.phase == Phase::Started {
                         known.started_at.get_or_insert(now);
                     }
+                    if seen.phase != known.seen.phase {
+                        known.begun_at = now;
+                    }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
                     // What runs stays started, even where its key could not be written.
                     let started = known.seen.phase == Phase::Started;

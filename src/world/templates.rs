@@ -147,12 +147,13 @@ impl World {
     }
 
     /// A standby was claimed by somebody else: what became of it shows in a listing.
-    pub(super) fn standby_is_lost(&mut self, name: &str) {
+    pub(super) fn standby_is_lost(&mut self, name: &str, now: Timestamp) {
         self.lxd_look.wanted = true;
         let seq = self.seq;
         if let Some(instance) = self.instances.get_mut(name) {
             instance.seen.phase = Phase::Provisioning;
             instance.seen.maker = Maker::Unknown;
+            instance.begun_at = now;
             instance.etag = None;
             instance.touched = seq;
         }

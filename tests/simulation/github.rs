@@ -70,6 +70,8 @@ pub struct RunnerRow {
     pub away: Option<(u64, u64)>,
     pub job: Option<(u64, u64)>,
     pub gone: Option<u64>,
+    /// GitHub calls it idle whatever it does.
+    pub mistaken: bool,
 }
 
 impl RunnerRow {
@@ -105,7 +107,7 @@ impl GitHub {
     pub fn register(&mut self, scope: &Scope, name: &str, labels: &Labels, by: Option<usize>, now: u64) -> u64 {
         let id = 5000 + self.runners.len() as u64;
         let (scope, name, labels) = (scope.clone(), name.to_owned(), labels.clone());
-        let row = RunnerRow {
+        self.runners.push(RunnerRow {
             id,
             scope,
             name,
@@ -117,8 +119,8 @@ impl GitHub {
             away: None,
             job: None,
             gone: None,
-        };
-        self.runners.push(row);
+            mistaken: false,
+        });
         id
     }
 
@@ -135,7 +137,7 @@ impl GitHub {
             id: RunnerId(r.id),
             name: r.name.clone(),
             online: r.is_online(time),
-            busy: r.busy(time) && !(lie && self.may_lie(r, time)),
+            busy: r.busy(time) && !r.mistaken && !(lie && self.may_lie(r, time)),
             labels: r.labels.clone(),
         };
         self.runners.iter().filter(there).map(row).collect()

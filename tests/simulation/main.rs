@@ -7,6 +7,7 @@ mod day;
 mod execution;
 mod faults;
 mod github;
+mod making;
 mod process;
 mod ready;
 mod removal;

@@ -189,7 +189,9 @@ impl Stage {
             let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
             self.daemons[daemon].working += 1;
             let step = match &self.executions[&id].action {
-                Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => Step::Create,
+                action @ (Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. }) => {
+                    self.begin_making(action)
+                }
                 action @ Action::Remove { .. } => self.begin_removal(action),
                 _ => Step::Ask,
             };

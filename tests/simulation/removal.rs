@@ -4,10 +4,12 @@ use lxdrunner::config::Registration;
 use lxdrunner::github::Deletion;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Phase, RunnerId};
-use lxdrunner::steps::removal::{self, Answer, Found, Inside, Removal};
-use lxdrunner::world::{Action, RemoveReason, Status};
+use lxdrunner::steps::Found;
+use lxdrunner::steps::removal::{self, Answer, Inside, Removal};
+use lxdrunner::world::{Action, Outcome, RemoveReason, Status};
 
 use crate::execution::{Execution, Luck, Next, Step};
+use crate::making::has_it_in_hand;
 use crate::stage::{Ev, Inst, Stage};
 
 /// How long another living process may be at an instance before it may be cleared away; milliseconds.
@@ -36,7 +38,9 @@ impl Stage {
         match removal.next(came) {
             removal::Next::End(outcome) => Next::End(outcome),
             removal::Next::Take(step) => {
+                let slow = self.rng.chance(150);
                 let (low, high) = match step {
+                    removal::Step::FindRunner(_) | removal::Step::Deregister(..) if slow => (50, 25_000),
                     removal::Step::Claim { .. } => (5, 300),
                     removal::Step::FindRunner(_) | removal::Step::Deregister(..) => (50, 1000),
                     removal::Step::Stop => (20, 500),
@@ -44,6 +48,17 @@ impl Stage {
                     _ => (20, 300),
                 };
                 Next::Go(Step::Remove(removal), low, high)
+            }
+        }
+    }
+
+    /// What was just made for nothing, in one go.
+    pub fn drop_ours(&mut self, e: &Execution, lxd: usize, name: &str) -> Outcome {
+        let mut removal = Removal::of_our_own(&self.config.prefix);
+        loop {
+            let came = self.take(e, lxd, name, &removal);
+            if let removal::Next::End(outcome) = removal.next(came) {
+                return outcome;
             }
         }
     }
@@ -99,8 +114,8 @@ impl Stage {
 
     /// Now and then somebody takes our key away to have a look at an instance, and removes it when he is done.
     fn is_taken_out_of_our_hands(&mut self, lxd: usize, name: &str) {
-        let removes = |e: &Execution| matches!(e.step, Step::Remove(_)) && e.action.instance() == Some(name);
-        let fault = self.fault(self.faults.step) && !self.executions.values().any(removes);
+        let at_it = self.executions.values().any(|other| other.action.instance() == Some(name));
+        let fault = self.fault(self.faults.blind) && !at_it;
         let Some(inst) = self.lxd[lxd].get_mut(name).filter(|i| i.process.is_none() && fault) else { return };
         if inst.owner.take().is_some() {
             (inst.running, inst.version) = (false, inst.version + 1);
@@ -120,12 +135,12 @@ impl Stage {
         }
     }
 
-    fn found(&self, e: &Execution, inst: &Inst) -> Found {
+    pub fn found(&self, e: &Execution, inst: &Inst) -> Found {
         Found {
             etag: inst.version.to_string(),
             owner: inst.owner.map(|_| self.config.prefix.clone()),
             phase: inst.phase,
-            maker: inst.owner.map_or(Maker::Unknown, |owner| self.maker(e.daemon, e.life, owner)),
+            maker: inst.owner.map_or(Maker::Dead, |owner| self.maker(e.daemon, e.life, owner)),
             scoped: inst.scope.is_some(),
             runner: inst.runner_key,
             status: inst.status(),
@@ -179,16 +194,14 @@ impl Stage {
         let Some(owner) = inst.owner else {
             self.fail(&format!("{name}, which is somebody else's, is removed by {}", e.daemon));
         };
-        let (daemon, life) = owner;
         let makes = |other: &Execution| {
-            let begun = !matches!(other.step, Step::Queued | Step::Create | Step::Register | Step::Claim);
-            let making =
-                matches!(other.action, Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. });
-            making && begun && other.action.instance() == Some(name) && (other.daemon, other.life) == (daemon, life)
+            let Step::Make(making, _) = &other.step else { return false };
+            let same = other.action.instance() == Some(name) && (other.daemon, other.life) == owner;
+            same && has_it_in_hand(making.step())
         };
         let patient = self.now > inst.made + LEFT_TO_ANOTHER || reason == RemoveReason::TooOld;
         if inst.phase.is_making() && !patient && self.executions.values().any(makes) {
-            self.fail(&format!("{name} is removed by {} ({reason:?}) while {daemon} makes it", e.daemon));
+            self.fail(&format!("{name} is removed by {} ({reason:?}) while {} makes it", e.daemon, owner.0));
         }
     }
 }

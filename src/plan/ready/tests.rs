@@ -434,3 +434,41 @@ fn removals_leave_workers_for_launches() {
     stage.dispatch();
     assert_eq!(stage.removals(), []);
 }
+
+#[test]
+fn a_standby_that_another_daemon_claimed_has_its_time_from_then_on() {
+    let name = "lxdrunner-standby-0123abcd";
+    #[track_caller]
+    fn check(mut stage: Stage, claimed: InstanceSeen) {
+        let mut look = |seconds, expected: usize| {
+            stage.pass(seconds).lxd(vec![claimed.clone()]);
+            stage.runners(acme(), vec![]);
+            let gone = stage.removals().into_iter().filter(|(_, reason)| *reason == RemoveReason::Abandoned).count();
+            assert_eq!(gone, expected, "after {seconds} s");
+        };
+        look(0, 0);
+        look(600, 0);
+        look(1, 1);
+    }
+    let claimed = |standby: &InstanceSeen| InstanceSeen {
+        phase: Phase::Provisioning,
+        status: Status::Running,
+        scope: Some(acme()),
+        ..standby.clone()
+    };
+    // It was known before, or is seen for the first time; or we were about to claim it ourselves.
+    let mut stage1 = stage(with(1, 0));
+    let standby = kept(&stage1, name, Phase::Standby, None);
+    stage1.lxd(vec![standby.clone()]);
+    stage1.pass(3000);
+    check(stage1, claimed(&standby));
+    let mut stage2 = stage(with(1, 0));
+    stage2.pass(3000);
+    check(stage2, claimed(&standby));
+    let mut stage3 = stage(with(1, 0));
+    stage3.lxd(vec![standby.clone()]);
+    stage3.pass(3000).queued(1);
+    let launches = stage3.dispatch().into_iter().filter(|a| matches!(a, Action::Launch { .. }));
+    launches.for_each(|launch| drop(stage3.outcome(launch, Outcome::StandbyLost { reason: "late".to_owned() })));
+    check(stage3, claimed(&standby));
+}

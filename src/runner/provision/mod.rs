@@ -22,7 +22,7 @@ use crate::runner::package::Package;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::look_inside;
-pub use stages::{Claim, SEAL_SCRIPT};
+pub use stages::SEAL_SCRIPT;
 
 /// The set-up script that is used where a class names none.
 pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh");
@@ -59,8 +59,6 @@ pub enum Failure {
     File { path: String, source: std::io::Error },
     /// The place for the credentials is not there (any more): they were not written.
     NotArmed(lxd::Error),
-    /// What was being made has another owner or phase than it was given, or is gone.
-    Stolen { name: String },
     /// The provisioning deadline passed.
     TooLate { step: &'static str, after: Duration },
 }
@@ -94,9 +92,6 @@ impl std::fmt::Display for Failure {
                 "{error}; start-runner.sh had made the place for the credentials, and it is gone: did the instance stop \
                  or boot again?"
             ),
-            Failure::Stolen { name } => {
-                write!(f, "instance {name} was changed or removed by somebody else while it was made")
-            }
             Failure::TooLate { step, after } => {
                 write!(f, "{step}: not done within {} s (provision_timeout)", after.as_secs())
             }

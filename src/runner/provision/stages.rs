@@ -5,22 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use log::debug;
 
 use super::{DIRECTORY, Failure, Provision};
-use crate::lxd::{self, Exec, InstanceStatus, api::ErrorKind};
+use crate::lxd::{self, Exec};
 use crate::model::{ConfigMap, InstanceType, Phase, keys};
 
 /// The script that takes from a template what its copies must not share.
 pub const SEAL_SCRIPT: &str = include_str!("../../../provision/seal-template.sh");
 /// How long a virtual machine gets to shut down by itself.
 const SHUT_DOWN: Duration = Duration::from_secs(60);
-
-/// How a claim of a standby ended.
-#[derive(Debug)]
-pub enum Claim {
-    /// It is ours, and was before anything else was done to it.
-    Ours,
-    /// It is somebody else's, or gone, or it is not certain whose it is.
-    Lost(String),
-}
 
 impl Provision<'_> {
     /// Takes from the instance what its copies must not share, and stops it.
@@ -46,26 +37,14 @@ impl Provision<'_> {
         self.wait(&stopping, "stop the template")
     }
 
-    /// Makes what is being made known as made, by its phase. Nothing must have changed since it was begun.
+    /// Makes what is being made known as made, by its phase, if its ETag is still this one.
     ///
     /// # Errors
-    /// What LXD says; `Stolen` where it is not ours any more.
-    pub fn finish(&self, from: Phase, to: Phase, daemon: &str) -> Result<Option<String>, Failure> {
-        let project = &self.class.project;
-        let stolen = || Failure::Stolen { name: self.name.to_owned() };
-        let (instance, etag) = self.lxd.instance(project, self.name)?.ok_or_else(stolen)?;
-        let has = |key: &str, value: &str| instance.config.get(key).is_some_and(|v| v == value);
-        if !has(keys::PHASE, from.as_str()) || !has(keys::DAEMON, daemon) {
-            return Err(stolen());
-        }
+    /// What LXD says; `PreconditionFailed` where it changed since.
+    pub fn finish(&self, to: Phase, etag: &str) -> Result<(), lxd::Error> {
         let made = [(keys::PHASE, to.as_str()), (keys::DAEMON, "")];
         let config = made.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        self.lxd.patch_config(project, self.name, &config, Some(&etag))?;
-        if to != Phase::Standby {
-            return Ok(None);
-        }
-        // With it a claim needs no look of its own.
-        Ok(self.lxd.instance(project, self.name)?.map(|(_, etag)| etag).filter(|etag| !etag.is_empty()))
+        self.lxd.patch_config(&self.class.project, self.name, &config, Some(etag))
     }
 
     /// Freezes the instance: it keeps its memory and uses no processor.
@@ -77,47 +56,12 @@ impl Provision<'_> {
         self.wait(&freezing, "freeze the instance")
     }
 
-    /// Sets these keys on a standby, if nobody else did so before. `etag` is its state's as it was prepared, where that is
-    /// known.
+    /// Sets these keys on a standby, if its ETag is still this one.
     ///
     /// # Errors
-    /// What LXD says, where nothing was done.
-    pub fn claim(&self, owner: &str, config: &ConfigMap, etag: Option<&str>) -> Result<Claim, Failure> {
-        let project = &self.class.project;
-        if let Some(etag) = etag {
-            match self.lxd.patch_config(project, self.name, config, Some(etag)) {
-                Ok(()) => return Ok(Claim::Ours),
-                // It changed since, perhaps only in what does not matter here.
-                Err(error) if error.kind == ErrorKind::PreconditionFailed => {}
-                Err(error) => return Self::not_claimed(error),
-            }
-        }
-        let Some((standby, etag)) = self.lxd.instance(project, self.name)? else {
-            return Ok(Claim::Lost("it is gone".to_owned()));
-        };
-        let has = |key: &str, value: &str| standby.config.get(key).is_some_and(|v| v == value);
-        if !has(keys::OWNER, owner) || !has(keys::PHASE, Phase::Standby.as_str()) {
-            return Ok(Claim::Lost("somebody else claimed it".to_owned()));
-        }
-        if standby.status != InstanceStatus::Frozen {
-            return Ok(Claim::Lost("it is not frozen any more".to_owned()));
-        }
-        match self.lxd.patch_config(project, self.name, config, Some(&etag)) {
-            Ok(()) => Ok(Claim::Ours),
-            Err(error) => Self::not_claimed(error),
-        }
-    }
-
-    fn not_claimed(error: lxd::Error) -> Result<Claim, Failure> {
-        match error.kind {
-            ErrorKind::NotFound => Ok(Claim::Lost("it is gone".to_owned())),
-            ErrorKind::PreconditionFailed => Ok(Claim::Lost("somebody else claimed it".to_owned())),
-            // It may have been done, and the answer lost: a listing will tell.
-            ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => {
-                Ok(Claim::Lost(format!("it is not certain whose it is: {error}")))
-            }
-            _ => Err(error.into()),
-        }
+    /// What LXD says; `PreconditionFailed` where it changed since.
+    pub fn claim(&self, config: &ConfigMap, etag: &str) -> Result<(), lxd::Error> {
+        self.lxd.patch_config(&self.class.project, self.name, config, Some(etag))
     }
 
     /// Lets a frozen instance go on, with the right time: a virtual machine's clock stood still meanwhile.

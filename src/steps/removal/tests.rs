@@ -3,6 +3,7 @@
 use super::Answer::{Changed, Deregistered, Done, Failed, Found as There, Gone, Inside as In};
 use super::RemoveReason::*;
 use super::*;
+use crate::model::Timestamp;
 
 const NOW: Timestamp = Timestamp(1_000_000);
 

@@ -1,0 +1,52 @@
+//! Gets what instances are made from: runner packages, and images of image servers.
+
+use log::info;
+
+use super::Executor;
+use crate::config::{Class, ImageRef};
+use crate::lxd;
+use crate::model::{RunnerArch, RunnerLife, Scope};
+use crate::runner::package::life_of;
+use crate::world::{Blame, Outcome};
+
+impl Executor {
+    /// Has LXD fetch an image server's image.
+    pub(super) fn fetch_image(&self, class: &Class) -> Outcome {
+        let failed = |error: lxd::Error| Outcome::NotMade {
+            blame: Blame::Bake(class.name.clone()),
+            reason: error.to_string(),
+            made: false,
+        };
+        let ImageRef::Remote { server, protocol, alias, .. } = &class.image else {
+            return Outcome::Clash { reason: "its image is this server's own".to_owned() };
+        };
+        match self.lxd.fetch_image(&class.project, server, protocol, alias, self.config.provision_timeout) {
+            Ok(fingerprint) => {
+                info!("class={:?} image={alias} fingerprint={fingerprint} msg=\"image fetched\"", class.name);
+                Outcome::ImageFetched { fingerprint }
+            }
+            Err(error) => failed(error),
+        }
+    }
+
+    /// Sees to it that the newest, or the pinned, package is in the cache.
+    pub(super) fn fetch_package(&self, arch: RunnerArch, scope: &Scope) -> Outcome {
+        let wanted = self.config.runner_version.as_deref();
+        match self.packages.ensure(&self.github, scope, arch, wanted) {
+            Ok(package) => {
+                let life = life_of(&self.github, scope, arch, &package.version);
+                Outcome::PackageReady { version: package.version, life }
+            }
+            Err(error) => match self.packages.cached(arch, wanted) {
+                Some(package) => {
+                    info!(
+                        "package={} msg=\"could not be looked up again, going on with it\" error=\"{error}\"",
+                        package.version
+                    );
+                    Outcome::PackageReady { version: package.version, life: RunnerLife::default() }
+                }
+                None => Outcome::PackageFailed { reason: error.to_string() },
+            },
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Takes the steps of a making against LXD and GitHub; which ones is decided by [`Making`].
+
+use std::thread;
+use std::time::Duration;
+
+use log::{debug, info};
+
+use super::Executor;
+use super::remove::found;
+use crate::config::Class;
+use crate::identity::process_identity;
+use crate::lxd;
+use crate::lxd::api::{ErrorKind, Operation, Source};
+use crate::model::{ConfigMap, JobId, Phase, Recipe, keys};
+use crate::runner::cause::why_not_created;
+use crate::runner::provision::{Credentials, Failure, Provision, source};
+use crate::steps::making::{Answer, Making, Next, Step, What};
+use crate::steps::removal::Removal;
+use crate::threads::{self, Begun};
+use crate::trace::Mark;
+use crate::world::{Action, Blame, Origin, Outcome};
+
+/// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
+const NAME_PAUSE: Duration = Duration::from_millis(500);
+
+/// What is to be made.
+struct Order<'a> {
+    class: &'a Class,
+    name: &'a str,
+    what: What,
+    job: Option<JobId>,
+    source: Source,
+    keys: ConfigMap,
+}
+
+/// What a making has in hand.
+struct Hands<'a, 'scope> {
+    executor: &'a Executor,
+    order: &'a Order<'a>,
+    provision: &'a Provision<'a>,
+    mark: Mark<'a>,
+    starting: Option<Operation>,
+    arming: Option<Operation>,
+    registering: Option<Begun<'scope, Result<Credentials, Answer>>>,
+    opening: Option<Begun<'scope, ()>>,
+    credentials: Option<Credentials>,
+}
+
+impl Executor {
+    /// Makes what is asked for of a class, or has its image fetched.
+    pub(super) fn make(&self, action: &Action, class: &Class) -> Outcome {
+        let keys = |phase, recipe| self.keys(class, phase, recipe);
+        let order = match action {
+            Action::Launch { job, scope, name, from, .. } => {
+                if let Some(wait) = self.github.quiet_for(scope) {
+                    let seconds = wait.as_secs() + 1;
+                    let reason =
+                        format!("GitHub said to slow down; nothing is launched before it may be asked, in {seconds} s");
+                    let blame = Blame::Scope(scope.clone());
+                    return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
+                }
+                let source = match from {
+                    Origin::Template(template) => Source::Copy(template.clone()),
+                    Origin::Image | Origin::Standby { .. } => source(&class.image),
+                };
+                let mut keys = keys(Phase::Provisioning, None);
+                keys.insert(keys::SCOPE.to_owned(), scope.to_string());
+                keys.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
+                let what = What::Runner { scope: scope.clone(), from: from.clone() };
+                Order { class, name, what, job: *job, source, keys }
+            }
+            Action::Bake { name, fingerprint, recipe, .. } => {
+                let source = Source::Fingerprint(fingerprint.clone());
+                Order { class, name, what: What::Template, job: None, source, keys: keys(Phase::Baking, Some(recipe)) }
+            }
+            Action::PrepareStandby { name, template, recipe, .. } => {
+                let source = Source::Copy(template.clone());
+                let keys = keys(Phase::Preparing, Some(recipe));
+                Order { class, name, what: What::Standby, job: None, source, keys }
+            }
+            _ => return self.fetch_image(class),
+        };
+        match self.make_order(&order) {
+            Outcome::LaunchFailed { blame, reason, made, runner } => {
+                Outcome::LaunchFailed { blame, reason: nameless(&reason, order.name), made, runner }
+            }
+            Outcome::NotMade { blame, reason, made } => {
+                Outcome::NotMade { blame, reason: nameless(&reason, order.name), made }
+            }
+            other => other,
+        }
+    }
+
+    /// Takes one step after the other until it is over.
+    fn make_order(&self, order: &Order<'_>) -> Outcome {
+        let Order { class, name, what, job, .. } = order;
+        let mark = self.trace.of(*job);
+        let provision = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark);
+        let register = || match what {
+            What::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
+            _ => Err(Answer::Refused("it has no runner".to_owned())),
+        };
+        let open_files = || provision.open_files();
+        let mut making = Making::new(what.clone(), class, &self.config.prefix);
+        thread::scope(|scope| {
+            let mut hands = Hands {
+                executor: self,
+                order,
+                provision: &provision,
+                mark,
+                starting: None,
+                arming: None,
+                registering: None,
+                opening: None,
+                credentials: None,
+            };
+            loop {
+                let step = making.step();
+                let came = match step {
+                    Step::BeginRegister => {
+                        hands.registering = Some(threads::begin(scope, "register", &register));
+                        Answer::Done
+                    }
+                    Step::OpenFiles => {
+                        hands.opening = Some(threads::begin(scope, "open-files", &open_files));
+                        Answer::Done
+                    }
+                    step => hands.take(step),
+                };
+                if let Next::End(outcome) = making.next(came) {
+                    return outcome;
+                }
+            }
+        })
+    }
+
+    /// The keys of an instance that we make.
+    fn keys(&self, class: &Class, phase: Phase, recipe: Option<&Recipe>) -> ConfigMap {
+        let keys = [
+            (keys::OWNER, self.config.prefix.clone()),
+            (keys::CLASS, class.name.clone()),
+            (keys::PHASE, phase.as_str().to_owned()),
+            (keys::DAEMON, process_identity()),
+        ];
+        let recipe = recipe.map(|recipe| (keys::TEMPLATE.to_owned(), recipe.to_string()));
+        keys.map(|(key, value)| (key.to_owned(), value)).into_iter().chain(recipe).collect()
+    }
+}
+
+impl Hands<'_, '_> {
+    fn take(&mut self, step: &Step) -> Answer {
+        let (order, provision) = (self.order, self.provision);
+        let Order { class, name, what, .. } = order;
+        match step {
+            Step::Create => {
+                let ephemeral = *what != What::Template;
+                let made = provision.create(order.source.clone(), order.keys.clone(), ephemeral);
+                if made.is_ok() {
+                    self.tell_of_it();
+                }
+                done(made)
+            }
+            Step::Look(_) => match self.executor.lxd.instance(&class.project, name) {
+                Ok(Some((instance, etag))) => Answer::Found(found(&instance, etag)),
+                Ok(None) => Answer::Gone,
+                Err(error) => failed(error.into()),
+            },
+            Step::FindCause => Answer::Cause(why_not_created(&self.executor.lxd, class)),
+            Step::Start => begun(provision.start(), &mut self.starting),
+            Step::Started => ended(&mut self.starting, |starting| provision.started(starting)),
+            Step::SetUp => self.set_up(),
+            Step::Arm => begun(provision.arm(), &mut self.arming),
+            Step::Armed => ended(&mut self.arming, |arming| provision.armed(arming)),
+            Step::Credentials => match self.registering.take().map(Begun::end) {
+                Some(registered) => self.heard(registered),
+                None => Answer::Refused("GitHub was not asked".to_owned()),
+            },
+            Step::RegisterAgain => {
+                thread::sleep(NAME_PAUSE);
+                match what {
+                    What::Runner { scope, .. } => self.heard(self.executor.register(class, scope, name)),
+                    _ => Answer::Refused("it has no runner".to_owned()),
+                }
+            }
+            Step::NoteRunner(runner) => done(provision.note_runner(*runner)),
+            Step::Claim { etag } => {
+                let claimed = provision.claim(&order.keys, etag);
+                if claimed.is_ok() {
+                    self.mark.at("claimed");
+                    self.tell_of_it();
+                }
+                claimed.map_or_else(not_claimed, |()| Answer::Done)
+            }
+            Step::Thaw => done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
+            Step::HandOver => {
+                self.opening.take().map(Begun::end);
+                let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
+                let handed_over = provision.hand_over(credentials);
+                if let (Ok(()), What::Runner { from, .. }) = (&handed_over, what) {
+                    self.mark.tell(name, from.as_str());
+                }
+                done(handed_over)
+            }
+            Step::NoteStarted(runner) => {
+                if let Err(error) = provision.note_started(*runner) {
+                    debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
+                }
+                Answer::Done
+            }
+            Step::Seal => done(provision.seal()),
+            Step::Freeze => done(provision.freeze()),
+            Step::Finish { etag } => match provision.finish(what.phases().1, etag) {
+                Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
+                    Answer::Changed
+                }
+                finished => done(finished.map_err(Failure::from)),
+            },
+            Step::TakeBack(runner) => match what {
+                What::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
+                    Ok(deletion) => Answer::Deregistered(deletion),
+                    Err(error) => {
+                        debug!("instance={name} runner={runner} msg=\"not taken back\" error=\"{error}\"");
+                        Answer::Refused(error.to_string())
+                    }
+                },
+                _ => Answer::Done,
+            },
+            Step::KeepLogs { why } => {
+                self.executor.keep_of_failed(&class.project, name, why);
+                Answer::Done
+            }
+            Step::Drop => {
+                let removal = Removal::of_our_own(&self.executor.config.prefix);
+                match self.executor.remove(&class.project, name, removal) {
+                    Outcome::RemoveFailed { reason } => Answer::Failed { unreachable: false, reason },
+                    _ => Answer::Done,
+                }
+            }
+            Step::BeginRegister | Step::OpenFiles => Answer::Done,
+        }
+    }
+
+    fn tell_of_it(&self) {
+        let Order { class, name, what, job, .. } = self.order;
+        let class = &class.name;
+        match what {
+            What::Runner { scope, from } => {
+                let (job, from) = (job.map(|job| format!("job={job} ")).unwrap_or_default(), from.as_str());
+                info!("{job}class={class:?} instance={name} scope={scope} from={from} msg=\"instance made\"");
+            }
+            What::Template => info!("class={class:?} template={name} msg=\"baking a template\""),
+            What::Standby => {}
+        }
+    }
+
+    fn set_up(&self) -> Answer {
+        let (executor, class) = (self.executor, self.order.class);
+        match executor.packages.cached(class.arch, executor.config.runner_version.as_deref()) {
+            Some(package) => {
+                let set_up = self.provision.prepare(&package, self.order.what == What::Template);
+                done(set_up.inspect(|()| self.mark.at("set_up")))
+            }
+            None => Answer::NoPackage(format!(
+                "the runner package is not in {} any more; it is fetched again",
+                executor.config.cache_home.display()
+            )),
+        }
+    }
+
+    fn heard(&mut self, registered: Result<Credentials, Answer>) -> Answer {
+        match registered {
+            Ok(credentials) => Answer::Registered(self.credentials.insert(credentials).runner()),
+            Err(answer) => answer,
+        }
+    }
+}
+
+fn done(result: Result<(), Failure>) -> Answer {
+    result.map_or_else(failed, |()| Answer::Done)
+}
+
+fn failed(failure: Failure) -> Answer {
+    let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
+    Answer::Failed { unreachable, reason: failure.to_string() }
+}
+
+fn begun(operation: Result<Operation, Failure>, kept: &mut Option<Operation>) -> Answer {
+    done(operation.map(|operation| *kept = Some(operation)))
+}
+
+fn ended(kept: &mut Option<Operation>, wait: impl Fn(&Operation) -> Result<(), Failure>) -> Answer {
+    kept.take().map_or(Answer::Refused("it was not begun".to_owned()), |operation| done(wait(&operation)))
+}
+
+fn not_claimed(error: lxd::Error) -> Answer {
+    match error.kind {
+        ErrorKind::PreconditionFailed => Answer::Changed,
+        ErrorKind::NotFound => Answer::Gone,
+        // It may have been done, and the answer lost: a listing will tell.
+        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
+        _ => failed(error.into()),
+    }
+}
+
+/// A reason that does not name the instance: the same failure of the next instance is no news.
+fn nameless(reason: &str, name: &str) -> String {
+    reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance")
+}

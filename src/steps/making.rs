@@ -1,0 +1,466 @@
+//! The making of an instance: a runner's, from nothing or from a standby, a template or a standby. What holds:
+//!
+//! 1. A name is a claim. Whose it is after a creation that failed is told by the keys that are found on it, never by the
+//!    error; where that cannot be found out, it may have been made.
+//! 2. GitHub is asked for the credentials beside the boot, or the claim, and heard whatever these come to: what is
+//!    registered must not be forgotten.
+//! 3. The registration is noted on an instance before the credentials are handed over. Not on a standby: its name is
+//!    nobody else's, and its runner is found by it until then.
+//! 4. A standby is claimed by a change of its keys on the condition that nothing changed since. Who was late, or cannot tell,
+//!    does not touch it any more, and nobody is blamed.
+//! 5. Of two who went for one standby, the one that lost may have its name at GitHub for a moment: the other asks again.
+//! 6. A name that somebody else has at GitHub: the instance goes at once, before anybody takes the two for one.
+//! 7. After a failure the registration is taken back; one that may be there all the same is told of.
+//! 8. What is being made is called a template or a standby last, if it is still as this process made it.
+//! 9. A failure is laid at the door of what did not work: the host where nothing answers, the scope where GitHub refuses,
+//!    the package where there is none, else what the instance was to be made from.
+//! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
+
+use super::Found;
+use crate::config::Class;
+use crate::github::Deletion;
+use crate::identity::Maker;
+use crate::model::{Phase, RunnerArch, RunnerId, Scope};
+use crate::world::{Blame, Origin, Outcome, Status};
+
+#[cfg(test)]
+mod tests;
+
+/// How often a claimed standby's name is tried at GitHub where another daemon has it.
+const NAME_TRIES: u32 = 5;
+
+/// What is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An instance with a runner of this scope.
+    Runner {
+        scope: Scope,
+        from: Origin,
+    },
+    Template,
+    Standby,
+}
+
+impl What {
+    /// What it is while it is made, and what it is called in the end.
+    pub fn phases(&self) -> (Phase, Phase) {
+        match self {
+            What::Runner { .. } => (Phase::Provisioning, Phase::Started),
+            What::Template => (Phase::Baking, Phase::Template),
+            What::Standby => (Phase::Preparing, Phase::Standby),
+        }
+    }
+}
+
+/// What an instance is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It could not be created.
+    Whose,
+    /// It is a standby that is to be claimed.
+    ToClaim,
+    /// It is done and about to be called so.
+    ToFinish,
+    /// It was called a standby: its ETag spares whoever claims it a look.
+    ForEtag,
+}
+
+/// What is to be done next. Where nothing else is said: [`Answer::Done`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Create it, stopped.
+    Create,
+    /// Read it: [`Answer::Found`], or [`Answer::Gone`].
+    Look(Why),
+    /// Find out why it could not be created: [`Answer::Cause`].
+    FindCause,
+    /// Begin to start it.
+    Start,
+    /// Begin to ask GitHub for the runner's credentials.
+    BeginRegister,
+    /// Wait until it runs.
+    Started,
+    /// Push the runner and our scripts, and set it up. [`Answer::NoPackage`] where the package is not there.
+    SetUp,
+    /// Begin to get everything in it ready but the credentials.
+    Arm,
+    /// Begin to make LXD ready to push a file; what comes of it does not matter.
+    OpenFiles,
+    /// Wait for GitHub: [`Answer::Registered`], [`Answer::NameTaken`] or [`Answer::Refused`].
+    Credentials,
+    /// Ask GitHub once more, after a pause; the same answers.
+    RegisterAgain,
+    NoteRunner(RunnerId),
+    /// Wait until it waits for credentials.
+    Armed,
+    /// Set a runner's keys on a standby, if its ETag is still this one: also [`Answer::Changed`], [`Answer::Gone`],
+    /// [`Answer::Unsure`].
+    Claim {
+        etag: String,
+    },
+    /// Let it go on.
+    Thaw,
+    /// Hand over the credentials, upon which the runner starts.
+    HandOver,
+    /// Note that it needs nobody any more, and its registration where that is not noted yet.
+    NoteStarted(Option<RunnerId>),
+    /// Take from a template what copies must not share, and stop it.
+    Seal,
+    Freeze,
+    /// Call it what it is now, if its ETag is still this one: also [`Answer::Changed`].
+    Finish {
+        etag: String,
+    },
+    /// Delete the registration: [`Answer::Deregistered`].
+    TakeBack(RunnerId),
+    /// Keep what its logs say; `why` it failed.
+    KeepLogs {
+        why: String,
+    },
+    /// Stop and delete what was just made.
+    Drop,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Found(Found),
+    /// There is no such instance.
+    Gone,
+    /// It is not as it was looked at: nothing was done.
+    Changed,
+    /// It may have been done, and the answer lost.
+    Unsure(String),
+    /// Why an instance could not be created, where that was found.
+    Cause(Option<String>),
+    /// The registration, where it is known before the runner registers.
+    Registered(Option<RunnerId>),
+    /// GitHub has a runner of this name.
+    NameTaken,
+    /// GitHub refuses, or does not answer.
+    Refused(String),
+    NoPackage(String),
+    Deregistered(Deletion),
+    /// It did not work. Possible at every step. `unreachable`: LXD did not answer at all.
+    Failed {
+        unreachable: bool,
+        reason: String,
+    },
+}
+
+/// How it goes on.
+#[derive(Debug)]
+pub enum Next {
+    Take(Step),
+    End(Outcome),
+}
+
+/// Why it comes to nothing.
+#[derive(Clone, Debug)]
+enum Stop {
+    /// The standby is somebody else's.
+    Lost(String),
+    /// The name is.
+    Clash(String),
+    Failed {
+        blame: Blame,
+        reason: String,
+    },
+}
+
+/// One making on its way.
+#[derive(Clone, Debug)]
+pub struct Making {
+    what: What,
+    class: String,
+    arch: RunnerArch,
+    prefix: String,
+    step: Step,
+    stop: Option<Stop>,
+    registered: Option<RunnerId>,
+    /// How often GitHub was asked for the credentials.
+    asked: u32,
+    /// True once a standby was looked at to be claimed.
+    looked: bool,
+}
+
+impl Making {
+    /// Nothing is done yet. `prefix` is what our instances' owner key says.
+    pub fn new(what: What, class: &Class, prefix: &str) -> Making {
+        let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
+        let claims = matches!(what, What::Runner { from: Origin::Standby { .. }, .. });
+        let step = if claims { Step::BeginRegister } else { Step::Create };
+        Making { what, class, arch, prefix, step, stop: None, registered: None, asked: 0, looked: false }
+    }
+
+    /// The step to take now.
+    pub fn step(&self) -> &Step {
+        &self.step
+    }
+
+    /// Takes in what came of the step.
+    pub fn next(&mut self, came: Answer) -> Next {
+        let next = self.decide(came);
+        if let Next::Take(step) = &next {
+            self.step = step.clone();
+        }
+        next
+    }
+
+    fn decide(&mut self, came: Answer) -> Next {
+        let step = self.step.clone();
+        if came == Answer::Done
+            && let Some(next) = self.done(&step)
+        {
+            return next;
+        }
+        match (step, came) {
+            (Step::Create, Answer::Failed { unreachable: true, reason }) => self.not_made(Blame::Host, reason, true),
+            (Step::Create, Answer::Failed { reason, .. }) => {
+                self.stop = Some(Stop::Failed { blame: self.blame(), reason });
+                Next::Take(Step::Look(Why::Whose))
+            }
+            (Step::Look(Why::Whose), came) => self.looked_whose(came),
+            (Step::FindCause, Answer::Cause(cause)) => {
+                let reason = [self.reason(), cause.unwrap_or_default()];
+                let reason = reason.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("; ");
+                self.not_made(self.blame(), reason, false)
+            }
+            (Step::Look(Why::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => self.lost("it is gone"),
+            (Step::Look(Why::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),
+            (Step::Claim { .. }, Answer::Changed) if !self.looked => Next::Take(Step::Look(Why::ToClaim)),
+            (Step::Claim { .. }, Answer::Changed) => self.lost("somebody else claimed it"),
+            (Step::Claim { .. }, Answer::Unsure(error)) => {
+                self.lost(&format!("it is not certain whose it is: {error}"))
+            }
+            (Step::Credentials | Step::RegisterAgain, came) => self.heard(came),
+            (Step::SetUp, Answer::NoPackage(reason)) => {
+                self.fail(Stop::Failed { blame: Blame::Package(self.arch), reason })
+            }
+            (Step::Look(Why::ToFinish), Answer::Found(found)) => {
+                let ours = found.phase == self.what.phases().0 && found.maker == Maker::Us;
+                if ours { Next::Take(Step::Finish { etag: found.etag }) } else { self.stolen() }
+            }
+            (Step::Look(Why::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
+            (Step::Look(Why::ForEtag), Answer::Found(found)) => {
+                Next::End(Outcome::Prepared { etag: Some(found.etag).filter(|etag| !etag.is_empty()) })
+            }
+            // It is one all the same.
+            (Step::Look(Why::ForEtag), _) => Next::End(Outcome::Prepared { etag: None }),
+            // The next listing tells that its runner is there.
+            (Step::NoteStarted(_), _) => Next::End(Outcome::Launched { runner: self.registered }),
+            (Step::TakeBack(_), came) => {
+                if matches!(came, Answer::Deregistered(Deletion::Deleted | Deletion::Gone)) {
+                    self.registered = None;
+                }
+                self.settle()
+            }
+            (Step::KeepLogs { .. }, _) => self.end(),
+            (Step::Drop, came) => self.dropped(came),
+            (_, Answer::Failed { unreachable: true, reason }) => self.fail(Stop::Failed { blame: Blame::Host, reason }),
+            (_, Answer::Failed { reason, .. }) => self.fail(Stop::Failed { blame: self.blame(), reason }),
+            (step, came) => {
+                let reason = format!("{step:?} was answered with {came:?}");
+                self.fail(Stop::Failed { blame: self.blame(), reason })
+            }
+        }
+    }
+
+    /// What follows where a step worked; `None` where that is not the step's answer.
+    fn done(&self, step: &Step) -> Option<Next> {
+        let (copied, claims) = match &self.what {
+            What::Runner { from: Origin::Template(_), .. } => (true, None),
+            What::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag)),
+            _ => (false, None),
+        };
+        Some(Next::Take(match (&self.what, step) {
+            (_, Step::Create) => Step::Start,
+            (What::Runner { .. }, Step::Start) => Step::BeginRegister,
+            (_, Step::Start) => Step::Started,
+            (_, Step::BeginRegister) if claims.is_some() => Step::OpenFiles,
+            (_, Step::BeginRegister) => Step::Started,
+            (_, Step::OpenFiles) => match claims {
+                Some(Some(etag)) => Step::Claim { etag: etag.clone() },
+                Some(None) => Step::Look(Why::ToClaim),
+                None => Step::Armed,
+            },
+            (_, Step::Claim { .. }) => Step::Thaw,
+            (_, Step::Thaw) => Step::Credentials,
+            // A copy has its runner inside, and nothing to do that would be in vain without credentials.
+            (What::Runner { .. }, Step::Started) if !copied => Step::Credentials,
+            (What::Template, Step::Started) => Step::SetUp,
+            (_, Step::Started) => Step::Arm,
+            (_, Step::NoteRunner(_)) => self.to_arm(),
+            (What::Template, Step::SetUp) => Step::Seal,
+            (_, Step::SetUp) => Step::Arm,
+            (_, Step::Arm) if copied => Step::Credentials,
+            (_, Step::Arm) => Step::Armed,
+            (What::Standby, Step::Armed) => Step::Freeze,
+            (_, Step::Armed) => Step::HandOver,
+            (_, Step::HandOver) => Step::NoteStarted(self.registered.filter(|_| self.claims())),
+            (_, Step::Seal | Step::Freeze) => Step::Look(Why::ToFinish),
+            (What::Standby, Step::Finish { .. }) => Step::Look(Why::ForEtag),
+            (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked)),
+            _ => return None,
+        }))
+    }
+
+    fn claims(&self) -> bool {
+        matches!(self.what, What::Runner { from: Origin::Standby { .. }, .. })
+    }
+
+    /// The registration is noted, or there is none yet.
+    fn to_arm(&self) -> Step {
+        match self.what {
+            // It is being armed already.
+            What::Runner { from: Origin::Template(_), .. } => Step::OpenFiles,
+            _ => Step::SetUp,
+        }
+    }
+
+    /// What did not work where a step did not.
+    fn blame(&self) -> Blame {
+        let class = self.class.clone();
+        match &self.what {
+            What::Runner { from: Origin::Image, .. } => Blame::Class(class),
+            What::Runner { from: Origin::Template(_), .. } => Blame::Template(class),
+            What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Blame::Standby(class),
+            What::Template => Blame::Bake(class),
+        }
+    }
+
+    fn looked_whose(&self, came: Answer) -> Next {
+        let found = match came {
+            Answer::Gone => return Next::Take(Step::FindCause),
+            Answer::Found(found) => found,
+            Answer::Failed { reason, .. } => {
+                return self.not_made(self.blame(), format!("{}; and then: {reason}", self.reason()), true);
+            }
+            other => return self.not_made(self.blame(), format!("{}; and then: {other:?}", self.reason()), true),
+        };
+        if found.maker == Maker::Us {
+            return self.not_made(self.blame(), self.reason(), true);
+        }
+        let reason = match found.owner {
+            Some(owner) if owner == self.prefix => "another daemon made it",
+            _ => "an instance of this name that is not ours exists",
+        };
+        Next::End(Outcome::Clash { reason: reason.to_owned() })
+    }
+
+    fn looked_to_claim(&mut self, found: Found) -> Next {
+        self.looked = true;
+        if found.owner.as_ref() != Some(&self.prefix) || found.phase != Phase::Standby {
+            return self.lost("somebody else claimed it");
+        }
+        if found.status != Status::Frozen {
+            return self.lost("it is not frozen any more");
+        }
+        Next::Take(Step::Claim { etag: found.etag })
+    }
+
+    /// GitHub answered.
+    fn heard(&mut self, came: Answer) -> Next {
+        self.asked += 1;
+        let stop = match came {
+            Answer::Registered(runner) => {
+                self.registered = runner;
+                if self.stop.is_some() {
+                    return self.give_up();
+                }
+                return Next::Take(match runner {
+                    _ if self.claims() => Step::HandOver,
+                    Some(runner) => Step::NoteRunner(runner),
+                    None => self.to_arm(),
+                });
+            }
+            // Nothing tells when the other gives it back.
+            Answer::NameTaken if self.claims() && self.stop.is_none() && self.asked <= NAME_TRIES => {
+                return Next::Take(Step::RegisterAgain);
+            }
+            Answer::NameTaken => Stop::Clash("GitHub has a runner of this name already".to_owned()),
+            Answer::Refused(reason) | Answer::Failed { reason, .. } => self.of_scope(reason),
+            other => self.of_scope(format!("{other:?}")),
+        };
+        // What GitHub says of a standby that is not ours, or does not work, does not matter.
+        if !(self.claims() && self.stop.is_some()) {
+            self.stop = Some(stop);
+        }
+        self.give_up()
+    }
+
+    fn of_scope(&self, reason: String) -> Stop {
+        match &self.what {
+            What::Runner { scope, .. } => Stop::Failed { blame: Blame::Scope(scope.clone()), reason },
+            _ => Stop::Failed { blame: self.blame(), reason },
+        }
+    }
+
+    fn lost(&mut self, reason: &str) -> Next {
+        self.fail(Stop::Lost(reason.to_owned()))
+    }
+
+    fn stolen(&mut self) -> Next {
+        let reason = "the instance was changed or removed by somebody else while it was made".to_owned();
+        self.fail(Stop::Failed { blame: self.blame(), reason })
+    }
+
+    /// It comes to nothing; but first GitHub is heard, where it was asked.
+    fn fail(&mut self, stop: Stop) -> Next {
+        self.stop = Some(stop);
+        let runner = matches!(self.what, What::Runner { .. });
+        if runner && self.asked == 0 && self.step != Step::Start && self.step != Step::BeginRegister {
+            return Next::Take(Step::Credentials);
+        }
+        self.give_up()
+    }
+
+    fn give_up(&self) -> Next {
+        self.registered.map_or_else(|| self.settle(), |runner| Next::Take(Step::TakeBack(runner)))
+    }
+
+    fn settle(&self) -> Next {
+        match &self.stop {
+            Some(Stop::Clash(_)) => Next::Take(Step::Drop),
+            Some(Stop::Failed { blame, reason }) if *blame != Blame::Host => {
+                Next::Take(Step::KeepLogs { why: reason.clone() })
+            }
+            _ => self.end(),
+        }
+    }
+
+    fn end(&self) -> Next {
+        match self.stop.clone() {
+            Some(Stop::Lost(reason)) => Next::End(Outcome::StandbyLost { reason }),
+            Some(Stop::Clash(reason)) => Next::End(Outcome::Clash { reason }),
+            Some(Stop::Failed { blame, reason }) => self.not_made(blame, reason, true),
+            None => self.not_made(self.blame(), String::new(), true),
+        }
+    }
+
+    fn dropped(&self, came: Answer) -> Next {
+        match came {
+            Answer::Failed { reason, .. } => {
+                let reason = format!("{}; and the instance could not be removed: {reason}", self.reason());
+                self.not_made(Blame::Host, reason, true)
+            }
+            _ => self.end(),
+        }
+    }
+
+    /// Why it comes to nothing, in words.
+    fn reason(&self) -> String {
+        match &self.stop {
+            Some(Stop::Lost(reason) | Stop::Clash(reason) | Stop::Failed { reason, .. }) => reason.clone(),
+            None => String::new(),
+        }
+    }
+
+    fn not_made(&self, blame: Blame, reason: String, made: bool) -> Next {
+        Next::End(match self.what {
+            What::Runner { .. } => Outcome::LaunchFailed { blame, reason, made, runner: self.registered },
+            _ => Outcome::NotMade { blame, reason, made },
+        })
+    }
+}

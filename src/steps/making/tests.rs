@@ -1,0 +1,310 @@
+//! What is made, what LXD and GitHub answer, and which steps and which end follow.
+
+use super::Answer::{
+    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, Refused, Registered, Unsure,
+};
+use super::*;
+use crate::world::testkit::class;
+
+fn acme() -> Scope {
+    Scope::Org("acme".to_owned())
+}
+
+fn runner(from: Origin) -> What {
+    What::Runner { scope: acme(), from }
+}
+
+fn image() -> What {
+    runner(Origin::Image)
+}
+
+fn copy() -> What {
+    runner(Origin::Template("t".to_owned()))
+}
+
+/// A claim, with what is known of the standby's ETag.
+fn claim(etag: Option<&str>) -> What {
+    runner(Origin::Standby { etag: etag.map(str::to_owned) })
+}
+
+fn there(phase: Phase, maker: Maker) -> Found {
+    let (etag, owner) = ("e2".to_owned(), Some("ci".to_owned()));
+    Found { etag, owner, phase, maker, scoped: false, runner: None, status: Status::Frozen, made_at: None }
+}
+
+fn no() -> Answer {
+    Failed { unreachable: false, reason: "no".to_owned() }
+}
+
+fn silence() -> Answer {
+    Failed { unreachable: true, reason: "silence".to_owned() }
+}
+
+fn registered() -> Answer {
+    Registered(Some(RunnerId(7)))
+}
+
+fn refused() -> Answer {
+    Refused("rate limit".to_owned())
+}
+
+fn word(step: &Step) -> String {
+    match step {
+        Step::Look(why) => format!("look-{}", format!("{why:?}").to_lowercase()),
+        Step::NoteRunner(runner) => format!("note-{runner}"),
+        Step::NoteStarted(runner) => format!("started-{}", runner.map_or(0, |runner| runner.0)),
+        Step::TakeBack(runner) => format!("takeback-{runner}"),
+        Step::Claim { etag } => format!("claim-{etag}"),
+        Step::Finish { etag } => format!("finish-{etag}"),
+        Step::KeepLogs { .. } => "logs".to_owned(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+fn end(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Launched { runner } => format!("launched {}", runner.map_or(0, |runner| runner.0)),
+        Outcome::Baked => "baked".to_owned(),
+        Outcome::Prepared { etag } => format!("prepared {etag:?}"),
+        Outcome::Clash { reason } => format!("clash: {reason}"),
+        Outcome::StandbyLost { reason } => format!("lost: {reason}"),
+        Outcome::LaunchFailed { blame, reason, made, runner } => {
+            let left = runner.map(|runner| format!(" left {runner}")).unwrap_or_default();
+            format!("{blame:?} made={made}{left}: {reason}")
+        }
+        Outcome::NotMade { blame, reason, made } => format!("{blame:?} made={made}: {reason}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// Takes `steps`, each of which is answered with [`Done`] unless it stands in `answers`, and comes to this end.
+#[track_caller]
+fn check(what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+    let mut making = Making::new(what, &class("small", &[], 1), "ci");
+    let mut answers = answers.iter().peekable();
+    let mut way = Vec::new();
+    let outcome = loop {
+        let step = word(making.step());
+        let came = answers.next_if(|(of, _)| *of == step).map_or(Done, |(_, answer)| answer.clone());
+        way.push(step);
+        assert!(way.len() < 30, "{way:?}");
+        if let Next::End(outcome) = making.next(came) {
+            break outcome;
+        }
+    };
+    assert_eq!(way.join(" "), steps);
+    assert_eq!(end(outcome), expected);
+    assert_eq!(answers.next(), None, "was not asked for");
+}
+
+#[test]
+fn what_works_goes_step_by_step() {
+    let hears = [("credentials", registered())];
+    let with_token = [("credentials", Registered(None))];
+    check(
+        image(),
+        &hears,
+        "create start beginregister started credentials note-7 setup arm armed handover started-0",
+        "launched 7",
+    );
+    check(
+        image(),
+        &with_token,
+        "create start beginregister started credentials setup arm armed handover started-0",
+        "launched 0",
+    );
+    check(
+        copy(),
+        &hears,
+        "create start beginregister started arm credentials note-7 openfiles armed handover started-0",
+        "launched 7",
+    );
+    check(
+        copy(),
+        &with_token,
+        "create start beginregister started arm credentials openfiles armed handover started-0",
+        "launched 0",
+    );
+    let way = "beginregister openfiles claim-e1 thaw credentials handover started-7";
+    check(claim(Some("e1")), &hears, way, "launched 7");
+    let standby = There(there(Phase::Standby, Maker::Unknown));
+    check(
+        claim(None),
+        &[("look-toclaim", standby), hears[0].clone()],
+        "beginregister openfiles look-toclaim claim-e2 thaw credentials handover started-7",
+        "launched 7",
+    );
+    check(
+        What::Template,
+        &[("look-tofinish", There(there(Phase::Baking, Maker::Us)))],
+        "create start started setup seal look-tofinish finish-e2",
+        "baked",
+    );
+    let preparing = There(there(Phase::Preparing, Maker::Us));
+    let way = "create start started arm armed freeze look-tofinish finish-e2 look-foretag";
+    let ready = There(there(Phase::Standby, Maker::Unknown));
+    check(
+        What::Standby,
+        &[("look-tofinish", preparing.clone()), ("look-foretag", ready)],
+        way,
+        "prepared Some(\"e2\")",
+    );
+    // That it could not be looked at once more takes nothing from it.
+    check(What::Standby, &[("look-tofinish", preparing), ("look-foretag", no())], way, "prepared None");
+    // Nor does a note that could not be written from a runner.
+    let way = "beginregister openfiles claim-e1 thaw credentials handover started-7";
+    check(claim(Some("e1")), &[("credentials", registered()), ("started-7", no())], way, "launched 7");
+}
+
+#[test]
+fn whose_name_it_is_is_told_by_the_keys() {
+    let look = "create look-whose";
+    let whose = |found: Found| [("create", no()), ("look-whose", There(found))];
+    let other = || there(Phase::Provisioning, Maker::Unknown);
+    check(image(), &whose(other()), look, "clash: another daemon made it");
+    let not_ours = "clash: an instance of this name that is not ours exists";
+    check(image(), &whose(Found { owner: None, ..other() }), look, not_ours);
+    check(copy(), &whose(Found { owner: Some("ci2".to_owned()), ..other() }), look, not_ours);
+    let ours = || there(Phase::Provisioning, Maker::Us);
+    check(image(), &whose(ours()), look, "Class(\"small\") made=true: no");
+    check(copy(), &whose(ours()), look, "Template(\"small\") made=true: no");
+    check(What::Template, &whose(ours()), look, "Bake(\"small\") made=true: no");
+    check(What::Standby, &whose(other()), look, "clash: another daemon made it");
+    // It was not made; or nobody can tell.
+    let why = |cause| [("create", no()), ("look-whose", Gone), ("findcause", Cause(cause))];
+    let found_out = "create look-whose findcause";
+    check(image(), &why(None), found_out, "Class(\"small\") made=false: no");
+    let full = Some("the pool is full".to_owned());
+    check(What::Standby, &why(full), found_out, "Standby(\"small\") made=false: no; the pool is full");
+    let blind = [("create", no()), ("look-whose", silence())];
+    check(image(), &blind, look, "Class(\"small\") made=true: no; and then: silence");
+    check(copy(), &[("create", silence())], "create", "Host made=true: silence");
+}
+
+#[test]
+fn a_standby_is_one_claimants_only() {
+    let lost = |first: Answer, then: &[(&'static str, Answer)], steps: &str, why: &str| {
+        let answers = [&[("claim-e1", first)], then, &[("credentials", refused())]].concat();
+        let steps = format!("beginregister openfiles claim-e1 {steps}credentials");
+        check(claim(Some("e1")), &answers, &steps, &format!("lost: {why}"));
+    };
+    lost(Gone, &[], "", "it is gone");
+    lost(Unsure("cut".to_owned()), &[], "", "it is not certain whose it is: cut");
+    let looked = |found: Answer| [("look-toclaim", found)];
+    let standby = || there(Phase::Standby, Maker::Unknown);
+    let seen = |found: Found| looked(There(found));
+    lost(Changed, &looked(Gone), "look-toclaim ", "it is gone");
+    let taken = seen(there(Phase::Provisioning, Maker::Unknown));
+    lost(Changed, &taken, "look-toclaim ", "somebody else claimed it");
+    let theirs = seen(Found { owner: None, ..standby() });
+    lost(Changed, &theirs, "look-toclaim ", "somebody else claimed it");
+    let thawed = seen(Found { status: Status::Running, ..standby() });
+    lost(Changed, &thawed, "look-toclaim ", "it is not frozen any more");
+    let again = [seen(standby()).as_slice(), &[("claim-e2", Changed)]].concat();
+    lost(Changed, &again, "look-toclaim claim-e2 ", "somebody else claimed it");
+    // What GitHub gave for it goes back.
+    check(
+        claim(Some("e1")),
+        &[("claim-e1", Gone), ("credentials", registered()), ("takeback-7", Deregistered(Deletion::Deleted))],
+        "beginregister openfiles claim-e1 credentials takeback-7",
+        "lost: it is gone",
+    );
+    // It cannot be claimed: then nothing is known of it.
+    check(
+        claim(Some("e1")),
+        &[("claim-e1", no()), ("credentials", NameTaken)],
+        "beginregister openfiles claim-e1 credentials logs",
+        "Standby(\"small\") made=true: no",
+    );
+}
+
+#[test]
+fn a_name_that_somebody_else_has_at_github() {
+    let way = "create start beginregister started credentials drop";
+    check(image(), &[("credentials", NameTaken)], way, "clash: GitHub has a runner of this name already");
+    // LXD refuses to delete what it is about to start: that was waited for, however it ended.
+    let both = [("started", no()), ("credentials", NameTaken)];
+    check(image(), &both, way, "clash: GitHub has a runner of this name already");
+    let left = [("credentials", NameTaken), ("drop", no())];
+    let said = "Host made=true: GitHub has a runner of this name already; and the instance could not be removed: no";
+    check(image(), &left, way, said);
+    // Who lost the claim gives it back in a moment, or never.
+    let again = |n| vec![("registeragain", NameTaken); n];
+    let start = [("credentials", NameTaken)];
+    let way = |n| format!("beginregister openfiles claim-e1 thaw credentials{}", " registeragain".repeat(n));
+    let free = [&start, again(2).as_slice(), &[("registeragain", registered())]].concat();
+    check(claim(Some("e1")), &free, &format!("{} handover started-7", way(3)), "launched 7");
+    let never = [&start, again(5).as_slice()].concat();
+    let taken = "clash: GitHub has a runner of this name already";
+    check(claim(Some("e1")), &never, &format!("{} drop", way(5)), taken);
+    let refuses = [&start[..], &[("registeragain", refused())]].concat();
+    let said = "Scope(Org(\"acme\")) made=true: rate limit";
+    check(claim(Some("e1")), &refuses, &format!("{} logs", way(1)), said);
+}
+
+#[test]
+fn a_failure_is_laid_at_the_door_of_what_did_not_work() {
+    let begin = "create start beginregister started";
+    let scope = "Scope(Org(\"acme\")) made=true: rate limit";
+    check(image(), &[("credentials", refused())], &format!("{begin} credentials logs"), scope);
+    check(copy(), &[("credentials", refused())], &format!("{begin} arm credentials logs"), scope);
+    let both = [("started", silence()), ("credentials", refused())];
+    check(image(), &both, &format!("{begin} credentials logs"), scope);
+    check(image(), &[("start", no())], "create start logs", "Class(\"small\") made=true: no");
+    check(image(), &[("start", silence())], "create start", "Host made=true: silence");
+    // GitHub is heard first, and what it gave goes back; or may be there all the same.
+    for (came, left) in [
+        (Deregistered(Deletion::Deleted), ""),
+        (Deregistered(Deletion::Gone), ""),
+        (Deregistered(Deletion::Busy), " left 7"),
+        (refused(), " left 7"),
+    ] {
+        let gives = |at: &'static str| [(at, no()), ("credentials", registered()), ("takeback-7", came.clone())];
+        let said = format!("Class(\"small\") made=true{left}: no");
+        check(image(), &gives("started"), &format!("{begin} credentials takeback-7 logs"), &said);
+        let said = format!("Template(\"small\") made=true{left}: no");
+        check(copy(), &gives("arm"), &format!("{begin} arm credentials takeback-7 logs"), &said);
+        let way = "beginregister openfiles claim-e1 thaw credentials takeback-7 logs";
+        check(claim(Some("e1")), &gives("thaw"), way, &format!("Standby(\"small\") made=true{left}: no"));
+    }
+    let back = ("takeback-7", Deregistered(Deletion::Deleted));
+    let rest = ["note-7", "setup", "arm", "armed", "handover"];
+    for (at, step) in rest.iter().enumerate() {
+        let way = format!("{begin} credentials {} takeback-7", rest[..=at].join(" "));
+        let answers = |came: Answer| [("credentials", registered()), (*step, came), back.clone()];
+        check(image(), &answers(no()), &format!("{way} logs"), "Class(\"small\") made=true: no");
+        check(image(), &answers(silence()), &way, "Host made=true: silence");
+    }
+    let package = [("credentials", registered()), ("setup", NoPackage("none".to_owned())), back];
+    let way = format!("{begin} credentials note-7 setup takeback-7 logs");
+    check(image(), &package, &way, "Package(X64) made=true: none");
+    check(What::Template, &[package[1].clone()], "create start started setup logs", "Package(X64) made=true: none");
+}
+
+#[test]
+fn what_was_changed_while_it_was_made_is_not_called_ready() {
+    let bake = "create start started setup seal look-tofinish";
+    let said = "Bake(\"small\") made=true: the instance was changed or removed by somebody else while it was made";
+    for found in [
+        Gone,
+        There(there(Phase::Baking, Maker::Dead)),
+        There(there(Phase::Baking, Maker::Unknown)),
+        There(there(Phase::Template, Maker::Us)),
+    ] {
+        check(What::Template, &[("look-tofinish", found)], &format!("{bake} logs"), said);
+    }
+    let ours = ("look-tofinish", There(there(Phase::Baking, Maker::Us)));
+    check(What::Template, &[ours.clone(), ("finish-e2", Changed)], &format!("{bake} finish-e2 logs"), said);
+    let said = "Bake(\"small\") made=true: no";
+    check(What::Template, &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
+    let way = "create start started arm armed freeze look-tofinish logs";
+    check(What::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
+    let way = "create start started arm armed freeze";
+    check(What::Standby, &[("freeze", silence())], way, "Host made=true: silence");
+}
+
+#[test]
+fn an_answer_to_another_question_is_a_failure() {
+    let said = "Class(\"small\") made=true: Start was answered with Gone";
+    check(image(), &[("start", Gone)], "create start logs", said);
+}

@@ -1,0 +1,289 @@
+//! Launches, bakes and standbys: the real steps, taken against the models.
+
+use lxdrunner::github::Deletion;
+use lxdrunner::model::{Phase, RunnerId, Scope};
+use lxdrunner::steps::making::{self, Answer, Making, What, Why};
+use lxdrunner::world::{Action, Outcome};
+
+use crate::execution::{Execution, Luck, Next, Step};
+use crate::stage::{Ev, Inst, Stage};
+
+/// True from the moment that the instance is this making's.
+pub fn has_it_in_hand(step: &making::Step) -> bool {
+    use making::Step::{BeginRegister, Claim, Create, Look, OpenFiles};
+
+    !matches!(step, Create | BeginRegister | OpenFiles | Claim { .. } | Look(Why::ToClaim | Why::Whose))
+}
+
+/// How long the step takes before it acts, in milliseconds; `None` for what acts on nothing.
+fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
+    use making::Step::*;
+
+    Some(match step {
+        Arm | OpenFiles | KeepLogs { .. } | FindCause => return None,
+        Create | Look(_) | Armed | HandOver => (5, 200),
+        Start => (50, 3000),
+        BeginRegister => (1, 10),
+        Credentials => (5, 3000),
+        RegisterAgain => (400, 700),
+        Started => (100, 2000),
+        SetUp if *what == What::Template => (1000, 60_000),
+        SetUp => (500, 8000),
+        Claim { .. } | Thaw | NoteRunner(_) => (5, 300),
+        NoteStarted(_) | Finish { .. } => (20, 500),
+        Seal | Freeze => (50, 2000),
+        TakeBack(_) => (50, 1000),
+        Drop => (100, 2000),
+    })
+}
+
+fn what(action: &Action) -> What {
+    match action {
+        Action::Launch { scope, from, .. } => What::Runner { scope: scope.clone(), from: from.clone() },
+        Action::Bake { .. } => What::Template,
+        Action::PrepareStandby { .. } => What::Standby,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+fn class_of(action: &Action) -> usize {
+    match action {
+        Action::Launch { class, .. } | Action::Bake { class, .. } | Action::PrepareStandby { class, .. } => *class,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+fn failed(reason: &str) -> Answer {
+    Answer::Failed { unreachable: false, reason: reason.to_owned() }
+}
+
+impl Stage {
+    pub fn begin_making(&self, action: &Action) -> Step {
+        let class = &self.config.classes[class_of(action)];
+        Step::Make(Making::new(what(action), class, &self.config.prefix), None)
+    }
+
+    /// One step, and what the machine makes of what came.
+    pub fn make(
+        &mut self,
+        e: &mut Execution,
+        lxd: usize,
+        name: &str,
+        mut making: Making,
+        mut heard: Option<Answer>,
+    ) -> Next {
+        let what = what(&e.action);
+        loop {
+            let came = self.make_step(e, lxd, name, (&what, making.step()), &mut heard);
+            match making.next(came) {
+                making::Next::End(outcome) => return Next::End(outcome),
+                making::Next::Take(step) => {
+                    if let Some((low, high)) = duration(&what, &step) {
+                        return Next::Go(Step::Make(making, heard), low, high);
+                    }
+                }
+            }
+        }
+    }
+
+    fn make_step(
+        &mut self,
+        e: &mut Execution,
+        lxd: usize,
+        name: &str,
+        (what, step): (&What, &making::Step),
+        heard: &mut Option<Answer>,
+    ) -> Answer {
+        use making::Step::*;
+
+        // What acts on GitHub, or on nothing.
+        match step {
+            BeginRegister => {
+                // GitHub may answer at once, or only when it is waited for.
+                if self.rng.chance(500) {
+                    *heard = Some(self.register(e, name));
+                }
+                return Answer::Done;
+            }
+            Credentials | RegisterAgain => return heard.take().unwrap_or_else(|| self.register(e, name)),
+            TakeBack(runner) => {
+                return match self.delete_runner(e.daemon, runner.0, None) {
+                    Ok(true) => Answer::Deregistered(Deletion::Deleted),
+                    Ok(false) => Answer::Deregistered(Deletion::Busy),
+                    Err(()) => Answer::Refused("502".to_owned()),
+                };
+            }
+            FindCause => return Answer::Cause(None),
+            Arm | OpenFiles | KeepLogs { .. } => return Answer::Done,
+            Drop => {
+                return match self.drop_ours(e, lxd, name) {
+                    Outcome::RemoveFailed { reason } => failed(&reason),
+                    _ => Answer::Done,
+                };
+            }
+            _ => {}
+        }
+        let luck = self.luck(Some(lxd));
+        let unreachable = !self.lxd_up[lxd] || self.rng.chance(500);
+        let no_answer = match step {
+            Claim { .. } if unreachable => Answer::Unsure("no answer".to_owned()),
+            _ => Answer::Failed { unreachable, reason: "no answer".to_owned() },
+        };
+        if matches!(luck, Luck::Bad) {
+            return no_answer;
+        }
+        let answer = match step {
+            Create => self.create(e, lxd, name, what),
+            Look(_) => match self.lxd[lxd].get(name) {
+                Some(inst) => Answer::Found(self.found(e, inst)),
+                None => Answer::Gone,
+            },
+            SetUp if self.fault(self.faults.step / 6) => Answer::NoPackage("it is gone".to_owned()),
+            SetUp if *what == What::Template && self.fault(self.faults.bake) => failed("the set-up failed"),
+            Claim { etag } => self.claim(e, lxd, name, etag),
+            HandOver => self.hand_over(e, lxd, name),
+            step => self.change(e, lxd, name, (what, step)),
+        };
+        if matches!(luck, Luck::Good) { answer } else { no_answer }
+    }
+
+    /// Asks GitHub for a runner's credentials.
+    fn register(&mut self, e: &mut Execution, name: &str) -> Answer {
+        let Action::Launch { scope, class, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let luck = self.luck(None);
+        let refused = Answer::Refused("502".to_owned());
+        match luck {
+            Luck::Bad => refused,
+            _ if self.token => Answer::Registered(None),
+            _ if self.github.named(scope, name).is_some() => Answer::NameTaken,
+            luck => {
+                let id = self.registration(e.daemon, scope, name, *class);
+                match luck {
+                    Luck::Good => {
+                        e.registered = Some(id);
+                        Answer::Registered(Some(RunnerId(id)))
+                    }
+                    _ => refused,
+                }
+            }
+        }
+    }
+
+    fn registration(&mut self, daemon: usize, scope: &Scope, name: &str, class: usize) -> u64 {
+        let labels = self.config.classes[class].labels.clone();
+        let id = self.github.register(scope, name, &labels, Some(daemon), self.now);
+        self.github.runner(id).mistaken = self.fault(self.faults.lie);
+        self.tell(format!("registration {name} ({id}) made by {daemon}"));
+        id
+    }
+
+    fn create(&mut self, e: &Execution, lxd: usize, name: &str, what: &What) -> Answer {
+        let template = |i: &Inst| i.owner.is_some() && i.phase == Phase::Template && !i.running;
+        if let Some(source) = e.action.copies()
+            && !self.lxd[lxd].get(source).is_some_and(template)
+        {
+            return failed("there is no such template");
+        }
+        if self.lxd[lxd].contains_key(name) {
+            return failed("the name is taken");
+        }
+        let (scope, job, recipe) = match &e.action {
+            Action::Launch { scope, job, .. } => (Some(scope.clone()), *job, None),
+            Action::Bake { recipe, .. } | Action::PrepareStandby { recipe, .. } => (None, None, Some(recipe.clone())),
+            other => unreachable!("{other:?}"),
+        };
+        let inst = Inst {
+            owner: Some((e.daemon, e.life)),
+            class: self.config.classes[class_of(&e.action)].name.clone(),
+            scope,
+            job,
+            phase: what.phases().0,
+            recipe,
+            runner_key: None,
+            running: false,
+            frozen: false,
+            version: 0,
+            made: self.now,
+            process: None,
+            ended: false,
+            hangs_until: 0,
+        };
+        self.lxd[lxd].insert(name.to_owned(), inst);
+        Answer::Done
+    }
+
+    fn claim(&mut self, e: &Execution, lxd: usize, name: &str, etag: &str) -> Answer {
+        let Action::Launch { scope, job, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let Some(inst) = self.lxd[lxd].get_mut(name) else { return Answer::Gone };
+        if inst.version.to_string() != etag {
+            return Answer::Changed;
+        }
+        let honest = inst.phase == Phase::Standby && inst.owner.is_some() && inst.scope.is_none();
+        inst.owner = Some((e.daemon, e.life));
+        inst.phase = Phase::Provisioning;
+        inst.scope = Some(scope.clone());
+        inst.job = *job;
+        inst.version += 1;
+        if !honest {
+            self.fail(&format!("{name} was claimed, and is no standby that is ours"));
+        }
+        self.tell(format!("daemon {} claims {name}", e.daemon));
+        Answer::Done
+    }
+
+    /// A step that changes the instance; it must be this execution's own.
+    fn change(&mut self, e: &Execution, lxd: usize, name: &str, (what, step): (&What, &making::Step)) -> Answer {
+        use making::Step::*;
+
+        let Some(inst) = self.lxd[lxd].get_mut(name) else { return failed("not found") };
+        if inst.owner.is_some_and(|owner| owner != (e.daemon, e.life)) {
+            self.fail(&format!("daemon {} does {step:?} to {name}, which is not its own", e.daemon));
+        }
+        match step {
+            Start => inst.running = true,
+            Started | SetUp | Armed if !inst.running => return failed("it does not run"),
+            Started | SetUp | Armed => return Answer::Done,
+            Thaw => inst.frozen = false,
+            Freeze => inst.frozen = true,
+            Seal => inst.running = false,
+            NoteRunner(runner) => inst.runner_key = Some(*runner),
+            NoteStarted(runner) => {
+                inst.phase = Phase::Started;
+                inst.runner_key = runner.or(inst.runner_key);
+            }
+            Finish { etag } if *etag != inst.version.to_string() => return Answer::Changed,
+            Finish { .. } => inst.phase = what.phases().1,
+            other => unreachable!("{other:?}"),
+        }
+        inst.version += 1;
+        if let Finish { .. } = step {
+            let phase = inst.phase;
+            self.tell(format!("{name} is a {phase:?}"));
+        }
+        Answer::Done
+    }
+
+    /// The credentials are in it, and the runner starts.
+    fn hand_over(&mut self, e: &Execution, lxd: usize, name: &str) -> Answer {
+        let Action::Launch { scope, class, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let Some(inst) = self.lxd[lxd].get(name).filter(|i| i.running) else { return failed("it is not armed") };
+        if inst.owner != Some((e.daemon, e.life)) || inst.frozen {
+            self.fail(&format!("daemon {} starts a runner in {name}, which is not its own", e.daemon));
+        }
+        let runner = match (self.token, e.registered) {
+            // `config.sh` fails where the name is taken, and the instance powers off.
+            (true, _) if self.github.named(scope, name).is_some() => None,
+            (true, _) => Some(self.registration(e.daemon, scope, name, *class)),
+            (false, registered) => registered,
+        };
+        self.lxd[lxd].get_mut(name).unwrap().process = runner.or(Some(0));
+        if runner.is_none() {
+            self.after(300, 6000, Ev::PowerOff { lxd, name: name.to_owned(), runner: 0 });
+        }
+        self.tell(format!("runner process of {name} starts ({runner:?})"));
+        if let Some(runner) = runner.filter(|_| !self.fault(self.faults.sick_runner)) {
+            self.after(300, 6000, Ev::Online { runner });
+        }
+        Answer::Done
+    }
+}
