@@ -11,8 +11,8 @@
 //!    unless it is certain without GitHub that nothing runs inside.
 //! 8. `max_lifetime` alone passes over 5 to 7.
 //! 9. What failed is heard before it goes: its logs are kept.
-//! 10. Before anything of the name is deleted it is looked at again: LXD deletes what is ephemeral by itself when it
-//!     stops, and then the name is free for another instance.
+//! 10. Right before it is stopped, and before it is deleted, it is looked at again: GitHub may take its time, and LXD deletes
+//!     what is ephemeral by itself when it stops, upon which the name is free for another instance.
 
 use super::Found;
 use crate::config::Registration;
@@ -83,6 +83,20 @@ pub enum Next {
     End(Outcome),
 }
 
+/// What was tried of what takes it away.
+#[derive(Clone, Debug)]
+enum Tried {
+    Nothing,
+    Stop {
+        /// Why it could not be stopped, where it could not.
+        failed: Option<String>,
+    },
+    /// In vain.
+    Delete {
+        why: String,
+    },
+}
+
 /// One removal on its way.
 #[derive(Clone, Debug)]
 pub struct Removal {
@@ -96,27 +110,14 @@ pub struct Removal {
     noted: Option<RunnerId>,
     /// True once it was looked into and no worker was found.
     quiet: bool,
-    /// Why it could not be stopped, where it could not: LXD then refuses to delete it, for no other reason.
-    unstopped: Option<String>,
-    /// Why it could not be deleted, where it could not.
-    undeleted: Option<String>,
+    tried: Tried,
 }
 
 impl Removal {
     /// Nothing is done yet. `prefix` is what our instances' owner key says.
     pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
         let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
-        Removal {
-            judged,
-            prefix,
-            registration,
-            step,
-            status,
-            noted: None,
-            quiet: false,
-            unstopped: None,
-            undeleted: None,
-        }
+        Removal { judged, prefix, registration, step, status, noted: None, quiet: false, tried: Tried::Nothing }
     }
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
@@ -164,25 +165,24 @@ impl Removal {
             {
                 self.end()
             }
-            (Step::KeepLogs, _) => Next::Take(self.stop()),
-            // It may have stopped by itself meanwhile, and be gone; the next look tells.
-            (Step::Stop, Answer::Done) => Next::Take(Step::LookAgain),
-            (Step::Stop, Answer::Failed(reason)) => {
-                self.unstopped = Some(reason);
-                Next::Take(Step::LookAgain)
-            }
-            (Step::LookAgain, Answer::Found(found)) if !self.is_ours(&found) => removed(),
-            (Step::LookAgain, Answer::Found(found)) if self.is_another(&found) => another(),
-            (Step::LookAgain, Answer::Found(_)) => match self.undeleted.take() {
-                Some(reason) => failed(reason),
-                None => Next::Take(Step::Delete),
+            (Step::KeepLogs, _) => Next::Take(Step::LookAgain),
+            (Step::LookAgain, Answer::Found(found)) => self.looked_again(&found),
+            (Step::LookAgain, Answer::Failed(reason)) => match &self.tried {
+                Tried::Delete { why } => failed(why),
+                _ => failed(reason),
             },
-            (Step::LookAgain, Answer::Failed(reason)) => failed(self.undeleted.take().unwrap_or(reason)),
+            (Step::Stop, Answer::Done) => self.look_again(Tried::Stop { failed: None }),
+            // It may have stopped by itself meanwhile, and be gone; the next look tells.
+            (Step::Stop, Answer::Failed(why)) => self.look_again(Tried::Stop { failed: Some(why) }),
             (Step::Delete, Answer::Done) => removed(),
+            // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
             (Step::Delete, Answer::Failed(reason)) => {
-                // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
-                self.undeleted = Some(self.unstopped.take().unwrap_or(reason));
-                Next::Take(Step::LookAgain)
+                let why = match &self.tried {
+                    // It refuses to delete what could not be stopped, for no other reason.
+                    Tried::Stop { failed: Some(why) } => why.clone(),
+                    _ => reason,
+                };
+                self.look_again(Tried::Delete { why })
             }
             (_, Answer::Failed(reason)) => failed(reason),
             (step, came) => failed(format!("{step:?} was answered with {came:?}")),
@@ -222,6 +222,8 @@ impl Removal {
         if self.judged.scope.is_none() && found.scoped {
             return changed("it was claimed meanwhile");
         }
+        // From here on it is this very one.
+        self.judged.made_at = self.judged.made_at.or(found.made_at);
         self.noted = found.runner;
         self.status = found.status;
         let (etag, phase) = (found.etag, found.phase);
@@ -284,11 +286,26 @@ impl Removal {
         use RemoveReason::{Abandoned, NeverOnline, TooOld};
 
         let failed = matches!(self.judged.reason, Abandoned | NeverOnline | TooOld);
-        Next::Take(if failed { Step::KeepLogs } else { self.stop() })
+        Next::Take(if failed { Step::KeepLogs } else { Step::LookAgain })
     }
 
-    fn stop(&self) -> Step {
-        if self.status == Status::Stopped { Step::LookAgain } else { Step::Stop }
+    fn look_again(&mut self, tried: Tried) -> Next {
+        self.tried = tried;
+        Next::Take(Step::LookAgain)
+    }
+
+    fn looked_again(&self, found: &Found) -> Next {
+        match &self.tried {
+            _ if !self.is_ours(found) => removed(),
+            _ if self.is_another(found) => another(),
+            // What was taken for sure to run nothing.
+            Tried::Nothing if self.status == Status::Stopped && found.status != Status::Stopped => {
+                changed("it was started meanwhile")
+            }
+            Tried::Nothing if found.status != Status::Stopped => Next::Take(Step::Stop),
+            Tried::Nothing | Tried::Stop { .. } => Next::Take(Step::Delete),
+            Tried::Delete { why } => failed(why),
+        }
     }
 }
 

@@ -43,7 +43,8 @@ impl Stage {
                     removal::Step::FindRunner(_) | removal::Step::Deregister(..) if slow => (50, 25_000),
                     removal::Step::Claim { .. } => (5, 300),
                     removal::Step::FindRunner(_) | removal::Step::Deregister(..) => (50, 1000),
-                    removal::Step::Stop => (20, 500),
+                    // Right after the look.
+                    removal::Step::Stop | removal::Step::Delete => (1, 20),
                     removal::Step::LookAgain => (50, 1000),
                     _ => (20, 300),
                 };

@@ -104,20 +104,20 @@ fn what_is_done_is_deregistered_stopped_and_deleted() {
     let deleted = || Deregistered(Deletion::Deleted);
     check(
         judged(Idle),
-        &[running(), quiet.clone(), deleted(), Done, running(), Done],
-        "look inside deregister-7 stop again delete removed",
+        &[running(), quiet.clone(), deleted(), running(), Done, running(), Done],
+        "look inside deregister-7 again stop again delete removed",
     );
     check(
         judged(Finished),
-        &[running(), quiet.clone(), gone.clone(), Done, Gone],
-        "look inside deregister-7 stop again removed",
+        &[running(), quiet.clone(), gone.clone(), running(), Done, Gone],
+        "look inside deregister-7 again stop again removed",
     );
     check(judged(Finished), &[stopped(), gone, stopped(), Done], "look deregister-7 again delete removed");
     // What failed is heard before it goes, and after nothing keeps it any more.
     check(
         judged(NeverOnline),
-        &[running(), quiet, deleted(), Done, Done, running(), Done],
-        "look inside deregister-7 logs stop again delete removed",
+        &[running(), quiet, deleted(), Done, running(), Done, running(), Done],
+        "look inside deregister-7 logs again stop again delete removed",
     );
     check(
         runnerless(Superseded),
@@ -148,8 +148,8 @@ fn what_may_run_a_job_stays() {
     // What is too old goes whatever it does; what is stopped does nothing.
     check(
         judged(TooOld),
-        &[running(), busy.clone(), Done, Done, running(), Done],
-        "look deregister-7 logs stop again delete removed",
+        &[running(), busy.clone(), Done, running(), Done, running(), Done],
+        "look deregister-7 logs again stop again delete removed",
     );
     check(judged(Finished), &[stopped(), busy, stopped(), Done], "look deregister-7 again delete removed");
 }
@@ -164,18 +164,22 @@ fn where_github_does_not_answer_it_stays_unless_nothing_runs_for_certain() {
     check(judged(Finished), &[running(), unknown, no()], way);
     check(
         judged(Finished),
-        &[running(), quiet, no(), Done, running(), Done],
-        "look inside deregister-7 stop again delete removed",
+        &[running(), quiet, no(), running(), Done, running(), Done],
+        "look inside deregister-7 again stop again delete removed",
     );
     check(judged(Finished), &[stopped(), no(), Gone], "look deregister-7 again removed");
-    check(judged(TooOld), &[running(), no(), Done, no(), Gone], "look deregister-7 logs stop again removed");
+    check(
+        judged(TooOld),
+        &[running(), no(), Done, running(), no(), Gone],
+        "look deregister-7 logs again stop again removed",
+    );
 }
 
 #[test]
 fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     let (jit, token) = (Registration::Jit, Registration::Token);
     let quiet = || In(Inside::Quiet);
-    let rest = || [Done, Done, Gone];
+    let rest = || [Done, running(), Done, Gone];
     let with = |answers: &[Answer]| [answers, &rest()].concat();
     let came_up = "look inside find failed: its runner came up meanwhile, it is looked at again";
     for registration in [jit, token] {
@@ -183,19 +187,24 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
         let none = Answer::Runner(None);
         check_by(registration, judged(), &[running(), quiet(), named(true)], came_up);
         check_by(registration, judged(), &[running(), quiet(), no()], "look inside find failed: no");
-        let way = "look inside find logs stop again removed";
+        let way = "look inside find logs again stop again removed";
         check_by(registration, judged(), &with(&[running(), quiet(), none]), way);
-        check_by(registration, nameless(TooOld), &with(&[running(), named(true)]), "look find logs stop again removed");
+        check_by(
+            registration,
+            nameless(TooOld),
+            &with(&[running(), named(true)]),
+            "look find logs again stop again removed",
+        );
     }
     // With JIT the name may be that of another host's, which is just being made.
-    let way = "look inside find logs stop again removed";
+    let way = "look inside find logs again stop again removed";
     check_by(jit, nameless(NeverOnline), &with(&[running(), quiet(), named(false)]), way);
-    let way = "look inside find deregister-9 logs stop again removed";
+    let way = "look inside find deregister-9 logs again stop again removed";
     let deleted = Deregistered(Deletion::Deleted);
     check_by(token, nameless(NeverOnline), &with(&[running(), quiet(), named(false), deleted.clone()]), way);
     // It is noted on the instance.
     let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
-    let way = "look inside deregister-8 logs stop again removed";
+    let way = "look inside deregister-8 logs again stop again removed";
     check(nameless(NeverOnline), &with(&[noted, quiet(), deleted]), way);
 }
 
@@ -220,6 +229,13 @@ fn what_is_not_what_was_judged_stays() {
     let way = "look deregister-7 again changed";
     check(judged(Finished), &[stopped(), deleted(), There(other)], way);
     check(judged(Finished), &[stopped(), deleted(), There(theirs)], "look deregister-7 again removed");
+    // Somebody started it after we had taken it for sure to run nothing.
+    check(judged(Finished), &[stopped(), deleted(), running()], "look deregister-7 again changed");
+    // When what was found was made is what counts from then on, where it had not been listed.
+    let unlisted = Judged { made_at: None, ..judged(Finished) };
+    let quick = There(Found { made_at: Some(Timestamp(NOW.0 + 2)), ..found(Phase::Provisioning, Status::Stopped) });
+    let way = "look inside deregister-7 again changed";
+    check(unlisted, &[running(), In(Inside::Quiet), deleted(), quick], way);
     // It was finished, taken over by another process, or claimed for a runner.
     check(judged(Abandoned), &[running()], "look changed");
     let living = || There(Found { maker: Maker::Unknown, ..later() });
@@ -233,8 +249,8 @@ fn what_is_not_what_was_judged_stays() {
 fn what_another_may_want_is_claimed_first() {
     check(runnerless(Stale), &[standby(), Changed], "look claim-e1-preparing changed");
     check(runnerless(Stale), &[standby(), no()], "look claim-e1-preparing failed: no");
-    let way = "look claim-e1-preparing stop again delete removed";
-    check(runnerless(Stale), &[standby(), Done, Done, standby(), Done], way);
+    let way = "look claim-e1-preparing again stop again delete removed";
+    check(runnerless(Stale), &[standby(), Done, standby(), Done, standby(), Done], way);
     let way = "look claim-e1-provisioning changed";
     check(judged(Abandoned), &[half_made(), Changed], way);
     let way = "look claim-e1-provisioning inside kept";
@@ -252,9 +268,9 @@ fn what_another_may_want_is_claimed_first() {
 #[test]
 fn what_lxd_does_by_itself_or_does_not_do() {
     let deleted = || Deregistered(Deletion::Deleted);
-    let start = || vec![running(), In(Inside::Quiet), deleted()];
+    let start = || vec![running(), In(Inside::Quiet), deleted(), running()];
     let check = |rest: &[Answer], expected: &str| {
-        check(judged(Idle), &[start(), rest.to_vec()].concat(), &format!("look inside deregister-7 {expected}"));
+        check(judged(Idle), &[start(), rest.to_vec()].concat(), &format!("look inside deregister-7 again {expected}"));
     };
     check(&[no(), Gone], "stop again removed");
     check(&[no(), running(), no(), running()], "stop again delete again failed: no");
