@@ -6,7 +6,7 @@ use lxdrunner::steps::making::{self, Making};
 use lxdrunner::steps::removal::Removal;
 use lxdrunner::world::{Action, Outcome};
 
-use crate::stage::{Ev, Stage};
+use crate::stage::Stage;
 
 #[derive(Debug)]
 pub enum Step {
