@@ -44,6 +44,8 @@ struct Hands<'a, 'scope> {
     registering: Option<Begun<'scope, Result<Credentials, Answer>>>,
     opening: Option<Begun<'scope, ()>>,
     credentials: Option<Credentials>,
+    /// What the script that failed had to say, where one did.
+    output: String,
 }
 
 impl Executor {
@@ -113,6 +115,7 @@ impl Executor {
                 registering: None,
                 opening: None,
                 credentials: None,
+                output: String::new(),
             };
             loop {
                 let step = making.step();
@@ -158,19 +161,31 @@ impl Hands<'_, '_> {
                 if made.is_ok() {
                     self.tell_of_it();
                 }
-                done(made)
+                self.done(made)
             }
             Step::Look(_) => match self.executor.lxd.instance(&class.project, name) {
                 Ok(Some((instance, etag))) => Answer::Found(found(&instance, etag)),
                 Ok(None) => Answer::Gone,
-                Err(error) => failed(error.into()),
+                Err(error) => self.failed(error.into()),
             },
             Step::FindCause => Answer::Cause(why_not_created(&self.executor.lxd, class)),
-            Step::Start => begun(provision.start(), &mut self.starting),
-            Step::Started => ended(&mut self.starting, |starting| provision.started(starting)),
+            Step::Start => {
+                let begun = provision.start().map(|starting| self.starting = Some(starting));
+                self.done(begun)
+            }
+            Step::Started => {
+                let starting = self.starting.take();
+                self.ended(starting.map(|starting| provision.started(&starting)))
+            }
             Step::SetUp => self.set_up(),
-            Step::Arm => begun(provision.arm(), &mut self.arming),
-            Step::Armed => ended(&mut self.arming, |arming| provision.armed(arming)),
+            Step::Arm => {
+                let begun = provision.arm().map(|arming| self.arming = Some(arming));
+                self.done(begun)
+            }
+            Step::Armed => {
+                let arming = self.arming.take();
+                self.ended(arming.map(|arming| provision.armed(&arming)))
+            }
             Step::Credentials => match self.registering.take().map(Begun::end) {
                 Some(registered) => self.heard(registered),
                 None => Answer::Refused("GitHub was not asked".to_owned()),
@@ -182,16 +197,16 @@ impl Hands<'_, '_> {
                     _ => Answer::Refused("it has no runner".to_owned()),
                 }
             }
-            Step::NoteRunner(runner) => done(provision.note_runner(*runner)),
+            Step::NoteRunner(runner) => self.done(provision.note_runner(*runner)),
             Step::Claim { etag } => {
                 let claimed = provision.claim(&order.keys, etag);
                 if claimed.is_ok() {
                     self.mark.at("claimed");
                     self.tell_of_it();
                 }
-                claimed.map_or_else(not_claimed, |()| Answer::Done)
+                claimed.map_or_else(|error| self.not_claimed(error), |()| Answer::Done)
             }
-            Step::Thaw => done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
+            Step::Thaw => self.done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
             Step::HandOver => {
                 self.opening.take().map(Begun::end);
                 let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
@@ -199,7 +214,7 @@ impl Hands<'_, '_> {
                 if let (Ok(()), What::Runner { from, .. }) = (&handed_over, what) {
                     self.mark.tell(name, from.as_str());
                 }
-                done(handed_over)
+                self.done(handed_over)
             }
             Step::NoteStarted(runner) => {
                 if let Err(error) = provision.note_started(*runner) {
@@ -207,13 +222,13 @@ impl Hands<'_, '_> {
                 }
                 Answer::Done
             }
-            Step::Seal => done(provision.seal()),
-            Step::Freeze => done(provision.freeze()),
+            Step::Seal => self.done(provision.seal()),
+            Step::Freeze => self.done(provision.freeze()),
             Step::Finish { etag } => match provision.finish(what.phases().1, etag) {
                 Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
                     Answer::Changed
                 }
-                finished => done(finished.map_err(Failure::from)),
+                finished => self.done(finished.map_err(Failure::from)),
             },
             Step::TakeBack(runner) => match what {
                 What::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
@@ -226,7 +241,7 @@ impl Hands<'_, '_> {
                 _ => Answer::Done,
             },
             Step::KeepLogs { why } => {
-                self.executor.keep_of_failed(&class.project, name, why);
+                self.executor.keep_of_failed(&class.project, name, (why, &self.output));
                 Answer::Done
             }
             Step::Drop => {
@@ -236,6 +251,7 @@ impl Hands<'_, '_> {
                     _ => Answer::Done,
                 }
             }
+            // Whoever has the threads begins these.
             Step::BeginRegister | Step::OpenFiles => Answer::Done,
         }
     }
@@ -253,12 +269,12 @@ impl Hands<'_, '_> {
         }
     }
 
-    fn set_up(&self) -> Answer {
+    fn set_up(&mut self) -> Answer {
         let (executor, class) = (self.executor, self.order.class);
         match executor.packages.cached(class.arch, executor.config.runner_version.as_deref()) {
             Some(package) => {
                 let set_up = self.provision.prepare(&package, self.order.what == What::Template);
-                done(set_up.inspect(|()| self.mark.at("set_up")))
+                self.done(set_up.inspect(|()| self.mark.at("set_up")))
             }
             None => Answer::NoPackage(format!(
                 "the runner package is not in {} any more; it is fetched again",
@@ -273,32 +289,30 @@ impl Hands<'_, '_> {
             Err(answer) => answer,
         }
     }
-}
 
-fn done(result: Result<(), Failure>) -> Answer {
-    result.map_or_else(failed, |()| Answer::Done)
-}
+    fn done(&mut self, result: Result<(), Failure>) -> Answer {
+        result.map_or_else(|failure| self.failed(failure), |()| Answer::Done)
+    }
 
-fn failed(failure: Failure) -> Answer {
-    let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
-    Answer::Failed { unreachable, reason: failure.to_string() }
-}
+    /// What came of something that was begun before.
+    fn ended(&mut self, result: Option<Result<(), Failure>>) -> Answer {
+        result.map_or(Answer::Refused("it was not begun".to_owned()), |result| self.done(result))
+    }
 
-fn begun(operation: Result<Operation, Failure>, kept: &mut Option<Operation>) -> Answer {
-    done(operation.map(|operation| *kept = Some(operation)))
-}
+    fn failed(&mut self, failure: Failure) -> Answer {
+        self.output = failure.output().to_owned();
+        let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
+        Answer::Failed { unreachable, reason: failure.to_string() }
+    }
 
-fn ended(kept: &mut Option<Operation>, wait: impl Fn(&Operation) -> Result<(), Failure>) -> Answer {
-    kept.take().map_or(Answer::Refused("it was not begun".to_owned()), |operation| done(wait(&operation)))
-}
-
-fn not_claimed(error: lxd::Error) -> Answer {
-    match error.kind {
-        ErrorKind::PreconditionFailed => Answer::Changed,
-        ErrorKind::NotFound => Answer::Gone,
-        // It may have been done, and the answer lost: a listing will tell.
-        ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
-        _ => failed(error.into()),
+    fn not_claimed(&mut self, error: lxd::Error) -> Answer {
+        match error.kind {
+            ErrorKind::PreconditionFailed => Answer::Changed,
+            ErrorKind::NotFound => Answer::Gone,
+            // It may have been done, and the answer lost: a listing will tell.
+            ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
+            _ => self.failed(error.into()),
+        }
     }
 }
 
