@@ -26,7 +26,7 @@ pub struct Execution {
 }
 
 pub enum Next {
-    Go(Step, u64, u64),
+    Go(Box<Step>, u64, u64),
     End(Outcome),
 }
 

@@ -248,7 +248,7 @@ impl Stage {
         let patience = if waits { self.rng.range(10_000, 60_000) } else { 0 };
         match next {
             Next::Go(step, low, high) => {
-                execution.step = step;
+                execution.step = *step;
                 self.executions.insert(id, execution);
                 self.after(low + patience, high + patience, Ev::Step(id));
             }

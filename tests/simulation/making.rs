@@ -79,7 +79,7 @@ impl Stage {
                 making::Next::End(outcome) => return Next::End(outcome),
                 making::Next::Take(step) => {
                     if let Some((low, high)) = duration(&what, &step) {
-                        return Next::Go(Step::Make(making, heard), low, high);
+                        return Next::Go(Box::new(Step::Make(making, heard)), low, high);
                     }
                 }
             }

@@ -48,7 +48,7 @@ impl Stage {
                     removal::Step::LookAgain => (50, 1000),
                     _ => (20, 300),
                 };
-                Next::Go(Step::Remove(removal), low, high)
+                Next::Go(Box::new(Step::Remove(removal)), low, high)
             }
         }
     }
