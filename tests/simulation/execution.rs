@@ -107,7 +107,9 @@ impl Stage {
             return Ok(false);
         }
         let strange = by.is_none() || (by != Some(daemon) && online && dead.is_none() && self.lxd.len() > 1);
-        if strange || (dead.is_some() && online) {
+        // Who was away for so long is taken for dead, and may be back the moment before.
+        let given_up = runner.away.is_some_and(|(from, until)| until - from > 120_000);
+        if strange || (dead.is_some() && online && !given_up) {
             self.fail(&format!("registration {name} ({id}) of {by:?} was taken away by {daemon}"));
         }
         self.github.runner(id).gone = Some(now);

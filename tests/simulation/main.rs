@@ -251,6 +251,7 @@ fn story(stage: &mut Stage) {
     if let Err(left) = stage.clean() {
         stage.fail(&left);
     }
+    stage.totals.cleared = stage.now.saturating_sub(stage.calm_at);
     stage.check_thrift();
 }
 
@@ -307,9 +308,13 @@ fn every_job_runs_and_nothing_is_left_whatever_goes_wrong() {
     let seeds = number("SEED").map_or(1..number("SEEDS").unwrap_or(SEEDS) + 1, |seed| seed..seed + 1);
     let stories = seeds.clone().count();
     match play(seeds, &configs) {
-        Ok(Totals { lives, crashes, crashed_effects, events, .. }) => {
+        Ok(sums) => {
+            let Totals { lives, crashes, crashed_effects, events, served, cleared, .. } = sums;
             println!(
-                "{stories} stories, {lives} job lives, {crashes} crashes that cut {crashed_effects} actions, {events} events"
+                "{stories} stories, {lives} job lives, {crashes} crashes that cut {crashed_effects} actions, {events} events; when \
+                 all is well again, the last job has its runner after {} s at most, and nothing is left after {} s",
+                served / 1000,
+                cleared / 1000
             );
         }
         // The same once more, and now somebody listens.

@@ -77,6 +77,10 @@ pub struct Totals {
     pub crashed_effects: u64,
     pub events: u64,
     pub launches: u64,
+    /// How long after all was well the last job that had waited got its runner, and how long until nothing was left; the
+    /// longest, in milliseconds.
+    pub served: u64,
+    pub cleared: u64,
 }
 
 impl Totals {
@@ -86,6 +90,8 @@ impl Totals {
         self.crashed_effects += other.crashed_effects;
         self.events += other.events;
         self.launches += other.launches;
+        self.served = self.served.max(other.served);
+        self.cleared = self.cleared.max(other.cleared);
     }
 }
 
@@ -255,6 +261,7 @@ impl Stage {
         let name = self.github.runner(runner).name.clone();
         self.github.runner(runner).job = Some((now, job));
         self.github.job(job).taken = Some((now, name.clone(), runner));
+        self.totals.served = now.saturating_sub(self.calm_at);
         self.tell(format!("runner {name} ({runner}) takes job {job}"));
         self.webhook(job);
         let long = if self.rng.chance(100) { 900_000 } else { 30_000 };
