@@ -87,6 +87,7 @@ fn of_a_runner_that_never_comes_online_the_diagnostics_are_kept_without_its_secr
     ]);
     let (_, text) = the_one(&rig);
     assert!(text.contains("why: its runner did not come online within provision_timeout\n"), "{text}");
+    assert!(!text.contains("blah"), "a line is kept whole or not at all: half a credential would not be known for one");
     assert!(text.contains("the runner's last line\n") && text.contains("TLS handshake failed"), "{text}");
     assert!(text.contains("Worker_20260102") && !text.contains("the oldest") && !text.contains("not a log"), "{text}");
     for secret in ["aB3/aB3", token, HOOK_SECRET] {
