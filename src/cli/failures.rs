@@ -16,7 +16,13 @@ const NAMED: usize = 10;
 pub fn run(config_path: PathBuf, instance: Option<&str>) -> ExitCode {
     let config = match load_config(&config_path) {
         Ok((config, _)) => config,
-        Err(code) => return code,
+        Err(code) => {
+            // Secrets that systemd hands over are there only while the daemon runs, and it may be down for just this.
+            complain!(
+                "lxdrunner: what was kept can be read without it: CACHE_HOME/failures, by default /var/cache/lxdrunner/failures"
+            );
+            return code;
+        }
     };
     let told = match instance {
         None => list(&config),

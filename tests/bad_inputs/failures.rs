@@ -86,6 +86,10 @@ fn what_is_no_failure() {
             place.check("", None, 0, &["2026-01-02T03:04:05Z  ci-7-1"])
         }),
         row("a file that is not ours", || Place::with("notes.txt", b"mine").check("", None, 0, &["no instance has"])),
+        row("a config that cannot be used", || {
+            let place = Place::new("pat_file: /run/credentials/none.service/pat");
+            place.check("", None, 78, &["given beside pat", "can be read without it: CACHE_HOME/failures"])
+        }),
         row("a file that is good", || {
             let place = Place::with(FILE, GOOD);
             place.check("7", None, 0, &["==> log\n\\x1b[2J"]);
