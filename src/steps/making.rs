@@ -1,4 +1,4 @@
-//! The making of an instance: a runner's, from nothing or from a standby, a template or a standby. What holds:
+//! The making of an instance: a runner's (from an image, a template or a standby), a template or a standby. What holds:
 //!
 //! 1. A name is a claim. Whose it is after a creation that failed is told by the keys that are found on it, never by the
 //!    error; where that cannot be found out, it may have been made.
@@ -223,9 +223,8 @@ impl Making {
             }
             (Step::Look(Why::Whose), came) => self.looked_whose(came),
             (Step::FindCause, Answer::Cause(cause)) => {
-                let reason = [self.reason(), cause.unwrap_or_default()];
-                let reason = reason.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("; ");
-                self.not_made(self.blame(), reason, false)
+                let cause = cause.map(|cause| format!("; {cause}")).unwrap_or_default();
+                self.not_made(self.blame(), format!("{}{cause}", self.reason()), false)
             }
             (Step::Look(Why::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => self.lost("it is gone"),
             (Step::Look(Why::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),

@@ -1,7 +1,7 @@
-//! How an action that must be careful is carried out, step by step. **Pure**: no I/O, no clock, no logging. A machine
-//! names the next step; whoever runs it takes the step and tells what came of it; in the end there is an
-//! outcome. [`crate::execute`] runs it against LXD and GitHub, the simulation against its models of them, with faults and
-//! crashes between any two steps: what is proved there is what runs here.
+//! How an instance is made and removed, step by step. **Pure**: no I/O, no clock, no logging. A machine names the next
+//! step; whoever runs it takes the step and tells what came of it; in the end there is an outcome. [`crate::execute`] runs
+//! it against LXD and GitHub, the simulation against its models of them, with faults and crashes between any two steps:
+//! what is proved there is what runs here.
 
 pub mod making;
 pub mod removal;

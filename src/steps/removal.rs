@@ -2,7 +2,7 @@
 //!
 //! 1. What does not have our owner key is left alone.
 //! 2. What was made at another time than what was judged is another instance of the same name: nothing is done to it.
-//! 3. So is what was judged abandoned and is finished by now, or in the hands of another living process.
+//! 3. Nor to what was judged abandoned and is finished by now, or in the hands of another living process.
 //! 4. What somebody else may want at the same time, to use it or to clear it away, is claimed first, on the condition that it
 //!    is as it was looked at: a standby, and what a process other than this one left half-made. One of two goes on.
 //! 5. What runs is looked into before its runner is deregistered: a worker process keeps it, whatever GitHub says.

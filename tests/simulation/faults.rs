@@ -137,9 +137,9 @@ impl Stage {
             Mishap::Stops => {
                 (inst.running, inst.frozen, inst.ended) = (false, false, true);
                 (inst.process, inst.version) = (None, inst.version + 1);
-                let made = inst.made;
+                let (made, ephemeral) = (inst.made, inst.is_ephemeral());
                 self.tell(format!("instance {name} stops by itself"));
-                if !self.fault(20) {
+                if ephemeral && !self.fault(20) {
                     self.after(50, 2000, Ev::SelfDelete { lxd, name, made });
                 }
                 process.into_iter().for_each(|runner| self.runner_is_lost(runner));

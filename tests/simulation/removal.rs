@@ -23,6 +23,11 @@ impl Inst {
             _ => Status::Stopped,
         }
     }
+
+    /// True where LXD deletes it when it stops.
+    pub fn is_ephemeral(&self) -> bool {
+        !matches!(self.phase, Phase::Baking | Phase::Template)
+    }
 }
 
 impl Stage {
@@ -169,7 +174,7 @@ impl Stage {
         self.kill(lxd, name, reason == RemoveReason::TooOld);
         let inst = self.lxd[lxd].get_mut(name).unwrap();
         inst.version += 1;
-        let (made, ephemeral) = (inst.made, !matches!(inst.phase, Phase::Baking | Phase::Template));
+        let (made, ephemeral) = (inst.made, inst.is_ephemeral());
         if ephemeral && self.rng.chance(500) {
             self.after(1, 1500, Ev::SelfDelete { lxd, name: name.to_owned(), made });
         }
