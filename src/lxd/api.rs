@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -22,11 +23,16 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// that no connection is silent for longer.
 const WAIT_SLICE: Duration = Duration::from_secs(60);
 
+/// The API extension of servers that start what they create where they are asked to. Others ignore that they were.
+const STARTS_AT_CREATION: &str = "instance_create_start";
+
 /// A client of one LXD daemon. Cheap to share between threads; it holds idle connections only.
 #[derive(Debug)]
 pub struct Lxd {
     transport: Transport,
     pub(super) ends: Arc<Ends>,
+    /// What [`Lxd::server`] found last; false before.
+    starts_at_creation: AtomicBool,
 }
 
 /// What `GET /1.0` tells.
@@ -213,7 +219,7 @@ pub enum ErrorKind {
 impl Lxd {
     /// A client of the daemon behind `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Lxd {
-        Lxd { transport: Transport::new(socket), ends: Arc::default() }
+        Lxd { transport: Transport::new(socket), ends: Arc::default(), starts_at_creation: AtomicBool::new(false) }
     }
 
     /// The socket's path.
@@ -224,6 +230,8 @@ impl Lxd {
     /// Who answers.
     pub fn server(&self) -> Result<Server, Error> {
         let server: ServerJson = self.get("ask LXD who it is", "/1.0".to_owned())?;
+        let starts = server.api_extensions.iter().any(|extension| extension == STARTS_AT_CREATION);
+        self.starts_at_creation.store(starts, Ordering::Relaxed);
         Ok(Server {
             product: server.environment.server,
             version: server.environment.server_version,
@@ -270,6 +278,17 @@ impl Lxd {
     /// Makes an instance, which is stopped when the operation ends well. `target` is a cluster member, `@group`, or
     /// empty. A name that is taken fails in the operation, an image or profile that does not exist fails here.
     pub fn create(&self, project: &str, target: &str, new: &NewInstance) -> Result<Operation, Error> {
+        self.create_as(project, target, new, false)
+    }
+
+    /// The same, and has it started in the same operation where the server does that: true then. Asked of [`Lxd::server`]
+    /// before, or it does not.
+    pub fn create_started(&self, project: &str, target: &str, new: &NewInstance) -> Result<(Operation, bool), Error> {
+        let starts = self.starts_at_creation.load(Ordering::Relaxed);
+        Ok((self.create_as(project, target, new, starts)?, starts))
+    }
+
+    fn create_as(&self, project: &str, target: &str, new: &NewInstance, start: bool) -> Result<Operation, Error> {
         let source = match &new.source {
             Source::Alias(alias) => json!({"type": "image", "alias": alias}),
             Source::Fingerprint(fingerprint) => json!({"type": "image", "fingerprint": fingerprint}),
@@ -280,7 +299,7 @@ impl Lxd {
                 json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias})
             }
         };
-        let body = json!({
+        let mut body = json!({
             "name": new.name,
             "type": new.kind.as_str(),
             "source": source,
@@ -289,6 +308,9 @@ impl Lxd {
             "devices": new.devices,
             "ephemeral": new.ephemeral,
         });
+        if start {
+            body["start"] = true.into();
+        }
         let mut path = format!("/1.0/instances?project={}", query_value(project));
         if !target.is_empty() {
             path = format!("{path}&target={}", query_value(target));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{Error, ErrorKind, Exec, ExecResult, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, keys};
 use lxdrunner::standin::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
@@ -22,10 +23,16 @@ pub struct Bench {
 /// Runs a case on the stand-in, and on a real LXD where `LXDRUNNER_TEST_LXD_SOCKET` names its socket.
 pub fn on_both(case: &'static str, run: impl Fn(&Bench)) {
     let dir = TempDir::new(case);
-    let options = Options { images: vec![ImageEntry::container("dev")], exec: Box::new(command), ..Options::default() };
-    let standin = LxdStandin::start_with(&dir.0, options).unwrap();
-    run(&Bench::new(case, standin.socket().into(), "dev".to_owned()));
-    drop(standin);
+    for starts_at_creation in [false, true] {
+        let images = vec![ImageEntry::container("dev")];
+        let options = Options { images, exec: Box::new(command), starts_at_creation, ..Options::default() };
+        let options = match starts_at_creation {
+            true => Options { version: "5.21.2".to_owned(), ..options },
+            false => options,
+        };
+        let standin = LxdStandin::start_with(&dir.0, options).unwrap();
+        run(&Bench::new(case, standin.socket().into(), "dev".to_owned()));
+    }
     if let Some(socket) = real_socket() {
         let image = std::env::var("LXDRUNNER_TEST_IMAGE").unwrap_or_else(|_| "dev".to_owned());
         run(&Bench::new(case, socket, image));
@@ -102,6 +109,16 @@ impl Bench {
     /// Changes the power and waits.
     pub fn power(&self, name: &str, action: &str) -> Result<(), Error> {
         self.lxd.wait(&self.lxd.set_state(PROJECT, name, action, true)?, PATIENCE)
+    }
+
+    /// All of an instance's config; the client keeps only what the daemon reads.
+    pub fn whole_config(&self, name: &str) -> ConfigMap {
+        let target = format!("/1.0/instances/{name}?project={PROJECT}");
+        let (method, headers, deadline) = ("GET", Vec::new(), Instant::now() + PATIENCE);
+        let request = Request { method, target, headers, body: Body::Empty, keep: Keep::All, deadline };
+        let response = Transport::new(self.lxd.socket()).exchange(request).unwrap();
+        let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        serde_json::from_value(answer["metadata"]["config"].clone()).unwrap()
     }
 
     /// A stopped instance.

@@ -107,15 +107,19 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
     if source.get("type").and_then(Value::as_str) == Some("copy") {
         let original = source.get("source").and_then(Value::as_str).unwrap_or_default();
         let Some(original) = state.instance(&project, original) else { return Err(instance_not_found()) };
-        if original.kind != kind {
-            return Err(Answer::error(400, "Instance type should not be specified or should match source type"));
-        }
         record.take_over(original);
     }
+    let start = state.starts_at_creation && body.get("start").and_then(Value::as_bool).unwrap_or(false);
     drop(state);
     let (own_project, own_name) = (project.clone(), name.clone());
     Ok(operations::run(shared, "Creating instance", &project, &name, move |shared| {
-        made(&mut shared.lock(), (own_project, own_name), &source, record)
+        made(&mut shared.lock(), (own_project.clone(), own_name.clone()), &source, record)?;
+        if !start {
+            return Ok(Value::Null);
+        }
+        let started = changed_power(shared, &own_project, &own_name, "start");
+        shared.changed.notify_all();
+        started
     }))
 }
 

@@ -36,6 +36,8 @@ pub struct Options {
     pub product: String,
     /// What it says of itself.
     pub version: String,
+    /// It starts what it creates where it is asked to, and says that it does. 5.0 does not.
+    pub starts_at_creation: bool,
     /// How long a start takes.
     pub start_delay: Duration,
     /// Creating fails for want of space.
@@ -53,6 +55,7 @@ impl Default for Options {
         Options {
             product: "lxd".to_owned(),
             version: "5.0.2".to_owned(),
+            starts_at_creation: false,
             start_delay: Duration::ZERO,
             pool_full: false,
             agent_polls: 1,

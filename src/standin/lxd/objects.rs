@@ -7,9 +7,21 @@ use super::state::{ImageEntry, NetworkEntry, ProfileEntry, State};
 
 /// `GET /1.0`
 pub(super) fn server(state: &State) -> Answer {
+    let mut extensions = vec![
+        "etag",
+        "patch",
+        "container_exec_recording",
+        "directory_manipulation",
+        "projects",
+        "instances",
+        "virtual-machines",
+        "api_filtering",
+    ];
+    if state.starts_at_creation {
+        extensions.push("instance_create_start");
+    }
     Answer::sync(json!({
-        "api_extensions": ["etag", "patch", "container_exec_recording", "directory_manipulation", "projects",
-            "instances", "virtual-machines", "api_filtering"],
+        "api_extensions": extensions,
         "api_status": "stable", "api_version": "1.0", "auth": "trusted", "public": false, "config": {},
         "environment": {"server": state.product, "server_version": state.version, "server_clustered": false,
             "server_name": "standin", "architectures": ["x86_64", "i686"], "storage": "btrfs"},

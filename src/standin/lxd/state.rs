@@ -118,6 +118,8 @@ impl InstanceRecord {
             self.devices.entry(name.clone()).or_insert_with(|| device.clone());
         }
         self.files = original.files.clone();
+        // Whatever was asked for.
+        self.kind = original.kind;
     }
 
     /// What starting does to its config.
@@ -152,6 +154,7 @@ pub(super) struct OperationRecord {
 pub(super) struct State {
     pub product: String,
     pub version: String,
+    pub starts_at_creation: bool,
     pub start_delay: Duration,
     pub pool_full: bool,
     pub agent_polls: u32,
@@ -180,6 +183,7 @@ impl State {
         State {
             product: options.product.clone(),
             version: options.version.clone(),
+            starts_at_creation: options.starts_at_creation,
             start_delay: options.start_delay,
             pool_full: options.pool_full,
             agent_polls: options.agent_polls,
