@@ -32,6 +32,35 @@ echo "hostname=$(hostname)"
 echo "address=$(cat /sys/class/net/eth0/address)"
 "#;
 
+/// What an image with SSH and cloud-init leaves in an instance, which the test image has neither of. The key maker is a
+/// stub: what matters is who is asked for keys, and when.
+const TRACES: &str = r#"
+mkdir -p /etc/ssh /etc/cloud /etc/netplan /var/lib/dhcp /var/lib/systemd/network
+echo baked | tee /etc/ssh/ssh_host_rsa_key /etc/ssh/ssh_host_ed25519_key /etc/ssh/ssh_host_rsa_key.pub >/dev/null
+printf '#!/bin/sh\ntest "$1" = -A\nfor kind in rsa ed25519; do cat /proc/sys/kernel/random/uuid >/etc/ssh/ssh_host_${kind}_key; done\n' >/usr/bin/ssh-keygen
+chmod 755 /usr/bin/ssh-keygen
+echo baked >/var/lib/dhcp/dhclient.eth0.leases
+echo baked >/var/lib/systemd/random-seed
+printf 'network:\n  ethernets:\n    eth0:\n      dhcp4: true\n      match:\n        macaddress: 00:16:3e:00:00:01\n      set-name: eth0\n' >/etc/netplan/50-cloud-init.yaml
+echo "127.0.1.1 $LXDRUNNER_NAME" >>/etc/hosts
+echo "$LXDRUNNER_NAME" >/etc/hostname
+"#;
+
+/// In a copy: none of it is left, what is needed was made anew, and the rest of what tells it from others.
+const NO_TRACES: &str = r#"
+for kind in rsa ed25519; do
+    n=0
+    until sudo test -s /etc/ssh/ssh_host_${kind}_key; do n=$((n + 1)); test $n -lt 200; sleep 0.1; done
+    sudo cat /etc/ssh/ssh_host_${kind}_key | sed "s/^/$kind=/"
+done
+sudo grep -rs baked /etc/ssh /var/lib/dhcp /var/lib/systemd/random-seed && exit 7
+grep -E 'macaddress|set-name' /etc/netplan/50-cloud-init.yaml && exit 8
+grep -q 'dhcp4: true' /etc/netplan/50-cloud-init.yaml
+test -e /etc/cloud/cloud-init.disabled
+grep -e -template- /etc/hosts /etc/hostname && exit 9
+echo "client=$(sudo cat /run/systemd/netif/leases/* | sed -n 's/^CLIENTID=//p' | head -n 1)"
+"#;
+
 fn log_of(rig: &Rig, job: JobId) -> String {
     rig.github.with(|state| state.jobs[&job].log.clone())
 }
@@ -42,21 +71,29 @@ fn value(log: &str, key: &str) -> String {
 }
 
 fn identified(rig: &Rig) -> (JobId, String) {
-    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(IDENTITY));
+    run(rig, IDENTITY)
+}
+
+fn run(rig: &Rig, script: &str) -> (JobId, String) {
+    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(script));
     assert_eq!(rig.wait_done(job), "success", "{}", log_of(rig, job));
     (job, log_of(rig, job))
 }
 
 #[test]
 fn copies_of_a_template_share_neither_ids_nor_names() {
-    let Some(rig) = Rig::real(plan("")) else { return };
+    let scratch = Scratch::new();
+    let script = scratch.0.join("setup.sh");
+    let (first, rest) = include_str!("../provision/setup-runner.sh").split_once('\n').unwrap();
+    std::fs::write(&script, format!("{first}\n{TRACES}{rest}")).unwrap();
+    let Some(rig) = Rig::real(plan(&format!(", setup_script: {}", script.display()))) else { return };
     rig.daemon.wait(&["msg=\"template ready\""]);
-    let mut seen: [BTreeSet<String>; 3] = Default::default();
+    let mut seen: [BTreeSet<String>; 6] = Default::default();
     for _ in 0..2 {
-        let (job, log) = identified(&rig);
+        let (job, log) = run(&rig, &format!("{IDENTITY}{NO_TRACES}"));
         let made = rig.daemon.wait(&[&format!("job={job}"), "from=template", "msg=\"instance made\""]);
         assert!(made.contains(&format!("instance={} ", value(&log, "hostname"))), "{made}\n{log}");
-        for (set, key) in seen.iter_mut().zip(["machine", "hostname", "address"]) {
+        for (set, key) in seen.iter_mut().zip(["machine", "hostname", "address", "rsa", "ed25519", "client"]) {
             assert!(set.insert(value(&log, key)), "{key} again: {log}");
         }
     }

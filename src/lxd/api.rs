@@ -308,8 +308,8 @@ impl Lxd {
             "devices": new.devices,
             "ephemeral": new.ephemeral,
         });
-        if start {
-            body["start"] = true.into();
+        if let Some(body) = body.as_object_mut().filter(|_| start) {
+            body.insert("start".to_owned(), true.into());
         }
         let mut path = format!("/1.0/instances?project={}", query_value(project));
         if !target.is_empty() {
