@@ -106,6 +106,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
                 if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
                     return;
                 }
+                observer.rest();
             }
         });
         ask

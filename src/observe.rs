@@ -2,6 +2,7 @@
 //! unknown, never as empty.
 
 mod github;
+mod warm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
 use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status, parse_name};
 use github::Watch;
+use warm::Warm;
 
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
@@ -26,6 +28,7 @@ pub struct Observer {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
     watch: Watch,
+    warm: Warm,
     /// When the classes' images were last looked at, and whether LXD is a cluster.
     images_at: Option<Instant>,
     clustered: Option<bool>,
@@ -34,7 +37,14 @@ pub struct Observer {
 impl Observer {
     /// Asks nothing yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Observer {
-        Observer { watch: Watch::new(Arc::clone(&config), github), config, lxd, images_at: None, clustered: None }
+        let watch = Watch::new(Arc::clone(&config), github);
+        let warm = Warm::new(Arc::clone(&config), Arc::clone(&lxd));
+        Observer { config, lxd, watch, warm, images_at: None, clustered: None }
+    }
+
+    /// What is done between looks, so that no look is kept waiting: the standbys that the last one found are kept warm.
+    pub fn rest(&mut self) {
+        self.warm.keep();
     }
 
     /// Looks; `interest` is what the world said when it asked for it.
@@ -44,6 +54,11 @@ impl Observer {
         let instances = list_instances(&self.lxd, &self.config);
         let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
         let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
+        if let Ok(instances) = &instances
+            && !at_github
+        {
+            self.warm.see(instances);
+        }
         let github = at_github.then(|| self.watch.look(interest, &at_work));
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
         let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use lxdrunner::standin::farm::Setup;
 use support::*;
 
@@ -49,6 +51,41 @@ fn a_job_claims_a_standby_and_the_next_one_is_prepared() {
     assert_eq!(rig.wait_done(job), "success");
     rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
     assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_standbys_files_are_kept_ready_for_the_push() {
+    let rig = Rig::new(plan(", standby: 1", ""));
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    let standby = named(&rig, "-standby-").remove(0);
+    let asked = || {
+        let path = format!("/1.0/instances/{standby}/files");
+        let calls = rig.standin().faults().calls();
+        calls.iter().filter(|call| call.method == "GET" && call.path == path).count()
+    };
+    assert!(asked() >= 1, "when it was prepared");
+    let deadline = Instant::now() + PATIENCE;
+    while asked() < 3 {
+        assert!(Instant::now() < deadline, "its files were opened {} times", asked());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn what_is_kept_ready_is_started_by_the_call_that_creates_it_where_lxd_can() {
+    for can in [false, true] {
+        let rig = Rig::prepared(plan(", standby: 1", ""), |before| before.lxd.unwrap().set_starts_at_creation(can));
+        rig.daemon.wait(&["msg=\"standby ready\""]);
+        let starts = || {
+            let calls = rig.standin().faults().calls();
+            calls.iter().filter(|call| call.method == "PUT" && call.path.ends_with("/state")).count()
+        };
+        // A template is stopped, a standby frozen.
+        assert_eq!(starts(), if can { 2 } else { 4 });
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        assert_eq!(rig.complaints(), Vec::<String>::new());
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::config::Class;
 use crate::identity::process_identity;
 use crate::lxd;
 use crate::lxd::api::{ErrorKind, Operation, Source};
-use crate::model::{ConfigMap, JobId, Phase, Recipe, keys};
+use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
 use crate::runner::cause::why_not_created;
 use crate::runner::provision::{Credentials, Failure, Provision, source};
 use crate::steps::making::{Answer, Making, Next, Step, What};
@@ -39,6 +39,8 @@ struct Hands<'a, 'scope> {
     order: &'a Order<'a>,
     provision: &'a Provision<'a>,
     mark: Mark<'a>,
+    /// It was started when it was made.
+    runs: bool,
     starting: Option<Operation>,
     arming: Option<Operation>,
     registering: Option<Begun<'scope, Result<Credentials, Answer>>>,
@@ -110,6 +112,7 @@ impl Executor {
                 order,
                 provision: &provision,
                 mark,
+                runs: false,
                 starting: None,
                 arming: None,
                 registering: None,
@@ -156,8 +159,12 @@ impl Hands<'_, '_> {
         let Order { class, name, what, .. } = order;
         match step {
             Step::Create => {
-                let ephemeral = *what != What::Template;
-                let made = provision.create(order.source.clone(), order.keys.clone(), ephemeral);
+                let (source, keys, ephemeral) = (order.source.clone(), order.keys.clone(), *what != What::Template);
+                let made = match what {
+                    // GitHub is asked for its credentials once the name is ours, and while it boots.
+                    What::Runner { .. } => provision.create(source, keys, ephemeral),
+                    _ => provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
+                };
                 if made.is_ok() {
                     self.tell_of_it();
                 }
@@ -169,6 +176,8 @@ impl Hands<'_, '_> {
                 Err(error) => self.failed(error.into()),
             },
             Step::FindCause => Answer::Cause(why_not_created(&self.executor.lxd, class)),
+            Step::Start if self.runs => Answer::Done,
+            Step::Started if self.runs => self.done(provision.usable()),
             Step::Start => {
                 let begun = provision.start().map(|starting| self.starting = Some(starting));
                 self.done(begun)
@@ -223,7 +232,14 @@ impl Hands<'_, '_> {
                 Answer::Done
             }
             Step::Seal => self.done(provision.seal()),
-            Step::Freeze => self.done(provision.freeze()),
+            Step::Freeze => {
+                let frozen = provision.freeze();
+                if frozen.is_ok() && class.kind == InstanceType::Container {
+                    // Kept ready from here on by who looks at LXD (`observe/warm`).
+                    provision.open_files();
+                }
+                self.done(frozen)
+            }
             Step::Finish { etag } => match provision.finish(what.phases().1, etag) {
                 Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
                     Answer::Changed

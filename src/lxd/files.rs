@@ -80,6 +80,13 @@ impl Lxd {
         }
     }
 
+    /// Makes LXD ready to serve the instance's files: the first call for them costs it a process in the instance's
+    /// namespaces, some fifty milliseconds of work, which it keeps for 15 seconds. It works in a frozen container, too. (A
+    /// connection that is kept open would keep the process, but LXD cannot stop an instance that has one.)
+    pub fn open_files(&self, project: &str, name: &str, timeout: Duration) -> Result<(), Error> {
+        self.pull_file_tail(project, name, "/run/lxdrunner/ready", 1, timeout).map(drop)
+    }
+
     /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
     pub fn pull_file_tail(
         &self,

@@ -16,8 +16,6 @@ use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
 
 /// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.
 pub const CREDENTIALS: &str = "/run/lxdrunner/credentials";
-/// What the waiting part leaves there once it waits.
-const READY: &str = "/run/lxdrunner/ready";
 const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
 
 /// What a runner proves itself with.
@@ -90,11 +88,11 @@ impl Provision<'_> {
         Ok(())
     }
 
-    /// Makes LXD ready to push a file: the first one costs it a process in the instance's namespaces, some thirty
-    /// milliseconds, which it keeps for a few seconds. It works in a frozen instance too. What it finds does not matter.
+    /// Makes LXD ready to push the credentials; that it fails does not matter.
     pub fn open_files(&self) {
-        let found = self.lxd.pull_file_tail(&self.class.project, self.name, READY, 1, CALL_TIMEOUT);
-        debug!("instance={} step=open_files found={}", self.name, found.is_ok());
+        if let Err(error) = self.lxd.open_files(&self.class.project, self.name, CALL_TIMEOUT) {
+            debug!("instance={} step=open_files error=\"{error}\"", self.name);
+        }
         self.mark.at("files_open");
     }
 

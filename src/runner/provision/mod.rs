@@ -161,9 +161,26 @@ impl<'a> Provision<'a> {
     /// # Errors
     /// What LXD says; a name that is taken is found out by asking whose it is, not from the error.
     pub fn create(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<(), Failure> {
+        let operation =
+            self.lxd.create(&self.class.project, &self.class.target, &self.order(source, keys, ephemeral))?;
+        self.created(&operation)
+    }
+
+    /// The same, and has it started in the same call where the server does that: true then, and only
+    /// [`Provision::usable`] is left to be waited for.
+    ///
+    /// # Errors
+    /// The same. The instance may be there all the same, where it was made and could not be started.
+    pub fn create_started(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<bool, Failure> {
+        let new = self.order(source, keys, ephemeral);
+        let (operation, starts) = self.lxd.create_started(&self.class.project, &self.class.target, &new)?;
+        self.created(&operation).map(|()| starts)
+    }
+
+    fn order(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> NewInstance {
         let mut config = self.class.config.clone();
         config.extend(keys);
-        let new = NewInstance {
+        NewInstance {
             name: self.name.to_owned(),
             kind: self.class.kind,
             source,
@@ -171,9 +188,11 @@ impl<'a> Provision<'a> {
             config,
             devices: self.class.devices.clone(),
             ephemeral,
-        };
-        let operation = self.lxd.create(&self.class.project, &self.class.target, &new)?;
-        self.wait(&operation, "create the instance")?;
+        }
+    }
+
+    fn created(&self, operation: &Operation) -> Result<(), Failure> {
+        self.wait(operation, "create the instance")?;
         self.mark.at("created");
         Ok(())
     }
@@ -187,6 +206,11 @@ impl<'a> Provision<'a> {
     pub fn started(&self, operation: &Operation) -> Result<(), Failure> {
         self.wait(operation, "start the instance")?;
         self.mark.at("started");
+        self.usable()
+    }
+
+    /// Waits until what was started can be worked with: a virtual machine until its agent answers.
+    pub fn usable(&self) -> Result<(), Failure> {
         if self.class.kind == InstanceType::Container {
             return Ok(());
         }

@@ -142,6 +142,11 @@ impl LxdStandin {
         });
     }
 
+    /// From here on it starts what it creates where it is asked to, as servers later than 5.0 do, or does not.
+    pub fn set_starts_at_creation(&self, starts: bool) {
+        self.shared.lock().starts_at_creation = starts;
+    }
+
     /// Fills or empties the storage pool.
     pub fn set_pool_full(&self, full: bool) {
         self.change(|state| state.pool_full = full);
