@@ -10,6 +10,9 @@
 #[allow(dead_code, reason = "the simulation uses more of it")]
 mod rng;
 
+#[path = "../front_door/anybody.rs"]
+mod anybody;
+mod door;
 mod mutate;
 mod targets;
 

@@ -1,5 +1,6 @@
 //! What is fed. A target is a function of bytes; `Err` says which property did not hold.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -7,16 +8,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lxdrunner::config::Config;
-use lxdrunner::github::{GitHub, MAX_ANSWER};
+use lxdrunner::config::{AppKey, Config, Credential, CredentialKind, GitHubConfig};
+use lxdrunner::github::{GitHub, MAX_ANSWER, Purpose};
 use lxdrunner::http1::{Event, Parser};
 use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, Devices, InstanceType, JobId, RunnerId, Scope, Secret};
 use lxdrunner::webhook::event;
 use lxdrunner::websocket::Reader;
 
+use crate::door;
+
 /// Feeds a target; `Err` says which property did not hold.
-type Run = Box<dyn FnMut(&[u8]) -> Result<(), String>>;
+pub type Run = Box<dyn FnMut(&[u8]) -> Result<(), String>>;
 
 /// One thing that takes bytes from outside.
 pub struct Target {
@@ -40,6 +43,10 @@ pub fn all() -> Vec<Target> {
         // An answer comes packed: a few bytes can be a long one.
         Target { memory: 3 * MAX_ANSWER + (4 << 20), ..target("github", github()) },
         target("lxd", lxd()),
+        target("door", door::plain()),
+        target("door_proxied", door::proxied()),
+        target("door_tls", door::encrypted()),
+        target("control", door::control()),
     ]
 }
 
@@ -175,10 +182,21 @@ fn github() -> Run {
     std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| serve(stream, &served)));
     let scope: Scope = "org:acme".parse().unwrap();
     let repo = "acme/app".parse().unwrap();
+    let key = AppKey::from_pem(include_bytes!("../fixtures/keys/app.pem")).unwrap();
+    let app = GitHubConfig {
+        api: base.clone(),
+        api_budget: 20,
+        credentials: vec![Credential { name: "app".to_owned(), kind: CredentialKind::App { id: 7, key } }],
+        assigned: BTreeMap::new(),
+        authorities: Vec::new(),
+    };
     Box::new(move |input| {
         let (call, bytes) = call_and_answer(input);
         *answer.lock().unwrap() = bytes;
-        let github = GitHub::new(&base, Secret::new("hunter2-token")).with_deadline(Duration::from_secs(5));
+        let deadline = Duration::from_secs(5);
+        let github = GitHub::new(&base, Secret::new("hunter2-token")).with_deadline(deadline);
+        // It asks for its installation, for a token there, and then; each answer is the same.
+        let as_app = || GitHub::of_config(&app).with_deadline(deadline);
         let error = match call.as_str() {
             "runners" => github.runners(&scope).err(),
             "jobs" => github.open_jobs(&repo).err(),
@@ -190,6 +208,15 @@ fn github() -> Run {
             "user" => github.user().err(),
             "delete" => github.delete_runner(&scope, RunnerId(7)).err(),
             "token" => github.registration_token(&scope).err(),
+            "orgs" => github.orgs().err(),
+            "user_repos" => github.user_repos().err(),
+            "runner_by_name" => github.runner_by_name(&scope, "lxdrunner-7-1").err(),
+            "run" => github.run_origin(&repo, 7, true).err(),
+            "runner_end" => github.runner_end(&scope, "2.330.0").err(),
+            "hooks" => github.hooks(&scope).err(),
+            "deliveries" => github.deliveries(&scope, 7, Purpose::List, |all| all.len() < 1000).err(),
+            "meta" => github.hook_networks().err(),
+            "app" => as_app().runners(&scope).err(),
             _ => github.generate_jit_config(&scope, "lxdrunner-7-1", 1, &["self-hosted".to_owned()]).err(),
         };
         match error.map(|error| format!("{error} {error:?}")) {
@@ -235,6 +262,11 @@ fn lxd() -> Run {
             "profile" => drop(lxd.profile("default", "default")),
             "network" => drop(lxd.network("default", "br0")),
             "pool" => drop(lxd.storage_pool("pool")),
+            "image" => drop(lxd.image("default", "abc")),
+            "alias" => drop(lxd.image_alias("default", "dev")),
+            "directory" => drop(lxd.list_directory("default", "x-7-1", "/x", short)),
+            "projects" => drop(lxd.projects()),
+            "members" => drop(lxd.cluster_members()),
             "events" => {
                 let deadline = Instant::now() + Duration::from_secs(1);
                 if let Ok(mut events) = lxd.events() {
@@ -247,10 +279,11 @@ fn lxd() -> Run {
     })
 }
 
-struct RemovedWithUs(PathBuf);
+/// A file or a folder.
+pub struct RemovedWithUs(pub PathBuf);
 
 impl Drop for RemovedWithUs {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        let _ = std::fs::remove_file(&self.0).or_else(|_| std::fs::remove_dir_all(&self.0));
     }
 }
