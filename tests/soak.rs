@@ -2,7 +2,8 @@
 //! full: each job must run to its end exactly once, and afterwards everything must be as it was.
 //!
 //! `tests/soak.sh` runs it at full length. `LXDRUNNER_SOAK_JOBS` (default 12) and `LXDRUNNER_SOAK_KILLS` (4) set the
-//! length, `LXDRUNNER_SOAK_RESTART` is a command that restarts LXD, and with `LXDRUNNER_SOAK_FILL=1` the pool is filled.
+//! length, `LXDRUNNER_SOAK_RESTART` is a command that restarts LXD. With `LXDRUNNER_SOAK_OWN=1` the LXD and `TMPDIR` are
+//! nobody else's: the pool is filled, and its volumes and the temporary files are compared, too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 #[path = "simulation/rng.rs"]
@@ -11,15 +12,21 @@ mod rng;
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
-use lxdrunner::model::{ConfigMap, Devices, InstanceType, JobId};
+use lxdrunner::model::{ConfigMap, Devices, InstanceType, JobId, RunnerArch};
 use lxdrunner::standin::github::{Event, JobSpec, Stage};
+use lxdrunner::standin::package::{self, PackageSpec, Padding};
 use rng::Rng;
 use support::*;
+
+/// Launches that must meet the full pool.
+const FAILURES: usize = 3;
 
 /// Jobs that wait or run at once.
 const OUTSTANDING: usize = 8;
@@ -29,11 +36,16 @@ const OUTSTANDING: usize = 8;
 struct Place {
     instances: BTreeSet<String>,
     images: BTreeSet<String>,
+    /// Of all storage pools.
+    volumes: BTreeSet<String>,
+    /// GitHub's registrations.
+    runners: BTreeSet<String>,
     cache: BTreeSet<String>,
+    temporary: BTreeSet<String>,
 }
 
 impl Place {
-    fn look(rig: &Rig) -> Place {
+    fn look(rig: &Rig, own: bool) -> Place {
         let names = |path: &Path| -> BTreeSet<String> {
             let entries: Vec<_> =
                 std::fs::read_dir(path).map(|entries| entries.flatten().collect()).unwrap_or_default();
@@ -42,9 +54,33 @@ impl Place {
         Place {
             instances: rig.instances().into_iter().collect(),
             images: rig.lxd.images("default").unwrap().into_iter().map(|image| image.fingerprint).collect(),
-            cache: names(&rig.scratch.0.join("cache")),
+            volumes: if own { volumes() } else { BTreeSet::new() },
+            runners: rig.github.with(|state| state.runners.values().map(|runner| runner.name.clone()).collect()),
+            // What failed launches said is kept on purpose, the last few.
+            cache: names(&rig.scratch.0.join("cache")).into_iter().filter(|name| name != "failures").collect(),
+            temporary: if own { names(&std::env::temp_dir()) } else { BTreeSet::new() },
         }
     }
+}
+
+fn volumes() -> BTreeSet<String> {
+    let pools = listed("/1.0/storage-pools");
+    let all = pools.iter().flat_map(|pool| listed(&format!("{pool}/volumes")));
+    // LXD unpacks an image when it is first used, and keeps that as long as the image.
+    all.filter(|volume| !volume.contains("/volumes/image/")).collect()
+}
+
+/// A list of LXD's that our own client has no use for.
+fn listed(path: &str) -> Vec<String> {
+    let (socket, _) = real_lxd().unwrap();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    // Answers to the older version come in one piece.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: lxd\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    body["metadata"].as_array().unwrap().iter().map(|path| path.as_str().unwrap().to_owned()).collect()
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -66,10 +102,18 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
     let kills = number("LXDRUNNER_SOAK_KILLS", 4);
     let seed = number("LXDRUNNER_SOAK_SEED", 1);
     let restart = std::env::var("LXDRUNNER_SOAK_RESTART").ok().filter(|command| !command.is_empty());
-    let fill = number("LXDRUNNER_SOAK_FILL", 0) == 1;
-    let Some(mut rig) = Rig::real(Plan::with("max_workers: 6\nprovision_timeout: 60")) else { return };
+    let own = number("LXDRUNNER_SOAK_OWN", 0) == 1;
+    let offered = Scratch::new();
+    let mut plan = Plan::with("max_workers: 6\nprovision_timeout: 60");
+    if own {
+        // A launch must need room. The real one's 590 MB would be the work of half an hour.
+        let padding = Some(Padding { files: 100, bytes: 24_000_000 });
+        let spec = PackageSpec { padding, ..PackageSpec::small(RunnerArch::X64) };
+        plan.package = Some(package::build_as(&offered.0, &spec).unwrap());
+    }
+    let Some(mut rig) = Rig::real(plan) else { return };
     rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
-    let before = Place::look(&rig);
+    let before = Place::look(&rig, own);
     let mut rng = Rng::new(seed);
     let begun = Instant::now();
     let deadline = begun + PATIENCE + Duration::from_secs(10 * jobs as u64 + 10 * kills);
@@ -92,7 +136,7 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
             let ended = Command::new("sh").args(["-c", command]).status().unwrap();
             assert!(ended.success(), "{command}: {ended}");
             restarted += 1;
-        } else if fill && filled == 0 && done >= jobs / 2 {
+        } else if own && filled == 0 && done >= jobs / 2 {
             fill_the_pool(&rig);
             filled = 1;
         } else if killed < kills && done * (kills as usize) >= (killed as usize) * jobs / 2 {
@@ -126,7 +170,7 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
         "lost: {lost:?}, not once: {twice:?}\n{}",
         rig.daemon.log().join("\n")
     );
-    let after = Place::look(&rig);
+    let after = Place::look(&rig, own);
     assert_eq!(after, before, "left behind");
     // A daemon that went through all of it at once has no more open than a fresh one.
     let used = descriptors(&rig);
@@ -134,7 +178,7 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
     rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
     let fresh = descriptors(&rig);
     println!(
-        "nothing left: instances, images, package files as before; {used} descriptors open, {fresh} in a fresh daemon"
+        "nothing left: instances, images, volumes, runners, package and temporary files as before; {used} descriptors open, {fresh} in a fresh daemon"
     );
     assert!(used <= fresh + 8, "{used} descriptors, {fresh} in a fresh daemon");
 }
@@ -167,20 +211,27 @@ fn fill_the_pool(rig: &Rig) {
     let start = rig.lxd.set_state("default", &name, "start", false);
     start.and_then(|operation| rig.lxd.wait(&operation, PATIENCE)).unwrap();
     // Large pieces first; what is left in the end is too little for anything.
+    // Large pieces first; what is left in the end is too little for anything. What others free is taken again, until told
+    // otherwise.
     let script = "n=0; for size in 1G 256M 64M 16M 4M 1M 256K 64K; do \
                   while fallocate -l $size /fill.$n; do n=$((n+1)); done 2>/dev/null; done; \
-                  dd if=/dev/zero of=/rest bs=4k 2>/dev/null; sync; df / >&2; true";
+                  (while [ ! -e /run/enough ]; do n=$((n+1)); dd if=/dev/zero of=/rest.$n bs=64k; sleep 0.1; done) \
+                  </dev/null >/dev/null 2>&1 & \
+                  sleep 1; df / >&2; true";
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let exec = Exec { command, environment: ConfigMap::new(), record: true };
     let result = rig.lxd.exec("default", &name, &exec, PATIENCE).unwrap();
     println!("the pool is full: {}", result.stderr.lines().last().unwrap_or_default());
-    // Until a launch has met it, where anything is still launched.
-    let failed = rig.daemon.count(&["launch failed"]);
-    let met = Instant::now() + Duration::from_secs(20);
-    while rig.daemon.count(&["launch failed"]) == failed && Instant::now() < met {
+    let met = Instant::now() + PATIENCE;
+    let failed = ["launch failed"];
+    let before = rig.daemon.count(&failed);
+    while rig.daemon.count(&failed) < before + FAILURES {
+        assert!(Instant::now() < met, "no launch fails:\n{}", rig.daemon.log().join("\n"));
         std::thread::sleep(Duration::from_millis(100));
     }
-    println!("launches that failed on it: {}", rig.daemon.count(&["launch failed"]) - failed);
+    let log = rig.daemon.log();
+    println!("launches that failed on it: {}", rig.daemon.count(&failed) - before);
+    println!("{}", log.iter().rfind(|line| line.contains(failed[0])).unwrap());
     drop(filler);
 }
 

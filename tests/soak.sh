@@ -1,13 +1,29 @@
 #!/bin/sh
 # Runs many jobs on a real LXD while the daemon is killed, LXD restarted and the storage pool filled: each job must run
-# exactly once, and nothing may be left. What LXD is not the scripts' own is neither restarted nor filled.
+# exactly once, and nothing may be left. The LXD is one of its own, beside any other, and goes when the test is over.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=provision/lib.sh
 . "$top/provision/lib.sh"
+state=/var/lib/lxdrunner-soak
+bridge=lxdrsoak0
 
 jobs=200
 kills=50
+
+# Small, so that it is soon full.
+storage() {
+    preseed 'size: 3GiB' btrfs
+}
+
+end_soak() {
+    code=$?
+    trap '' EXIT HUP INT TERM
+    set +e
+    stop_private
+    clean ""
+    exit "$code"
+}
 
 case ${1:-} in
 '') ;;
@@ -28,16 +44,13 @@ esac
 set_up_build
 cd "$top"
 cargo test --locked --no-run --test soak || die "the test does not build (see above)"
-set_up_lxd
-restart=
-fill=0
-if [ -n "$daemon_pid" ]; then
-    restart="'$top/tests/soak.sh' --restart-lxd"
-    fill=1
-else
-    say "this LXD is not of our making: it is neither restarted nor filled"
-fi
-with_socket env LXDRUNNER_TEST_LXD_SOCKET="$LXDRUNNER_TEST_LXD_SOCKET" LXDRUNNER_TEST_IMAGE="$LXDRUNNER_TEST_IMAGE" \
-    LXDRUNNER_TEST_REQUIRE_LXD=1 LXDRUNNER_SOAK_JOBS="$jobs" LXDRUNNER_SOAK_KILLS="$kills" \
-    LXDRUNNER_SOAK_RESTART="$restart" LXDRUNNER_SOAK_FILL="$fill" \
-    cargo test --locked --test soak -- --nocapture 9>&-
+trap end_soak EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+start_private
+ensure_image
+mkdir -p "$state/tmp"
+with_socket env LXDRUNNER_TEST_LXD_SOCKET="$socket" LXDRUNNER_TEST_IMAGE="$image_alias" LXDRUNNER_TEST_REQUIRE_LXD=1 \
+    LXDRUNNER_SOAK_JOBS="$jobs" LXDRUNNER_SOAK_KILLS="$kills" LXDRUNNER_SOAK_RESTART="'$top/tests/soak.sh' --restart-lxd" \
+    LXDRUNNER_SOAK_OWN=1 TMPDIR="$state/tmp" cargo test --locked --test soak -- --nocapture 9>&-
