@@ -129,7 +129,8 @@ fn rows() -> Vec<Row> {
         Row("empty lines first", [text("\r\n\r\n"), delivery("h1", "")].concat(), &[202], "accepted"),
         Row("bare line feeds", text("GET /healthz HTTP/1.1\nHost: x\n\n"), &[200], "ok"),
         Row("nothing", Vec::new(), &[], ""),
-        Row("half a head", text("POST /hooks"), &[], ""),
+        Row("half a head", text("POST /hooks"), &[400], "before its headers do"),
+        Row("empty lines behind", [delivery("h2", ""), text("\r\n\r\n")].concat(), &[202], "accepted"),
     ]
 }
 

@@ -19,6 +19,8 @@ impl Refusal {
         Refusal::new(Kind::Crowded, "503 Service Unavailable", "too much at once: try again");
     pub(super) const LATE: Refusal =
         Refusal::new(Kind::Late, "408 Request Timeout", "the request took too long to arrive");
+    pub(super) const CUT_HEAD: Refusal =
+        Refusal::new(Kind::Malformed, "400 Bad Request", "the request ends before its headers do");
     pub(super) const CUT: Refusal =
         Refusal::new(Kind::Malformed, "400 Bad Request", "the body is shorter than it said");
     pub(super) const CHUNKS: Refusal =

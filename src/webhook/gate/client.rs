@@ -309,7 +309,12 @@ impl Client {
             }
         }
         if self.eof {
-            return Some(Step::Over);
+            // Some send empty lines behind their last request.
+            if self.buffer.iter().all(|b| matches!(b, b'\r' | b'\n')) {
+                return Some(Step::Over);
+            }
+            self.refuse(Refusal::CUT_HEAD, now, shared);
+            return None;
         }
         self.read(shared, scratch)
     }
