@@ -239,6 +239,7 @@ fn day(seed: u64) -> (Seen, Counts, usize, u64) {
     config.classes.iter_mut().for_each(|class| class.max_workers = 6);
     let mut stage = (0..).map(|n| stage(seed + n * 1000, &config)).find(|s| s.daemons.len() == 1 && !s.token).unwrap();
     stage.faults = Faults::default();
+    stage.quiet = false;
     stage.queue.retain(|_, ev| matches!(ev, Ev::JobArrives | Ev::Restart(_)));
     stage.jobs_left = u64::MAX;
     stage.day = Some(Day::new(seed));

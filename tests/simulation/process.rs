@@ -283,15 +283,17 @@ impl Stage {
         }
     }
 
+    /// What is done and on its way out needs no place, within limits.
+    pub fn is_done(&self, inst: &Inst) -> bool {
+        let gone = |runner: u64| self.github.runners.iter().any(|r| r.id == runner && r.gone.is_some());
+        inst.ended || inst.process.is_some_and(gone)
+    }
+
     pub fn check_caps(&self) {
         if self.daemons.len() > 1 {
             return;
         }
-        // What is done and on its way out needs no place, within limits.
-        let done = |i: &Inst| {
-            let gone = |runner: u64| self.github.runners.iter().any(|r| r.id == runner && r.gone.is_some());
-            i.ended || i.process.is_some_and(gone)
-        };
+        let done = |i: &Inst| self.is_done(i);
         let ours = || self.lxd[0].iter().filter(|(_, i)| i.owner.is_some() && i.phase != Phase::Template);
         // One template that is being baked needs none either: no job waits for it.
         let bakes = |class: Option<&str>| {

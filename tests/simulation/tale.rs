@@ -105,3 +105,32 @@ pub fn words(action: &Action) -> String {
         other => format!("{:?}", other.flight()),
     }
 }
+
+#[test]
+fn a_short_story_has_what_a_failure_is_about_and_what_befell_everybody() {
+    let mut tale = Tale { told: true, ..Tale::default() };
+    tale.add(0, "daemon 0 starts".to_owned(), true);
+    for job in 1000..1300 {
+        tale.add(job, format!("job {job} queued in acme/app"), false);
+        tale.add(job, format!("daemon 0 launches sim-{job}-1 for job {job} from sim-template-small-1"), false);
+        tale.add(job, format!("registration sim-{job}-1 ({}) made by 0", job + 4000), false);
+    }
+    tale.add(1301, "LXD 0 does not answer".to_owned(), true);
+    tale.add(1302, "runner sim-1007-1 (5007) takes job 1200".to_owned(), false);
+    let story = tale.short("instance sim-1007-1 is left");
+    let lines: Vec<&str> = story.lines().map(|line| &line[11..]).collect();
+    assert_eq!(
+        lines,
+        [
+            "job 1007 queued in acme/app",
+            "daemon 0 launches sim-1007-1 for job 1007 from sim-template-small-1",
+            "registration sim-1007-1 (5007) made by 0",
+            "job 1200 queued in acme/app",
+            "daemon 0 launches sim-1200-1 for job 1200 from sim-template-small-1",
+            "LXD 0 does not answer",
+            "runner sim-1007-1 (5007) takes job 1200",
+        ]
+    );
+    let all = (1000..1300).map(|job| format!("sim-{job}-1")).collect::<Vec<_>>().join(" ");
+    assert_eq!(tale.short(&all).lines().count(), SHORT + 1);
+}
