@@ -47,7 +47,7 @@ impl Stage {
                 // Even what is done may take a place: of its end perhaps only a listing told, and listings lag.
                 let places =
                     ours().count() < self.config.max_workers && ours().filter(of_class).count() < class.max_workers;
-                if waiting.count() + 1 <= may_come || !places {
+                if waiting.count() < may_come || !places {
                     continue;
                 }
                 let key = (scope.clone(), class.name.clone());
