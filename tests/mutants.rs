@@ -132,6 +132,66 @@ const MUTANTS: &[Mutant] = &[
         from: "                    (runners_known && waited > config.provision_timeout).then_some(RemoveReason::NeverOnline)",
         to: "                    (runners_known && waited > config.max_lifetime).then_some(RemoveReason::NeverOnline)",
     },
+    Mutant {
+        rule: "what GitHub refuses to deregister (422) stays",
+        file: "src/steps/removal.rs",
+        from: "Next::End(Outcome::Kept { why: \"GitHub says that it runs a job\".to_owned() })",
+        to: "self.end()",
+    },
+    Mutant {
+        rule: "what has not our owner key is left alone",
+        file: "src/steps/removal.rs",
+        from: "found.owner.as_ref() == Some(&self.prefix)",
+        to: "found.owner.as_ref().is_none_or(|owner| *owner == self.prefix)",
+    },
+    Mutant {
+        rule: "what was made at another time is not what was judged",
+        file: "src/steps/removal.rs",
+        from: ".is_some_and(|(judged, found)| judged != found)",
+        to: ".is_some_and(|(judged, found)| judged > found)",
+    },
+    Mutant {
+        rule: "a half-made instance of another process is claimed before it goes",
+        file: "src/steps/removal.rs",
+        from: "            _ if abandoned && found.maker != Maker::Us => Next::Take(Step::Claim { etag, phase }),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a standby is claimed before it goes",
+        file: "src/steps/removal.rs",
+        from: "            Phase::Standby => Next::Take(Step::Claim { etag, phase: Phase::Preparing }),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a standby that was claimed for a runner stays",
+        file: "src/steps/removal.rs",
+        from: "            return changed(\"it was claimed meanwhile\");\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a registration that nobody will come for is taken back",
+        file: "src/steps/making.rs",
+        from: "self.registered.map_or_else(|| self.settle(), |runner| Next::Take(Step::TakeBack(runner)))",
+        to: "self.settle()",
+    },
+    Mutant {
+        rule: "what has another's name at GitHub goes at once",
+        file: "src/steps/making.rs",
+        from: "            Some(Stop::Clash(_)) => Next::Take(Step::Drop),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "only a standby is claimed for a runner",
+        file: "src/steps/making.rs",
+        from: "        if found.owner.as_ref() != Some(&self.prefix) || found.phase != Phase::Standby {\n",
+        to: "        if found.owner.as_ref() != Some(&self.prefix) {\n",
+    },
+    Mutant {
+        rule: "another daemon has its time from its claim on",
+        file: "src/plan/remove.rs",
+        from: "let had = now.since(instance.begun_at);",
+        to: "let had = age;",
+    },
 ];
 
 /// The tree with one text replaced, below the directory that cargo gives tests.

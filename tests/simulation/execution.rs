@@ -103,7 +103,8 @@ impl Stage {
         let (by, name, online) = (row.by, row.name.clone(), row.is_online(now));
         let running = job.is_some_and(|job| self.github.job(job).at(now).status == JobStatus::InProgress);
         let runner = self.github.runners.iter().find(|r| r.id == id).unwrap();
-        if running && runner.offline.is_none() && !runner.mistaken && !(lie && self.github.may_lie(runner, now)) {
+        let wrong = (lie || runner.mistaken) && self.github.may_lie(runner, now);
+        if running && runner.offline.is_none() && !wrong {
             return Ok(false);
         }
         let strange = by.is_none() || (by != Some(daemon) && online && dead.is_none() && self.lxd.len() > 1);

@@ -98,7 +98,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         lie: 25 * hardness,
         sick_runner: 10 * hardness,
         no_power_off: 10 * hardness,
-        blind: 10 * hardness,
+        blind: 30 * hardness,
         bake: 60 * hardness,
     };
     // One daemon, two on one LXD, or two hosts that share a prefix and an organisation.

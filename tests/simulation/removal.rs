@@ -206,7 +206,9 @@ impl Stage {
             same && has_it_in_hand(making.step())
         };
         let patient = self.now > inst.made + LEFT_TO_ANOTHER || reason == RemoveReason::TooOld;
-        if inst.phase.is_making() && !patient && self.executions.values().any(makes) {
+        // Once the credentials are handed over it needs nobody.
+        let unfinished = inst.phase.is_making() && inst.process.is_none() && !inst.ended;
+        if unfinished && !patient && self.executions.values().any(makes) {
             self.fail(&format!("{name} is removed by {} ({reason:?}) while {} makes it", e.daemon, owner.0));
         }
     }

@@ -367,7 +367,7 @@ impl Stage {
         inst.ended = true;
         let row = self.github.runner(process);
         row.offline.get_or_insert(now);
-        let job = row.job.map(|(_, job)| job).filter(|_| row.gone.is_none_or(|at| at == now));
+        let job = row.job.map(|(_, job)| job);
         let Some(job) = job.filter(|job| self.github.job(*job).done.is_none()) else { return };
         if !forced {
             self.fail(&format!("instance {name} was stopped while its runner ran job {job}"));
