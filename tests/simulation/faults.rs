@@ -144,6 +144,8 @@ impl Stage {
                 }
                 process.into_iter().for_each(|runner| self.runner_is_lost(runner));
             }
+            // In quiet stories a standby works, or jobs would wait for it.
+            Mishap::Hangs if self.quiet && process.is_none() => {}
             Mishap::Hangs => {
                 inst.hangs_until = until;
                 self.tell(format!("instance {name} hangs for {} s", length / 1000));

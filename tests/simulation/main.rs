@@ -317,7 +317,8 @@ fn play(seeds: std::ops::Range<u64>, configs: &[Config]) -> Result<Totals, u64> 
 fn every_job_runs_and_nothing_is_left_whatever_goes_wrong() {
     let configs = READY.map(config);
     let number = |key| std::env::var(key).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = number("SEED").map_or(1..number("SEEDS").unwrap_or(SEEDS) + 1, |seed| seed..seed + 1);
+    let first = number("FIRST").unwrap_or(1);
+    let seeds = number("SEED").map_or(first..number("SEEDS").unwrap_or(SEEDS) + 1, |seed| seed..seed + 1);
     let stories = seeds.clone().count();
     match play(seeds, &configs) {
         Ok(sums) => {
