@@ -192,6 +192,18 @@ const MUTANTS: &[Mutant] = &[
         from: "let had = now.since(instance.begun_at);",
         to: "let had = age;",
     },
+    Mutant {
+        rule: "what runs is looked into first",
+        file: "src/steps/removal.rs",
+        from: "            Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "where nobody could look inside, an idle runner stays",
+        file: "src/steps/removal.rs",
+        from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) => {",
+        to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) && self.quiet => {",
+    },
 ];
 
 /// The tree with one text replaced, below the directory that cargo gives tests.
