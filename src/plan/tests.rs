@@ -515,6 +515,17 @@ fn a_half_made_instance_does_not_take_the_registration_of_another_host_along() {
 }
 
 #[test]
+fn a_half_made_instance_that_noted_its_runner_has_no_other_of_that_name() {
+    let mut stage = Stage::new(config());
+    let noted = Some(RunnerId(4));
+    let half = InstanceSeen { phase: Phase::Provisioning, runner_id: noted, ..seen("lxdrunner-1-1", 1) };
+    stage.lxd(vec![half]);
+    stage.runners(acme(), vec![runner(5, "lxdrunner-1-1", true, false)]);
+    let removal = stage.plan().actions.into_iter().find(|a| matches!(a, Action::Remove { .. }));
+    assert!(matches!(removal, Some(Action::Remove { judged, .. }) if judged.runner == noted));
+}
+
+#[test]
 fn a_runner_that_is_busy_before_its_job_is_told_has_one_of_those_that_wait() {
     let mut stage = Stage::new(config());
     stage.queued(1);

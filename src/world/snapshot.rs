@@ -216,7 +216,10 @@ impl World {
             let runs = instance.seen.status != Status::Stopped;
             let never_started =
                 |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
-            let same = |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || never_started(r));
+            // What noted its own runner's id before it was left half-made has no other.
+            let noted = making && instance.seen.runner_id.is_some();
+            let same =
+                |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || noted || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);
             if instance.seen.job.is_none() && runner.is_some_and(|r| r.online) {
                 self.pauses.remove(&Blame::Idle(instance.seen.class.clone()));
