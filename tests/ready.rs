@@ -94,9 +94,13 @@ fn an_idle_runner_takes_the_job_and_another_takes_its_place() {
     let online = |name: &str, rig: &Rig| rig.github.with(|s| s.runners.values().any(|r| r.name == name && r.online()));
     let first = rig.wait_instances(|names| names.iter().any(|n| n.contains("-idle-") && online(n, &rig)));
     let first = first.into_iter().find(|name| name.contains("-idle-")).unwrap();
+    // Deliveries overtake each other, but not one that is sent only after the other was heard.
+    rig.insides.hold_jobs(true);
     let job = rig.queue();
-    assert_eq!(rig.wait_done(job), "success");
     rig.daemon.wait(&[&format!("job={job}"), &format!("instance={first}"), "msg=\"job runs\""]);
+    rig.insides.hold_jobs(false);
+    rig.insides.runner(&first).unwrap().let_finish();
+    assert_eq!(rig.wait_done(job), "success");
     rig.wait_instances(|names| names.iter().any(|n| n.contains("-idle-") && *n != first));
 }
 

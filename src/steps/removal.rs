@@ -259,7 +259,8 @@ impl Removal {
     }
 
     fn to_github(&self) -> Next {
-        match (self.judged.scope.clone(), self.judged.runner.or(self.noted)) {
+        // What is noted on it is its own; what was judged may be that of a namesake on another host.
+        match (self.judged.scope.clone(), self.noted.or(self.judged.runner)) {
             (None, _) => self.end(),
             (Some(scope), Some(runner)) => Next::Take(Step::Deregister(scope, runner)),
             (Some(scope), None) => Next::Take(Step::FindRunner(scope)),

@@ -76,6 +76,7 @@ impl World {
                 let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
                 let certain = known.is_some_and(|j| j.job.runner_name == job.runner_name);
                 self.runner_had_its_job(&job, certain, now);
+                self.tell_of_a_beginning_not_heard_of(&job, notes);
                 self.job_is_over(job.id, now, notes);
             }
         }
@@ -177,11 +178,22 @@ impl World {
         }
     }
 
+    /// Where a job is over of which we last heard that it is queued, the delivery between is late or lost: which instance
+    /// ran it is told all the same.
+    fn tell_of_a_beginning_not_heard_of(&mut self, job: &Job, notes: &mut Vec<Note>) {
+        let ours = self.instance_of(job).is_some();
+        let known = self.jobs.get_mut(&job.id).filter(|known| known.job.status == JobStatus::Queued && ours);
+        if let Some(known) = known.filter(|known| known.place.is_ok()) {
+            known.job = job.clone();
+            notes.push(Note::JobTaken { job: job.id, runner: job.runner_name.clone().unwrap_or_default(), ours });
+        }
+    }
+
     pub(super) fn job_is_over(&mut self, job: JobId, now: Timestamp, notes: &mut Vec<Note>) {
         self.unknown_jobs.remove(&job);
         let was = self.jobs.remove(&job);
-        if was.is_some_and(|w| w.place.is_ok()) {
-            let ours = self.instances.values().any(|i| i.seen.job == Some(job));
+        if let Some(was) = was.filter(|was| was.place.is_ok()) {
+            let ours = self.instances.values().any(|instance| runs_on(&was.job, instance));
             notes.push(Note::JobOver { job, ours });
         }
         if self.over.len() < MAX_JOBS {

@@ -330,6 +330,30 @@ fn a_runner_may_have_its_job_before_we_know_of_it() {
 }
 
 #[test]
+fn who_ran_a_job_is_told_where_its_end_is_all_that_is_heard_of_it() {
+    #[track_caller]
+    fn check(story: &[(JobStatus, Option<&str>)], told: &[&str]) {
+        let mut stage = Stage::new(config());
+        stage.queued(1);
+        stage.launch_all();
+        let notes = story.iter().flat_map(|(status, runner)| stage.told(1, *status, *runner));
+        let words = notes.filter_map(|note| match note {
+            Note::JobTaken { ours, .. } => Some(if ours { "runs" } else { "taken" }),
+            Note::JobOver { ours, .. } => Some(if ours { "over" } else { "over, without us" }),
+            _ => None,
+        });
+        assert_eq!(words.collect::<Vec<_>>(), told);
+    }
+    use JobStatus::{Completed, InProgress};
+    let (ours, theirs) = (Some("lxdrunner-1-1"), Some("somebody"));
+    check(&[(InProgress, ours), (Completed, ours)], &["runs", "over"]);
+    check(&[(Completed, ours), (InProgress, ours)], &["runs", "over"]);
+    check(&[(InProgress, theirs), (Completed, theirs)], &["taken", "over, without us"]);
+    check(&[(Completed, theirs)], &["over, without us"]);
+    check(&[(Completed, None)], &["over, without us"]);
+}
+
+#[test]
 fn late_deliveries_about_a_runner_do_not_meet_another_of_its_name() {
     let mut stage = Stage::new(config());
     stage.queued(1);

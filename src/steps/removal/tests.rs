@@ -205,7 +205,9 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     // It is noted on the instance.
     let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
-    check(nameless(NeverOnline), &with(&[noted, quiet(), deleted]), way);
+    check(nameless(NeverOnline), &with(&[noted.clone(), quiet(), deleted.clone()]), way);
+    // Not that of a namesake on another host.
+    check(judged(NeverOnline), &with(&[noted, quiet(), deleted]), way);
 }
 
 #[test]
