@@ -515,6 +515,22 @@ fn a_half_made_instance_does_not_take_the_registration_of_another_host_along() {
 }
 
 #[test]
+fn what_is_heard_late_of_a_name_does_not_free_the_place_of_what_was_left_half_made() {
+    #[track_caller]
+    fn check(phase: Phase, runner_id: Option<RunnerId>, launched: &[&str]) {
+        let mut stage = Stage::new(Config { max_workers: 1, ..config() });
+        stage.lxd(vec![InstanceSeen { phase, runner_id, ..seen("lxdrunner-1-1", 1) }]);
+        stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+        stage.told(1, JobStatus::Completed, Some("lxdrunner-1-1"));
+        stage.queued(2);
+        assert_eq!(stage.launches(), launched);
+    }
+    check(Phase::Provisioning, None, &[]);
+    check(Phase::Provisioning, Some(RunnerId(1)), &["lxdrunner-2-1"]);
+    check(Phase::Started, None, &["lxdrunner-2-1"]);
+}
+
+#[test]
 fn a_half_made_instance_that_noted_its_runner_has_no_other_of_that_name() {
     let mut stage = Stage::new(config());
     let noted = Some(RunnerId(4));

@@ -137,7 +137,9 @@ impl World {
                 instance.took_job = true;
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
-                instance.seen.phase = Phase::Started;
+                if !instance.perhaps_never_started() {
+                    instance.seen.phase = Phase::Started;
+                }
                 if !matches!(instance.runner, RunnerState::Done(_)) {
                     instance.runner = RunnerState::Busy;
                 }
@@ -169,7 +171,8 @@ impl World {
         if let Some(instance) = self.instance_of(job) {
             instance.touched = seq;
             instance.took_job = true;
-            instance.job_is_over |= certain;
+            // Nor one of an instance that had the name before.
+            instance.job_is_over |= certain && !instance.perhaps_never_started();
             instance.handover_since = None;
             if !matches!(instance.runner, RunnerState::Done(_)) {
                 instance.runner = RunnerState::Done(now);

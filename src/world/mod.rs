@@ -199,6 +199,13 @@ impl Instance {
         }
     }
 
+    /// True for what a dead process left half-made before its runner's id was noted: whatever GitHub tells of a runner of
+    /// its name may be about one before it.
+    fn perhaps_never_started(&self) -> bool {
+        let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Dead;
+        half_made && self.seen.runner_id.is_none()
+    }
+
     /// True where it is to go and does not.
     pub fn is_stuck(&self) -> bool {
         let failed = self.removal.as_ref().is_some_and(|removal| removal.failures >= STUCK);
