@@ -7,7 +7,7 @@
 # start-runner.sh run    is that background part; it ends with the instance
 #
 # The credentials are one file, /run/lxdrunner/credentials, whose directory `arm` makes, in memory. It is taken
-# once its last line is `end`, and removed before the runner starts. Its other lines are a name, a blank and a
+# once its last line is `end`, and emptied before the runner starts. Its other lines are a name, a blank and a
 # value each:
 #
 #   kind      jit (the secret is a just-in-time configuration) or token (it is a registration token)
@@ -292,7 +292,7 @@ read_environment() {
         name=${line%%=*}
         case $name in
         "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
-        base | runner | place | credentials | ready | log | newline | document | removal | kind | secret | switch | group_id) continue ;;
+        base | runner | place | credentials | ready | log | newline | document | kind | secret | switch | group_id) continue ;;
         esac
         value=${line#*=}
         case $value in
@@ -326,9 +326,9 @@ take_credentials() {
         fi
         nap
     done
-    # Gone before the runner starts: it is waited for there.
+    # Emptied before the runner starts, without starting a process for it; and gone a moment later.
+    : >"$credentials" || fail "cannot empty $credentials (see above)"
     rm -f "$credentials" 9<&- &
-    removal=$!
 }
 
 # field NAME: the value of a line of the document, in $value.
@@ -397,7 +397,6 @@ run() {
     # A version that GitHub refuses is told from other ends in the log; run.sh itself may hide it.
     export ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1
     say "starting the runner"
-    wait "$removal" || fail "cannot remove $credentials (see above)"
     case $switch in
     setpriv) setpriv --reuid=runner --regid="$group_id" --init-groups ./run.sh 9<&- ;;
     *) as_runner 'exec ./run.sh' ;;

@@ -23,6 +23,10 @@ use crate::world::{Action, Blame, Origin, Outcome};
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long nothing is asked of LXD after a standby was handed its credentials: what it does then would cost the runner's own first
+/// moments a third of their time, and is not urgent. (A start from a template or an image takes so long that it does not show.)
+const RUNNER_BEGINS: Duration = Duration::from_millis(100);
+
 /// What is to be made.
 struct Order<'a> {
     class: &'a Class,
@@ -226,6 +230,10 @@ impl Hands<'_, '_> {
                 self.done(handed_over)
             }
             Step::NoteStarted(runner) => {
+                if matches!(what, What::Runner { from: Origin::Standby { .. }, .. }) {
+                    // LXD tells nobody that the runner began.
+                    thread::sleep(RUNNER_BEGINS);
+                }
                 if let Err(error) = provision.note_started(*runner) {
                     debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
                 }

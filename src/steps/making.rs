@@ -277,13 +277,12 @@ impl Making {
             (_, Step::Create) => Step::Start,
             (What::Runner { .. }, Step::Start) => Step::BeginRegister,
             (_, Step::Start) => Step::Started,
-            (_, Step::BeginRegister) if claims.is_some() => Step::OpenFiles,
-            (_, Step::BeginRegister) => Step::Started,
-            (_, Step::OpenFiles) => match claims {
+            (_, Step::BeginRegister) => match claims {
                 Some(Some(etag)) => Step::Claim { etag: etag.clone() },
                 Some(None) => Step::Look(Why::ToClaim),
-                None => Step::Armed,
+                None => Step::Started,
             },
+            (_, Step::OpenFiles) => Step::Armed,
             (_, Step::Claim { .. }) => Step::Thaw,
             (_, Step::Thaw) => Step::Credentials,
             // A copy has its runner inside, and nothing to do that would be in vain without credentials.

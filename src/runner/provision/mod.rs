@@ -2,7 +2,8 @@
 //! fails is decided elsewhere.
 //!
 //! The secret (a JIT config or a registration token) goes through LXD's files API into `/run/lxdrunner`, a tmpfs, and
-//! the start script removes it before the runner runs. It is never in an argument, in LXD's operations or on a disk.
+//! the start script empties the file before the runner runs, and removes it. It is never in an argument, in LXD's
+//! operations or on a disk.
 
 mod hand_over;
 mod inside;

@@ -125,13 +125,13 @@ fn what_works_goes_step_by_step() {
         "create start beginregister started arm credentials openfiles armed handover started-0",
         "launched 0",
     );
-    let way = "beginregister openfiles claim-e1 thaw credentials handover started-7";
+    let way = "beginregister claim-e1 thaw credentials handover started-7";
     check(claim(Some("e1")), &hears, way, "launched 7");
     let standby = There(there(Phase::Standby, Maker::Unknown));
     check(
         claim(None),
         &[("look-toclaim", standby), hears[0].clone()],
-        "beginregister openfiles look-toclaim claim-e2 thaw credentials handover started-7",
+        "beginregister look-toclaim claim-e2 thaw credentials handover started-7",
         "launched 7",
     );
     check(
@@ -152,7 +152,7 @@ fn what_works_goes_step_by_step() {
     // That it could not be looked at once more takes nothing from it.
     check(What::Standby, &[("look-tofinish", preparing), ("look-foretag", no())], way, "prepared None");
     // Nor does a note that could not be written from a runner.
-    let way = "beginregister openfiles claim-e1 thaw credentials handover started-7";
+    let way = "beginregister claim-e1 thaw credentials handover started-7";
     check(claim(Some("e1")), &[("credentials", registered()), ("started-7", no())], way, "launched 7");
 }
 
@@ -185,7 +185,7 @@ fn whose_name_it_is_is_told_by_the_keys() {
 fn a_standby_is_one_claimants_only() {
     let lost = |first: Answer, then: &[(&'static str, Answer)], steps: &str, why: &str| {
         let answers = [&[("claim-e1", first)], then, &[("credentials", refused())]].concat();
-        let steps = format!("beginregister openfiles claim-e1 {steps}credentials");
+        let steps = format!("beginregister claim-e1 {steps}credentials");
         check(claim(Some("e1")), &answers, &steps, &format!("lost: {why}"));
     };
     lost(Gone, &[], "", "it is gone");
@@ -206,14 +206,14 @@ fn a_standby_is_one_claimants_only() {
     check(
         claim(Some("e1")),
         &[("claim-e1", Gone), ("credentials", registered()), ("takeback-7", Deregistered(Deletion::Deleted))],
-        "beginregister openfiles claim-e1 credentials takeback-7",
+        "beginregister claim-e1 credentials takeback-7",
         "lost: it is gone",
     );
     // It cannot be claimed: then nothing is known of it.
     check(
         claim(Some("e1")),
         &[("claim-e1", no()), ("credentials", NameTaken)],
-        "beginregister openfiles claim-e1 credentials logs",
+        "beginregister claim-e1 credentials logs",
         "Standby(\"small\") made=true: no",
     );
 }
@@ -231,7 +231,7 @@ fn a_name_that_somebody_else_has_at_github() {
     // Who lost the claim gives it back in a moment, or never.
     let again = |n| vec![("registeragain", NameTaken); n];
     let start = [("credentials", NameTaken)];
-    let way = |n| format!("beginregister openfiles claim-e1 thaw credentials{}", " registeragain".repeat(n));
+    let way = |n| format!("beginregister claim-e1 thaw credentials{}", " registeragain".repeat(n));
     let free = [&start, again(2).as_slice(), &[("registeragain", registered())]].concat();
     check(claim(Some("e1")), &free, &format!("{} handover started-7", way(3)), "launched 7");
     let never = [&start, again(5).as_slice()].concat();
@@ -264,7 +264,7 @@ fn a_failure_is_laid_at_the_door_of_what_did_not_work() {
         check(image(), &gives("started"), &format!("{begin} credentials takeback-7 logs"), &said);
         let said = format!("Template(\"small\") made=true{left}: no");
         check(copy(), &gives("arm"), &format!("{begin} arm credentials takeback-7 logs"), &said);
-        let way = "beginregister openfiles claim-e1 thaw credentials takeback-7 logs";
+        let way = "beginregister claim-e1 thaw credentials takeback-7 logs";
         check(claim(Some("e1")), &gives("thaw"), way, &format!("Standby(\"small\") made=true{left}: no"));
     }
     let back = ("takeback-7", Deregistered(Deletion::Deleted));
