@@ -12,7 +12,9 @@ pub enum Maker {
     Us,
     /// A process of this machine's present boot that is no more.
     Dead,
-    /// A living process, or one of another machine or boot: nothing can be said.
+    /// Another process of this machine, which lives: another daemon, or `lxdrunner bake`.
+    Other,
+    /// A process of another machine or boot: nothing can be said.
     Unknown,
 }
 
@@ -68,7 +70,7 @@ pub fn maker(identity: &str) -> Maker {
         return Maker::Unknown;
     }
     match start_time(pid) {
-        Some(now) if start.parse() == Ok(now) => Maker::Unknown,
+        Some(now) if start.parse() == Ok(now) => Maker::Other,
         _ => Maker::Dead,
     }
 }
@@ -91,7 +93,7 @@ mod tests {
         check(&us, Maker::Us);
         check(&format!("{place}.{pid}.{other_start}"), Maker::Dead);
         check(&format!("{place}.4194305.1"), Maker::Dead);
-        check(&format!("{place}.1.{init}"), Maker::Unknown);
+        check(&format!("{place}.1.{init}"), Maker::Other);
         check(&format!("{place}7.4194305.1"), Maker::Unknown);
         check(&format!("deadbeef.1.{pid}.{start}"), Maker::Unknown);
         check(&format!("{place}.../../x.{start}"), Maker::Unknown);

@@ -239,3 +239,36 @@ fn a_copy_that_somebody_makes_of_a_template_is_not_taken_for_ours() {
     let there = rig.standin().instance_names("default");
     assert!(copies.iter().all(|name| there.contains(name)) && there.contains(&template), "{there:?}");
 }
+
+/// A second daemon with the same prefix and this in its config instead of that.
+fn beside(rig: &Rig, this: &str, instead: &str) -> Daemon {
+    let text = std::fs::read_to_string(rig.scratch.0.join("config.yml")).unwrap();
+    let cache = rig.scratch.0.join("cache").display().to_string();
+    let other = rig.scratch.0.join("other");
+    std::fs::create_dir(&other).unwrap();
+    assert!(text.contains(instead), "{text}");
+    let text = text.replace(instead, this).replace(&cache, &other.join("cache").display().to_string());
+    let path = other.join("config.yml");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    Daemon::start(&path)
+}
+
+#[test]
+fn two_daemons_with_one_prefix_and_two_configs_leave_each_others_templates_and_standbys_alone() {
+    let rig = Rig::new(plan(", standby: 2", ""));
+    rig.daemon.wait_count(&["msg=\"standby ready\""], 2);
+    let other = beside(&rig, "standby: 1, config: {limits.processes: 500}", "standby: 2");
+    other.wait(&["msg=\"standby ready\""]);
+    for daemon in [&rig.daemon, &other] {
+        // Told once, and how to mend it.
+        daemon.wait(&["ERROR", "class=\"small\"", "another lxdrunner", "prefix of its own"]);
+        let seen = daemon.count(&["call=\"list the instances", "status=200"]);
+        daemon.wait_count(&["call=\"list the instances", "status=200"], seen + 5);
+        assert_eq!(daemon.count(&["another lxdrunner"]), 1);
+        assert_eq!(daemon.count(&["msg=\"baking a template\""]), 1, "{}", daemon.log().join("\n"));
+    }
+    assert_eq!((named(&rig, "-standby-").len(), named(&rig, "-template-").len()), (3, 2));
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+}

@@ -113,6 +113,12 @@ fn tell(note: &Note) {
         Note::NoTemplate { class, reason } => {
             info!("class={class:?} msg=\"goes without a template, jobs start from the image\" reason={reason:?}")
         }
+        Note::OtherConfig { class, instance } => error!(
+            "class={class:?} instance={instance} msg=\"another lxdrunner with this prefix serves this LXD with other settings \
+             for the class; each leaves alone what the other keeps ready, and can use none of it\" mend=\"give each a prefix \
+             of its own, or the same settings\""
+        ),
+        Note::OneConfigAgain { what } => warn!("what={what:?} msg=\"not any more\""),
         Note::Prepared { instance, class } => info!("class={class:?} instance={instance} msg=\"standby ready\""),
         Note::LaunchFailed { instance, job, blame, reason, until, news, logs_kept } => {
             let what = match blame {

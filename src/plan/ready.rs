@@ -2,7 +2,7 @@
 //! that wait, takes only places that they leave free, and goes where one of them needs its place.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

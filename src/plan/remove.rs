@@ -1,6 +1,9 @@
 //! Which instances and registrations go now. Nothing goes on a guess: where GitHub or LXD could not be asked, what
 //! they would have said is unknown, and the thing stays.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -94,8 +97,10 @@ pub(super) fn runners_known(world: &World, scope: &Scope) -> bool {
 impl<'a> Budget<'a, '_> {
     fn reason(&mut self, instance: &'a Instance) -> Option<RemoveReason> {
         let (config, now) = (self.config, self.now);
+        // What another living daemon is at goes by that one's rules, which may be others; what is over is over for all.
+        let anothers = instance.seen.maker == Maker::Other;
         let age = now.since(instance.made_at);
-        if age > config.max_lifetime && instance.seen.phase != Phase::Template {
+        if age > config.max_lifetime && instance.seen.phase != Phase::Template && !anothers {
             return Some(RemoveReason::TooOld);
         }
         let scope = instance.seen.scope.as_ref();
@@ -109,6 +114,7 @@ impl<'a> Budget<'a, '_> {
         let stopped = instance.stopped_since.is_some_and(|since| now.since(since) >= SELF_DELETION);
         match instance.seen.phase {
             Phase::Template => self.template(instance),
+            Phase::Standby if instance.is_anothers() => None,
             Phase::Standby => self.standby(instance),
             Phase::Provisioning | Phase::Baking | Phase::Preparing => match instance.seen.maker {
                 Maker::Us => Some(RemoveReason::Abandoned),
@@ -124,6 +130,7 @@ impl<'a> Budget<'a, '_> {
             Phase::Started => match instance.runner {
                 RunnerState::Busy => None,
                 RunnerState::Done(since) => (now.since(since) > POWER_OFF).then_some(RemoveReason::Finished),
+                RunnerState::Awaited | RunnerState::Idle(_) if anothers => None,
                 RunnerState::Awaited => {
                     // One that was online is given as long to come back.
                     let view = scope.and_then(|s| self.world.scopes.get(s));
@@ -165,12 +172,18 @@ impl<'a> Budget<'a, '_> {
     }
 
     fn template(&self, instance: &Instance) -> Option<RemoveReason> {
-        if self.stock.copied.contains(instance.seen.name.as_str()) {
+        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
             return None;
         }
-        let Some(at) = class_index(self.config, &instance.seen.class) else { return Some(RemoveReason::Superseded) };
+        let class = class_index(self.config, &instance.seen.class);
+        let of_use = class.filter(|at| has_shape(self.world, *at, instance));
+        let Some(at) = of_use else {
+            // Baked for a config that a daemon is about to start with, most likely: who starts and has no use for it, knows.
+            let baked_for_another = instance.appeared && instance.seen.maker == Maker::Dead;
+            return (!baked_for_another).then_some(RemoveReason::Superseded);
+        };
         let class = self.config.classes.get(at)?;
-        if !class.template || !has_shape(self.world, at, instance) || instance.seen.project != class.project {
+        if !class.template || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
         if is_broken(self.world, class) || instance.seen.status == Status::Running {

@@ -262,7 +262,7 @@ pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &C
         (Some(Action::Launch { .. }), _) => true,
         (Some(_), _) => false,
         (None, Phase::Provisioning) => {
-            let alive = instance.seen.maker == Maker::Unknown;
+            let alive = matches!(instance.seen.maker, Maker::Other | Maker::Unknown);
             alive && now.since(instance.made_at) < config.provision_timeout
         }
         (None, Phase::Started) if instance.seen.status == Status::Stopped => false,

@@ -216,7 +216,7 @@ impl Removal {
         if abandoned && !found.phase.is_making() && found.phase != Phase::Standby {
             return changed("it was finished meanwhile");
         }
-        if abandoned && found.maker == Maker::Unknown && self.judged.maker != Maker::Unknown {
+        if abandoned && matches!(found.maker, Maker::Other | Maker::Unknown) && self.judged.maker != found.maker {
             return changed("another process has it by now");
         }
         if self.judged.scope.is_none() && found.scoped {

@@ -148,6 +148,8 @@ pub struct Instance {
     pub runner: RunnerState,
     /// When this process first knew of it.
     pub first_seen: Timestamp,
+    /// True where it was not there yet when this process first looked.
+    pub appeared: bool,
     /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
     /// meanwhile, by years on a board without a battery, must not make it look old.
     pub made_at: Timestamp,
@@ -183,6 +185,7 @@ impl Instance {
         Instance {
             runner: RunnerState::Awaited,
             first_seen: now,
+            appeared: true,
             made_at,
             begun_at: if claimed { now } else { made_at },
             started_at: (seen.phase == Phase::Started).then_some(now),
@@ -204,6 +207,12 @@ impl Instance {
     fn perhaps_never_started(&self) -> bool {
         let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Dead;
         half_made && self.seen.runner_id.is_none()
+    }
+
+    /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us
+    /// and was made on another machine, or in another boot, may be nobody's by now.
+    pub fn is_anothers(&self) -> bool {
+        self.seen.maker == Maker::Other || self.seen.maker == Maker::Unknown && self.appeared
     }
 
     /// True where it is to go and does not.

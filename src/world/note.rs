@@ -22,6 +22,10 @@ pub enum Note {
     Baked { template: String, class: String },
     /// No template is baked for a class.
     NoTemplate { class: String, reason: &'static str },
+    /// Another daemon with our prefix keeps this instance ready, with other settings for its class.
+    OtherConfig { class: String, instance: String },
+    /// That is over.
+    OneConfigAgain { what: String },
     /// A standby waits.
     Prepared { instance: String, class: String },
     /// A launch failed and will be tried again. `news` is false where the same was said before, `logs_kept` tells that the

@@ -29,6 +29,7 @@ impl World {
                 self.fold_instances(snapshot.begun, seen, now, notes);
                 self.listed = (snapshot.begun, Some(now));
                 self.gone.retain(|_, at| *at > snapshot.begun);
+                self.find_other_configs(config, now, notes);
             }
             Some(Err(reason)) => {
                 self.trouble("lxd", &reason, now, notes);
@@ -48,10 +49,18 @@ impl World {
 
     /// Something that fails is told when it begins, and then now and again until it works.
     pub(super) fn trouble(&mut self, what: &str, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
-        if self.troubles.get(what).is_none_or(|(told, _)| now.since(*told) >= REMIND) {
-            self.troubles.insert(what.to_owned(), (now, reason.to_owned()));
+        if self.is_to_be_told(what, reason, now) {
             notes.push(Note::Trouble { what: what.to_owned(), reason: reason.to_owned() });
         }
+    }
+
+    /// Notes the trouble; true where it is time to tell of it.
+    pub(super) fn is_to_be_told(&mut self, what: &str, reason: &str, now: Timestamp) -> bool {
+        let news = self.troubles.get(what).is_none_or(|(told, _)| now.since(*told) >= REMIND);
+        if news {
+            self.troubles.insert(what.to_owned(), (now, reason.to_owned()));
+        }
+        news
     }
 
     /// It works; true where it did not before, so that what waits because of it need not wait any longer.
@@ -99,7 +108,9 @@ impl World {
                 None => {
                     let made_at = seen.created_at.unwrap_or(now).max(not_before).min(now);
                     let name = seen.name.clone();
-                    self.instances.insert(name.clone(), Instance::new(seen, made_at, now, begun));
+                    let appeared = self.listed.1.is_some();
+                    self.instances
+                        .insert(name.clone(), Instance { appeared, ..Instance::new(seen, made_at, now, begun) });
                     self.may_have_a_job(&name);
                 }
             }

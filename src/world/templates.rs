@@ -1,5 +1,6 @@
 //! What each class's template is baked of, and what comes of baking, preparing and claiming.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::names::{recipe, shape};
@@ -24,6 +25,13 @@ pub enum ImageSeen {
     Unknown,
     /// Templates are of no use there, for this reason.
     Useless(&'static str),
+}
+
+/// Begins the trouble that another daemon's other settings are.
+const OTHER_CONFIG: &str = "another lxdrunner with this prefix and other settings";
+
+fn other_config(class: &str) -> String {
+    format!("{OTHER_CONFIG} of class {class:?}")
 }
 
 /// The template of a class, as it should be.
@@ -143,6 +151,34 @@ impl World {
                 self.trouble(&what, &reason, now, notes);
             }
             _ => {}
+        }
+    }
+
+    /// Another daemon with our prefix that has other settings keeps things ready that are of no use here, as ours are of none
+    /// there: people should know.
+    pub(super) fn find_other_configs(&mut self, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+        let mut found: BTreeMap<&str, &str> = BTreeMap::new();
+        for instance in self.instances.values().filter(|instance| instance.is_anothers()) {
+            let seen = &instance.seen;
+            let kept = matches!(seen.phase, Phase::Template | Phase::Preparing | Phase::Standby);
+            let at = config.classes.iter().position(|class| class.name == seen.class);
+            let ours = at.and_then(|at| self.templates.get(at)).map(|state| state.shape.as_str());
+            if seen.recipe.as_ref().is_some_and(|recipe| kept && Some(recipe.shape.as_str()) != ours) {
+                found.insert(&seen.class, &seen.name);
+            }
+        }
+        let found: BTreeMap<String, (String, String)> =
+            found.into_iter().map(|(class, name)| (other_config(class), (class.to_owned(), name.to_owned()))).collect();
+        let over = |what: &&String| what.starts_with(OTHER_CONFIG) && !found.contains_key(*what);
+        let over: Vec<String> = self.troubles.keys().filter(over).cloned().collect();
+        for what in over {
+            self.troubles.remove(&what);
+            notes.push(Note::OneConfigAgain { what });
+        }
+        for (what, (class, instance)) in found {
+            if self.is_to_be_told(&what, &format!("it keeps {instance}"), now) {
+                notes.push(Note::OtherConfig { class, instance });
+            }
         }
     }
 

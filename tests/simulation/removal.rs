@@ -136,7 +136,7 @@ impl Stage {
         let other = &self.daemons[owner.0];
         match () {
             () if owner == (daemon, life) => Maker::Us,
-            () if other.world.is_some() && other.life == owner.1 => Maker::Unknown,
+            () if other.world.is_some() && other.life == owner.1 => Maker::Other,
             () => Maker::Dead,
         }
     }

@@ -385,7 +385,7 @@ impl Stage {
         }
         let stranger = self.token && self.rng.chance(100);
         let maker = |owner: (usize, u32)| match self.maker(daemon, life, owner) {
-            Maker::Dead if stranger => Maker::Unknown,
+            Maker::Dead | Maker::Other if stranger => Maker::Unknown,
             maker => maker,
         };
         let ours = self.lxd[lxd].iter().filter_map(|(name, i)| {

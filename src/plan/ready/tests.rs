@@ -8,20 +8,20 @@ use crate::world::{
     Action, Blame, Event, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status,
 };
 
-fn with(standby: usize, idle: usize) -> Config {
+pub(crate) fn with(standby: usize, idle: usize) -> Config {
     let small = Class { standby, idle, ..class("small", &[], 10) };
     let gpu = Class { template: false, ..class("gpu", &["gpu"], 2) };
     Config { classes: vec![small, gpu], ..config() }
 }
 
 /// The stage with the images looked at.
-fn stage(config: Config) -> Stage {
+pub(crate) fn stage(config: Config) -> Stage {
     let mut stage = Stage::new(config);
     images(&mut stage, "f1");
     stage
 }
 
-fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
+pub(crate) fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
     let instances = stage.world.instances.values().map(|i| i.seen.clone()).collect();
     let images = stage.config.classes.iter().map(|_| ImageSeen::Known(fingerprint.to_owned())).collect();
     let (begun, instances) = (stage.world.seq(), Some(Ok(instances)));
@@ -33,7 +33,7 @@ fn wanted(stage: &Stage) -> Recipe {
 }
 
 /// A template or standby that LXD lists.
-fn kept(stage: &Stage, name: &str, phase: Phase, recipe: Option<Recipe>) -> InstanceSeen {
+pub(crate) fn kept(stage: &Stage, name: &str, phase: Phase, recipe: Option<Recipe>) -> InstanceSeen {
     InstanceSeen {
         phase,
         recipe: recipe.or(Some(wanted(stage))),
@@ -48,7 +48,7 @@ fn kept(stage: &Stage, name: &str, phase: Phase, recipe: Option<Recipe>) -> Inst
 }
 
 /// Carries out what is planned, well, until nothing of this kind is left to do.
-fn settle(stage: &mut Stage) -> Vec<Action> {
+pub(crate) fn settle(stage: &mut Stage) -> Vec<Action> {
     let mut done = Vec::new();
     for _ in 0..20 {
         let actions = stage.dispatch();
@@ -70,7 +70,7 @@ fn settle(stage: &mut Stage) -> Vec<Action> {
     done
 }
 
-fn kinds(actions: &[Action]) -> Vec<&'static str> {
+pub(crate) fn kinds(actions: &[Action]) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
         Action::Bake { .. } => "bake",
         Action::PrepareStandby { .. } => "standby",

@@ -37,13 +37,13 @@ impl Provision<'_> {
         self.wait(&stopping, "stop the template")
     }
 
-    /// Makes what is being made known as made, by its phase, if its ETag is still this one.
+    /// Makes what is being made known as made, by its phase, if its ETag is still this one. Which process made it stays
+    /// noted: while that one lives, it keeps it.
     ///
     /// # Errors
     /// What LXD says; `PreconditionFailed` where it changed since.
     pub fn finish(&self, to: Phase, etag: &str) -> Result<(), lxd::Error> {
-        let made = [(keys::PHASE, to.as_str()), (keys::DAEMON, "")];
-        let config = made.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let config = ConfigMap::from([(keys::PHASE.to_owned(), to.as_str().to_owned())]);
         self.lxd.patch_config(&self.class.project, self.name, &config, Some(etag))
     }
 

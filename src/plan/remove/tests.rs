@@ -1,0 +1,126 @@
+//! What another daemon with our prefix is at, or keeps ready by other settings, is left to that one.
+
+use crate::identity::Maker;
+use crate::model::{Phase, Recipe};
+use crate::plan::ready::tests::{images, kept, kinds, settle, stage, with};
+use crate::world::testkit::*;
+use crate::world::{InstanceSeen, Note, RemoveReason, Status};
+
+fn others_recipe() -> Option<Recipe> {
+    Some(Recipe { shape: "another".to_owned(), content: "x".to_owned() })
+}
+
+/// The stage with a template and a standby of ours, and what is listed of them.
+fn at_work() -> (Stage, Vec<InstanceSeen>) {
+    let mut stage = stage(with(1, 0));
+    settle(&mut stage);
+    let listed = stage.world.instances.values().map(|i| InstanceSeen { created_at: Some(stage.now), ..i.seen.clone() });
+    let listed: Vec<InstanceSeen> = listed.collect();
+    stage.pass(1).lxd(listed.clone());
+    (stage, listed)
+}
+
+#[test]
+fn what_another_daemon_keeps_ready_by_other_settings_stays_unless_it_was_there_before_us_and_is_nobodys() {
+    // Who made it, whether it was there when we first looked, and what of it goes.
+    #[track_caller]
+    fn check(phase: Phase, class: &str, maker: Maker, before_us: bool, goes: bool) {
+        let template = |stage: &Stage| {
+            let class = class.to_owned();
+            InstanceSeen { maker, class, ..kept(stage, "lxdrunner-template-0123abcd", phase, others_recipe()) }
+        };
+        let (stage, _) = at_work();
+        let there = template(&stage);
+        let (mut stage, mut listed) = at_work();
+        if before_us {
+            stage.world = crate::world::World::new(&stage.config, 2, "scripts");
+            stage.lxd(vec![there.clone()]);
+            images(&mut stage, "f1");
+        } else {
+            listed.push(there.clone());
+            stage.pass(1).lxd(listed);
+        }
+        let gone: Vec<String> = stage.removals().into_iter().map(|(name, _)| name).collect();
+        let expected = if goes { vec![there.name] } else { vec![] };
+        assert_eq!(gone, expected, "{phase:?} of {class} by {maker:?}, there before us: {before_us}");
+    }
+    for class in ["small", "of no config"] {
+        for before_us in [false, true] {
+            check(Phase::Template, class, Maker::Other, before_us, false);
+            check(Phase::Standby, class, Maker::Other, before_us, false);
+            check(Phase::Template, class, Maker::Unknown, before_us, before_us);
+            check(Phase::Standby, class, Maker::Unknown, before_us, before_us);
+            // `lxdrunner bake` has ended, and the daemon is started with the new config next.
+            check(Phase::Template, class, Maker::Dead, before_us, before_us);
+            check(Phase::Standby, class, Maker::Dead, before_us, true);
+        }
+    }
+}
+
+#[test]
+fn two_daemons_that_want_other_runner_versions_or_other_numbers_do_not_take_each_others_away() {
+    let (mut stage, mut listed) = at_work();
+    let template = listed.iter().find(|i| i.phase == Phase::Template).unwrap().clone();
+    let newer = Recipe { content: "newer".to_owned(), ..template.recipe.clone().unwrap() };
+    let other =
+        |name: &str, phase| InstanceSeen { maker: Maker::Other, ..kept(&stage, name, phase, Some(newer.clone())) };
+    listed.push(other("lxdrunner-template-0123abcd", Phase::Template));
+    listed.push(other("lxdrunner-standby-0123abcd", Phase::Standby));
+    listed.push(other("lxdrunner-standby-1123abcd", Phase::Standby));
+    let notes = stage.pass(1).lxd(listed);
+    assert_eq!(kinds(&stage.plan().actions), ["remove"], "one standby is enough for us, and only our own may go");
+    assert!(!stage.removals()[0].0.ends_with("123abcd"), "{:?}", stage.removals());
+    assert!(!notes.iter().any(|note| matches!(note, Note::OtherConfig { .. })), "they are of use: {notes:?}");
+}
+
+#[test]
+fn that_another_daemon_has_other_settings_is_told_once_and_when_it_is_over() {
+    let (mut stage, listed) = at_work();
+    let name = "lxdrunner-standby-0123abcd";
+    let theirs = InstanceSeen { maker: Maker::Other, ..kept(&stage, name, Phase::Standby, others_recipe()) };
+    let with_theirs: Vec<InstanceSeen> = listed.iter().cloned().chain([theirs.clone()]).collect();
+    let told = Note::OtherConfig { class: "small".to_owned(), instance: name.to_owned() };
+    assert_eq!(stage.pass(1).lxd(with_theirs.clone()), [told]);
+    assert_eq!(stage.pass(1).lxd(with_theirs.clone()), []);
+    assert_eq!(stage.world.troubles().collect::<Vec<_>>().len(), 1);
+    assert_eq!(stage.pass(3600).lxd(with_theirs).len(), 1, "for whoever reads only the end of the log");
+    let over = stage.pass(1).lxd(listed.clone());
+    assert!(over.iter().any(|note| matches!(note, Note::OneConfigAgain { .. })), "{over:?}");
+    assert_eq!(stage.world.troubles().count(), 0);
+    // What `lxdrunner bake` makes for the next config is nobody's trouble.
+    for (phase, maker) in [(Phase::Baking, Maker::Other), (Phase::Template, Maker::Dead)] {
+        let bake = InstanceSeen { phase, maker, ..theirs.clone() };
+        assert_eq!(stage.pass(1).lxd(listed.iter().cloned().chain([bake]).collect()), [], "{phase:?}");
+    }
+}
+
+#[test]
+fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
+    // How its runner is, how long it is there, and what we do with it by who made it.
+    #[track_caller]
+    fn check(instance: InstanceSeen, online: Option<bool>, age: u64, of_the_dead: Option<RemoveReason>) {
+        for maker in [Maker::Dead, Maker::Other] {
+            let mut stage = Stage::new(config());
+            let listed = InstanceSeen { maker, created_at: Some(stage.now), ..instance.clone() };
+            let runners = |busy: bool| vec![runner(1, "lxdrunner-1-1", true, busy)];
+            let runners = online.map(runners).unwrap_or_default();
+            for pass in [0, age] {
+                stage.pass(pass).lxd(vec![listed.clone()]);
+                stage.runners(acme(), runners.clone());
+            }
+            let expected = of_the_dead.filter(|why| maker == Maker::Dead || *why == RemoveReason::Finished);
+            let expected: Vec<(String, RemoveReason)> =
+                expected.map(|why| ("lxdrunner-1-1".to_owned(), why)).into_iter().collect();
+            assert_eq!(stage.removals(), expected, "{maker:?} after {age} s");
+        }
+    }
+    let started = || seen("lxdrunner-1-1", 1);
+    let half = || InstanceSeen { phase: Phase::Provisioning, runner_id: None, ..started() };
+    check(half(), None, 1, Some(RemoveReason::Abandoned));
+    check(half(), None, 3600, Some(RemoveReason::Abandoned));
+    check(started(), None, 301, Some(RemoveReason::NeverOnline));
+    check(started(), Some(false), 601, Some(RemoveReason::Idle));
+    check(started(), Some(true), 601, None);
+    check(started(), Some(true), 24 * 3600 + 1, Some(RemoveReason::TooOld));
+    check(InstanceSeen { status: Status::Stopped, ..started() }, None, 6, Some(RemoveReason::Finished));
+}
