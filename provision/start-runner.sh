@@ -4,7 +4,8 @@
 # start-runner.sh arm    waits for the boot's end and the network, and starts in the background a part that has
 #                        everything ready but the credentials and waits for these; exit code 0 means that it waits
 # start-runner.sh await  only waits for the boot's end and the network; for set-up scripts
-# start-runner.sh run    is that background part; it ends with the instance
+# start-runner.sh run    is that background part; it ends with the instance (arguments: how to change the user, and the
+#                        user's group)
 #
 # The credentials are one file, /run/lxdrunner/credentials, whose directory `arm` makes, in memory. It is taken
 # once its last line is `end`, and emptied before the runner starts. Its other lines are a name, a blank and a
@@ -200,6 +201,19 @@ make_place() {
     fi
 }
 
+# setpriv becomes the command; the others, for where it is missing (or is BusyBox's, which cannot change the
+# user), stay beside it.
+choose_switch() {
+    group_id=$(id -g runner) || refuse "no user runner; the set-up did not end well, see /var/log/lxdrunner-setup.log"
+    if setpriv --reuid=runner --regid="$group_id" --init-groups true 2>/dev/null; then
+        switch=setpriv
+    elif command -v runuser >/dev/null; then
+        switch=runuser
+    else
+        switch=su
+    fi
+}
+
 # As a unit the runner gets a scope of its own, with limits that suit a job: all the tasks it likes, and
 # the death of one process for want of memory is not the death of all. Should this script be killed,
 # systemd powers off in its place.
@@ -208,13 +222,13 @@ detach() {
         --unit=lxdrunner-runner --description='GitHub Actions runner' \
         --property=TasksMax=infinity --property=LimitNOFILE=1048576 --property=OOMPolicy=continue \
         --property=SuccessAction=poweroff-immediate --property=FailureAction=poweroff-immediate \
-        "$0" run; then
+        "$0" run "$switch" "$group_id"; then
         return
     fi
     if command -v setsid >/dev/null; then
-        setsid "$0" run </dev/null >/dev/null 2>&1 9<&- &
+        setsid "$0" run "$switch" "$group_id" </dev/null >/dev/null 2>&1 9<&- &
     else
-        nohup "$0" run </dev/null >/dev/null 2>&1 9<&- &
+        nohup "$0" run "$switch" "$group_id" </dev/null >/dev/null 2>&1 9<&- &
     fi
 }
 
@@ -227,8 +241,9 @@ arm() {
     set_deadline
     [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
     if is_systemd; then
-        # The background part gets ready while the network comes up.
         wait_for_systemd
+        # Before the background part, and while systemd is busy anyway: it answers to that once the boot is half over.
+        choose_switch
         if make_place; then detach; fi
         wait_for_cloud_init
         wait_for_network
@@ -236,6 +251,7 @@ arm() {
         # Nothing tells when another init has mounted /run, but it does so before the network is up.
         wait_for_cloud_init
         wait_for_network
+        choose_switch
         if make_place; then detach; fi
     fi
     wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
@@ -260,19 +276,6 @@ power_off() {
 fail() {
     say "FAILED: $*"
     exit 1
-}
-
-# setpriv becomes the command; the others, for where it is missing (or is BusyBox's, which cannot change the
-# user), stay beside it.
-choose_switch() {
-    group_id=$(id -g runner) || fail "no user runner; the set-up did not end well, see /var/log/lxdrunner-setup.log"
-    if setpriv --reuid=runner --regid="$group_id" --init-groups true 2>/dev/null; then
-        switch=setpriv
-    elif command -v runuser >/dev/null; then
-        switch=runuser
-    else
-        switch=su
-    fi
 }
 
 # as_runner COMMAND: as the unprivileged user, with this environment.
@@ -368,7 +371,6 @@ run() {
         MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     cd "$runner" || fail "no $runner"
-    choose_switch
     warm
     : >"$ready" || fail "cannot write $ready"
 
@@ -407,6 +409,9 @@ run() {
 case ${1:-} in
 arm) arm </dev/null ;;
 await) await </dev/null ;;
-run) run ;;
+run)
+    switch=${2:?} group_id=${3:?}
+    run
+    ;;
 *) refuse "unknown argument '${1:-}': arm, await or run" ;;
 esac
