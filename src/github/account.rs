@@ -172,7 +172,7 @@ impl GitHub {
     fn installations(&self, app: &App) -> Result<Vec<InstallationWire>, Error> {
         let tried = "list the installations of the GitHub App";
         let mut all = Vec::new();
-        for page in 1..=super::http::MAX_PAGES {
+        for page in 1..=super::pages::MAX_PAGES {
             let path = format!("app/installations?per_page=100&page={page}");
             let answer = app.call(&self.http, Call::get(tried, Purpose::List), &path)?;
             let wires: Vec<InstallationWire> = decode(tried, &answer)?;

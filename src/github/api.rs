@@ -8,10 +8,11 @@ use serde_json::json;
 
 use super::budget::{Purpose, Standing, USUAL_SHARE};
 pub use super::error::{Error, ErrorKind};
-use super::http::{Call, Http, MAX_PAGES, SKEW_TOLD, clock_trouble, decode};
+use super::http::{Call, Http, SKEW_TOLD, clock_trouble, decode};
 use super::json;
 use super::keyring::Keyring;
 use super::listing::Listing;
+use super::pages::MAX_PAGES;
 use crate::config::GitHubConfig;
 use crate::model::{Job, JobId, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 

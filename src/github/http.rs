@@ -19,7 +19,6 @@ use super::error::{Error, ErrorKind, one_line};
 use super::failure::{Failure, failure};
 use super::keyring::{Keyring, Whose};
 use super::limits;
-use super::listing::{Listing, Page};
 use crate::model::{Secret, Timestamp};
 
 /// How we introduce ourselves; GitHub refuses requests without it.
@@ -30,8 +29,6 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read, in bytes, after unpacking.
 pub const MAX_ANSWER: usize = 16 << 20;
-/// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
-pub const MAX_PAGES: usize = 100;
 /// Redirects of renamed things that are followed, all within the same origin.
 const MAX_REDIRECTS: usize = 3;
 /// A clock that is off by more, in milliseconds, is told of.
@@ -147,120 +144,7 @@ impl Http {
         decode(tried, &answer)
     }
 
-    /// All pages of a listing: each page's JSON goes to `take`.
-    pub fn pages<T: serde::de::DeserializeOwned>(
-        &self,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        take: impl FnMut(T),
-    ) -> Result<(), Error> {
-        self.pages_of(&Whose::by_path(path), tried, purpose, path, take)
-    }
-
-    /// The same, on behalf of whom it is said.
-    pub fn pages_of<T: serde::de::DeserializeOwned>(
-        &self,
-        whose: &Whose,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        take: impl FnMut(T),
-    ) -> Result<(), Error> {
-        let take = all(take);
-        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
-    }
-
-    /// The same for as long as `take` wants more.
-    pub fn pages_while<T: serde::de::DeserializeOwned>(
-        &self,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        take: impl FnMut(T) -> bool,
-    ) -> Result<(), Error> {
-        let whose = Whose::by_path(path);
-        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
-    }
-
-    /// The same, showing this.
-    pub fn pages_with<T: serde::de::DeserializeOwned>(
-        &self,
-        token: &Secret,
-        budget: &Budget,
-        tried: &str,
-        path: &str,
-        take: impl FnMut(T),
-    ) -> Result<(), Error> {
-        let call = Call::get(tried, Purpose::List);
-        self.walk(tried, path, all(take), |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
-    }
-
-    fn walk<T: serde::de::DeserializeOwned>(
-        &self,
-        tried: &str,
-        path: &str,
-        mut take: impl FnMut(T) -> bool,
-        call: impl Fn(&str) -> Result<Answer, Error>,
-    ) -> Result<(), Error> {
-        let mut walk = Walk::from(format!("{}/{path}", self.base));
-        loop {
-            let answer = call(&walk.url)?;
-            let more = take(decode(tried, &answer)?);
-            match self.next_page(tried, &answer.headers)? {
-                Some(next) if more => walk.on(tried, next)?,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
-    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
-    /// tells of it.
-    pub fn pages_if_changed<W: serde::de::DeserializeOwned, T>(
-        &self,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        known: &mut Listing<T>,
-        items: impl Fn(W) -> Vec<T>,
-        most: usize,
-    ) -> Result<bool, Error> {
-        let mut walk = Walk::from(format!("{}/{path}", self.base));
-        // The addresses of later pages have numbers for names.
-        let whose = Whose::by_path(path);
-        let mut number = 0;
-        loop {
-            let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
-            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
-            let answer = self.call_url(call, &whose, &walk.url)?;
-            if answer.status != 304 {
-                let next = self.next_page(tried, &answer.headers)?;
-                let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                known.put(number, Page { url: walk.url.clone(), etag, next, items: items(decode(tried, &answer)?) });
-            }
-            let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
-            number += 1;
-            match next {
-                Some(next) if number < most => walk.on(tried, next)?,
-                // More than there can be is an error of the walk's own.
-                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
-                _ => return Ok(known.end(number)),
-            }
-        }
-    }
-
-    /// The whole address of the page that follows, where one does.
-    fn next_page(&self, tried: &str, headers: &HeaderMap) -> Result<Option<String>, Error> {
-        let links = headers.get_all(header::LINK);
-        let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
-            return Ok(None);
-        };
-        let away = || Error::new(tried, ErrorKind::Malformed, "the link to the next page leads to another host");
-        self.same_origin(next).map(Some).ok_or_else(away)
-    }
-
-    fn call_url(&self, call: Call<'_>, whose: &Whose, url: &str) -> Result<Answer, Error> {
+    pub(super) fn call_url(&self, call: Call<'_>, whose: &Whose, url: &str) -> Result<Answer, Error> {
         let (token, budget) = self.keys.grant(self, whose, None)?;
         let first = self.follow(call, url, |url| self.exchange(call, url, &token, &budget));
         match first {
@@ -274,7 +158,7 @@ impl Http {
     }
 
     /// Makes the exchange, and those that redirects ask for.
-    fn follow(
+    pub(super) fn follow(
         &self,
         call: Call<'_>,
         url: &str,
@@ -297,7 +181,7 @@ impl Http {
     }
 
     /// One request and its whole answer, whatever its status.
-    fn exchange(&self, call: Call<'_>, url: &str, token: &Secret, budget: &Budget) -> Result<Answer, Error> {
+    pub(super) fn exchange(&self, call: Call<'_>, url: &str, token: &Secret, budget: &Budget) -> Result<Answer, Error> {
         let Call { tried, method, .. } = call;
         let pass = budget.enter(tried, call.purpose)?;
         let started = Instant::now();
@@ -377,7 +261,7 @@ impl Http {
     }
 
     /// `link` as a full address, where it stays at our origin.
-    fn same_origin(&self, link: &str) -> Option<String> {
+    pub(super) fn same_origin(&self, link: &str) -> Option<String> {
         if link.starts_with('/') && !link.starts_with("//") {
             return Some(format!("{}{link}", self.origin));
         }
@@ -419,37 +303,6 @@ fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
         _ => ErrorKind::Refused(status),
     };
     Err(Error::new(tried, kind, message))
-}
-
-/// Takes every page.
-fn all<T>(mut take: impl FnMut(T)) -> impl FnMut(T) -> bool {
-    move |page| {
-        take(page);
-        true
-    }
-}
-
-/// A walk along a listing's pages, which must come to an end.
-struct Walk {
-    url: String,
-    seen: Vec<String>,
-}
-
-impl Walk {
-    fn from(url: String) -> Walk {
-        Walk { url, seen: Vec::new() }
-    }
-
-    fn on(&mut self, tried: &str, next: String) -> Result<(), Error> {
-        self.seen.push(std::mem::replace(&mut self.url, next));
-        if self.seen.contains(&self.url) {
-            return Err(Error::new(tried, ErrorKind::Malformed, "the link to the next page leads back"));
-        }
-        if self.seen.len() >= MAX_PAGES {
-            return Err(Error::new(tried, ErrorKind::Malformed, format!("more than {MAX_PAGES} pages")));
-        }
-        Ok(())
-    }
 }
 
 /// For people: this machine's clock is off by so many milliseconds.
@@ -502,31 +355,12 @@ pub(super) fn is_loopback(url: &str) -> bool {
 /// The header's default that sends nothing of the kind.
 pub(super) const NO_HEADER: AutoHeaderValue = AutoHeaderValue::None;
 
-/// The address of `rel="next"` in a Link header.
-fn next_page(link: &str) -> Option<&str> {
-    link.split(',').find_map(|part| {
-        let (address, attributes) = part.trim().strip_prefix('<')?.split_once('>')?;
-        let next = |attribute: &str| matches!(attribute.trim(), "rel=\"next\"" | "rel=next");
-        attributes.split(';').any(next).then_some(address)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn http(base: &str, token: &str) -> Http {
         Http::new(base, Keyring::of_token(Secret::new(token), 20), Vec::new())
-    }
-
-    #[test]
-    fn the_next_page_is_found_where_there_is_one() {
-        let check = |link: &str, next: Option<&str>| assert_eq!(next_page(link), next, "{link}");
-        check(r#"<http://h/a?page=2>; rel="next", <http://h/a?page=9>; rel="last""#, Some("http://h/a?page=2"));
-        check(r#"<http://h/a?page=1>; rel="prev",<http://h/a?page=3>;rel="next""#, Some("http://h/a?page=3"));
-        check(r#"<http://h/a?page=1>; rel="prev""#, None);
-        check("nonsense, <", None);
-        check("", None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod json;
 mod keyring;
 mod limits;
 mod listing;
+mod pages;
 mod queue;
 mod repos;
 mod runs;

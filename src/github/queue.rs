@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::api::{GitHub, repo_path};
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
-use super::http::MAX_PAGES;
 use super::json;
 use super::listing::Listing;
+use super::pages::MAX_PAGES;
 use crate::model::{Job, JobId, JobStatus, RepoName};
 
 /// A run that cannot have changed is asked for in one of so many looks all the same: no reasoning about what GitHub does is

@@ -4,8 +4,8 @@ use super::Listing;
 use super::api::{GitHub, Repo, quoted, repo_path};
 use super::budget::Purpose;
 use super::error::Error;
-use super::http::MAX_PAGES;
 use super::json::RepoWire;
+use super::pages::MAX_PAGES;
 use crate::model::RepoName;
 
 impl GitHub {

@@ -1,0 +1,185 @@
+//! Listings that come in pages: each page's answer names the next one, which must be at the same GitHub, and the walk
+//! along them must end.
+
+use serde::de::DeserializeOwned;
+use ureq::http::{HeaderMap, header};
+
+use super::budget::{Budget, Purpose};
+use super::error::{Error, ErrorKind};
+use super::http::{Answer, Call, Http, decode};
+use super::keyring::Whose;
+use super::listing::{Listing, Page};
+use crate::model::Secret;
+
+/// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
+pub const MAX_PAGES: usize = 100;
+
+impl Http {
+    /// All pages of a listing: each page's JSON goes to `take`.
+    pub fn pages<T: DeserializeOwned>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        self.pages_of(&Whose::by_path(path), tried, purpose, path, take)
+    }
+
+    /// The same, on behalf of whom it is said.
+    pub fn pages_of<T: DeserializeOwned>(
+        &self,
+        whose: &Whose,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        let take = all(take);
+        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
+    }
+
+    /// The same for as long as `take` wants more.
+    pub fn pages_while<T: DeserializeOwned>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        take: impl FnMut(T) -> bool,
+    ) -> Result<(), Error> {
+        let whose = Whose::by_path(path);
+        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
+    }
+
+    /// The same, showing this.
+    pub fn pages_with<T: DeserializeOwned>(
+        &self,
+        token: &Secret,
+        budget: &Budget,
+        tried: &str,
+        path: &str,
+        take: impl FnMut(T),
+    ) -> Result<(), Error> {
+        let call = Call::get(tried, Purpose::List);
+        self.walk(tried, path, all(take), |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
+    }
+
+    fn walk<T: DeserializeOwned>(
+        &self,
+        tried: &str,
+        path: &str,
+        mut take: impl FnMut(T) -> bool,
+        call: impl Fn(&str) -> Result<Answer, Error>,
+    ) -> Result<(), Error> {
+        let mut walk = Walk::from(format!("{}/{path}", self.base()));
+        loop {
+            let answer = call(&walk.url)?;
+            let more = take(decode(tried, &answer)?);
+            match self.next_page(tried, &answer.headers)? {
+                Some(next) if more => walk.on(tried, next)?,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
+    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
+    /// tells of it.
+    pub fn pages_if_changed<W: DeserializeOwned, T>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        known: &mut Listing<T>,
+        items: impl Fn(W) -> Vec<T>,
+        most: usize,
+    ) -> Result<bool, Error> {
+        let mut walk = Walk::from(format!("{}/{path}", self.base()));
+        // The addresses of later pages have numbers for names.
+        let whose = Whose::by_path(path);
+        let mut number = 0;
+        loop {
+            let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
+            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
+            let answer = self.call_url(call, &whose, &walk.url)?;
+            if answer.status != 304 {
+                let next = self.next_page(tried, &answer.headers)?;
+                let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                known.put(number, Page { url: walk.url.clone(), etag, next, items: items(decode(tried, &answer)?) });
+            }
+            let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
+            number += 1;
+            match next {
+                Some(next) if number < most => walk.on(tried, next)?,
+                // More than there can be is an error of the walk's own.
+                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
+                _ => return Ok(known.end(number)),
+            }
+        }
+    }
+
+    /// The whole address of the page that follows, where one does.
+    fn next_page(&self, tried: &str, headers: &HeaderMap) -> Result<Option<String>, Error> {
+        let links = headers.get_all(header::LINK);
+        let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
+            return Ok(None);
+        };
+        let away = || Error::new(tried, ErrorKind::Malformed, "the link to the next page leads to another host");
+        self.same_origin(next).map(Some).ok_or_else(away)
+    }
+}
+
+/// Takes every page.
+fn all<T>(mut take: impl FnMut(T)) -> impl FnMut(T) -> bool {
+    move |page| {
+        take(page);
+        true
+    }
+}
+
+/// A walk along a listing's pages, which must come to an end.
+struct Walk {
+    url: String,
+    seen: Vec<String>,
+}
+
+impl Walk {
+    fn from(url: String) -> Walk {
+        Walk { url, seen: Vec::new() }
+    }
+
+    fn on(&mut self, tried: &str, next: String) -> Result<(), Error> {
+        self.seen.push(std::mem::replace(&mut self.url, next));
+        if self.seen.contains(&self.url) {
+            return Err(Error::new(tried, ErrorKind::Malformed, "the link to the next page leads back"));
+        }
+        if self.seen.len() >= MAX_PAGES {
+            return Err(Error::new(tried, ErrorKind::Malformed, format!("more than {MAX_PAGES} pages")));
+        }
+        Ok(())
+    }
+}
+
+/// The address of `rel="next"` in a Link header.
+fn next_page(link: &str) -> Option<&str> {
+    link.split(',').find_map(|part| {
+        let (address, attributes) = part.trim().strip_prefix('<')?.split_once('>')?;
+        let next = |attribute: &str| matches!(attribute.trim(), "rel=\"next\"" | "rel=next");
+        attributes.split(';').any(next).then_some(address)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found_where_there_is_one() {
+        let check = |link: &str, next: Option<&str>| assert_eq!(next_page(link), next, "{link}");
+        check(r#"<http://h/a?page=2>; rel="next", <http://h/a?page=9>; rel="last""#, Some("http://h/a?page=2"));
+        check(r#"<http://h/a?page=1>; rel="prev",<http://h/a?page=3>;rel="next""#, Some("http://h/a?page=3"));
+        check(r#"<http://h/a?page=1>; rel="prev""#, None);
+        check("nonsense, <", None);
+        check("", None);
+    }
+}
