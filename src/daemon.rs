@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
 use log::{debug, info, warn};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::control;
 use crate::execute::Executor;
@@ -142,23 +143,6 @@ struct Hands {
     actions: Sender<Action>,
     look_lxd: Sender<Interest>,
     look_github: Sender<Interest>,
-}
-
-/// The time that decisions go by: the wall clock at the start, and from there on what really passed. A board without a
-/// battery boots with any date, and is set right later, by years: every deadline would be over at once, or never.
-struct Clock {
-    wall: Timestamp,
-    set: Instant,
-}
-
-impl Clock {
-    fn set() -> Clock {
-        Clock { wall: Timestamp::now(), set: Instant::now() }
-    }
-
-    fn now(&self) -> Timestamp {
-        self.wall.after(self.set.elapsed())
-    }
 }
 
 /// Another number in each process, so that the names that follow from it do not meet.

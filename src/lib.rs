@@ -4,6 +4,7 @@
 //! order and enforces it; `ARCHITECTURE.md` draws the map.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, lowest floor first. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["model", "http1", "threads", "identity", "websocket"],
-    &["trace", "config"],
+    &["trace", "config", "clock"],
     &["lxd", "github"],
     &["world"],
     &["plan", "steps"],
@@ -37,6 +37,21 @@ const IMPURE: &[&str] = &[
     "thread",
     "ureq",
     "tiny_http",
+];
+
+/// Who may read the wall clock: what people see, what is compared with somebody else's clock, and what lives for a moment.
+/// Whoever counts time goes by `clock`: where a clock is set back by hours, what is due would not be for hours.
+const WALL_CLOCK: &[(&str, &str)] = &[
+    ("src/clock.rs", "reads it once"),
+    ("src/cli/check/github.rs", "is over in a moment"),
+    ("src/cli/explain.rs", "is over in a moment"),
+    ("src/execute/last_words.rs", "names a file for people"),
+    ("src/github/api.rs", "compares it with GitHub's"),
+    ("src/github/app.rs", "signs, for GitHub's clock"),
+    ("src/github/http.rs", "compares it with GitHub's"),
+    ("src/model.rs", "has the type"),
+    ("src/observe.rs", "compares LXD's dates with when this host booted"),
+    ("src/runner/provision/stages.rs", "sets a virtual machine's"),
 ];
 
 /// Longer files have more than one job.
@@ -162,6 +177,18 @@ fn what_decides_touches_nothing_outside() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn nothing_counts_time_by_the_wall_clock() {
+    let reads = |path: &PathBuf| {
+        let code = code(path);
+        room(path) != "standin" && ["Timestamp::now()", "SystemTime::now()"].iter().any(|read| code.contains(read))
+    };
+    let found: Vec<PathBuf> = files("src", "rs").into_iter().filter(reads).collect();
+    let mut allowed: Vec<PathBuf> = WALL_CLOCK.iter().map(|(path, _)| PathBuf::from(path)).collect();
+    allowed.sort();
+    assert_eq!(found, allowed);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::github::{Error, ErrorKind, GitHub, Listing, QueueSeen, Repo};
 use crate::model::{Job, RepoName, Runner, Scope, Timestamp};
@@ -20,6 +21,7 @@ const GIVE_UP: usize = 3;
 pub(super) struct Watch {
     config: Arc<Config>,
     github: Arc<GitHub>,
+    clock: Clock,
     targets: Option<(Instant, Vec<Scope>)>,
     runners: BTreeMap<Scope, (Option<Instant>, Listing<Runner>)>,
     repos: BTreeMap<Scope, Repos>,
@@ -39,8 +41,8 @@ struct Repos {
 impl Watch {
     /// Asks nothing yet.
     pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Watch {
-        let (targets, runners, repos) = (None, BTreeMap::new(), BTreeMap::new());
-        Watch { config, github, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
+        let (clock, targets, runners, repos) = (Clock::set(), None, BTreeMap::new(), BTreeMap::new());
+        Watch { config, github, clock, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
     }
 
     /// Looks; `at_work` are the instances that were seen to run, just before.
@@ -131,15 +133,15 @@ impl Watch {
                     .collect::<Vec<_>>(),
             );
         }
-        let gone = self.queues.serve(served, Timestamp::now());
+        let gone = self.queues.serve(served, self.clock.now());
         gone.iter().for_each(|repo| drop(self.seen.remove(repo)));
         gone
     }
 
     fn look_at_queues(&mut self, interest: &Interest, at_work: &BTreeSet<String>, seen: &mut GitHubSeen) {
-        interest.repos.iter().for_each(|repo| self.queues.sign(repo, Timestamp::now()));
+        interest.repos.iter().for_each(|repo| self.queues.sign(repo, self.clock.now()));
         let (mut unanswered, mut limited) = (0, BTreeSet::new());
-        for repo in self.queues.next(&self.pace(), Timestamp::now()) {
+        for repo in self.queues.next(&self.pace(), self.clock.now()) {
             // Another owner's may be asked for with another credential.
             if unanswered >= GIVE_UP || limited.contains(&repo.owner.to_lowercase()) {
                 continue;
@@ -150,7 +152,7 @@ impl Watch {
                     unanswered = 0;
                     let open = queue.open_runs();
                     let counted = if changed.is_some() { u32::try_from(1 + open).unwrap_or(u32::MAX) } else { 0 };
-                    self.queues.looked(&repo, counted, open > 0, Timestamp::now());
+                    self.queues.looked(&repo, counted, open > 0, self.clock.now());
                     Ok(self.with_visibility(&repo, changed.unwrap_or_else(|| self.jobs_seen(&repo))))
                 }
                 Err(error) => {
@@ -164,7 +166,7 @@ impl Watch {
                         ErrorKind::Unauthorized | ErrorKind::Forbidden => unanswered = 0,
                         _ => unanswered += 1,
                     }
-                    self.queues.looked(&repo, 1, false, Timestamp::now());
+                    self.queues.looked(&repo, 1, false, self.clock.now());
                     Err(error.to_string())
                 }
             };
