@@ -5,7 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use lxdrunner::standin::farm::Setup;
+use lxdrunner::standin::farm::{self, Setup};
+use lxdrunner::standin::lxd::{Fault, ImageEntry};
 use support::*;
 
 fn plan(class: &str, config: &str) -> Plan {
@@ -133,6 +134,31 @@ fn a_pool_without_room_for_a_template_is_told() {
     let full = |before: &Before<'_>| before.lxd.unwrap().set_pool_full(true);
     let rig = Rig::prepared(plan("", ""), full);
     rig.daemon.wait(&["ERROR", "template of class", "no space left"]);
+    rig.standin().set_pool_full(false);
+    // Jobs do not wait until it is tried again, after half a minute.
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
+    rig.daemon.wait(&["template of class", "works again"]);
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    assert!(!rig.health().1.contains("trouble"), "{}", rig.health().1);
+}
+
+#[test]
+fn an_image_that_goes_away_while_it_is_baked_keeps_no_job_from_its_successor() {
+    // Between the moment at which LXD tells which image it is, and the one at which it makes an instance of it.
+    let slow = Fault::Delay(Duration::from_millis(500));
+    let rig = Rig::prepared(plan("", ""), |before| {
+        before.lxd.unwrap().faults().add("POST", "/1.0/instances", 0, 1, slow);
+    });
+    assert!(rig.standin().faults().wait_until(PATIENCE, |calls| calls.iter().any(|call| call.method == "POST")));
+    rig.standin().remove_image(farm::IMAGE);
+    rig.standin().add_image(ImageEntry { fingerprint: "f00d".repeat(16), ..ImageEntry::container(farm::IMAGE) });
+    rig.daemon.wait(&["ERROR", "template of class", "create the instance"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
+    rig.wait_instances(|names| names.is_empty());
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::masks::masked;
+use super::provision::SETUP_LOG;
 use crate::config::Config;
 use crate::lxd::{Instance, Lxd};
 use crate::model::{Timestamp, keys};
@@ -22,7 +23,6 @@ pub const LOG_TAIL: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Logs of the runner's own directory that are kept: its listener's and its worker's.
 const DIAGNOSTIC_LOGS: usize = 2;
-const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 const LOGS: [&str; 2] = [SETUP_LOG, "/var/log/lxdrunner-runner.log"];
 const DIAGNOSTICS: &str = "/opt/lxdrunner/runner/_diag";
 /// Characters that are kept of each thing that a file's first lines tell.

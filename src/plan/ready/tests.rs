@@ -191,6 +191,22 @@ fn the_old_template_serves_until_the_new_one_is_there_and_standbys_are_replaced_
 }
 
 #[test]
+fn an_image_that_moves_while_it_is_baked_leaves_what_serves_until_its_successor_is_there() {
+    let mut stage = stage(with(1, 0));
+    let bake = stage.dispatch().remove(0);
+    images(&mut stage, "f2");
+    assert_eq!(kinds(&stage.plan().actions), [] as [&str; 0], "one at a time");
+    stage.outcome(bake.clone(), Outcome::Baked);
+    stage.queued(1);
+    assert_eq!(kinds(&stage.plan().actions), ["template", "standby", "bake"], "what there is serves meanwhile");
+    settle(&mut stage);
+    let left = phase(&stage, Phase::Template);
+    assert!(left.len() == 1 && left[0] != bake.instance().unwrap(), "{left:?}");
+    let of_new = |i: &&crate::world::Instance| i.seen.phase == Phase::Standby && i.seen.recipe == Some(wanted(&stage));
+    assert_eq!(stage.world.instances().filter(of_new).count(), 1);
+}
+
+#[test]
 fn what_the_config_has_no_use_for_goes() {
     // How the class is by now, and what goes of a template and two standbys.
     #[track_caller]

@@ -42,6 +42,8 @@ pub fn scripts_digest() -> String {
 }
 
 const DIRECTORY: &str = "/opt/lxdrunner";
+/// Where the set-up says in an instance how far it came.
+pub(super) const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 /// Lines of a failed script's output that are kept.
 const TAIL_LINES: usize = 40;
 /// An operation that takes longer is reported every time that this has passed again.
@@ -81,6 +83,12 @@ impl std::fmt::Display for Failure {
             Failure::Script { what, code, output } => {
                 write!(f, "{what} ended with code {code}; the end of its output:\n{}", tail(output))
             }
+            Failure::Hung { what, after, output } if output.trim().is_empty() => write!(
+                f,
+                "{what} did not end within {} s (provision_timeout), and what it wrote to {SETUP_LOG}, if anything, does not \
+                 tell how far it came",
+                after.as_secs()
+            ),
             Failure::Hung { what, after, output } => write!(
                 f,
                 "{what} did not end within {} s (provision_timeout); the end of its log:\n{}",
@@ -254,7 +262,7 @@ impl<'a> Provision<'a> {
             environment.insert("LXDRUNNER_BAKING".to_owned(), "1".to_owned());
         }
         let setup = self.begin_script(&[&format!("{DIRECTORY}/setup-runner.sh")], environment)?;
-        self.end_script("setup-runner.sh", &setup, "/var/log/lxdrunner-setup.log")?;
+        self.end_script("setup-runner.sh", &setup, SETUP_LOG)?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
     }
@@ -332,6 +340,17 @@ mod tests {
         assert!(kept.starts_with("line 60") && kept.ends_with("line 99"));
         assert_eq!(tail(""), "");
         assert_eq!(tail("PAT=ghp_0123456789abcdefghij\n"), "PAT=***");
+    }
+
+    #[test]
+    fn a_script_that_hangs_is_told_with_its_last_words_or_where_they_belong() {
+        let hung = |output: &str| {
+            Failure::Hung { what: "setup-runner.sh", after: Duration::from_secs(3), output: output.to_owned() }
+                .to_string()
+        };
+        assert!(hung("one\ntwo\n").ends_with("(provision_timeout); the end of its log:\none\ntwo"));
+        let mute = hung("\n");
+        assert!(mute.contains("/var/log/lxdrunner-setup.log") && mute.lines().count() == 1, "{mute}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::debug;
 
-use super::{DIRECTORY, Failure, Provision};
+use super::{DIRECTORY, Failure, Provision, SETUP_LOG};
 use crate::lxd::{self, Exec};
 use crate::model::{ConfigMap, InstanceType, Phase, keys};
 
@@ -22,7 +22,7 @@ impl Provision<'_> {
         self.push("seal-template.sh", SEAL_SCRIPT)?;
         let environment = ConfigMap::from([("LXDRUNNER_NAME".to_owned(), self.name.to_owned())]);
         let sealing = self.begin_script(&[&format!("{DIRECTORY}/seal-template.sh")], environment)?;
-        self.end_script("seal-template.sh", &sealing, "/var/log/lxdrunner-setup.log")?;
+        self.end_script("seal-template.sh", &sealing, SETUP_LOG)?;
         let project = &self.class.project;
         if self.class.kind == InstanceType::VirtualMachine {
             // What it holds in memory must get to its disk.
