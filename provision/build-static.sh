@@ -36,8 +36,9 @@ case $flags in
     ;;
 esac
 
-# A panic ends the process without unwinding, so that the tables for it are bytes for nothing.
-export "$variable=$flags -Cforce-unwind-tables=no"
+# A panic ends the process without unwinding, so that the tables for it are bytes for nothing: neither made nor linked.
+# (The path is relative because these flags are split at blanks; cargo links in this folder.)
+export "$variable=$flags -Cforce-unwind-tables=no -Clink-arg=-Wl,-T,provision/no-unwind-tables.ld"
 cargo build --release --locked --target "$target"
 binary=${CARGO_TARGET_DIR:-$top/target}/$target/release/lxdrunner
 [ -x "$binary" ] || die "the build ended well but left no $binary"
