@@ -53,6 +53,9 @@ impl Executor {
             Action::Remove { name, project, judged } => {
                 self.remove(project, name, Removal::new(judged.clone(), &self.config.prefix, self.config.registration))
             }
+            Action::RemoveImage { fingerprint, project, alias, reason } => {
+                self.remove_image(project, fingerprint, alias, *reason)
+            }
             Action::Deregister { scope, runner, .. } => match self.github.delete_runner(scope, *runner) {
                 Ok(Deletion::Deleted | Deletion::Gone) => Outcome::Deregistered,
                 Ok(Deletion::Busy) => Outcome::Kept { why: "GitHub says that it runs a job".to_owned() },

@@ -412,6 +412,8 @@ pub mod keys {
     pub const DAEMON: &str = "user.lxdrunner.daemon";
     /// What a template was baked of, and what a standby is a copy of: see [`super::Recipe`].
     pub const TEMPLATE: &str = "user.lxdrunner.template";
+    /// The project of the class, on an image only: LXD shows one project's images in others, too.
+    pub const PROJECT: &str = "user.lxdrunner.project";
 }
 
 /// What an instance is and how far it came, as its own key says. A runner's goes from `Provisioning` to `Started`, a

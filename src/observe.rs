@@ -16,7 +16,7 @@ use crate::identity::maker;
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{ImageSeen, InstanceSeen, Interest, Snapshot, Status, parse_name};
+use crate::world::{Form, ImageSeen, InstanceSeen, Interest, Named, Snapshot, Status, form_of, parse_name};
 use github::Watch;
 use warm::Warm;
 
@@ -51,7 +51,7 @@ impl Observer {
     pub fn look(&mut self, interest: &Interest, at_github: bool) -> Snapshot {
         let begun = interest.begun;
         // Instances first: so "instance there, runner absent" means that the runner is done.
-        let instances = list_instances(&self.lxd, &self.config);
+        let instances = self.list();
         let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
         let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
         if let Ok(instances) = &instances
@@ -65,30 +65,26 @@ impl Observer {
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
     }
 
-    /// What each class would be made from now.
-    fn look_at_images(&mut self) -> Vec<ImageSeen> {
+    fn list(&mut self) -> Result<Vec<InstanceSeen>, lxd::Error> {
+        let clustered = match self.clustered {
+            Some(clustered) => clustered,
+            None => *self.clustered.insert(self.lxd.server()?.clustered),
+        };
+        list_instances(&self.lxd, &self.config, clustered)
+    }
+
+    /// What each class would be made from now, and what its templates are.
+    fn look_at_images(&mut self) -> Vec<(ImageSeen, Form)> {
         self.images_at = Some(Instant::now());
-        if self.clustered.is_none() {
-            self.clustered = self.lxd.server().ok().map(|server| server.clustered);
-        }
-        let Some(clustered) = self.clustered else { return Vec::new() };
+        let clustered = self.clustered.unwrap_or_default();
         let mut listed = BTreeMap::new();
         let classes = self.config.classes.iter();
-        classes.map(|class| image_seen(&self.lxd, class, clustered, &mut listed)).collect()
+        classes.map(|class| (image_seen(&self.lxd, class, &mut listed), form_of(class, clustered))).collect()
     }
 }
 
 /// The image that instances of the class would be made from now. `listed` keeps each project's images for the others.
-pub fn image_seen(
-    lxd: &Lxd,
-    class: &Class,
-    clustered: bool,
-    listed: &mut BTreeMap<String, Vec<lxd::Image>>,
-) -> ImageSeen {
-    // A copy on another member than its template's is a transfer over the network, which is slower than an image.
-    if clustered && (class.target.is_empty() || class.target.starts_with('@')) {
-        return ImageSeen::Useless("LXD is a cluster, and the class's target does not name the one member of it");
-    }
+pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lxd::Image>>) -> ImageSeen {
     let found = match &class.image {
         ImageRef::Local(name) if is_fingerprint(name) => {
             lxd.image(&class.project, name).map(|image| image.map(|image| image.fingerprint))
@@ -120,8 +116,9 @@ pub fn image_seen(
     }
 }
 
-/// Our instances in all projects that the classes name. One project that cannot be listed makes all unknown.
-pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, lxd::Error> {
+/// Our instances in all projects that the classes name, and in a cluster the images that are templates. One project that
+/// cannot be listed makes all unknown.
+pub fn list_instances(lxd: &Lxd, config: &Config, clustered: bool) -> Result<Vec<InstanceSeen>, lxd::Error> {
     let projects: BTreeSet<&str> = config.classes.iter().map(|class| class.project.as_str()).collect();
     let mut all = Vec::new();
     let booted = booted_at();
@@ -132,8 +129,35 @@ pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, l
             i.config.get(keys::OWNER) == Some(&config.prefix) && parse_name(&config.prefix, &i.name).is_some()
         };
         all.extend(list.into_iter().filter(ours).map(|i| seen(i, booted)));
+        if clustered {
+            all.extend(lxd.images(project)?.iter().filter_map(|image| image_as_template(image, config, project)));
+        }
     }
     Ok(all)
+}
+
+/// An image as a template, where it is ours. Whoever publishes a copy of a template makes an image that has the properties of
+/// ours, for they are in its files, but not the name.
+pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> Option<InstanceSeen> {
+    let property = |key: &str| image.properties.get(key).map(String::as_str).unwrap_or_default();
+    let named = |alias: &&str| parse_name(&config.prefix, alias) == Some(Named::Template);
+    if property(keys::OWNER) != config.prefix || property(keys::PROJECT) != project {
+        return None;
+    }
+    Some(InstanceSeen {
+        alias: Some(image.aliases().find(named)?.to_owned()),
+        project: project.to_owned(),
+        class: property(keys::CLASS).to_owned(),
+        scope: None,
+        job: None,
+        runner_id: None,
+        phase: Phase::Template,
+        recipe: property(keys::TEMPLATE).parse().ok(),
+        status: Status::Stopped,
+        created_at: None,
+        maker: maker(property(keys::DAEMON)),
+        name: image.fingerprint.clone(),
+    })
 }
 
 /// When this host booted, by its clock of now; `None` where it does not tell (proc(5): uptime in seconds).
@@ -159,6 +183,7 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
         created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),
         maker: maker(key(keys::DAEMON).unwrap_or_default()),
         name: instance.name,
+        alias: None,
         project: instance.project,
     }
 }

@@ -5,7 +5,8 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use lxdrunner::standin::farm::{self, Setup};
+use lxdrunner::model::keys;
+use lxdrunner::standin::farm::{self, IMAGE, Setup};
 use lxdrunner::standin::lxd::{Fault, ImageEntry};
 use support::*;
 
@@ -187,6 +188,84 @@ fn a_half_baked_template_of_a_dead_daemon_goes() {
     rig.restart();
     rig.daemon.wait(&["-template-", "abandoned", "msg=removed"]);
     rig.daemon.wait(&["msg=\"template ready\""]);
+}
+
+/// Images of ours in the stand-in: name and fingerprint.
+fn template_images(rig: &Rig) -> Vec<(String, String)> {
+    let ours = |image: &ImageEntry| image.properties.get(keys::OWNER) == Some(&rig.prefix) && !image.alias.is_empty();
+    rig.standin().images().into_iter().filter(ours).map(|image| (image.alias, image.fingerprint)).collect()
+}
+
+fn in_a_cluster(before: &Before<'_>) {
+    before.lxd.unwrap().set_clustered(true);
+}
+
+#[test]
+fn in_a_cluster_the_template_is_an_image_and_the_old_one_goes() {
+    let mut rig = Rig::prepared(plan(", standby: 1", ""), in_a_cluster);
+    rig.daemon.wait(&["msg=\"template ready\"", "image="]);
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    let [(name, old)] = &template_images(&rig)[..] else { panic!("{:?}", template_images(&rig)) };
+    assert!(name.contains("-template-small-"), "{name}");
+    rig.wait_instances(|names| names.len() == 1 && names[0].contains("-standby-"));
+    assert!(rig.health().1.contains("instances=1 standby=1 idle=0 templates=1"), "{}", rig.health().1);
+    let from = |rig: &Rig, from: &str| {
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        rig.daemon.wait(&[&format!("job={job}"), from, "msg=\"instance made\""]);
+        rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance gone\"", "ran_a_job=true"]);
+    };
+    from(&rig, "from=standby");
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+    rig.daemon.kill();
+
+    // The class's image moves, and there are images that look like ours.
+    let path = rig.scratch.0.join("config.yml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace(", standby: 1", "")).unwrap();
+    let published = rig.standin().images().into_iter().find(|image| image.fingerprint == *old).unwrap();
+    let (mut nameless, mut of_another, mut moved) = (published.clone(), published, ImageEntry::container(IMAGE));
+    (nameless.alias, nameless.fingerprint) = (String::new(), "1".repeat(64));
+    (of_another.alias, of_another.fingerprint) = (name.replace(&rig.prefix, "other"), "2".repeat(64));
+    of_another.properties.insert(keys::OWNER.to_owned(), "other".to_owned());
+    moved.fingerprint = "3".repeat(64);
+    rig.standin().remove_image(IMAGE);
+    [moved, nameless, of_another].into_iter().for_each(|image| rig.standin().add_image(image));
+    rig.restart();
+    rig.daemon.wait(&[&format!("image={old}"), "reason=\"replaced by another", "msg=removed"]);
+    let [(_, new)] = &template_images(&rig)[..] else { panic!("{:?}", template_images(&rig)) };
+    assert_ne!(new, old);
+    rig.wait_instances(|names| names.is_empty());
+    from(&rig, "from=template");
+    let left: Vec<String> = rig.standin().images().into_iter().map(|image| image.fingerprint[..1].to_owned()).collect();
+    assert!(left.contains(&"1".to_owned()) && left.contains(&"2".to_owned()), "{left:?}");
+    // It is found again, and `bake` finds it, too.
+    rig.restart();
+    let (text, code) = bake(&rig, &[]);
+    assert!(code == 0 && text.contains("is up to date"), "{text}");
+    from(&rig, "from=template");
+    assert_eq!(rig.daemon.count(&["msg=\"baking a template\""]), 0);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_template_that_cannot_be_published_is_told_and_baked_again() {
+    let fails = |before: &Before<'_>| {
+        in_a_cluster(before);
+        // The second time it is tried without packing.
+        let refusal = r#"{"type": "error", "error": "no space left", "error_code": 500}"#.to_owned();
+        before.lxd.unwrap().faults().add("POST", "/1.0/images", 0, 2, Fault::Status(500, refusal));
+    };
+    let rig = Rig::prepared(plan("", ""), fails);
+    rig.daemon.wait(&["ERROR", "template of class", "no space left (HTTP 500)"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
+    rig.wait_instances(|names| names.is_empty());
+    let (text, code) = bake(&rig, &[]);
+    assert!(code == 0 && text.contains("is ready, baked in"), "{text}");
+    assert_eq!(template_images(&rig).len(), 1);
+    rig.wait_instances(|names| names.is_empty());
 }
 
 /// What `lxdrunner bake` says, and its exit code.

@@ -16,11 +16,11 @@ use crate::execute::Executor;
 use crate::github::GitHub;
 use crate::identity::{Maker, maker};
 use crate::lxd::Lxd;
-use crate::model::{Phase, Recipe, RunnerArch, Scope, Timestamp, keys};
-use crate::observe::image_seen;
+use crate::model::{Phase, RunnerArch, Scope, Timestamp, keys};
+use crate::observe::{image_as_template, image_seen};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
-use crate::world::{Action, ImageSeen, Judged, Outcome, RemoveReason, recipe_of, template_name};
+use crate::world::{Action, Form, ImageSeen, Judged, Outcome, RemoveReason, form_of, recipe_of, template_name};
 
 /// What takes longer is told of, and again after each such time.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
@@ -90,18 +90,20 @@ impl<'a> Bakery<'a> {
     fn bake(&mut self, at: usize, class: &Class) -> Result<String, String> {
         let version = self.version(class)?;
         let fingerprint = self.fingerprint(at, class)?;
-        let recipe = recipe_of(class, &self.scripts, &fingerprint, &version);
+        let form = form_of(class, self.clustered);
+        let recipe = recipe_of(class, &self.scripts, &fingerprint, &version, form);
         let name = template_name(&self.config.prefix, class, &recipe);
+        let bake = Action::Bake { class: at, name: name.clone(), fingerprint, recipe, form };
         let begun = Instant::now();
         loop {
-            match self.there(class, &name)? {
+            match self.there(class, &name, form)? {
                 Some(There::Ready) if begun.elapsed() < LOOK_EVERY => {
                     return Ok(format!("template {name} is up to date (runner {version})"));
                 }
                 Some(There::Ready) => return Ok(format!("template {name} is ready; another process baked it")),
                 Some(There::Being) => {
                     let wait = || {
-                        while self.there(class, &name) == Ok(Some(There::Being)) && self.in_time(begun) {
+                        while self.there(class, &name, form) == Ok(Some(There::Being)) && self.in_time(begun) {
                             std::thread::sleep(LOOK_EVERY);
                         }
                     };
@@ -115,8 +117,8 @@ impl<'a> Bakery<'a> {
                         return Err(format!("what a dead process left of template {name} cannot be removed: {reason}"));
                     }
                 }
-                None => match self.make(at, class, &name, &fingerprint, &recipe) {
-                    Outcome::Baked => {
+                None => match self.make(class, &bake) {
+                    Outcome::Baked { .. } => {
                         let took = begun.elapsed().as_secs_f64();
                         return Ok(format!("template {name} is ready, baked in {took:.1} s (runner {version})"));
                     }
@@ -133,10 +135,8 @@ impl<'a> Bakery<'a> {
         begun.elapsed() < self.config.provision_timeout * 2
     }
 
-    fn make(&self, class_at: usize, class: &Class, name: &str, fingerprint: &str, recipe: &Recipe) -> Outcome {
-        let (name, fingerprint, recipe) = (name.to_owned(), fingerprint.to_owned(), recipe.clone());
-        let action = Action::Bake { class: class_at, name, fingerprint, recipe };
-        patiently(class, "baking", || self.executor.execute(&action))
+    fn make(&self, class: &Class, bake: &Action) -> Outcome {
+        patiently(class, "baking", || self.executor.execute(bake))
     }
 
     /// Takes away what is left of a bake that failed.
@@ -155,7 +155,17 @@ impl<'a> Bakery<'a> {
     }
 
     /// What is there under the template's name.
-    fn there(&self, class: &Class, name: &str) -> Result<Option<There>, String> {
+    fn there(&self, class: &Class, name: &str, form: Form) -> Result<Option<There>, String> {
+        if form == Form::Image {
+            let named = self.lxd.image_alias(&class.project, name);
+            let image = named.and_then(|found| found.map_or(Ok(None), |found| self.lxd.image(&class.project, &found)));
+            if let Some(image) = image.map_err(|error| error.to_string())? {
+                return match image_as_template(&image, self.config, &class.project) {
+                    Some(_) => Ok(Some(There::Ready)),
+                    None => Err(format!("an image {name} that is not ours exists")),
+                };
+            }
+        }
         let Some((instance, _)) = self.lxd.instance(&class.project, name).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
@@ -194,9 +204,8 @@ impl<'a> Bakery<'a> {
     }
 
     fn fingerprint(&self, at: usize, class: &Class) -> Result<String, String> {
-        match image_seen(&self.lxd, class, self.clustered, &mut BTreeMap::new()) {
+        match image_seen(&self.lxd, class, &mut BTreeMap::new()) {
             ImageSeen::Known(fingerprint) => Ok(fingerprint),
-            ImageSeen::Useless(why) => Err(format!("{why}: its jobs start from the image")),
             ImageSeen::Unknown => Err("LXD does not have its image; see lxdrunner check".to_owned()),
             ImageSeen::Unfetched => {
                 let fetch = Action::FetchImage { class: at };

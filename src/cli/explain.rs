@@ -151,7 +151,9 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
     if let Some(scope) = &scope {
         seen.runners.push((scope.clone(), github.runners(scope).map_err(|error| error.to_string())));
     }
-    let instances = list_instances(&lxd, config).map_err(|error| error.to_string());
+    let server = lxd.server();
+    let instances = server.and_then(|server| list_instances(&lxd, config, server.clustered));
+    let instances = instances.map_err(|error| error.to_string());
     let snapshot =
         Snapshot { begun: world.seq(), instances: Some(instances), github: Some(seen), ..Snapshot::default() };
     world.fold(Event::Snapshot(Box::new(snapshot)), config, now);

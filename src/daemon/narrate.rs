@@ -109,9 +109,9 @@ fn tell(note: &Note) {
         Note::StandbyLost { instance, job, reason } => {
             info!("{}instance={instance} msg=\"standby is another's, going on without\" reason={reason:?}", of(*job))
         }
-        Note::Baked { template, class } => info!("class={class:?} template={template} msg=\"template ready\""),
-        Note::NoTemplate { class, reason } => {
-            info!("class={class:?} msg=\"goes without a template, jobs start from the image\" reason={reason:?}")
+        Note::Baked { template, class, image } => {
+            let image = image.as_ref().map(|fingerprint| format!(" image={fingerprint}")).unwrap_or_default();
+            info!("class={class:?} template={template}{image} msg=\"template ready\"")
         }
         Note::OtherConfig { class, instance } => error!(
             "class={class:?} instance={instance} msg=\"another lxdrunner with this prefix serves this LXD with other settings \

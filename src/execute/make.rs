@@ -18,7 +18,7 @@ use crate::steps::making::{Answer, Making, Next, Step, What};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Begun};
 use crate::trace::Mark;
-use crate::world::{Action, Blame, Origin, Outcome};
+use crate::world::{Action, Blame, Origin, Outcome, Template};
 
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
@@ -68,7 +68,7 @@ impl Executor {
                     return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
                 }
                 let source = match from {
-                    Origin::Template(template) => Source::Copy(template.clone()),
+                    Origin::Template(template) => copy_of(template),
                     Origin::Image | Origin::Standby { .. } => source(&class.image),
                 };
                 let mut keys = keys(Phase::Provisioning, None);
@@ -77,12 +77,19 @@ impl Executor {
                 let what = What::Runner { scope: scope.clone(), from: from.clone() };
                 Order { class, name, what, job: *job, source, keys }
             }
-            Action::Bake { name, fingerprint, recipe, .. } => {
+            Action::Bake { name, fingerprint, recipe, form, .. } => {
                 let source = Source::Fingerprint(fingerprint.clone());
-                Order { class, name, what: What::Template, job: None, source, keys: keys(Phase::Baking, Some(recipe)) }
+                Order {
+                    class,
+                    name,
+                    what: What::Template(*form),
+                    job: None,
+                    source,
+                    keys: keys(Phase::Baking, Some(recipe)),
+                }
             }
             Action::PrepareStandby { name, template, recipe, .. } => {
-                let source = Source::Copy(template.clone());
+                let source = copy_of(template);
                 let keys = keys(Phase::Preparing, Some(recipe));
                 Order { class, name, what: What::Standby, job: None, source, keys }
             }
@@ -163,7 +170,8 @@ impl Hands<'_, '_> {
         let Order { class, name, what, .. } = order;
         match step {
             Step::Create => {
-                let (source, keys, ephemeral) = (order.source.clone(), order.keys.clone(), *what != What::Template);
+                let (source, keys, ephemeral) =
+                    (order.source.clone(), order.keys.clone(), !matches!(what, What::Template(_)));
                 let made = match what {
                     // GitHub is asked for its credentials once the name is ours, and while it boots.
                     What::Runner { .. } => provision.create(source, keys, ephemeral),
@@ -254,6 +262,7 @@ impl Hands<'_, '_> {
                 }
                 finished => self.done(finished.map_err(Failure::from)),
             },
+            Step::Publish => self.publish(),
             Step::TakeBack(runner) => match what {
                 What::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
                     Ok(deletion) => Answer::Deregistered(deletion),
@@ -280,6 +289,32 @@ impl Hands<'_, '_> {
         }
     }
 
+    /// Makes an image of what was baked, under the same name and with what a listing must tell of it.
+    fn publish(&mut self) -> Answer {
+        let Order { class, name, source, keys, .. } = self.order;
+        let lxd = &self.executor.lxd;
+        // What the image tells of its system matters to LXD in whatever is made of it.
+        let of_image = match source {
+            Source::Fingerprint(fingerprint) => lxd.image(&class.project, fingerprint).ok().flatten(),
+            _ => None,
+        };
+        // What a process that is no more had begun came to its end. LXD looks whether the name is free only when it has the
+        // image, and leaves that without one.
+        if let Ok(Some(fingerprint)) = lxd.image_alias(&class.project, name) {
+            return Answer::Published(fingerprint);
+        }
+        let mut properties = of_image.map(|image| image.properties).unwrap_or_default();
+        properties.extend(template_properties(class, keys));
+        match self.provision.publish(name, &properties) {
+            Ok(fingerprint) => Answer::Published(fingerprint),
+            Err(failure) => match lxd.image_alias(&class.project, name) {
+                // The answer was lost.
+                Ok(Some(fingerprint)) => Answer::Published(fingerprint),
+                _ => self.failed(failure),
+            },
+        }
+    }
+
     fn tell_of_it(&self) {
         let Order { class, name, what, job, .. } = self.order;
         let class = &class.name;
@@ -288,7 +323,7 @@ impl Hands<'_, '_> {
                 let (job, from) = (job.map(|job| format!("job={job} ")).unwrap_or_default(), from.as_str());
                 info!("{job}class={class:?} instance={name} scope={scope} from={from} msg=\"instance made\"");
             }
-            What::Template => info!("class={class:?} template={name} msg=\"baking a template\""),
+            What::Template(_) => info!("class={class:?} template={name} msg=\"baking a template\""),
             What::Standby => {}
         }
     }
@@ -297,7 +332,7 @@ impl Hands<'_, '_> {
         let (executor, class) = (self.executor, self.order.class);
         match executor.packages.cached(class.arch, executor.config.runner_version.as_deref()) {
             Some(package) => {
-                let set_up = self.provision.prepare(&package, self.order.what == What::Template);
+                let set_up = self.provision.prepare(&package, matches!(self.order.what, What::Template(_)));
                 self.done(set_up.inspect(|()| self.mark.at("set_up")))
             }
             None => Answer::NoPackage(format!(
@@ -338,6 +373,23 @@ impl Hands<'_, '_> {
             _ => self.failed(error.into()),
         }
     }
+}
+
+/// What an instance is made from that is a copy of the template.
+fn copy_of(template: &Template) -> Source {
+    match template {
+        Template::Instance(name) => Source::Copy(name.clone()),
+        Template::Image(fingerprint) => Source::Fingerprint(fingerprint.clone()),
+    }
+}
+
+/// What an image that is a template of the class tells of itself, given its instance's keys.
+fn template_properties(class: &Class, keys: &ConfigMap) -> ConfigMap {
+    let kept = [keys::OWNER, keys::CLASS, keys::TEMPLATE, keys::DAEMON]
+        .map(|key| (key, keys.get(key).cloned().unwrap_or_default()));
+    let description = format!("lxdrunner's template of class {}", class.name);
+    let more = [(keys::PROJECT, class.project.clone()), ("description", description)];
+    kept.into_iter().chain(more).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// A reason that does not name the instance: the same failure of the next instance is no news.

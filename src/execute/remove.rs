@@ -47,6 +47,29 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// Removes a template that is an image, if that is what it is still.
+    pub(super) fn remove_image(&self, project: &str, fingerprint: &str, alias: &str, reason: RemoveReason) -> Outcome {
+        let failed = |error: lxd::Error| Outcome::RemoveFailed { reason: error.to_string() };
+        let ours = |image: &lxd::Image| {
+            let owner = image.properties.get(keys::OWNER);
+            owner == Some(&self.config.prefix) && image.aliases().any(|name| name == alias)
+        };
+        match self.lxd.image(project, fingerprint) {
+            Ok(found) if !found.as_ref().is_some_and(ours) => return Outcome::Removed,
+            Err(error) => return failed(error),
+            Ok(_) => {}
+        }
+        match self.lxd.delete_image(project, fingerprint).and_then(|begun| self.lxd.wait(&begun, REMOVAL_TIMEOUT)) {
+            Ok(()) => {
+                info!("template={alias} image={fingerprint} reason=\"{reason}\" msg=removed");
+                Outcome::Removed
+            }
+            Err(error) => failed(error),
+        }
+    }
+}
+
 impl Hands<'_> {
     fn take(&mut self, step: &Step) -> Answer {
         let (lxd, github) = (&self.executor.lxd, &self.executor.github);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Error, ErrorKind, Lxd};
+use super::api::{Error, ErrorKind, Lxd, Operation};
 use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices};
@@ -163,15 +163,50 @@ impl Lxd {
         let source = json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias});
         let body = json!({"source": source, "auto_update": true});
         let path = format!("/1.0/images?project={}", query_value(project));
-        let operation = self.start_operation(&tried, "POST", path, Some(&body))?;
-        let ended = self.wait_for_end(&tried, &operation, Instant::now() + timeout)?;
-        succeeded(&tried, &ended)?;
+        self.made_image(&tried, path, &body, timeout)
+    }
+
+    /// Makes an image of a stopped instance and returns its fingerprint. Where `alias` is not free the operation fails and
+    /// leaves the image without one. LXD leaves such an image as it
+    /// is: only those that it fetched by itself expire or are updated.
+    pub fn publish(
+        &self,
+        project: &str,
+        instance: &str,
+        alias: &str,
+        properties: &ConfigMap,
+        compression: &str,
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        let source = json!({"type": "instance", "name": instance});
+        let body = json!({"source": source, "properties": properties, "aliases": [{"name": alias}],
+            "compression_algorithm": compression, "public": false});
+        let path = format!("/1.0/images?project={}", query_value(project));
+        self.made_image(&format!("publish instance {instance}"), path, &body, timeout)
+    }
+
+    fn made_image(
+        &self,
+        tried: &str,
+        path: String,
+        body: &serde_json::Value,
+        timeout: Duration,
+    ) -> Result<String, Error> {
+        let operation = self.start_operation(tried, "POST", path, Some(body))?;
+        let ended = self.wait_for_end(tried, &operation, Instant::now() + timeout)?;
+        succeeded(tried, &ended)?;
         match ended.metadata.fingerprint {
             fingerprint if fingerprint.is_empty() => {
                 Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the image's fingerprint"))
             }
             fingerprint => Ok(fingerprint),
         }
+    }
+
+    /// Deletes an image, by its whole fingerprint. Instances that were made of it stay.
+    pub fn delete_image(&self, project: &str, fingerprint: &str) -> Result<Operation, Error> {
+        let path = format!("/1.0/images/{}?project={}", path_segment(fingerprint), query_value(project));
+        self.start_operation(&format!("delete image {fingerprint}"), "DELETE", path, None)
     }
 
     /// All images of a project.

@@ -287,7 +287,10 @@ fn source(world: &World, stock: &Stock, now: Timestamp, at: usize, class: &Class
     let standbys = stock.classes.get(at).map_or(0, |class| class.standbys.len());
     let text = match origin(world, stock, at, class, now) {
         Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
-        Some(Origin::Template(name)) => format!("the template {name}"),
+        Some(Origin::Template(template)) => {
+            let known = world.instances.get(template.id());
+            format!("the template {}", known.map_or(template.id(), Instance::label))
+        }
         Some(Origin::Image) => "the image".to_owned(),
         None => "nothing now, see paused and package".to_owned(),
     };

@@ -7,7 +7,7 @@ use super::stock::{Demand, HANDOVER, Stock};
 use super::{Group, LAUNCHES_AT_ONCE, Plan, Reason};
 use crate::config::{Class, Config};
 use crate::model::{Scope, Timestamp};
-use crate::world::{Action, Blame, Flight, JobState, Origin, World, instance_name};
+use crate::world::{Action, Blame, Flight, Instance, JobState, Origin, Template, World, instance_name};
 
 /// Jobs that nothing can be launched for because there is no place: something that only waits may go.
 #[derive(Default)]
@@ -62,10 +62,16 @@ pub(super) fn copy_or_image(world: &World, stock: &Stock, at: usize, class: &Cla
     let works = |blame: Blame| world.pauses.get(&blame).is_none_or(|pause| pause.until <= now);
     let template = stock.classes.get(at)?.template;
     if let Some(template) = template.filter(|_| works(Blame::Template(class.name.clone()))) {
-        return Some(Origin::Template(template.seen.name.clone()));
+        return Some(Origin::Template(as_template(template)));
     }
     let package = world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
     (package && works(Blame::Class(class.name.clone()))).then_some(Origin::Image)
+}
+
+/// What copies are made of, of a template that is there.
+pub(super) fn as_template(template: &Instance) -> Template {
+    let name = template.seen.name.clone();
+    if template.seen.alias.is_some() { Template::Image(name) } else { Template::Instance(name) }
 }
 
 /// Those that still want an instance in one (scope, class), the next one last.

@@ -7,7 +7,7 @@ pub(super) mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::launch::{Crowded, copy_or_image, full, launched, names_in_use};
+use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use};
 use super::stock::Stock;
 use super::{Group, LAUNCHES_AT_ONCE, Plan};
 use crate::config::{Class, Config};
@@ -151,7 +151,7 @@ fn standbys<'a>(
                 break;
             }
             let name = names(world, config, given).give("standby");
-            let (template, recipe) = (template.seen.name.clone(), recipe.clone());
+            let (template, recipe) = (as_template(template), recipe.clone());
             plan.actions.push(Action::PrepareStandby { class: at, name, template, recipe });
             stock.place(at);
             stock.preparing += 1;
@@ -186,13 +186,13 @@ fn bake(world: &World, config: &Config, crowded: &Crowded, stock: &mut Stock, no
         let (Some(recipe), ImageSeen::Known(fingerprint)) = (recipe, &state.image) else { continue };
         let name = template_name(&config.prefix, class, recipe);
         // Somebody bakes it, or it is on its way out.
-        let there = world.instances.contains_key(&name) || stock.in_flight.contains_key(name.as_str());
+        let there = world.instances.values().any(|i| i.label() == name) || stock.in_flight.contains_key(name.as_str());
         let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
         if there || stood_back || no_place(config, stock, at, class) {
             continue;
         }
         let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
-        plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe });
+        plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe, form: state.form });
         stock.bakes(Some(at));
         return;
     }

@@ -81,9 +81,13 @@ pub(super) fn removals<'a>(
     }
 }
 
-/// The action that removes an instance.
+/// The action that removes an instance, or an image that is a template.
 pub(super) fn removal(instance: &Instance, reason: RemoveReason) -> Action {
     let seen = &instance.seen;
+    if let Some(alias) = seen.alias.clone() {
+        let (fingerprint, project) = (seen.name.clone(), seen.project.clone());
+        return Action::RemoveImage { fingerprint, project, alias, reason };
+    }
     let (scope, runner, made_at) = (seen.scope.clone(), seen.runner_id, seen.created_at);
     let judged = Judged { reason, scope, runner, made_at, maker: seen.maker };
     Action::Remove { name: seen.name.clone(), project: seen.project.clone(), judged }

@@ -58,7 +58,7 @@ pub(super) struct ClassStock<'a> {
     /// Its standbys, those that are being prepared included, that are of use for it.
     pub kept: usize,
     pub preparing: usize,
-    /// What its instances are copied from now.
+    /// What its instances are copied from now: an instance or an image.
     pub template: Option<&'a Instance>,
 }
 
@@ -162,6 +162,7 @@ impl<'a> Stock<'a> {
                     self.place(*class);
                 }
             }
+            Action::RemoveImage { .. } => self.removing += 1,
             Action::Remove { judged, .. } => {
                 self.removing += 1;
                 self.making_room += usize::from(judged.reason == crate::world::RemoveReason::MakesRoom);

@@ -11,7 +11,8 @@
 //! 5. Of two who went for one standby, the one that lost may have its name at GitHub for a moment: the other asks again.
 //! 6. A name that somebody else has at GitHub: the instance goes at once, before anybody takes the two for one.
 //! 7. After a failure the registration is taken back; one that may be there all the same is told of.
-//! 8. What is being made is called a template or a standby last, if it is still as this process made it.
+//! 8. What is being made is called a template or a standby last, if it is still as this process made it. So is what becomes a
+//!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
 //! 9. A failure is laid at the door of what did not work: the host where nothing answers, the scope where GitHub refuses,
 //!    the package where there is none, else what the instance was to be made from.
 //! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
@@ -21,7 +22,7 @@ use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
 use crate::model::{Phase, RunnerArch, RunnerId, Scope};
-use crate::world::{Blame, Origin, Outcome, Status};
+use crate::world::{Blame, Form, Origin, Outcome, Status};
 
 #[cfg(test)]
 mod tests;
@@ -37,7 +38,7 @@ pub enum What {
         scope: Scope,
         from: Origin,
     },
-    Template,
+    Template(Form),
     Standby,
 }
 
@@ -46,7 +47,7 @@ impl What {
     pub fn phases(&self) -> (Phase, Phase) {
         match self {
             What::Runner { .. } => (Phase::Provisioning, Phase::Started),
-            What::Template => (Phase::Baking, Phase::Template),
+            What::Template(_) => (Phase::Baking, Phase::Template),
             What::Standby => (Phase::Preparing, Phase::Standby),
         }
     }
@@ -61,6 +62,8 @@ pub enum Why {
     ToClaim,
     /// It is done and about to be called so.
     ToFinish,
+    /// It was published and is not needed any more.
+    ToDrop,
     /// It was called a standby: its ETag spares whoever claims it a look.
     ForEtag,
 }
@@ -111,6 +114,8 @@ pub enum Step {
     Finish {
         etag: String,
     },
+    /// Make an image of it, which is the template: [`Answer::Published`].
+    Publish,
     /// Delete the registration: [`Answer::Deregistered`].
     TakeBack(RunnerId),
     /// Keep what its logs say; `why` it failed.
@@ -136,6 +141,8 @@ pub enum Answer {
     Cause(Option<String>),
     /// The registration, where it is known before the runner registers.
     Registered(Option<RunnerId>),
+    /// The image's fingerprint.
+    Published(String),
     /// GitHub has a runner of this name.
     NameTaken,
     /// GitHub refuses, or does not answer.
@@ -179,6 +186,8 @@ pub struct Making {
     step: Step,
     stop: Option<Stop>,
     registered: Option<RunnerId>,
+    /// The image that it was published as.
+    image: Option<String>,
     /// How often GitHub was asked for the credentials.
     asked: u32,
     /// True once a standby was looked at to be claimed.
@@ -191,7 +200,7 @@ impl Making {
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
         let claims = matches!(what, What::Runner { from: Origin::Standby { .. }, .. });
         let step = if claims { Step::BeginRegister } else { Step::Create };
-        Making { what, class, arch, prefix, step, stop: None, registered: None, asked: 0, looked: false }
+        Making { what, class, arch, prefix, step, stop: None, registered: None, image: None, asked: 0, looked: false }
     }
 
     /// The step to take now.
@@ -237,9 +246,19 @@ impl Making {
             (Step::SetUp, Answer::NoPackage(reason)) => {
                 self.fail(Stop::Failed { blame: Blame::Package(self.arch), reason })
             }
-            (Step::Look(Why::ToFinish), Answer::Found(found)) => {
-                let ours = found.phase == self.what.phases().0 && found.maker == Maker::Us;
-                if ours { Next::Take(Step::Finish { etag: found.etag }) } else { self.stolen() }
+            (Step::Look(Why::ToFinish), Answer::Found(found)) => match self.what {
+                _ if !self.is_as_we_left_it(&found) => self.stolen(),
+                What::Template(Form::Image) => Next::Take(Step::Publish),
+                _ => Next::Take(Step::Finish { etag: found.etag }),
+            },
+            (Step::Publish, Answer::Published(fingerprint)) => {
+                self.image = Some(fingerprint);
+                Next::Take(Step::Look(Why::ToDrop))
+            }
+            (Step::Look(Why::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => Next::Take(Step::Drop),
+            // What is left of it is cleared away like anything that was left half-made.
+            (Step::Look(Why::ToDrop) | Step::Drop, _) if self.image.is_some() => {
+                Next::End(Outcome::Baked { image: self.image.clone() })
             }
             (Step::Look(Why::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
             (Step::Look(Why::ForEtag), Answer::Found(found)) => {
@@ -287,10 +306,10 @@ impl Making {
             (_, Step::Thaw) => Step::Credentials,
             // A copy has its runner inside, and nothing to do that would be in vain without credentials.
             (What::Runner { .. }, Step::Started) if !copied => Step::Credentials,
-            (What::Template, Step::Started) => Step::SetUp,
+            (What::Template(_), Step::Started) => Step::SetUp,
             (_, Step::Started) => Step::Arm,
             (_, Step::NoteRunner(_)) => self.to_arm(),
-            (What::Template, Step::SetUp) => Step::Seal,
+            (What::Template(_), Step::SetUp) => Step::Seal,
             (_, Step::SetUp) => Step::Arm,
             (_, Step::Arm) if copied => Step::Credentials,
             (_, Step::Arm) => Step::Armed,
@@ -299,7 +318,7 @@ impl Making {
             (_, Step::HandOver) => Step::NoteStarted(self.registered.filter(|_| self.claims())),
             (_, Step::Seal | Step::Freeze) => Step::Look(Why::ToFinish),
             (What::Standby, Step::Finish { .. }) => Step::Look(Why::ForEtag),
-            (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked)),
+            (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked { image: None })),
             _ => return None,
         }))
     }
@@ -324,7 +343,7 @@ impl Making {
             What::Runner { from: Origin::Image, .. } => Blame::Class(class),
             What::Runner { from: Origin::Template(_), .. } => Blame::Template(class),
             What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Blame::Standby(class),
-            What::Template => Blame::Bake(class),
+            What::Template(_) => Blame::Bake(class),
         }
     }
 
@@ -345,6 +364,10 @@ impl Making {
             _ => "an instance of this name that is not ours exists",
         };
         Next::End(Outcome::Clash { reason: reason.to_owned() })
+    }
+
+    fn is_as_we_left_it(&self, found: &Found) -> bool {
+        found.phase == self.what.phases().0 && found.maker == Maker::Us
     }
 
     fn looked_to_claim(&mut self, found: Found) -> Next {

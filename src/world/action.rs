@@ -20,14 +20,16 @@ pub enum Action {
         from: Origin,
     },
     /// Make a template of a class.
-    Bake { class: usize, name: String, fingerprint: String, recipe: Recipe },
+    Bake { class: usize, name: String, fingerprint: String, recipe: Recipe, form: Form },
     /// Have LXD fetch a class's image from its image server, so that its fingerprint is known.
     FetchImage { class: usize },
     /// Make a standby: a copy of `template`, booted and frozen.
-    PrepareStandby { class: usize, name: String, template: String, recipe: Recipe },
+    PrepareStandby { class: usize, name: String, template: Template, recipe: Recipe },
     /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it. One without a scope has no
     /// runner; it stays where it has got one meanwhile.
     Remove { name: String, project: String, judged: Judged },
+    /// Remove an image that is a template, if it still is the one that is called `alias` and ours.
+    RemoveImage { fingerprint: String, project: String, alias: String, reason: RemoveReason },
     /// Remove a registration whose instance does not exist.
     Deregister { scope: Scope, runner: RunnerId, name: String },
     /// See to it that the newest (or the pinned) runner package is in the cache.
@@ -40,13 +42,39 @@ pub enum Action {
     LookAtRepo { repo: RepoName },
 }
 
+/// What a class's template is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A stopped instance.
+    Instance,
+    /// An image, where a copy of an instance would have to cross the network.
+    Image,
+}
+
+/// What copies are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Template {
+    /// A stopped instance, by name.
+    Instance(String),
+    /// An image, by fingerprint.
+    Image(String),
+}
+
+impl Template {
+    /// What it is known by: a name, or a fingerprint, which is longer than any name.
+    pub fn id(&self) -> &str {
+        let (Template::Instance(id) | Template::Image(id)) = self;
+        id
+    }
+}
+
 /// Where a runner's instance comes from, cheapest last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// It is made from the class's image.
     Image,
     /// It is a copy of this template.
-    Template(String),
+    Template(Template),
     /// It is there, booted and frozen, under the name of the launch, and is claimed. `etag` is its state's as it was
     /// prepared, where that is known.
     Standby { etag: Option<String> },
@@ -83,6 +111,7 @@ impl Action {
             | Action::Remove { name, .. }
             | Action::Bake { name, .. }
             | Action::PrepareStandby { name, .. } => Flight::Instance(name.clone()),
+            Action::RemoveImage { fingerprint, .. } => Flight::Instance(fingerprint.clone()),
             Action::FetchImage { class } => Flight::Image(*class),
             Action::Deregister { scope, runner, .. } => Flight::Runner(scope.clone(), *runner),
             Action::FetchPackage { arch, .. } => Flight::Package(*arch),
@@ -92,22 +121,23 @@ impl Action {
         }
     }
 
-    /// The instance that it is about.
+    /// The instance that it is about, or the image that is a template.
     pub fn instance(&self) -> Option<&str> {
         match self {
             Action::Launch { name, .. }
             | Action::Remove { name, .. }
             | Action::Bake { name, .. }
             | Action::PrepareStandby { name, .. } => Some(name),
+            Action::RemoveImage { fingerprint, .. } => Some(fingerprint),
             _ => None,
         }
     }
 
-    /// The template that it copies.
+    /// The template that it copies, by [`Template::id`].
     pub fn copies(&self) -> Option<&str> {
         match self {
             Action::Launch { from: Origin::Template(template), .. } | Action::PrepareStandby { template, .. } => {
-                Some(template)
+                Some(template.id())
             }
             _ => None,
         }

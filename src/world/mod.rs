@@ -28,12 +28,12 @@ use crate::lxd::InstanceStatus;
 use crate::model::{
     Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
 };
-pub use action::{Action, Flight, Judged, Origin, RemoveReason};
+pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
 pub use note::Note;
-pub use templates::{ImageSeen, recipe_of};
+pub use templates::{ImageSeen, form_of, recipe_of};
 
 /// Everything that can happen to the main thread.
 #[derive(Debug)]
@@ -57,10 +57,11 @@ pub enum Event {
 pub struct Snapshot {
     /// [`World::seq`] when the look was asked for.
     pub begun: u64,
-    /// Our instances, of all projects. Listed before anything of GitHub's in the same snapshot.
+    /// Our instances, of all projects, and images that are templates. Listed before anything of GitHub's in the same snapshot.
     pub instances: Option<Result<Vec<InstanceSeen>, String>>,
-    /// What each class (in the config's order) would be made from; present where that was looked at.
-    pub images: Option<Vec<ImageSeen>>,
+    /// What each class (in the config's order) would be made from, and what its templates are; present where that was
+    /// looked at.
+    pub images: Option<Vec<(ImageSeen, Form)>>,
     /// Present where GitHub was looked at.
     pub github: Option<GitHubSeen>,
 }
@@ -110,10 +111,13 @@ impl From<InstanceStatus> for Status {
     }
 }
 
-/// One of our instances, as LXD lists it.
+/// One of our instances, as LXD lists it, or an image that is a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceSeen {
+    /// An image's is its fingerprint, which is longer than any instance's name.
     pub name: String,
+    /// What an image is called; `None` for an instance.
+    pub alias: Option<String>,
     pub project: String,
     pub class: String,
     /// `None` where the key is missing or not a scope.
@@ -215,6 +219,11 @@ impl Instance {
         self.seen.maker == Maker::Other || self.seen.maker == Maker::Unknown && self.appeared
     }
 
+    /// What people know it by.
+    pub fn label(&self) -> &str {
+        self.seen.alias.as_ref().unwrap_or(&self.seen.name)
+    }
+
     /// True where it is to go and does not.
     pub fn is_stuck(&self) -> bool {
         let failed = self.removal.as_ref().is_some_and(|removal| removal.failures >= STUCK);
@@ -301,8 +310,8 @@ pub enum Outcome {
     LaunchFailed { blame: Blame, reason: String, made: bool, runner: Option<RunnerId> },
     /// The standby that was to be claimed is somebody else's.
     StandbyLost { reason: String },
-    /// The template is ready.
-    Baked,
+    /// The template is ready; its fingerprint, where it is an image.
+    Baked { image: Option<String> },
     /// The standby is; its ETag.
     Prepared { etag: Option<String> },
     /// The class's image is on this server, with this fingerprint.

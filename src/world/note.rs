@@ -19,9 +19,7 @@ pub enum Note {
     /// A standby was claimed by somebody else first.
     StandbyLost { instance: String, job: Option<JobId>, reason: String },
     /// A template can be copied now.
-    Baked { template: String, class: String },
-    /// No template is baked for a class.
-    NoTemplate { class: String, reason: &'static str },
+    Baked { template: String, class: String, image: Option<String> },
     /// Another daemon with our prefix keeps this instance ready, with other settings for its class.
     OtherConfig { class: String, instance: String },
     /// That is over.

@@ -36,7 +36,9 @@ impl World {
                 self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, config, now, notes);
             }
             Action::FetchImage { class } => self.fold_made(class, None, outcome, config, now, notes),
-            Action::Remove { name, .. } => self.fold_removal(&name, outcome, now, notes),
+            Action::Remove { name, .. } | Action::RemoveImage { fingerprint: name, .. } => {
+                self.fold_removal(&name, outcome, now, notes)
+            }
             Action::Deregister { scope, runner, name } => match outcome {
                 Outcome::Deregistered => {
                     if let Some(view) = self.scopes.get_mut(&scope) {

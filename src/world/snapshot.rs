@@ -38,7 +38,7 @@ impl World {
             None => {}
         }
         if let Some(images) = snapshot.images {
-            self.fold_images(images, config, notes);
+            self.fold_images(images, config);
         }
         if let Some(github) = snapshot.github {
             debug_assert!(listed, "instances are listed before runners");
@@ -127,13 +127,13 @@ impl World {
 
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
         let Some(gone) = self.instances.remove(name) else { return };
-        if let Some(removal) = gone.removal.filter(|removal| removal.failures >= STUCK) {
-            notes.push(Note::GoneAtLast { instance: name.to_owned(), failures: removal.failures });
+        if let Some(removal) = gone.removal.as_ref().filter(|removal| removal.failures >= STUCK) {
+            notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures: removal.failures });
         }
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
         let (job, phase) = (gone.seen.job, gone.seen.phase);
-        notes.push(Note::InstanceGone { instance: name.to_owned(), job, phase, took_job });
+        notes.push(Note::InstanceGone { instance: gone.label().to_owned(), job, phase, took_job });
         if gone.started_at.is_some() || phase == Phase::Baking {
             // Another daemon may be about to remove a half-made template of this name: it must not meet the next one.
             // A registration may be listed for a moment, and deliveries that name it may come for a while.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::names::{recipe, shape};
-use super::{Blame, Instance, Note, Outcome, RunnerState, Status, World};
+use super::{Blame, Form, Instance, Note, Outcome, RunnerState, Status, World};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{Phase, Recipe, Timestamp};
@@ -23,8 +23,13 @@ pub enum ImageSeen {
     Unfetched,
     /// It could not be asked for, or is not there.
     Unknown,
-    /// Templates are of no use there, for this reason.
-    Useless(&'static str),
+}
+
+/// What templates of the class are. On another member of a cluster a copy of an instance would be a transfer over the
+/// network each time; an image is transferred to a member once.
+pub fn form_of(class: &Class, clustered: bool) -> Form {
+    let anywhere = class.target.is_empty() || class.target.starts_with('@');
+    if clustered && anywhere { Form::Image } else { Form::Instance }
 }
 
 /// Begins the trouble that another daemon's other settings are.
@@ -40,28 +45,28 @@ pub(crate) struct TemplateState {
     /// See [`Recipe::shape`].
     pub shape: String,
     pub image: ImageSeen,
+    pub form: Form,
     /// `None` until image and runner version are known.
     pub wanted: Option<Recipe>,
 }
 
 impl TemplateState {
     pub fn new(class: &Class, scripts: &str) -> TemplateState {
-        TemplateState { shape: shape(class, scripts), image: ImageSeen::Unknown, wanted: None }
+        TemplateState { shape: shape(class, scripts), image: ImageSeen::Unknown, form: Form::Instance, wanted: None }
     }
 }
 
 /// What a template of `class` is baked of, given the image's fingerprint and the runner's version.
-pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str) -> Recipe {
-    recipe(&shape(class, scripts), fingerprint, version)
+pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str, form: Form) -> Recipe {
+    recipe(&shape(class, scripts), fingerprint, version, form)
 }
 
 impl World {
-    pub(super) fn fold_images(&mut self, images: Vec<ImageSeen>, config: &Config, notes: &mut Vec<Note>) {
+    pub(super) fn fold_images(&mut self, images: Vec<(ImageSeen, Form)>, config: &Config) {
         let mut moved = false;
-        for ((state, seen), class) in self.templates.iter_mut().zip(images).zip(&config.classes) {
-            if let (ImageSeen::Useless(why), true) = (&seen, seen != state.image && class.template) {
-                notes.push(Note::NoTemplate { class: class.name.clone(), reason: why });
-            }
+        for (state, (seen, form)) in self.templates.iter_mut().zip(images) {
+            moved |= state.form != form;
+            state.form = form;
             // What was known and cannot be asked for now is most likely still so.
             if seen != ImageSeen::Unknown && seen != state.image {
                 state.image = seen;
@@ -79,7 +84,7 @@ impl World {
             let version = self.packages.get(&class.arch).and_then(|p| p.version.as_deref());
             state.wanted = match (&state.image, version) {
                 (ImageSeen::Known(fingerprint), Some(version)) if class.template => {
-                    Some(recipe(&state.shape, fingerprint, version))
+                    Some(recipe(&state.shape, fingerprint, version, state.form))
                 }
                 _ => None,
             };
@@ -100,25 +105,34 @@ impl World {
         let class_name = class_config.name.clone();
         let what = format!("template of class {class_name:?}");
         match outcome {
-            Outcome::Baked | Outcome::Prepared { .. } => {
+            Outcome::Baked { image } => {
+                let Some((name, recipe, phase)) = made else { return };
+                // What it was published from was removed.
+                let known = image.clone().unwrap_or_else(|| name.clone());
+                if image.is_some() {
+                    self.instance_is_gone(&name, now, notes);
+                }
+                let template = self.known_or_new(&known, class_config, phase, now);
+                template.seen.alias = image.as_ref().map(|_| name.clone());
+                template.seen.phase = phase;
+                template.seen.recipe = Some(recipe);
+                template.seen.status = Status::Stopped;
+                template.etag = None;
+                self.pauses.remove(&Blame::Bake(class_name.clone()));
+                self.pauses.remove(&Blame::Template(class_name.clone()));
+                self.recovered(&what, notes);
+                notes.push(Note::Baked { template: name, class: class_name, image });
+            }
+            Outcome::Prepared { etag } => {
                 let Some((name, recipe, phase)) = made else { return };
                 let instance = self.known_or_new(&name, class_config, phase, now);
                 instance.seen.phase = phase;
                 instance.seen.recipe = Some(recipe);
-                instance.etag = None;
-                if let Outcome::Prepared { etag } = outcome {
-                    instance.etag = etag;
-                    instance.seen.status = Status::Frozen;
-                    instance.stopped_since = None;
-                    self.pauses.remove(&Blame::Standby(class_name.clone()));
-                    notes.push(Note::Prepared { instance: name, class: class_name });
-                } else {
-                    instance.seen.status = Status::Stopped;
-                    self.pauses.remove(&Blame::Bake(class_name.clone()));
-                    self.pauses.remove(&Blame::Template(class_name.clone()));
-                    self.recovered(&what, notes);
-                    notes.push(Note::Baked { template: name, class: class_name });
-                }
+                instance.etag = etag;
+                instance.seen.status = Status::Frozen;
+                instance.stopped_since = None;
+                self.pauses.remove(&Blame::Standby(class_name.clone()));
+                notes.push(Note::Prepared { instance: name, class: class_name });
             }
             Outcome::ImageFetched { fingerprint } => {
                 if let Some(state) = self.templates.get_mut(class) {
@@ -141,9 +155,11 @@ impl World {
                     // It has its place until it is removed.
                     let phase = if phase == Phase::Template { Phase::Baking } else { Phase::Preparing };
                     let instance = self.known_or_new(&name, class_config, phase, now);
-                    instance.seen.phase = phase;
-                    instance.seen.maker = Maker::Us;
-                    instance.seen.recipe = Some(recipe);
+                    // What was listed finished, or in use, is so, whatever answer was lost.
+                    if instance.seen.phase == phase {
+                        instance.seen.maker = Maker::Us;
+                        instance.seen.recipe = Some(recipe);
+                    }
                 }
                 let baking = matches!(blame, Blame::Bake(_));
                 self.pause(blame, &reason, now);
@@ -164,7 +180,7 @@ impl World {
             let at = config.classes.iter().position(|class| class.name == seen.class);
             let ours = at.and_then(|at| self.templates.get(at)).map(|state| state.shape.as_str());
             if seen.recipe.as_ref().is_some_and(|recipe| kept && Some(recipe.shape.as_str()) != ours) {
-                found.insert(&seen.class, &seen.name);
+                found.insert(&seen.class, instance.label());
             }
         }
         let found: BTreeMap<String, (String, String)> =
@@ -208,6 +224,7 @@ impl World {
                 runner_id: None,
                 phase,
                 recipe: None,
+                alias: None,
                 status: Status::Running,
                 created_at: None,
                 maker: Maker::Us,

@@ -102,6 +102,7 @@ pub fn seen(name: &str, job: u64) -> InstanceSeen {
         runner_id: Some(RunnerId(job)),
         phase: Phase::Started,
         recipe: None,
+        alias: None,
         status: Status::Running,
         created_at: None,
         maker: Maker::Dead,

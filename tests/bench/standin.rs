@@ -59,7 +59,7 @@ pub fn snapshot(table: &mut Table) {
     let rounds: Vec<f64> = (0..9)
         .map(|_| {
             let begun = Instant::now();
-            assert_eq!(list_instances(&lxd, &config).unwrap().len(), 2_000);
+            assert_eq!(list_instances(&lxd, &config, false).unwrap().len(), 2_000);
             begun.elapsed().as_secs_f64() * 1000.0
         })
         .collect();

@@ -18,14 +18,15 @@ pub struct Bench {
     pub image: String,
     case: &'static str,
     made: Mutex<Vec<String>>,
+    images: Mutex<Vec<String>>,
 }
 
 /// Runs a case on the stand-in, and on a real LXD where `LXDRUNNER_TEST_LXD_SOCKET` names its socket.
 pub fn on_both(case: &'static str, run: impl Fn(&Bench)) {
     let dir = TempDir::new(case);
-    for starts_at_creation in [false, true] {
+    for (starts_at_creation, clustered) in [(false, false), (true, false), (false, true)] {
         let images = vec![ImageEntry::container("dev")];
-        let options = Options { images, exec: Box::new(command), starts_at_creation, ..Options::default() };
+        let options = Options { images, exec: Box::new(command), starts_at_creation, clustered, ..Options::default() };
         let options = match starts_at_creation {
             true => Options { version: "5.21.2".to_owned(), ..options },
             false => options,
@@ -73,7 +74,7 @@ fn command(view: &InstanceView, command: &[String], environment: &ConfigMap) -> 
 
 impl Bench {
     fn new(case: &'static str, socket: PathBuf, image: String) -> Bench {
-        Bench { lxd: Lxd::new(socket), image, case, made: Mutex::default() }
+        Bench { lxd: Lxd::new(socket), image, case, made: Mutex::default(), images: Mutex::default() }
     }
 
     /// A name for an instance, which is removed at the end.
@@ -81,6 +82,31 @@ impl Bench {
         let name = format!("contract-{}-{}-{n}", std::process::id(), self.case);
         self.made.lock().unwrap().push(name.clone());
         name
+    }
+
+    /// An image of this case, which is removed at the end.
+    pub fn owns_image(&self, fingerprint: &str) {
+        self.images.lock().unwrap().push(fingerprint.to_owned());
+    }
+
+    /// Makes an image of a stopped instance as a user does who says nothing of it; its fingerprint.
+    pub fn publish_plainly(&self, name: &str) -> String {
+        let before = self.lxd.images(PROJECT).unwrap();
+        let body = serde_json::json!({"source": {"type": "instance", "name": name}, "compression_algorithm": "none"});
+        let (target, headers) = (format!("/1.0/images?project={PROJECT}"), Vec::new());
+        let (body, deadline) = (Body::Json(body.to_string().into_bytes()), Instant::now() + PATIENCE);
+        let request = Request { method: "POST", target, headers, body, keep: Keep::All, deadline };
+        assert_eq!(Transport::new(self.lxd.socket()).exchange(request).unwrap().status, 202);
+        loop {
+            let new = |image: &lxdrunner::lxd::Image| !before.iter().any(|old| old.fingerprint == image.fingerprint);
+            let owner = |image: &lxdrunner::lxd::Image| image.properties.get(keys::OWNER) == Some(&self.owner());
+            if let Some(image) = self.lxd.images(PROJECT).unwrap().into_iter().find(|i| new(i) && owner(i)) {
+                self.owns_image(&image.fingerprint);
+                return image.fingerprint;
+            }
+            assert!(Instant::now() < deadline, "{name} was not published");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The owner that this case's instances have.
@@ -159,6 +185,9 @@ impl Drop for Bench {
                 drop(self.power(name, "stop"));
                 drop(self.lxd.delete(PROJECT, name).and_then(|operation| self.lxd.wait(&operation, PATIENCE)));
             }
+        }
+        for image in self.images.lock().unwrap().iter() {
+            drop(self.lxd.delete_image(PROJECT, image).and_then(|operation| self.lxd.wait(&operation, PATIENCE)));
         }
     }
 }

@@ -56,6 +56,9 @@ impl Stage {
                 Step::Remove(removal) => self.remove(e, lxd, &name, removal),
                 other => unreachable!("{other:?}"),
             },
+            Action::RemoveImage { fingerprint, alias, .. } => {
+                Next::End(self.remove_image(e, lxd, &fingerprint, &alias))
+            }
             Action::Deregister { runner, name, .. } => match self.delete_runner(e.daemon, runner.0, Some(&name)) {
                 Ok(true) => Next::End(Outcome::Deregistered),
                 Ok(false) => Next::End(Outcome::Kept { why: "422".to_owned() }),

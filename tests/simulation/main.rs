@@ -118,6 +118,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         calm: false,
         calm_at: DAWN + TROUBLES.as_millis() as u64 + jobs_left * 15_000,
         token,
+        clustered: (seed / READY.len() as u64).is_multiple_of(3),
         image: 1,
         queue: BTreeMap::new(),
         numbers: 0,
@@ -161,11 +162,12 @@ fn stage(seed: u64, config: &Config) -> Stage {
     stage
 }
 
-/// What is not ours: an instance that has the very name of our first job's, and runners that look a little like ours.
+/// What is not ours: an instance that has the very name of our first job's, an image, and runners that look a little like ours.
 fn strangers(stage: &mut Stage) {
     for map in &mut stage.lxd {
         let inst = Inst {
             owner: None,
+            alias: None,
             class: "small".to_owned(),
             scope: Some(Scope::Org("acme".to_owned())),
             job: Some(JobId(FIRST_JOB)),
@@ -180,6 +182,9 @@ fn strangers(stage: &mut Stage) {
             ended: false,
             hangs_until: 0,
         };
+        // Somebody published what was made of one of our images, which has all its properties.
+        let image = Inst { phase: Phase::Template, running: false, scope: None, job: None, ..inst.clone() };
+        map.insert("0".repeat(64), image);
         map.insert(format!("sim-{FIRST_JOB}-1"), inst);
     }
     let acme = Scope::Org("acme".to_owned());

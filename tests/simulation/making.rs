@@ -27,11 +27,12 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
         Credentials => (5, 3000),
         RegisterAgain => (400, 700),
         Started => (100, 2000),
-        SetUp if *what == What::Template => (1000, 60_000),
+        SetUp if matches!(what, What::Template(_)) => (1000, 60_000),
         SetUp => (500, 8000),
         Claim { .. } | Thaw | NoteRunner(_) => (5, 300),
         NoteStarted(_) | Finish { .. } => (20, 500),
         Seal | Freeze => (50, 2000),
+        Publish => (1000, 30_000),
         TakeBack(_) => (50, 1000),
         Drop => (100, 2000),
     })
@@ -40,7 +41,7 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
 fn what(action: &Action) -> What {
     match action {
         Action::Launch { scope, from, .. } => What::Runner { scope: scope.clone(), from: from.clone() },
-        Action::Bake { .. } => What::Template,
+        Action::Bake { form, .. } => What::Template(*form),
         Action::PrepareStandby { .. } => What::Standby,
         other => unreachable!("{other:?}"),
     }
@@ -139,12 +140,17 @@ impl Stage {
                 None => Answer::Gone,
             },
             SetUp if self.fault(self.faults.step / 6) => Answer::NoPackage("it is gone".to_owned()),
-            SetUp if *what == What::Template && self.fault(self.faults.bake) => failed("the set-up failed"),
+            SetUp if matches!(what, What::Template(_)) && self.fault(self.faults.bake) => failed("the set-up failed"),
             Claim { etag } => self.claim(e, lxd, name, etag),
             HandOver => self.hand_over(e, lxd, name),
             step => self.change(e, lxd, name, (what, step)),
         };
-        if matches!(luck, Luck::Good) { answer } else { no_answer }
+        match step {
+            _ if matches!(luck, Luck::Good) => answer,
+            // It is looked for by its name.
+            Publish if self.lxd_up[lxd] && self.rng.chance(500) => answer,
+            _ => no_answer,
+        }
     }
 
     /// Asks GitHub for a runner's credentials.
@@ -194,6 +200,7 @@ impl Stage {
         };
         let inst = Inst {
             owner: Some((e.daemon, e.life)),
+            alias: None,
             class: self.config.classes[class_of(&e.action)].name.clone(),
             scope,
             job,
@@ -250,6 +257,7 @@ impl Stage {
             Thaw => inst.frozen = false,
             Freeze => inst.frozen = true,
             Seal => inst.running = false,
+            Publish => return self.publish(lxd, name),
             NoteRunner(runner) => inst.runner_key = Some(*runner),
             NoteStarted(runner) => {
                 inst.phase = Phase::Started;

@@ -274,6 +274,7 @@ impl Stage {
                     process.lxd_known && !thrown_away && (without_github || scope.as_ref().is_none_or(known))
                 }
                 Action::Deregister { scope, .. } => process.lxd_known && known(scope),
+                Action::RemoveImage { .. } => process.lxd_known,
                 Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => process.lxd_known,
                 _ => true,
             };

@@ -1,14 +1,60 @@
 //! Templates, standbys and idle runners: what they are made of, and that they are there.
 
 use lxdrunner::model::Phase;
-use lxdrunner::world::ImageSeen;
+use lxdrunner::steps::making::Answer;
+use lxdrunner::world::{Form, ImageSeen, Outcome, form_of};
 
+use crate::execution::{Execution, Luck};
 use crate::stage::{Ev, Inst, Stage};
 
 impl Stage {
     /// What each class would be made from now.
-    pub fn images(&self) -> Vec<ImageSeen> {
-        self.config.classes.iter().map(|_| ImageSeen::Known(format!("image-{}", self.image))).collect()
+    pub fn images(&self) -> Vec<(ImageSeen, Form)> {
+        let image = ImageSeen::Known(format!("image-{}", self.image));
+        let seen = self.config.classes.iter().map(|class| (image.clone(), form_of(class, self.clustered)));
+        seen.collect()
+    }
+
+    /// What a bake made becomes an image, which has the same name.
+    pub fn publish(&mut self, lxd: usize, name: &str) -> Answer {
+        if let Some(there) = self.image_called(lxd, name) {
+            return Answer::Published(there);
+        }
+        self.numbers += 1;
+        let fingerprint = format!("{:064x}", self.numbers);
+        let inst = self.lxd[lxd][name].clone();
+        if inst.running || inst.phase != Phase::Baking {
+            self.fail(&format!("{name} was published, and is no template that was just sealed"));
+        }
+        let image = Inst { alias: Some(name.to_owned()), phase: Phase::Template, made: self.now, ..inst };
+        self.lxd[lxd].insert(fingerprint.clone(), image);
+        self.tell(format!("{name} is published as image {}", self.numbers));
+        Answer::Published(fingerprint)
+    }
+
+    pub fn image_called(&self, lxd: usize, alias: &str) -> Option<String> {
+        let called = |(_, image): &(&String, &Inst)| image.owner.is_some() && image.alias.as_deref() == Some(alias);
+        self.lxd[lxd].iter().find(called).map(|(fingerprint, _)| fingerprint.clone())
+    }
+
+    /// As `execute/remove.rs` does it: what is not there, or not ours, is as good as removed.
+    pub fn remove_image(&mut self, e: &Execution, lxd: usize, fingerprint: &str, alias: &str) -> Outcome {
+        let failed = || Outcome::RemoveFailed { reason: "no answer".to_owned() };
+        let luck = self.luck(Some(lxd));
+        if matches!(luck, Luck::Bad) {
+            return failed();
+        }
+        let Some(image) = self.lxd[lxd].get(fingerprint) else { return Outcome::Removed };
+        if image.alias.as_deref() != Some(alias) || image.owner.is_none() || image.phase != Phase::Template {
+            self.fail(&format!("image {fingerprint}, which is somebody else's, is removed by {}", e.daemon));
+        }
+        let copies = |other: &Execution| other.daemon == e.daemon && other.action.copies() == Some(fingerprint);
+        if self.executions.values().any(copies) {
+            self.fail(&format!("image {fingerprint} is removed by {} while it makes something of it", e.daemon));
+        }
+        self.lxd[lxd].remove(fingerprint);
+        self.tell(format!("image of {alias} deleted by {}", e.daemon));
+        if matches!(luck, Luck::Good) { Outcome::Removed } else { failed() }
     }
 
     pub fn image_moves(&mut self) {
@@ -20,7 +66,13 @@ impl Stage {
     pub fn check_ready(&self) -> Result<(), String> {
         for (lxd, map) in self.lxd.iter().enumerate() {
             for class in &self.config.classes {
-                let of = |phase: Phase| map.values().filter(|i| i.class == class.name && i.phase == phase).count();
+                let of = |phase: Phase| {
+                    map.values().filter(|i| i.owner.is_some() && i.class == class.name && i.phase == phase).count()
+                };
+                let image = |i: &Inst| i.phase == Phase::Template && i.owner.is_some();
+                if let Some((name, _)) = map.iter().find(|(_, i)| image(i) && i.alias.is_some() != self.clustered) {
+                    return Err(format!("template {name} is not as it should be"));
+                }
                 if of(Phase::Template) != usize::from(class.template) {
                     return Err(format!("{} templates of {} on {lxd}", of(Phase::Template), class.name));
                 }

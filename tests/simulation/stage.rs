@@ -49,9 +49,12 @@ pub enum Ev {
     GitHub { up: bool },
 }
 
+#[derive(Clone)]
 pub struct Inst {
     /// `None`: somebody else's, without our keys.
     pub owner: Option<(usize, u32)>,
+    /// What an image is called that is a template; `None` for an instance.
+    pub alias: Option<String>,
     pub class: String,
     pub scope: Option<Scope>,
     pub job: Option<JobId>,
@@ -106,6 +109,8 @@ pub struct Stage {
     /// From here on all is well.
     pub calm_at: u64,
     pub token: bool,
+    /// LXD is a cluster: templates are images.
+    pub clustered: bool,
     /// The number of what the image's name stands for.
     pub image: u64,
     pub queue: BTreeMap<(u64, u64), Ev>,
@@ -391,6 +396,7 @@ impl Stage {
         let ours = self.lxd[lxd].iter().filter_map(|(name, i)| {
             Some(InstanceSeen {
                 name: name.clone(),
+                alias: i.alias.clone(),
                 project: "default".to_owned(),
                 class: i.class.clone(),
                 scope: i.scope.clone(),
@@ -470,8 +476,8 @@ impl Stage {
             if let Some((name, _)) = map.iter().find(|(_, i)| left(i)) {
                 return Err(format!("instance {name} is left"));
             }
-            if map.values().filter(|i| i.owner.is_none()).count() != 1 {
-                return Err("the instance of somebody else is gone".to_owned());
+            if map.values().filter(|i| i.owner.is_none()).count() != 2 {
+                return Err("the instance or the image of somebody else is gone".to_owned());
             }
         }
         self.check_ready()?;

@@ -88,7 +88,7 @@ pub fn words(action: &Action) -> String {
             let whom = job.map_or("nobody yet".to_owned(), |job| format!("job {job}"));
             let from = match from {
                 Origin::Image => "the image".to_owned(),
-                Origin::Template(template) => template.clone(),
+                Origin::Template(template) => template.id().to_owned(),
                 Origin::Standby { .. } => "what is a standby".to_owned(),
             };
             format!("launches {name} for {whom} from {from}")
@@ -97,6 +97,7 @@ pub fn words(action: &Action) -> String {
             let runner = judged.runner.map_or(String::new(), |id| format!(", runner {id}"));
             format!("removes {name} ({:?}{runner})", judged.reason)
         }
+        Action::RemoveImage { alias, reason, .. } => format!("removes the image {alias} ({reason:?})"),
         Action::Deregister { name, runner, .. } => format!("deregisters {name} ({runner})"),
         Action::Bake { name, .. } => format!("bakes {name}"),
         Action::PrepareStandby { name, .. } => format!("prepares {name}"),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::Lxd;
-use lxdrunner::model::{JobId, RepoName};
+use lxdrunner::model::{JobId, RepoName, keys};
 use lxdrunner::standin::farm::{self, Insides};
 use lxdrunner::standin::github::{GitHubStandin, JobSpec, Stage};
 use lxdrunner::standin::lxd::LxdStandin;
@@ -385,6 +385,12 @@ impl Drop for Rig {
         let _ = self.daemon.child.kill();
         let _ = self.daemon.child.wait();
         if let Host::Real { .. } = self.host {
+            for image in self.lxd.images("default").unwrap_or_default() {
+                if image.properties.get(keys::OWNER) == Some(&self.prefix) {
+                    let delete = self.lxd.delete_image("default", &image.fingerprint);
+                    let _ = delete.and_then(|operation| self.lxd.wait(&operation, PATIENCE));
+                }
+            }
             // LXD refuses to remove what is about to start: it is asked again.
             for _ in 0..50 {
                 let left = self.lxd.instances("default", &self.prefix).unwrap_or_default();

@@ -6,6 +6,7 @@ use super::Findings;
 use crate::config::{Class, Config, ImageRef};
 use crate::lxd::{Lxd, Server};
 use crate::model::{Devices, InstanceType, RunnerArch};
+use crate::world::{Form, form_of};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 /// A runner takes about 600 MB unpacked, and a job some more.
@@ -220,18 +221,20 @@ impl Asked<'_> {
             findings.ok(format!("{name}: no template (template: false), jobs start from the image"));
             return;
         }
-        if self.server.clustered && (class.target.is_empty() || class.target.starts_with('@')) {
-            findings.warn(format!(
-                "{name}: no template: LXD is a cluster, where only a class whose target names a member has one; jobs start \
-                 from the image, and standbys are not kept"
+        let image = form_of(class, self.server.clustered) == Form::Image;
+        if image {
+            findings.ok(format!(
+                "{name}: LXD is a cluster, so the template is an image, some hundred MB in each member's image store; where \
+                 all instances are on one member, target: MEMBER starts jobs a second sooner"
             ));
-            return;
         }
         let driver = self.lxd.storage_pool(pool).ok().flatten().map(|found| found.driver).unwrap_or_default();
         if driver == "dir" {
+            let what =
+                if image { "unpacks the template's image" } else { "copies the template, which writes the whole root" };
             findings.warn(format!(
-                "{name}: storage pool {pool} is on plain directories: each job's copy of the template writes the whole root \
-                 anew, some hundred MB and seconds; use a pool on btrfs or zfs, or template: false"
+                "{name}: storage pool {pool} is on plain directories: each job {what} anew, some hundred MB and seconds; use \
+                 a pool on btrfs or zfs, or template: false"
             ));
         }
         if class.standby > 0 {

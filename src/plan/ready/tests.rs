@@ -5,7 +5,8 @@ use crate::identity::Maker;
 use crate::model::{JobStatus, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
 use crate::world::{
-    Action, Blame, Event, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status,
+    Action, Blame, Event, Form, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status,
+    Template,
 };
 
 pub(crate) fn with(standby: usize, idle: usize) -> Config {
@@ -22,8 +23,12 @@ pub(crate) fn stage(config: Config) -> Stage {
 }
 
 pub(crate) fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
+    images_of(stage, fingerprint, Form::Instance)
+}
+
+fn images_of(stage: &mut Stage, fingerprint: &str, form: Form) -> Vec<Note> {
     let instances = stage.world.instances.values().map(|i| i.seen.clone()).collect();
-    let images = stage.config.classes.iter().map(|_| ImageSeen::Known(fingerprint.to_owned())).collect();
+    let images = stage.config.classes.iter().map(|_| (ImageSeen::Known(fingerprint.to_owned()), form)).collect();
     let (begun, instances) = (stage.world.seq(), Some(Ok(instances)));
     stage.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, images: Some(images), github: None })))
 }
@@ -57,7 +62,9 @@ pub(crate) fn settle(stage: &mut Stage) -> Vec<Action> {
         }
         for action in actions {
             let outcome = match &action {
-                Action::Bake { .. } => Outcome::Baked,
+                Action::Bake { form: Form::Instance, .. } => Outcome::Baked { image: None },
+                Action::Bake { recipe, .. } => Outcome::Baked { image: Some(format!("{:0>64}", recipe.content)) },
+                Action::RemoveImage { .. } => Outcome::Removed,
                 Action::PrepareStandby { .. } => Outcome::Prepared { etag: Some("e1".to_owned()) },
                 Action::Remove { .. } => Outcome::Removed,
                 Action::Launch { .. } => Outcome::Launched { runner: Some(RunnerId(900 + done.len() as u64)) },
@@ -77,6 +84,7 @@ pub(crate) fn kinds(actions: &[Action]) -> Vec<&'static str> {
         Action::Launch { job: None, .. } => "idle",
         Action::Launch { from, .. } => from.as_str(),
         Action::Remove { .. } => "remove",
+        Action::RemoveImage { .. } => "remove image",
         _ => "other",
     };
     actions.iter().map(kind).collect()
@@ -151,7 +159,7 @@ fn a_job_comes_from_the_newest_that_fits_the_class() {
         let actions = stage.plan().actions;
         let from = actions.iter().find_map(|action| match action {
             Action::Launch { name, from: Origin::Standby { .. }, .. } => Some(name.clone()),
-            Action::Launch { from: Origin::Template(name), .. } => Some(name.clone()),
+            Action::Launch { from: Origin::Template(template), .. } => Some(template.id().to_owned()),
             Action::Launch { from: Origin::Image, .. } => Some("image".to_owned()),
             _ => None,
         });
@@ -180,7 +188,7 @@ fn the_old_template_serves_until_the_new_one_is_there_and_standbys_are_replaced_
     stage.queued(1);
     assert_eq!(kinds(&stage.plan().actions)[0], "standby", "what there is serves meanwhile");
     stage.told(1, JobStatus::Completed, None);
-    stage.outcome(bake, Outcome::Baked);
+    stage.outcome(bake, Outcome::Baked { image: None });
     let gone: Vec<(String, RemoveReason)> = stage.removals();
     assert_eq!(gone.len(), 2, "the old template, and one standby: {gone:?}");
     assert!(gone.iter().all(|(_, reason)| *reason == RemoveReason::Superseded));
@@ -236,7 +244,7 @@ fn a_template_that_is_copied_stays_until_the_copy_is_made() {
     let launch = stage.dispatch().remove(0);
     images(&mut stage, "f2");
     let bake = stage.dispatch().remove(0);
-    stage.outcome(bake, Outcome::Baked);
+    stage.outcome(bake, Outcome::Baked { image: None });
     assert_eq!(stage.removals(), []);
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
     assert_eq!(stage.removals().len(), 1);
@@ -377,8 +385,119 @@ fn a_bake_that_fails_is_told_once_and_tried_with_growing_pauses() {
     }
     assert_eq!(pauses, [32, 64, 128]);
     let bake = stage.dispatch().remove(0);
-    stage.outcome(bake, Outcome::Baked);
+    stage.outcome(bake, Outcome::Baked { image: None });
     assert_eq!(stage.world.troubles().count(), 0);
+}
+
+/// The stage as a cluster, where templates are images.
+fn cluster(config: Config) -> Stage {
+    let mut stage = Stage::new(config);
+    images_of(&mut stage, "f1", Form::Image);
+    stage
+}
+
+#[test]
+fn where_templates_are_images_jobs_and_standbys_are_made_of_them() {
+    let mut stage = cluster(with(1, 0));
+    let done = settle(&mut stage);
+    assert_eq!(kinds(&done), ["bake", "standby"]);
+    let Action::Bake { recipe, name, .. } = &done[0] else { panic!("{done:?}") };
+    let image = Template::Image(format!("{:0>64}", recipe.content));
+    assert!(matches!(&done[1], Action::PrepareStandby { template, .. } if *template == image), "{done:?}");
+    let known = &stage.world.instances[image.id()];
+    assert_eq!((known.label(), known.seen.phase), (name.as_str(), Phase::Template));
+    stage.queued(1);
+    stage.queued(2);
+    let actions = stage.plan().actions;
+    assert_eq!(kinds(&actions)[..2], ["standby", "template"]);
+    assert!(matches!(&actions[1], Action::Launch { from: Origin::Template(template), .. } if *template == image));
+}
+
+#[test]
+fn the_instance_that_an_image_was_published_from_is_forgotten_with_it() {
+    let mut stage = cluster(with(0, 0));
+    let bake = stage.dispatch().remove(0);
+    let half = InstanceSeen { maker: Maker::Us, ..kept(&stage, bake.instance().unwrap(), Phase::Baking, None) };
+    stage.lxd(vec![half.clone()]);
+    let begun = stage.world.seq();
+    stage.outcome(bake, Outcome::Baked { image: Some("f".repeat(64)) });
+    // A listing that was begun before knows neither that the one is gone nor that the other is there.
+    stage.snapshot(begun, Some(vec![half.clone()]), None);
+    assert_eq!(stage.world.instances.keys().collect::<Vec<_>>(), [&"f".repeat(64)]);
+    assert_eq!(stage.plan().actions, []);
+    // It could not be dropped.
+    let image = stage.world.instances[&"f".repeat(64)].seen.clone();
+    stage.lxd(vec![half, image]);
+    assert_eq!(kinds(&stage.plan().actions), ["remove"]);
+}
+
+#[test]
+fn an_image_that_was_replaced_goes_once_nothing_is_made_of_it() {
+    let mut stage = cluster(with(0, 0));
+    settle(&mut stage);
+    let old = phase(&stage, Phase::Template).remove(0);
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    images_of(&mut stage, "f2", Form::Image);
+    let bake = stage.dispatch().remove(0);
+    let name = bake.instance().unwrap().to_owned();
+    assert_eq!(stage.plan().actions, [], "it serves until its successor is there");
+    stage.outcome(bake, Outcome::Baked { image: Some("a".repeat(64)) });
+    assert_eq!(stage.plan().actions, []);
+    stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
+    let alias = stage.world.instances[&old].label().to_owned();
+    assert_ne!(alias, name);
+    let (project, reason) = ("default".to_owned(), RemoveReason::Superseded);
+    let remove = Action::RemoveImage { fingerprint: old, project, alias, reason };
+    assert_eq!(stage.dispatch(), [remove.clone()]);
+    stage.outcome(remove.clone(), Outcome::RemoveFailed { reason: "busy".to_owned() });
+    assert_eq!(stage.plan().actions, [], "it is tried again after a pause");
+    stage.pass(2);
+    assert_eq!(stage.dispatch(), [remove.clone()]);
+    stage.outcome(remove, Outcome::Removed);
+    assert_eq!(phase(&stage, Phase::Template), ["a".repeat(64)]);
+}
+
+#[test]
+fn an_image_of_no_class_goes_and_a_lone_listing_that_failed_takes_none_away() {
+    let mut stage = cluster(with(0, 0));
+    settle(&mut stage);
+    stage.snapshot(stage.world.seq(), None, None);
+    assert_eq!(phase(&stage, Phase::Template).len(), 1);
+    let listed: Vec<InstanceSeen> = stage.world.instances.values().map(|i| i.seen.clone()).collect();
+    let small = || with(0, 0).classes.remove(0);
+    for classes in [vec![Class { template: false, ..small() }], vec![class("another", &[], 4)]] {
+        let mut stage = cluster(Config { classes, ..with(0, 0) });
+        stage.lxd(listed.clone());
+        assert!(kinds(&stage.plan().actions).contains(&"remove image"), "{:?}", stage.plan().actions);
+    }
+}
+
+#[test]
+fn an_image_that_does_not_work_is_removed_before_another_is_baked() {
+    let mut stage = cluster(with(0, 0));
+    settle(&mut stage);
+    for job in 1..=3 {
+        stage.queued(job);
+        let launch = stage.dispatch().into_iter().find(|a| kinds(std::slice::from_ref(a)) == ["template"]).unwrap();
+        let (blame, reason) = (Blame::Template("small".to_owned()), "it does not unpack".to_owned());
+        stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+        stage.told(job, JobStatus::Completed, None);
+        stage.now = stage.world.pauses.values().map(|pause| pause.until).max().unwrap();
+    }
+    assert_eq!(kinds(&settle(&mut stage)), ["remove image", "bake"]);
+}
+
+#[test]
+fn a_server_that_became_a_cluster_uses_what_it_has_until_the_image_is_there() {
+    let mut stage = stage(with(0, 0));
+    settle(&mut stage);
+    images_of(&mut stage, "f1", Form::Image);
+    stage.queued(1);
+    assert_eq!(kinds(&stage.plan().actions), ["template", "bake"]);
+    stage.told(1, JobStatus::Completed, None);
+    assert_eq!(kinds(&settle(&mut stage)), ["bake", "remove"]);
+    assert_eq!(phase(&stage, Phase::Template)[0].len(), 64);
 }
 
 #[test]
@@ -398,6 +517,23 @@ fn somebody_elses_bake_and_half_baked_leftovers() {
     check(Maker::Unknown, 601, true);
     check(Maker::Dead, 1, true);
     check(Maker::Us, 1, true);
+}
+
+#[test]
+fn what_was_listed_finished_is_not_thrown_away_for_an_answer_that_was_lost() {
+    let mut stage = stage(with(1, 0));
+    let bake = stage.dispatch().remove(0);
+    stage.outcome(bake, Outcome::Baked { image: None });
+    let prepare = stage.dispatch().remove(0);
+    let name = prepare.instance().unwrap().to_owned();
+    let template = stage.world.instances.values().next().unwrap().seen.clone();
+    let (claimed, maker) = (kept(&stage, &name, Phase::Started, None), Maker::Unknown);
+    let claimed = InstanceSeen { scope: Some(acme()), job: Some(crate::model::JobId(1)), maker, ..claimed };
+    stage.lxd(vec![template, InstanceSeen { status: Status::Running, ..claimed }]);
+    let (blame, reason) = (Blame::Standby("small".to_owned()), "no answer".to_owned());
+    stage.outcome(prepare, Outcome::NotMade { blame, reason, made: true });
+    assert_eq!(stage.world.instances[&name].seen.phase, Phase::Started);
+    assert_eq!(stage.removals(), []);
 }
 
 #[test]

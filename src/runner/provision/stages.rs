@@ -5,11 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use log::debug;
 
 use super::{DIRECTORY, Failure, Provision, SETUP_LOG};
-use crate::lxd::{self, Exec};
+use crate::lxd::{self, ErrorKind, Exec};
 use crate::model::{ConfigMap, InstanceType, Phase, keys};
 
 /// The script that takes from a template what its copies must not share.
 pub const SEAL_SCRIPT: &str = include_str!("../../../provision/seal-template.sh");
+/// How a template that is an image is packed: a third of the size, and sooner done than writing it as it is.
+const COMPRESSION: &str = "zstd";
 /// How long a virtual machine gets to shut down by itself.
 const SHUT_DOWN: Duration = Duration::from_secs(60);
 
@@ -45,6 +47,22 @@ impl Provision<'_> {
     pub fn finish(&self, to: Phase, etag: &str) -> Result<(), lxd::Error> {
         let config = ConfigMap::from([(keys::PHASE.to_owned(), to.as_str().to_owned())]);
         self.lxd.patch_config(&self.class.project, self.name, &config, Some(etag))
+    }
+
+    /// Makes an image of the stopped instance, which is called by the same name; its fingerprint.
+    ///
+    /// # Errors
+    /// What LXD says.
+    pub fn publish(&self, alias: &str, properties: &ConfigMap) -> Result<String, Failure> {
+        let publish = |compression: &str| {
+            let left = self.left("publish the template")?;
+            Ok(self.lxd.publish(&self.class.project, self.name, alias, properties, compression, left)?)
+        };
+        publish(COMPRESSION).or_else(|failure: Failure| match &failure {
+            // LXD refuses at once what it has no program for.
+            Failure::Lxd(error) if matches!(error.kind, ErrorKind::Refused(_)) => publish("none"),
+            _ => Err(failure),
+        })
     }
 
     /// Freezes the instance: it keeps its memory and uses no processor.

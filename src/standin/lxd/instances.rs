@@ -9,7 +9,7 @@ use super::answer::{Answer, Ask};
 use super::files::Tree;
 use super::operations;
 use super::server::Shared;
-use super::state::{InstanceRecord, Power, State, instance_not_found, map};
+use super::state::{ImageEntry, InstanceRecord, Power, State, instance_not_found, map};
 use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
 
 /// First parts of the config keys that LXD knows.
@@ -65,7 +65,7 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
     if !state.projects.contains(&project) {
         return Err(Answer::error(404, "Failed loading project: Project not found"));
     }
-    if ask.query("target").is_some() {
+    if ask.query("target").is_some() && !state.clustered {
         return Err(Answer::error(400, "Target only allowed when clustered"));
     }
     let kind = match text("type").as_str() {
@@ -89,6 +89,19 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
         && !state.images.iter().any(|image| image.alias == alias)
     {
         return Err(Answer::error(404, "Image alias not found"));
+    }
+    if state.clustered {
+        // It looks at the image at once, to find a member for the instance.
+        let text = |key: &str| source.get(key).and_then(Value::as_str);
+        let known = |image: &ImageEntry| match (text("fingerprint"), text("alias")) {
+            (Some(fingerprint), _) => image.fingerprint.starts_with(fingerprint),
+            (_, alias) => alias.is_none_or(|alias| image.alias == alias),
+        };
+        match state.images.iter().any(known) {
+            true => {}
+            false if text("server").is_some() => return Err(Answer::error(500, "Failed getting image")),
+            false => return Err(Answer::error(404, "Image not found")),
+        }
     }
     let mut record = InstanceRecord {
         kind,
@@ -145,6 +158,9 @@ fn made(state: &mut State, key: (String, String), source: &Value, mut record: In
     if image.kind != record.kind {
         let (has, wants) = (image.kind.as_str(), record.kind.as_str());
         return Err(format!("Requested image's type \"{has}\" doesn't match instance type \"{wants}\""));
+    }
+    if !copied {
+        record.files = image.files.clone();
     }
     let failed = |why: &str| Err(format!("Failed creating instance record: {why}"));
     if state.instances.contains_key(&key) {

@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod faults;
 mod files;
+mod images;
 mod instances;
 mod objects;
 mod operations;
@@ -38,6 +39,8 @@ pub struct Options {
     pub version: String,
     /// It starts what it creates where it is asked to, and says that it does. 5.0 does not.
     pub starts_at_creation: bool,
+    /// It is the one member, `standin`, of a cluster.
+    pub clustered: bool,
     /// How long a start takes.
     pub start_delay: Duration,
     /// Creating fails for want of space.
@@ -56,6 +59,7 @@ impl Default for Options {
             product: "lxd".to_owned(),
             version: "5.0.2".to_owned(),
             starts_at_creation: false,
+            clustered: false,
             start_delay: Duration::ZERO,
             pool_full: false,
             agent_polls: 1,
@@ -145,6 +149,16 @@ impl LxdStandin {
     /// From here on it starts what it creates where it is asked to, as servers later than 5.0 do, or does not.
     pub fn set_starts_at_creation(&self, starts: bool) {
         self.shared.lock().starts_at_creation = starts;
+    }
+
+    /// From here on it is the one member of a cluster, or is none.
+    pub fn set_clustered(&self, clustered: bool) {
+        self.shared.lock().clustered = clustered;
+    }
+
+    /// The images, in the order in which they came.
+    pub fn images(&self) -> Vec<ImageEntry> {
+        self.shared.lock().images.clone()
     }
 
     /// Fills or empties the storage pool.

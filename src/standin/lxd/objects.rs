@@ -23,7 +23,7 @@ pub(super) fn server(state: &State) -> Answer {
     Answer::sync(json!({
         "api_extensions": extensions,
         "api_status": "stable", "api_version": "1.0", "auth": "trusted", "public": false, "config": {},
-        "environment": {"server": state.product, "server_version": state.version, "server_clustered": false,
+        "environment": {"server": state.product, "server_version": state.version, "server_clustered": state.clustered,
             "server_name": "standin", "architectures": ["x86_64", "i686"], "storage": "btrfs"},
     }))
 }
@@ -35,7 +35,7 @@ pub(super) fn get(state: &State, ask: &Ask, path: &[&str]) -> Result<Answer, Ans
     let metadata = match path {
         ["images"] => list(state.images.iter().map(|i| (i.fingerprint.as_str(), image(i))), "images", whole),
         ["images", "aliases", alias] => {
-            let image = state.images.iter().find(|image| image.alias == *alias);
+            let image = state.images.iter().find(|image| image.alias == *alias && !alias.is_empty());
             let entry = |image: &ImageEntry| json!({"name": image.alias, "target": image.fingerprint, "type": image.kind.as_str(), "description": ""});
             found(image.map(entry), "Image alias not found")?
         }
@@ -63,6 +63,11 @@ pub(super) fn get(state: &State, ask: &Ask, path: &[&str]) -> Result<Answer, Ans
         }
         ["projects"] => list(state.projects.iter().map(|name| (name.as_str(), project(name))), "projects", whole),
         ["projects", name] => found(state.projects.get(*name).map(|n| project(n)), "Project not found")?,
+        ["cluster", "members"] if state.clustered => list(
+            [("standin", json!({"server_name": "standin", "status": "Online"}))].into_iter(),
+            "cluster/members",
+            whole,
+        ),
         ["cluster", "members"] => return Err(Answer::error(500, "Server is not clustered")),
         _ => return Err(Answer::error(404, "not found")),
     };
@@ -75,8 +80,10 @@ fn list<'a>(objects: impl Iterator<Item = (&'a str, Value)>, room: &str, whole: 
 }
 
 fn image(image: &ImageEntry) -> Value {
+    let names: Vec<&str> = [image.alias.as_str()].into_iter().filter(|name| !name.is_empty()).collect();
+    let aliases: Vec<Value> = names.iter().map(|name| json!({"name": name, "description": ""})).collect();
     json!({"fingerprint": image.fingerprint, "type": image.kind.as_str(), "architecture": image.architecture,
-        "properties": image.properties, "aliases": [{"name": image.alias, "description": ""}], "size": 80_000_000,
+        "properties": image.properties, "aliases": aliases, "size": image.size,
         "public": false, "cached": false, "auto_update": false, "profiles": ["default"],
         "uploaded_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z"})
 }

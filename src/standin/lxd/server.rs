@@ -14,7 +14,7 @@ use super::answer::{Answer, Ask};
 use super::exec::ExecHook;
 use super::faults::{Call, Fault, Faults};
 use super::state::State;
-use super::{Options, files, instances, objects, operations};
+use super::{Options, files, images, instances, objects, operations};
 use crate::http1::{self, Event, Head, Parser, Start};
 
 /// Connections at once; more wait until one is closed.
@@ -257,6 +257,8 @@ fn route(shared: &Arc<Shared>, ask: &Ask) -> Answer {
         ("DELETE", ["instances", name, "logs", log]) => files::delete_log(shared, ask, name, log),
         ("GET", ["instances", name, "files"]) => files::get(&shared.lock(), ask, name),
         ("POST", ["instances", name, "files"]) => files::post(shared, ask, name),
+        ("POST", ["images"]) => images::publish(shared, ask),
+        ("DELETE", ["images", fingerprint]) => images::delete(shared, ask, fingerprint),
         ("GET", ["operations"]) => Ok(operations::list(&shared.lock())),
         ("GET", ["operations", id]) => operations::get(&shared.lock(), id),
         ("GET", ["operations", id, "wait"]) => operations::wait(shared, ask, id),

@@ -14,7 +14,7 @@ use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
 /// An image of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageEntry {
-    /// Its one name.
+    /// Its one name; empty where it has none.
     pub alias: String,
     /// 64 hexadecimal digits.
     pub fingerprint: String,
@@ -24,6 +24,10 @@ pub struct ImageEntry {
     pub architecture: String,
     /// `os`, `release`, …
     pub properties: ConfigMap,
+    /// Bytes.
+    pub size: u64,
+    /// What instances of it begin with.
+    pub(super) files: Tree,
 }
 
 impl ImageEntry {
@@ -35,6 +39,8 @@ impl ImageEntry {
             kind: InstanceType::Container,
             architecture: "x86_64".to_owned(),
             properties: map(&[("os", "debian"), ("release", "bookworm"), ("description", "Debian bookworm")]),
+            size: 80_000_000,
+            files: Tree::new(),
         }
     }
 
@@ -155,6 +161,7 @@ pub(super) struct State {
     pub product: String,
     pub version: String,
     pub starts_at_creation: bool,
+    pub clustered: bool,
     pub start_delay: Duration,
     pub pool_full: bool,
     pub agent_polls: u32,
@@ -184,6 +191,7 @@ impl State {
             product: options.product.clone(),
             version: options.version.clone(),
             starts_at_creation: options.starts_at_creation,
+            clustered: options.clustered,
             start_delay: options.start_delay,
             pool_full: options.pool_full,
             agent_polls: options.agent_polls,

@@ -1,10 +1,11 @@
 //! What is made, what LXD and GitHub answer, and which steps and which end follow.
 
 use super::Answer::{
-    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, Refused, Registered, Unsure,
+    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, Published, Refused,
+    Registered, Unsure,
 };
 use super::*;
-use crate::world::testkit::class;
+use crate::world::{Template, testkit::class};
 
 fn acme() -> Scope {
     Scope::Org("acme".to_owned())
@@ -19,7 +20,7 @@ fn image() -> What {
 }
 
 fn copy() -> What {
-    runner(Origin::Template("t".to_owned()))
+    runner(Origin::Template(Template::Instance("t".to_owned())))
 }
 
 /// A claim, with what is known of the standby's ETag.
@@ -64,7 +65,7 @@ fn word(step: &Step) -> String {
 fn end(outcome: Outcome) -> String {
     match outcome {
         Outcome::Launched { runner } => format!("launched {}", runner.map_or(0, |runner| runner.0)),
-        Outcome::Baked => "baked".to_owned(),
+        Outcome::Baked { image } => format!("baked{}", image.map(|image| format!(" {image}")).unwrap_or_default()),
         Outcome::Prepared { etag } => format!("prepared {etag:?}"),
         Outcome::Clash { reason } => format!("clash: {reason}"),
         Outcome::StandbyLost { reason } => format!("lost: {reason}"),
@@ -135,7 +136,7 @@ fn what_works_goes_step_by_step() {
         "launched 7",
     );
     check(
-        What::Template,
+        What::Template(Form::Instance),
         &[("look-tofinish", There(there(Phase::Baking, Maker::Us)))],
         "create start started setup seal look-tofinish finish-e2",
         "baked",
@@ -168,7 +169,7 @@ fn whose_name_it_is_is_told_by_the_keys() {
     let ours = || there(Phase::Provisioning, Maker::Us);
     check(image(), &whose(ours()), look, "Class(\"small\") made=true: no");
     check(copy(), &whose(ours()), look, "Template(\"small\") made=true: no");
-    check(What::Template, &whose(ours()), look, "Bake(\"small\") made=true: no");
+    check(What::Template(Form::Instance), &whose(ours()), look, "Bake(\"small\") made=true: no");
     check(What::Standby, &whose(other()), look, "clash: another daemon made it");
     // It was not made; or nobody can tell.
     let why = |cause| [("create", no()), ("look-whose", Gone), ("findcause", Cause(cause))];
@@ -278,7 +279,12 @@ fn a_failure_is_laid_at_the_door_of_what_did_not_work() {
     let package = [("credentials", registered()), ("setup", NoPackage("none".to_owned())), back];
     let way = format!("{begin} credentials note-7 setup takeback-7 logs");
     check(image(), &package, &way, "Package(X64) made=true: none");
-    check(What::Template, &[package[1].clone()], "create start started setup logs", "Package(X64) made=true: none");
+    check(
+        What::Template(Form::Instance),
+        &[package[1].clone()],
+        "create start started setup logs",
+        "Package(X64) made=true: none",
+    );
 }
 
 #[test]
@@ -291,16 +297,45 @@ fn what_was_changed_while_it_was_made_is_not_called_ready() {
         There(there(Phase::Baking, Maker::Unknown)),
         There(there(Phase::Template, Maker::Us)),
     ] {
-        check(What::Template, &[("look-tofinish", found)], &format!("{bake} logs"), said);
+        check(What::Template(Form::Instance), &[("look-tofinish", found)], &format!("{bake} logs"), said);
     }
     let ours = ("look-tofinish", There(there(Phase::Baking, Maker::Us)));
-    check(What::Template, &[ours.clone(), ("finish-e2", Changed)], &format!("{bake} finish-e2 logs"), said);
+    check(
+        What::Template(Form::Instance),
+        &[ours.clone(), ("finish-e2", Changed)],
+        &format!("{bake} finish-e2 logs"),
+        said,
+    );
     let said = "Bake(\"small\") made=true: no";
-    check(What::Template, &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
+    check(What::Template(Form::Instance), &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
     let way = "create start started arm armed freeze look-tofinish logs";
     check(What::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
     let way = "create start started arm armed freeze";
     check(What::Standby, &[("freeze", silence())], way, "Host made=true: silence");
+}
+
+#[test]
+fn a_template_that_is_an_image_is_published_from_what_is_ours_which_then_goes() {
+    #[track_caller]
+    fn check_image(answers: &[(&str, Answer)], steps: &str, expected: &str) {
+        let steps = format!("create start started setup seal look-tofinish{steps}");
+        check(What::Template(Form::Image), answers, &steps, expected);
+    }
+    let baking = |maker: Maker| There(there(Phase::Baking, maker));
+    let ours = ("look-tofinish", baking(Maker::Us));
+    let published = ("publish", Published("f9".to_owned()));
+    let to_drop = |came: Answer| [ours.clone(), published.clone(), ("look-todrop", came)];
+    check_image(&to_drop(baking(Maker::Us)), " publish look-todrop drop", "baked f9");
+    let stolen = "Bake(\"small\") made=true: the instance was changed or removed by somebody else while it was made";
+    check_image(&[("look-tofinish", baking(Maker::Dead))], " logs", stolen);
+    check_image(&[ours.clone(), ("publish", no())], " publish logs", "Bake(\"small\") made=true: no");
+    check_image(&[ours.clone(), ("publish", silence())], " publish", "Host made=true: silence");
+    // The image is there: what becomes of the instance does not matter to it.
+    for came in [Gone, no(), silence(), baking(Maker::Unknown), There(there(Phase::Started, Maker::Us))] {
+        check_image(&to_drop(came), " publish look-todrop", "baked f9");
+    }
+    let left = [to_drop(baking(Maker::Us)).to_vec(), vec![("drop", no())]].concat();
+    check_image(&left, " publish look-todrop drop", "baked f9");
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! Images that are made of instances, and that go.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::answer::{Answer, Ask};
+use super::operations;
+use super::server::Shared;
+use super::state::{ImageEntry, Power, State, hex, instance_not_found};
+use crate::model::ConfigMap;
+
+/// Ways to pack an image that the stand-in has.
+const COMPRESSIONS: [&str; 4] = ["", "none", "gzip", "zstd"];
+
+/// Only the publishing of an instance; nothing is fetched.
+pub(super) fn publish(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> {
+    let body = ask.json()?;
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let name = text(body.get("source").and_then(|source| source.get("name")));
+    let alias = text(body.pointer("/aliases/0/name"));
+    let compression = text(body.get("compression_algorithm"));
+    let given = body.get("properties").and_then(|given| serde_json::from_value::<ConfigMap>(given.clone()).ok());
+    if !COMPRESSIONS.contains(&compression.as_str()) {
+        return Err(Answer::error(400, &format!("Invalid compression algorithm \"{compression}\"")));
+    }
+    if shared.lock().instance(ask.project(), &name).is_none() {
+        return Err(instance_not_found());
+    }
+    let (project, instance) = (ask.project().to_owned(), name.clone());
+    Ok(operations::run(shared, "Downloading image", ask.project(), &name, move |shared| {
+        published(&mut shared.lock(), &project, &instance, &alias, given)
+    }))
+}
+
+fn published(
+    state: &mut State,
+    project: &str,
+    name: &str,
+    alias: &str,
+    given: Option<ConfigMap>,
+) -> operations::Outcome {
+    let number = state.number();
+    let Some(instance) = state.instance(project, name) else { return Err("Instance not found".to_owned()) };
+    if instance.power != Power::Stopped {
+        return Err("Cannot export a running instance as an image".to_owned());
+    }
+    // What is not given is that of the image that it was made of.
+    let of_image = |(key, value): (&String, &String)| Some((key.strip_prefix("image.")?.to_owned(), value.clone()));
+    let properties = given.unwrap_or_else(|| instance.config.iter().filter_map(of_image).collect());
+    let fingerprint = hex(&Sha256::digest(format!("{name} {number}").as_bytes()));
+    let (kind, architecture, files) = (instance.kind, instance.architecture.clone(), instance.files.clone());
+    let size = 250_000_000;
+    // The name is looked at last, and the image stays without one where another has it.
+    let taken = !alias.is_empty() && state.images.iter().any(|image| image.alias == alias);
+    let (own, name) = (fingerprint.clone(), if taken { "" } else { alias }.to_owned());
+    state.images.push(ImageEntry { alias: name, fingerprint: own, kind, architecture, properties, size, files });
+    if taken {
+        return Err(format!("Alias already exists: {alias}"));
+    }
+    Ok(json!({"fingerprint": fingerprint, "size": size.to_string()}))
+}
+
+pub(super) fn delete(shared: &Arc<Shared>, ask: &Ask, fingerprint: &str) -> Result<Answer, Answer> {
+    let wanted = fingerprint.to_owned();
+    let is = move |image: &ImageEntry| image.fingerprint == wanted;
+    if !shared.lock().images.iter().any(&is) {
+        return Err(Answer::error(404, "Image not found"));
+    }
+    Ok(operations::run(shared, "Deleting image", ask.project(), fingerprint, move |shared| {
+        shared.lock().images.retain(|image| !is(image));
+        Ok(Value::Null)
+    }))
+}
