@@ -118,7 +118,10 @@ impl<'a> Bakery<'a> {
                     }
                 }
                 None => match self.make(class, &bake) {
-                    Outcome::Baked { .. } => {
+                    made @ (Outcome::Baked | Outcome::Published { .. }) => {
+                        if let Outcome::Published { left: true, .. } = made {
+                            self.clear_away(class, &name, Maker::Us, None);
+                        }
                         let took = begun.elapsed().as_secs_f64();
                         return Ok(format!("template {name} is ready, baked in {took:.1} s (runner {version})"));
                     }

@@ -256,9 +256,9 @@ impl Making {
                 Next::Take(Step::Look(Why::ToDrop))
             }
             (Step::Look(Why::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => Next::Take(Step::Drop),
-            // What is left of it is cleared away like anything that was left half-made.
-            (Step::Look(Why::ToDrop) | Step::Drop, _) if self.image.is_some() => {
-                Next::End(Outcome::Baked { image: self.image.clone() })
+            (step @ (Step::Look(Why::ToDrop) | Step::Drop), came) if self.image.is_some() => {
+                let left = !matches!((step, came), (Step::Drop, Answer::Done) | (_, Answer::Gone));
+                Next::End(Outcome::Published { image: self.image.clone().unwrap_or_default(), left })
             }
             (Step::Look(Why::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
             (Step::Look(Why::ForEtag), Answer::Found(found)) => {
@@ -318,7 +318,7 @@ impl Making {
             (_, Step::HandOver) => Step::NoteStarted(self.registered.filter(|_| self.claims())),
             (_, Step::Seal | Step::Freeze) => Step::Look(Why::ToFinish),
             (What::Standby, Step::Finish { .. }) => Step::Look(Why::ForEtag),
-            (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked { image: None })),
+            (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked)),
             _ => return None,
         }))
     }

@@ -310,8 +310,10 @@ pub enum Outcome {
     LaunchFailed { blame: Blame, reason: String, made: bool, runner: Option<RunnerId> },
     /// The standby that was to be claimed is somebody else's.
     StandbyLost { reason: String },
-    /// The template is ready; its fingerprint, where it is an image.
-    Baked { image: Option<String> },
+    /// The template is ready.
+    Baked,
+    /// It is, as this image. `left` tells whether the instance that it was made of may exist still.
+    Published { image: String, left: bool },
     /// The standby is; its ETag.
     Prepared { etag: Option<String> },
     /// The class's image is on this server, with this fingerprint.

@@ -105,13 +105,21 @@ impl World {
         let class_name = class_config.name.clone();
         let what = format!("template of class {class_name:?}");
         match outcome {
-            Outcome::Baked { image } => {
+            Outcome::Baked | Outcome::Published { .. } => {
                 let Some((name, recipe, phase)) = made else { return };
-                // What it was published from was removed.
+                let image = match outcome {
+                    Outcome::Published { image, left } => {
+                        if left {
+                            let left = self.known_or_new(&name, class_config, Phase::Baking, now);
+                            left.seen.maker = Maker::Us;
+                        } else {
+                            self.instance_is_gone(&name, now, notes);
+                        }
+                        Some(image)
+                    }
+                    _ => None,
+                };
                 let known = image.clone().unwrap_or_else(|| name.clone());
-                if image.is_some() {
-                    self.instance_is_gone(&name, now, notes);
-                }
                 let template = self.known_or_new(&known, class_config, phase, now);
                 template.seen.alias = image.as_ref().map(|_| name.clone());
                 template.seen.phase = phase;

@@ -56,6 +56,7 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
     let mut world = World::new(config, 7, "scripts");
     let seen = |n: u64| InstanceSeen {
         name: format!("lxdrunner-{}-1", 1_000_000 + n),
+        alias: None,
         project: "default".to_owned(),
         class: format!("class-{}", n % CLASSES as u64),
         scope: Some(scopes[n as usize % scopes.len()].clone()),

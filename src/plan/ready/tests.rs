@@ -62,8 +62,10 @@ pub(crate) fn settle(stage: &mut Stage) -> Vec<Action> {
         }
         for action in actions {
             let outcome = match &action {
-                Action::Bake { form: Form::Instance, .. } => Outcome::Baked { image: None },
-                Action::Bake { recipe, .. } => Outcome::Baked { image: Some(format!("{:0>64}", recipe.content)) },
+                Action::Bake { form: Form::Instance, .. } => Outcome::Baked,
+                Action::Bake { recipe, .. } => {
+                    Outcome::Published { image: format!("{:0>64}", recipe.content), left: false }
+                }
                 Action::RemoveImage { .. } => Outcome::Removed,
                 Action::PrepareStandby { .. } => Outcome::Prepared { etag: Some("e1".to_owned()) },
                 Action::Remove { .. } => Outcome::Removed,
@@ -188,7 +190,7 @@ fn the_old_template_serves_until_the_new_one_is_there_and_standbys_are_replaced_
     stage.queued(1);
     assert_eq!(kinds(&stage.plan().actions)[0], "standby", "what there is serves meanwhile");
     stage.told(1, JobStatus::Completed, None);
-    stage.outcome(bake, Outcome::Baked { image: None });
+    stage.outcome(bake, Outcome::Baked);
     let gone: Vec<(String, RemoveReason)> = stage.removals();
     assert_eq!(gone.len(), 2, "the old template, and one standby: {gone:?}");
     assert!(gone.iter().all(|(_, reason)| *reason == RemoveReason::Superseded));
@@ -244,7 +246,7 @@ fn a_template_that_is_copied_stays_until_the_copy_is_made() {
     let launch = stage.dispatch().remove(0);
     images(&mut stage, "f2");
     let bake = stage.dispatch().remove(0);
-    stage.outcome(bake, Outcome::Baked { image: None });
+    stage.outcome(bake, Outcome::Baked);
     assert_eq!(stage.removals(), []);
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
     assert_eq!(stage.removals().len(), 1);
@@ -385,7 +387,7 @@ fn a_bake_that_fails_is_told_once_and_tried_with_growing_pauses() {
     }
     assert_eq!(pauses, [32, 64, 128]);
     let bake = stage.dispatch().remove(0);
-    stage.outcome(bake, Outcome::Baked { image: None });
+    stage.outcome(bake, Outcome::Baked);
     assert_eq!(stage.world.troubles().count(), 0);
 }
 
@@ -420,15 +422,21 @@ fn the_instance_that_an_image_was_published_from_is_forgotten_with_it() {
     let half = InstanceSeen { maker: Maker::Us, ..kept(&stage, bake.instance().unwrap(), Phase::Baking, None) };
     stage.lxd(vec![half.clone()]);
     let begun = stage.world.seq();
-    stage.outcome(bake, Outcome::Baked { image: Some("f".repeat(64)) });
+    stage.outcome(bake, Outcome::Published { image: "f".repeat(64), left: false });
     // A listing that was begun before knows neither that the one is gone nor that the other is there.
     stage.snapshot(begun, Some(vec![half.clone()]), None);
     assert_eq!(stage.world.instances.keys().collect::<Vec<_>>(), [&"f".repeat(64)]);
     assert_eq!(stage.plan().actions, []);
-    // It could not be dropped.
+    // It comes back, and then it was not gone.
     let image = stage.world.instances[&"f".repeat(64)].seen.clone();
     stage.lxd(vec![half, image]);
     assert_eq!(kinds(&stage.plan().actions), ["remove"]);
+    // What could not be dropped has its place until it is gone.
+    let mut stage = cluster(with(0, 0));
+    let bake = stage.dispatch().remove(0);
+    let name = bake.instance().unwrap().to_owned();
+    stage.outcome(bake, Outcome::Published { image: "f".repeat(64), left: true });
+    assert_eq!(stage.removals(), [(name, RemoveReason::Abandoned)]);
 }
 
 #[test]
@@ -442,18 +450,18 @@ fn an_image_that_was_replaced_goes_once_nothing_is_made_of_it() {
     let bake = stage.dispatch().remove(0);
     let name = bake.instance().unwrap().to_owned();
     assert_eq!(stage.plan().actions, [], "it serves until its successor is there");
-    stage.outcome(bake, Outcome::Baked { image: Some("a".repeat(64)) });
+    stage.outcome(bake, Outcome::Published { image: "a".repeat(64), left: false });
     assert_eq!(stage.plan().actions, []);
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
     let alias = stage.world.instances[&old].label().to_owned();
     assert_ne!(alias, name);
     let (project, reason) = ("default".to_owned(), RemoveReason::Superseded);
     let remove = Action::RemoveImage { fingerprint: old, project, alias, reason };
-    assert_eq!(stage.dispatch(), [remove.clone()]);
+    assert_eq!(stage.dispatch(), std::slice::from_ref(&remove));
     stage.outcome(remove.clone(), Outcome::RemoveFailed { reason: "busy".to_owned() });
     assert_eq!(stage.plan().actions, [], "it is tried again after a pause");
     stage.pass(2);
-    assert_eq!(stage.dispatch(), [remove.clone()]);
+    assert_eq!(stage.dispatch(), std::slice::from_ref(&remove));
     stage.outcome(remove, Outcome::Removed);
     assert_eq!(phase(&stage, Phase::Template), ["a".repeat(64)]);
 }
@@ -523,7 +531,7 @@ fn somebody_elses_bake_and_half_baked_leftovers() {
 fn what_was_listed_finished_is_not_thrown_away_for_an_answer_that_was_lost() {
     let mut stage = stage(with(1, 0));
     let bake = stage.dispatch().remove(0);
-    stage.outcome(bake, Outcome::Baked { image: None });
+    stage.outcome(bake, Outcome::Baked);
     let prepare = stage.dispatch().remove(0);
     let name = prepare.instance().unwrap().to_owned();
     let template = stage.world.instances.values().next().unwrap().seen.clone();

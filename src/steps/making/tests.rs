@@ -65,7 +65,8 @@ fn word(step: &Step) -> String {
 fn end(outcome: Outcome) -> String {
     match outcome {
         Outcome::Launched { runner } => format!("launched {}", runner.map_or(0, |runner| runner.0)),
-        Outcome::Baked { image } => format!("baked{}", image.map(|image| format!(" {image}")).unwrap_or_default()),
+        Outcome::Baked => "baked".to_owned(),
+        Outcome::Published { image, left } => format!("published {image} left={left}"),
         Outcome::Prepared { etag } => format!("prepared {etag:?}"),
         Outcome::Clash { reason } => format!("clash: {reason}"),
         Outcome::StandbyLost { reason } => format!("lost: {reason}"),
@@ -325,17 +326,18 @@ fn a_template_that_is_an_image_is_published_from_what_is_ours_which_then_goes() 
     let ours = ("look-tofinish", baking(Maker::Us));
     let published = ("publish", Published("f9".to_owned()));
     let to_drop = |came: Answer| [ours.clone(), published.clone(), ("look-todrop", came)];
-    check_image(&to_drop(baking(Maker::Us)), " publish look-todrop drop", "baked f9");
+    check_image(&to_drop(baking(Maker::Us)), " publish look-todrop drop", "published f9 left=false");
     let stolen = "Bake(\"small\") made=true: the instance was changed or removed by somebody else while it was made";
     check_image(&[("look-tofinish", baking(Maker::Dead))], " logs", stolen);
     check_image(&[ours.clone(), ("publish", no())], " publish logs", "Bake(\"small\") made=true: no");
     check_image(&[ours.clone(), ("publish", silence())], " publish", "Host made=true: silence");
     // The image is there: what becomes of the instance does not matter to it.
-    for came in [Gone, no(), silence(), baking(Maker::Unknown), There(there(Phase::Started, Maker::Us))] {
-        check_image(&to_drop(came), " publish look-todrop", "baked f9");
+    check_image(&to_drop(Gone), " publish look-todrop", "published f9 left=false");
+    for came in [no(), silence(), baking(Maker::Unknown), There(there(Phase::Started, Maker::Us))] {
+        check_image(&to_drop(came), " publish look-todrop", "published f9 left=true");
     }
     let left = [to_drop(baking(Maker::Us)).to_vec(), vec![("drop", no())]].concat();
-    check_image(&left, " publish look-todrop drop", "baked f9");
+    check_image(&left, " publish look-todrop drop", "published f9 left=true");
 }
 
 #[test]
