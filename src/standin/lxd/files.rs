@@ -9,13 +9,13 @@ use super::server::Shared;
 use super::state::State;
 
 /// A file system, of which only names, modes and contents matter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Tree {
     /// By absolute path without a closing slash; the root is empty.
     nodes: BTreeMap<String, Node>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct Node {
     /// `None` for a directory.
     content: Option<Vec<u8>>,

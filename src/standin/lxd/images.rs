@@ -55,7 +55,8 @@ fn published(
     // The name is looked at last, and the image stays without one where another has it.
     let taken = !alias.is_empty() && state.images.iter().any(|image| image.alias == alias);
     let (own, name) = (fingerprint.clone(), if taken { "" } else { alias }.to_owned());
-    state.images.push(ImageEntry { alias: name, fingerprint: own, kind, architecture, properties, size, files });
+    state.images.push(ImageEntry { alias: name, fingerprint: own, kind, architecture, properties, size });
+    state.published.insert(fingerprint.clone(), files);
     if taken {
         return Err(format!("Alias already exists: {alias}"));
     }

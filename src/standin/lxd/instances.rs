@@ -159,8 +159,8 @@ fn made(state: &mut State, key: (String, String), source: &Value, mut record: In
         let (has, wants) = (image.kind.as_str(), record.kind.as_str());
         return Err(format!("Requested image's type \"{has}\" doesn't match instance type \"{wants}\""));
     }
-    if !copied {
-        record.files = image.files.clone();
+    if let (false, Some(files)) = (copied, state.published.get(&image.fingerprint)) {
+        record.files = files.clone();
     }
     let failed = |why: &str| Err(format!("Failed creating instance record: {why}"));
     if state.instances.contains_key(&key) {

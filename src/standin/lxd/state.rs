@@ -26,8 +26,6 @@ pub struct ImageEntry {
     pub properties: ConfigMap,
     /// Bytes.
     pub size: u64,
-    /// What instances of it begin with.
-    pub(super) files: Tree,
 }
 
 impl ImageEntry {
@@ -40,7 +38,6 @@ impl ImageEntry {
             architecture: "x86_64".to_owned(),
             properties: map(&[("os", "debian"), ("release", "bookworm"), ("description", "Debian bookworm")]),
             size: 80_000_000,
-            files: Tree::new(),
         }
     }
 
@@ -166,6 +163,8 @@ pub(super) struct State {
     pub pool_full: bool,
     pub agent_polls: u32,
     pub images: Vec<ImageEntry>,
+    /// What instances of the images begin with that were made of others, by fingerprint.
+    pub published: BTreeMap<String, Tree>,
     pub profiles: BTreeMap<String, ProfileEntry>,
     pub networks: BTreeMap<String, NetworkEntry>,
     /// Drivers by name.
@@ -196,6 +195,7 @@ impl State {
             pool_full: options.pool_full,
             agent_polls: options.agent_polls,
             images: options.images.clone(),
+            published: BTreeMap::new(),
             profiles: BTreeMap::from([("default".to_owned(), ProfileEntry { config: ConfigMap::new(), devices })]),
             networks: BTreeMap::from([("lxdbr0".to_owned(), bridge), ("lo".to_owned(), loopback)]),
             pools: BTreeMap::from([("default".to_owned(), "btrfs".to_owned())]),
