@@ -76,6 +76,37 @@ fn polling_needs_neither_webhook_nor_port_and_asks_only_for_what_changed() {
 }
 
 #[test]
+fn a_run_is_seldom_asked_for_while_its_jobs_run_here_and_each_time_once_their_instance_does_not_run() {
+    let rig = Rig::new(Plan { config: "reconcile_interval: 1\n".to_owned(), ..Plan::default() });
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    rig.daemon.wait(&[&format!("job={job}"), "msg=\"job runs\""]);
+    let run = rig.github.with(|state| state.jobs[&job].run);
+    let of_run = format!("/acme/app/actions/runs/{run}/jobs");
+    let (looks, asked) = (["github_call", "acme/app/actions/runs?status=in_progress"], ["github_call", &of_run]);
+    let asked_in = |count: usize| {
+        let before = rig.daemon.count(&asked);
+        rig.daemon.wait_count(&looks, rig.daemon.count(&looks) + count);
+        rig.daemon.count(&asked) - before
+    };
+    asked_in(3);
+    let seldom = asked_in(8);
+    assert!(seldom <= 2, "{seldom} of 8");
+    // Nobody can tell what becomes of a job whose instance stands still.
+    let name = rig.instances().remove(0);
+    let freezing = rig.lxd.set_state("default", &name, "freeze", false).unwrap();
+    rig.lxd.wait(&freezing, PATIENCE).unwrap();
+    asked_in(1);
+    let often = asked_in(5);
+    assert!(often >= 4, "{often} of 5");
+    let thawing = rig.lxd.set_state("default", &name, "unfreeze", false).unwrap();
+    rig.lxd.wait(&thawing, PATIENCE).unwrap();
+    rig.insides.runner(&name).unwrap().let_finish();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_nothing_left();
+}
+
+#[test]
 fn a_repository_that_vanishes_is_told_and_then_forgotten() {
     let rig = Rig::new(Plan { config: "reconcile_interval: 1\n".to_owned(), ..Plan::default() });
     let gone = "acme/gone".parse().unwrap();

@@ -142,3 +142,46 @@ impl GitHub {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::listing::Page;
+    use super::*;
+    use crate::model::Labels;
+
+    #[test]
+    fn a_run_is_settled_while_each_of_its_open_jobs_is_at_work_with_us() {
+        #[track_caller]
+        fn check(jobs: &[(JobStatus, Option<&str>)], unchanged: bool, expected: bool) {
+            let job = |(n, (status, runner)): (usize, &(JobStatus, Option<&str>))| Job {
+                id: JobId(n as u64),
+                run_id: 1,
+                repo: "acme/app".parse().unwrap(),
+                public: None,
+                labels: Labels::default(),
+                status: *status,
+                runner_name: runner.map(str::to_owned),
+                runner_id: None,
+                created_at: None,
+                name: String::new(),
+            };
+            let items = jobs.iter().enumerate().map(job).collect();
+            let mut run = Run { unchanged, ..Run::default() };
+            run.jobs.put(0, Page { url: String::new(), etag: None, next: None, items });
+            let at_work = BTreeSet::from(["ours".to_owned()]);
+            assert_eq!(run.is_settled(&at_work), expected, "{jobs:?}, unchanged: {unchanged}");
+        }
+        use JobStatus::{InProgress, Queued, Waiting};
+        check(&[(InProgress, Some("ours"))], true, true);
+        check(&[(InProgress, Some("ours"))], false, false);
+        check(&[(InProgress, Some("ours")), (InProgress, Some("ours"))], true, true);
+        check(&[(InProgress, Some("others"))], true, false);
+        check(&[(InProgress, None)], true, false);
+        check(&[(InProgress, Some("ours")), (Queued, None)], true, false);
+        check(&[(Waiting, None), (InProgress, Some("ours"))], true, false);
+        // GitHub may name the runner of a job that it gives to another one.
+        check(&[(Queued, Some("ours"))], true, false);
+        // All jobs are over, and the run is not: the next ones are about to be made.
+        check(&[], true, false);
+    }
+}
