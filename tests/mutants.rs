@@ -112,7 +112,7 @@ const MUTANTS: &[Mutant] = &[
         rule: "what another process makes is left to it",
         file: "src/plan/remove.rs",
         from: "                Maker::Dead if alone && runners_known => Some(RemoveReason::Abandoned),",
-        to: "                Maker::Dead | Maker::Unknown if alone && runners_known => Some(RemoveReason::Abandoned),",
+        to: "                Maker::Dead | Maker::Other | Maker::Unknown if alone && runners_known => Some(RemoveReason::Abandoned),",
     },
     Mutant {
         rule: "what a dead process left half-made goes",

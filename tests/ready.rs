@@ -112,6 +112,7 @@ fn a_bake_that_fails_is_told_and_jobs_start_from_the_image() {
     let rig = Rig::prepared(plan("", ""), failing);
     rig.daemon.wait(&["ERROR", "template of class", "setup-runner.sh ended with code 7"]);
     rig.daemon.wait(&["no mirror"]);
+    rig.daemon.wait(&["-template-", "reason=\"its making failed\" msg=removed"]);
     let job = rig.queue();
     assert_eq!(rig.wait_done(job), "success");
     rig.daemon.wait(&[&format!("job={job}"), "from=image"]);

@@ -12,6 +12,9 @@ usage: tests/simulation.sh stories [COUNT]     plays so many simulated stories (
 A story that fails is told in short; SEED=N plays that one alone, and with STORY=full it is told whole:
 
     SEED=N STORY=full cargo test --test simulation
+
+`stories` begins with the first seed; FIRST=N begins with the N-th, so that a run goes on where another one ended (COUNT is
+the last seed then, not how many).
 TXT
 }
 

@@ -6,13 +6,12 @@ use super::Executor;
 use crate::lxd::Instance;
 use crate::model::Timestamp;
 use crate::runner::failures::Kept;
-use crate::world::RemoveReason;
 
 impl Executor {
     /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
     /// What is returned ends the line of the log that tells of the removal.
-    pub(super) fn keep_last_words(&self, instance: &Instance, reason: RemoveReason) -> String {
-        match self.keep(instance, (&reason.to_string(), "")) {
+    pub(super) fn keep_last_words(&self, instance: &Instance, reason: &str) -> String {
+        match self.keep(instance, (reason, "")) {
             Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
             _ => String::new(),
         }

@@ -21,7 +21,7 @@ struct Hands<'a> {
     executor: &'a Executor,
     project: &'a str,
     name: &'a str,
-    reason: RemoveReason,
+    reason: String,
     /// As it was last looked at.
     instance: Option<Instance>,
     /// Where its logs are kept, for the line of the log that tells of the removal.
@@ -31,15 +31,16 @@ struct Hands<'a> {
 impl Executor {
     /// Takes one step after the other until it is over.
     pub(super) fn remove(&self, project: &str, name: &str, mut removal: Removal) -> Outcome {
-        let reason = removal.reason();
-        let mut hands = Hands { executor: self, project, name, reason, instance: None, see: String::new() };
+        let reason = removal.judged().to_string();
+        let mut hands =
+            Hands { executor: self, project, name, reason: reason.clone(), instance: None, see: String::new() };
         loop {
             let step = removal.step().clone();
             let came = hands.take(&step);
             debug!("instance={name} step={step:?} came={came:?}");
             if let Next::End(outcome) = removal.next(came) {
                 if matches!(outcome, Outcome::Removed) && step != Step::Look {
-                    info!("instance={name} reason=\"{reason}\" msg=removed{}", hands.see);
+                    info!("instance={name} reason=\"{}\" msg=removed{}", hands.reason, hands.see);
                 }
                 return outcome;
             }
@@ -105,7 +106,7 @@ impl Hands<'_> {
                 Err(error) => Answer::Failed(error.to_string()),
             },
             Step::KeepLogs => {
-                let keep = |instance: &Instance| self.executor.keep_last_words(instance, self.reason);
+                let keep = |instance: &Instance| self.executor.keep_last_words(instance, &self.reason);
                 self.see = self.instance.as_ref().map(keep).unwrap_or_default();
                 Answer::Done
             }

@@ -4,7 +4,7 @@
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use};
@@ -22,24 +22,17 @@ const PREPARED_AT_ONCE: usize = 2;
 /// A runner that is idle for no longer may be getting a job at this moment.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Numbers the names that are not for a job.
-struct Names<'a> {
+/// What one plan has in hand while it keeps things ready.
+struct Keeping<'a, 'p> {
     world: &'a World,
-    prefix: &'a str,
-    next: u64,
-    taken: std::collections::BTreeSet<&'a str>,
-}
-
-impl Names<'_> {
-    fn give(&mut self, kind: &str) -> String {
-        loop {
-            let name = random_name(self.prefix, kind, nth_random(self.world.seed, self.next));
-            self.next += 1;
-            if !self.taken.contains(name.as_str()) {
-                return name;
-            }
-        }
-    }
+    config: &'a Config,
+    queued: &'p BTreeMap<Group<'a>, usize>,
+    crowded: &'p Crowded,
+    stock: &'p mut Stock<'a>,
+    now: Timestamp,
+    plan: &'p mut Plan,
+    /// The number of the next name that is not for a job, and the names that are taken; found out when one is needed.
+    names: Option<(u64, BTreeSet<&'a str>)>,
 }
 
 /// Plans all of it.
@@ -52,213 +45,194 @@ pub(super) fn keep_ready<'a>(
     now: Timestamp,
     plan: &mut Plan,
 ) {
-    make_room(world, config, queued, crowded, stock, now, plan);
-    let mut names = None;
-    idle_runners(world, config, queued, crowded, stock, now, plan, &mut names);
-    standbys(world, config, crowded, stock, now, plan, &mut names);
-    bake(world, config, crowded, stock, now, plan);
+    let mut keeping = Keeping { world, config, queued, crowded, stock, now, plan, names: None };
+    keeping.make_room();
+    keeping.idle_runners();
+    keeping.standbys();
+    keeping.bake();
 }
 
-fn paused(world: &World, blame: Blame, now: Timestamp, plan: &mut Plan) -> bool {
-    match world.pauses.get(&blame).filter(|pause| pause.until > now) {
-        Some(pause) => {
-            plan.wake(pause.until);
-            true
-        }
-        None => false,
+impl<'a> Keeping<'a, '_> {
+    fn paused(&mut self, blame: Blame) -> bool {
+        let pause = self.world.pauses.get(&blame).filter(|pause| pause.until > self.now);
+        pause.inspect(|pause| self.plan.wake(pause.until)).is_some()
     }
-}
 
-/// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
-/// them waiting, though the host carries one instance more meanwhile.
-fn no_place(config: &Config, stock: &Stock, at: usize, class: &Class) -> bool {
-    stock.total + stock.bakes >= config.max_workers
-        || stock.classes.get(at).is_none_or(|c| c.total + c.bakes >= class.max_workers)
-}
+    /// True where a job waits for what a class's next instance would take.
+    fn jobs_first(&self, at: usize) -> bool {
+        self.crowded.host > 0 || self.crowded.waiting.contains(&at)
+    }
 
-fn names<'n, 'a>(world: &'a World, config: &'a Config, names: &'n mut Option<Names<'a>>) -> &'n mut Names<'a> {
-    names.get_or_insert_with(|| Names {
-        world,
-        prefix: &config.prefix,
-        next: world.names_given,
-        taken: names_in_use(world),
-    })
-}
+    /// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
+    /// them waiting, though the host carries one instance more meanwhile.
+    fn no_place(&self, at: usize, class: &Class) -> bool {
+        let stock = &self.stock;
+        stock.total + stock.bakes >= self.config.max_workers
+            || stock.classes.get(at).is_none_or(|c| c.total + c.bakes >= class.max_workers)
+    }
 
-#[allow(clippy::too_many_arguments, reason = "the planner's own working set")]
-fn idle_runners<'a>(
-    world: &'a World,
-    config: &'a Config,
-    queued: &BTreeMap<Group<'a>, usize>,
-    crowded: &Crowded,
-    stock: &mut Stock<'a>,
-    now: Timestamp,
-    plan: &mut Plan,
-    given: &mut Option<Names<'a>>,
-) {
-    for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.idle > 0) {
-        let all_hands = crowded.host > 0 || crowded.waiting.contains(&at);
-        if all_hands || paused(world, Blame::Idle(class.name.clone()), now, plan) {
-            continue;
+    fn name(&mut self, kind: &str) -> String {
+        let world = self.world;
+        let (next, taken) = self.names.get_or_insert_with(|| (world.names_given, names_in_use(world)));
+        loop {
+            let name = random_name(&self.config.prefix, kind, nth_random(world.seed, *next));
+            *next += 1;
+            if !taken.contains(name.as_str()) {
+                return name;
+            }
         }
-        for scope in world.targets.iter().flatten() {
-            let group = (scope, at);
-            if !super::remove::runners_known(world, scope) || paused(world, Blame::Scope(scope.clone()), now, plan) {
+    }
+
+    fn idle_runners(&mut self) {
+        let (world, config, now) = (self.world, self.config, self.now);
+        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.idle > 0) {
+            if self.jobs_first(at) || self.paused(Blame::Idle(class.name.clone())) {
                 continue;
             }
-            let wanted = queued.get(&group).copied().unwrap_or(0) + class.idle;
-            while stock.supply.get(&group).copied().unwrap_or(0) < wanted {
-                let Some(from) = copy_or_image(world, stock, at, class, now) else { break };
-                if full(world, config, stock, group, class, Some(&from)).is_some() {
-                    break;
+            for scope in world.targets.iter().flatten() {
+                let group = (scope, at);
+                if !super::remove::runners_known(world, scope) || self.paused(Blame::Scope(scope.clone())) {
+                    continue;
                 }
-                let name = names(world, config, given).give("idle");
-                plan.actions.push(Action::Launch { job: None, class: at, scope: scope.clone(), name, from });
-                stock.place(at);
-                launched(stock, group);
+                let wanted = self.queued.get(&group).copied().unwrap_or(0) + class.idle;
+                while self.stock.supply.get(&group).copied().unwrap_or(0) < wanted {
+                    let Some(from) = copy_or_image(world, self.stock, at, class, now) else { break };
+                    if full(world, config, self.stock, group, class, Some(&from)).is_some() {
+                        break;
+                    }
+                    let name = self.name("idle");
+                    self.plan.actions.push(Action::Launch { job: None, class: at, scope: scope.clone(), name, from });
+                    self.stock.place(at);
+                    launched(self.stock, group);
+                }
             }
         }
     }
-}
 
-fn standbys<'a>(
-    world: &'a World,
-    config: &'a Config,
-    crowded: &Crowded,
-    stock: &mut Stock<'a>,
-    now: Timestamp,
-    plan: &mut Plan,
-    given: &mut Option<Names<'a>>,
-) {
-    // A claim takes tens of milliseconds, and several times that beside a copy that is being made: the refill comes after.
-    let is_claim = |action: &Action| matches!(action, Action::Launch { from: Origin::Standby { .. }, .. });
-    if world.flights.values().chain(&plan.actions).any(is_claim) {
-        return;
-    }
-    for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.standby > 0) {
-        let Some(template) = stock.classes.get(at).and_then(|c| c.template) else { continue };
-        let Some(recipe) = &template.seen.recipe else { continue };
-        if crowded.host > 0 || crowded.waiting.contains(&at) {
-            continue;
-        }
-        let blames = [Blame::Standby(class.name.clone()), Blame::Template(class.name.clone())];
-        if blames.into_iter().any(|blame| paused(world, blame, now, plan)) {
-            continue;
-        }
-        while stock.classes.get(at).is_some_and(|c| c.kept < class.standby) {
-            let busy = stock.preparing >= PREPARED_AT_ONCE || stock.launching + stock.preparing >= LAUNCHES_AT_ONCE;
-            if busy || no_place(config, stock, at, class) {
-                break;
-            }
-            let name = names(world, config, given).give("standby");
-            let (template, recipe) = (as_template(template), recipe.clone());
-            plan.actions.push(Action::PrepareStandby { class: at, name, template, recipe });
-            stock.place(at);
-            stock.preparing += 1;
-            if let Some(stocked) = stock.classes.get_mut(at) {
-                stocked.kept += 1;
-                stocked.preparing += 1;
-            }
-        }
-    }
-}
-
-/// One template at a time, and none while a job of its class waits.
-fn bake(world: &World, config: &Config, crowded: &Crowded, stock: &mut Stock, now: Timestamp, plan: &mut Plan) {
-    if stock.baking || crowded.host > 0 {
-        return;
-    }
-    for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.template) {
-        let Some(state) = world.templates.get(at) else { continue };
-        let unfetched = state.image == ImageSeen::Unfetched;
-        let recipe = state.wanted.as_ref();
-        let made = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe.as_ref() == recipe;
-        let ready = stock.classes.get(at).and_then(|c| c.template).is_some_and(made);
-        let (true, false) = (unfetched || recipe.is_some(), ready || crowded.waiting.contains(&at)) else { continue };
-        let blames = [Blame::Host, Blame::Bake(class.name.clone()), Blame::Class(class.name.clone())];
-        if blames.into_iter().any(|blame| paused(world, blame, now, plan)) {
-            continue;
-        }
-        if unfetched {
-            plan.actions.push(Action::FetchImage { class: at });
+    fn standbys(&mut self) {
+        let (world, config) = (self.world, self.config);
+        // A claim takes tens of milliseconds, and several times that beside a copy that is being made: the refill comes after.
+        let is_claim = |action: &Action| matches!(action, Action::Launch { from: Origin::Standby { .. }, .. });
+        if world.flights.values().chain(&self.plan.actions).any(is_claim) {
             return;
         }
-        let (Some(recipe), ImageSeen::Known(fingerprint)) = (recipe, &state.image) else { continue };
-        let name = template_name(&config.prefix, class, recipe);
-        // Somebody bakes it, or it is on its way out.
-        let there = world.instances.values().any(|i| i.label() == name) || stock.in_flight.contains_key(name.as_str());
-        let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
-        if there || stood_back || no_place(config, stock, at, class) {
-            continue;
-        }
-        let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
-        plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe, form: state.form });
-        stock.bakes(Some(at));
-        return;
-    }
-}
-
-/// Where jobs wait for want of a place, what only waits for other jobs goes.
-fn make_room<'a>(
-    world: &'a World,
-    config: &'a Config,
-    queued: &BTreeMap<Group<'a>, usize>,
-    crowded: &Crowded,
-    stock: &mut Stock<'a>,
-    now: Timestamp,
-    plan: &mut Plan,
-) {
-    let mut host = crowded.host.saturating_sub(stock.making_room);
-    let mut classes = crowded.classes.clone();
-    if host == 0 && classes.is_empty() {
-        return;
-    }
-    let planned: std::collections::BTreeSet<String> =
-        plan.actions.iter().filter_map(|a| a.instance().map(str::to_owned)).collect();
-    let mut spare: BTreeMap<Group<'_>, usize> = BTreeMap::new();
-    for (group, supply) in &stock.supply {
-        spare.insert(*group, supply.saturating_sub(queued.get(group).copied().unwrap_or(0)));
-    }
-    for instance in world.instances.values() {
-        let name = instance.seen.name.as_str();
-        if stock.in_flight.contains_key(name) || planned.contains(name) || instance.leave_until.is_some_and(|t| t > now)
-        {
-            continue;
-        }
-        let class = super::stock::class_index(config, &instance.seen.class);
-        let helps_class = class.and_then(|at| classes.get(&at)).is_some_and(|n| *n > 0);
-        if host == 0 && !helps_class {
-            continue;
-        }
-        let goes = match (instance.seen.phase, instance.runner) {
-            (Phase::Standby, _) => true,
-            (Phase::Started, RunnerState::Idle(since)) => {
-                let scope = instance.seen.scope.as_ref().filter(|scope| super::remove::runners_known(world, scope));
-                let group = scope.zip(class);
-                let left = group.and_then(|group| spare.get_mut(&group)).filter(|left| **left > 0);
-                match left {
-                    Some(left) if now.since(since) > SETTLED => {
-                        *left -= 1;
-                        true
-                    }
-                    Some(_) => {
-                        plan.wake(since.after(SETTLED));
-                        false
-                    }
-                    None => false,
+        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.standby > 0) {
+            let Some(template) = self.stock.classes.get(at).and_then(|c| c.template) else { continue };
+            let Some(recipe) = &template.seen.recipe else { continue };
+            let blames = [Blame::Standby(class.name.clone()), Blame::Template(class.name.clone())];
+            if self.jobs_first(at) || blames.into_iter().any(|blame| self.paused(blame)) {
+                continue;
+            }
+            while self.stock.classes.get(at).is_some_and(|c| c.kept < class.standby) {
+                let (preparing, launching) = (self.stock.preparing, self.stock.launching);
+                let busy = preparing >= PREPARED_AT_ONCE || launching + preparing >= LAUNCHES_AT_ONCE;
+                if busy || self.no_place(at, class) {
+                    break;
+                }
+                let name = self.name("standby");
+                let (template, recipe) = (as_template(template), recipe.clone());
+                self.plan.actions.push(Action::PrepareStandby { class: at, name, template, recipe });
+                self.stock.place(at);
+                self.stock.preparing += 1;
+                if let Some(stocked) = self.stock.classes.get_mut(at) {
+                    stocked.kept += 1;
+                    stocked.preparing += 1;
                 }
             }
-            _ => false,
+        }
+    }
+
+    /// One template at a time, and none while a job of its class waits.
+    fn bake(&mut self) {
+        let (world, config, now) = (self.world, self.config, self.now);
+        if self.stock.baking {
+            return;
+        }
+        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.template) {
+            let Some(state) = world.templates.get(at) else { continue };
+            let unfetched = state.image == ImageSeen::Unfetched;
+            let recipe = state.wanted.as_ref();
+            let made = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe.as_ref() == recipe;
+            let ready = self.stock.classes.get(at).and_then(|c| c.template).is_some_and(made);
+            let wanted = unfetched || recipe.is_some();
+            let blames = [Blame::Host, Blame::Bake(class.name.clone()), Blame::Class(class.name.clone())];
+            if !wanted || ready || self.jobs_first(at) || blames.into_iter().any(|blame| self.paused(blame)) {
+                continue;
+            }
+            if unfetched {
+                self.plan.actions.push(Action::FetchImage { class: at });
+                return;
+            }
+            let (Some(recipe), ImageSeen::Known(fingerprint)) = (recipe, &state.image) else { continue };
+            let name = template_name(&config.prefix, class, recipe);
+            // Somebody bakes it, or it is on its way out.
+            let there =
+                world.instances.values().any(|i| i.label() == name) || self.stock.in_flight.contains_key(name.as_str());
+            let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
+            if there || stood_back || self.no_place(at, class) {
+                continue;
+            }
+            let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
+            self.plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe, form: state.form });
+            self.stock.bakes(Some(at));
+            return;
+        }
+    }
+
+    /// Where jobs wait for want of a place, what only waits for other jobs goes.
+    fn make_room(&mut self) {
+        let mut host = self.crowded.host.saturating_sub(self.stock.making_room);
+        let mut classes = self.crowded.classes.clone();
+        if host == 0 && classes.is_empty() {
+            return;
+        }
+        let planned: BTreeSet<String> =
+            self.plan.actions.iter().filter_map(|a| a.instance().map(str::to_owned)).collect();
+        let beyond = |(group, supply): (&Group<'a>, &usize)| {
+            (*group, supply.saturating_sub(self.queued.get(group).copied().unwrap_or(0)))
         };
-        if !goes {
-            continue;
+        let mut spare: BTreeMap<Group<'a>, usize> = self.stock.supply.iter().map(beyond).collect();
+        for instance in self.world.instances.values() {
+            let name = instance.seen.name.as_str();
+            let left_alone = instance.leave_until.is_some_and(|until| until > self.now);
+            if self.stock.in_flight.contains_key(name) || planned.contains(name) || left_alone {
+                continue;
+            }
+            let class = super::stock::class_index(self.config, &instance.seen.class);
+            let helps_class = class.and_then(|at| classes.get(&at)).is_some_and(|n| *n > 0);
+            if host == 0 && !helps_class || !self.only_waits(instance, class, &mut spare) {
+                continue;
+            }
+            host = host.saturating_sub(1);
+            if let Some(wanted) = class.and_then(|at| classes.get_mut(&at)) {
+                *wanted = wanted.saturating_sub(1);
+            }
+            self.plan.actions.push(super::remove::removal(instance, RemoveReason::MakesRoom));
+            // The planner's own count: nothing else is to be removed for the same place.
+            self.stock.making_room += 1;
         }
-        host = host.saturating_sub(1);
-        if let Some(wanted) = class.and_then(|at| classes.get_mut(&at)) {
-            *wanted = wanted.saturating_sub(1);
+    }
+
+    /// True for a standby, and for a runner that is idle, settled, and beyond what is queued: it is taken off `spare`.
+    fn only_waits(
+        &mut self,
+        instance: &'a Instance,
+        class: Option<usize>,
+        spare: &mut BTreeMap<Group<'a>, usize>,
+    ) -> bool {
+        let since = match (instance.seen.phase, instance.runner) {
+            (Phase::Standby, _) => return true,
+            (Phase::Started, RunnerState::Idle(since)) => since,
+            _ => return false,
+        };
+        let scope = instance.seen.scope.as_ref().filter(|scope| super::remove::runners_known(self.world, scope));
+        let group = scope.zip(class);
+        let Some(left) = group.and_then(|group| spare.get_mut(&group)).filter(|left| **left > 0) else { return false };
+        let settled = self.now.since(since) > SETTLED;
+        match settled {
+            true => *left -= 1,
+            false => self.plan.wake(since.after(SETTLED)),
         }
-        plan.actions.push(super::remove::removal(instance, RemoveReason::MakesRoom));
-        // The planner's own count: nothing else is to be removed for the same place.
-        stock.making_room += 1;
+        settled
     }
 }

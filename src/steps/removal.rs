@@ -127,9 +127,9 @@ impl Removal {
         Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
     }
 
-    /// Why it is removed.
-    pub fn reason(&self) -> RemoveReason {
-        self.judged.reason
+    /// What is removed, and why.
+    pub fn judged(&self) -> &Judged {
+        &self.judged
     }
 
     /// The step to take now.

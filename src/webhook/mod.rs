@@ -7,6 +7,7 @@ pub mod gate;
 mod letters;
 mod listen;
 mod peers;
+mod private;
 pub mod server;
 mod tally;
 #[cfg(test)]

@@ -1,15 +1,10 @@
 //! The receiver: answers what the gate lets through. It never waits for LXD or GitHub.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::DirBuilder;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tiny_http::{Method, Request, Server};
@@ -18,6 +13,7 @@ use super::answer::{Answer, Pen};
 use super::event::{Parsed, parse, verify};
 use super::gate::{self, Limits};
 use super::letters::{BUNDLE_HEADER, Bundle, Field, Letter, Letters};
+use super::private::Private;
 use super::tally::{Kind, Tally};
 use super::{Error, HOOK_PATH, Listener, Peers, Tls};
 use crate::model::{Hint, Secret};
@@ -116,7 +112,7 @@ impl Receiver {
         health: impl Fn() -> Health + Send + Sync + 'static,
     ) -> io::Result<Receiver> {
         let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending } = front;
-        let server = Server::from_listener(private.listener, None).map_err(io::Error::other)?;
+        let server = Server::from_listener(private.listener()?, None).map_err(io::Error::other)?;
         let (tally, letters) = (Arc::new(Tally::default()), Arc::new(Letters::default()));
         let desk = Arc::new(Desk {
             server,
@@ -131,8 +127,8 @@ impl Receiver {
             let desk = Arc::clone(&desk);
             threads::spawn(&format!("webhook-{n}"), move || desk.work());
         }
-        let links = (0..LINKS).map(|_| connect(&private.path)).collect::<io::Result<Vec<_>>>()?;
-        drop(private.directory);
+        let links = (0..LINKS).map(|_| private.connect()).collect::<io::Result<Vec<_>>>()?;
+        drop(private);
         gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally, letters })?;
         Ok(Receiver { local })
     }
@@ -141,73 +137,6 @@ impl Receiver {
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
-}
-
-/// A unix socket in a directory that only we can enter, for as long as it takes to connect to it. Then it has no name
-/// any more, and nobody else gets to `tiny_http`.
-pub(super) struct Private {
-    pub(super) listener: UnixListener,
-    path: PathBuf,
-    directory: Directory,
-}
-
-/// Goes with all that is in it.
-struct Directory(PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Private {
-    pub(super) fn listen() -> io::Result<Private> {
-        let named = std::env::var_os("RUNTIME_DIRECTORY").map(PathBuf::from);
-        let mut failed = io::Error::from(ErrorKind::NotFound);
-        for base in named.into_iter().chain([std::env::temp_dir(), "/dev/shm".into()]) {
-            match Private::listen_in(&base) {
-                Ok(private) => return Ok(private),
-                Err(error) => failed = error,
-            }
-        }
-        Err(failed)
-    }
-
-    fn listen_in(base: &Path) -> io::Result<Private> {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        for _ in 0..1000 {
-            let n = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = base.join(format!("lxdrunner-{}-{n}", std::process::id()));
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    let directory = Directory(path);
-                    let path = directory.0.join("within");
-                    return Ok(Private { listener: UnixListener::bind(&path)?, path, directory });
-                }
-                // Of a process that was killed just here, or of somebody who wants to stand in our way.
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ErrorKind::AlreadyExists.into())
-    }
-}
-
-/// A connection to `tiny_http` that has a thread there: it has answered once. (Its pool hands out waiting threads by
-/// their number, which may be old when two connections come at once; the second would never be served.)
-fn connect(path: &Path) -> io::Result<UnixStream> {
-    let mut link = UnixStream::connect(path)?;
-    link.set_read_timeout(Some(Duration::from_secs(30)))?;
-    link.write_all(b"HEAD / HTTP/1.1\r\n\r\n")?;
-    let mut answer = Vec::new();
-    let mut piece = [0; 512];
-    while !answer.ends_with(b"\r\n\r\n") {
-        match link.read(&mut piece)? {
-            0 => return Err(ErrorKind::UnexpectedEof.into()),
-            count => answer.extend(piece.iter().take(count)),
-        }
-    }
-    Ok(link)
 }
 
 /// What the workers share.

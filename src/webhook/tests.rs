@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gate::{self, Limits, Shared};
-use super::server::Private;
+use super::private::Private;
 use super::{Front, Health, Listener, Peers, Receiver};
 use crate::model::Secret;
 
@@ -103,7 +103,7 @@ fn open_deaf() {
     let (peers, limits) = (Arc::new(Peers::default()), Limits::default());
     let front = Front { listener, tls: None, peers, limits, ending: None };
     let private = Private::listen().unwrap();
-    let held = UnixStream::from(OwnedFd::from(private.listener.try_clone().unwrap()));
+    let held = UnixStream::from(OwnedFd::from(private.listener().unwrap()));
     let health = || Health::Good("ok at first".to_owned());
     let receiver = Receiver::open_within(private, front, Secret::new("s"), drop, health).unwrap();
     let mut client = TcpStream::connect(receiver.local_addr()).unwrap();

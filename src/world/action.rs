@@ -157,6 +157,15 @@ pub struct Judged {
     pub maker: Maker,
 }
 
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.reason, self.maker) {
+            (RemoveReason::Abandoned, Maker::Us) => f.write_str("its making failed"),
+            (reason, _) => reason.fmt(f),
+        }
+    }
+}
+
 /// Why an instance is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoveReason {

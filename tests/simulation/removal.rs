@@ -109,8 +109,8 @@ impl Stage {
                 Err(()) => failed("502"),
             },
             removal::Step::KeepLogs => Answer::Done,
-            removal::Step::Stop => self.stop(e, lxd, name, removal.reason()),
-            removal::Step::Delete => self.delete(e, lxd, name, removal.reason()),
+            removal::Step::Stop => self.stop(e, lxd, name, removal.judged().reason),
+            removal::Step::Delete => self.delete(e, lxd, name, removal.judged().reason),
         };
         match luck {
             Luck::Good => answer,
