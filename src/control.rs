@@ -16,20 +16,22 @@ use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, RunnerId, Timestamp};
 use crate::threads;
 
-/// The longest question or answer, in bytes.
-const LONGEST: u64 = 256 * 1024;
+/// The longest question or answer, in bytes: the metrics of a thousand classes.
+const LONGEST: u64 = 2 * 1024 * 1024;
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest path that a socket's address holds, in bytes, is a little more (unix(7)).
 const LONGEST_PATH: usize = 100;
 
-/// What a running daemon is asked: why a job stands as it does.
+/// What a running daemon is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The job.
-    pub job: JobId,
-    /// What GitHub says of it now.
-    pub told: Option<Job>,
+pub enum Question {
+    /// Why this job stands as it does; `told` is what GitHub says of it now.
+    Job { job: JobId, told: Option<Job> },
+    /// How all stands, for people.
+    Status,
+    /// The same for programs.
+    Metrics,
 }
 
 /// What it says.
@@ -197,9 +199,17 @@ fn read_line(stream: &UnixStream) -> io::Result<String> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Wire {
-    explain: u64,
-    told: Option<JobWire>,
+#[serde(untagged)]
+enum Wire {
+    Explain { explain: u64, told: Option<JobWire> },
+    Show { show: Page },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Page {
+    Status,
+    Metrics,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -225,7 +235,17 @@ const STATUSES: [(JobStatus, &str); 4] = [
 
 impl From<&Question> for Wire {
     fn from(question: &Question) -> Wire {
-        let told = question.told.as_ref().map(|job| JobWire {
+        match question {
+            Question::Job { job, told } => Wire::Explain { explain: job.0, told: told.as_ref().map(JobWire::from) },
+            Question::Status => Wire::Show { show: Page::Status },
+            Question::Metrics => Wire::Show { show: Page::Metrics },
+        }
+    }
+}
+
+impl From<&Job> for JobWire {
+    fn from(job: &Job) -> JobWire {
+        JobWire {
             run: job.run_id,
             repo: job.repo.to_string(),
             public: job.public,
@@ -235,29 +255,38 @@ impl From<&Question> for Wire {
             runner_id: job.runner_id.map(|id| id.0),
             created_at: job.created_at.map(|at| at.0),
             name: job.name.clone(),
-        });
-        Wire { explain: question.job.0, told }
+        }
+    }
+}
+
+impl JobWire {
+    fn into_job(self, id: JobId) -> Option<Job> {
+        Some(Job {
+            id,
+            run_id: self.run,
+            repo: self.repo.parse().ok()?,
+            public: self.public,
+            labels: self.labels.iter().collect(),
+            status: STATUSES.iter().find(|(_, word)| *word == self.status)?.0,
+            runner_name: self.runner,
+            runner_id: self.runner_id.map(RunnerId),
+            created_at: self.created_at.map(Timestamp),
+            name: self.name,
+        })
     }
 }
 
 impl Wire {
     fn into_question(self) -> Option<Question> {
-        let told = match self.told {
-            None => None,
-            Some(job) => Some(Job {
-                id: JobId(self.explain),
-                run_id: job.run,
-                repo: job.repo.parse().ok()?,
-                public: job.public,
-                labels: job.labels.iter().collect(),
-                status: STATUSES.iter().find(|(_, word)| *word == job.status)?.0,
-                runner_name: job.runner,
-                runner_id: job.runner_id.map(RunnerId),
-                created_at: job.created_at.map(Timestamp),
-                name: job.name,
-            }),
-        };
-        Some(Question { job: JobId(self.explain), told })
+        match self {
+            Wire::Show { show: Page::Status } => Some(Question::Status),
+            Wire::Show { show: Page::Metrics } => Some(Question::Metrics),
+            Wire::Explain { explain, told: None } => Some(Question::Job { job: JobId(explain), told: None }),
+            Wire::Explain { explain, told: Some(told) } => {
+                let job = JobId(explain);
+                Some(Question::Job { job, told: Some(told.into_job(job)?) })
+            }
+        }
     }
 }
 
@@ -292,7 +321,7 @@ mod tests {
             created_at: Some(Timestamp(5)),
             name: "build “all”\n".to_owned(),
         };
-        Question { job: job.id, told: Some(job) }
+        Question::Job { job: job.id, told: Some(job) }
     }
 
     #[test]
@@ -303,11 +332,18 @@ mod tests {
             assert!(ask(&socket, &question()).unwrap_err().is_absence());
             let echo = |asked: Question| {
                 let text = format!("{}\nand more", asked == question());
-                Some(Answer { repo: asked.told.map(|job| job.repo.to_string()), text })
+                let repo = match asked {
+                    Question::Job { told, .. } => told.map(|job| job.repo.to_string()),
+                    other => Some(format!("{other:?}")),
+                };
+                Some(Answer { repo, text })
             };
             listen(socket.clone(), echo).unwrap();
             let answer = Answer { repo: Some("acme/Tool.js".to_owned()), text: "true\nand more".to_owned() };
             assert_eq!(ask(&socket, &question()).unwrap(), answer);
+            for (page, told) in [(Question::Status, "Status"), (Question::Metrics, "Metrics")] {
+                assert_eq!(ask(&socket, &page).unwrap().repo.as_deref(), Some(told));
+            }
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(socket.parent().unwrap()), mode(&socket)), (0o700, 0o600));
             // Whoever talks nonsense is hung up on, and the next one is served.

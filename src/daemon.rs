@@ -4,7 +4,9 @@
 //! There is no shutdown: SIGTERM ends the process, running jobs do not notice, and the next start reads everything
 //! again. A thread that dies ends the process.
 
+mod answers;
 mod front;
+mod metrics;
 mod narrate;
 
 use std::convert::Infallible;
@@ -18,20 +20,22 @@ use log::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::control;
+use crate::control::{self, Question};
 use crate::execute::Executor;
-use crate::github::{GitHub, Standing};
+use crate::github::GitHub;
 use crate::lxd::Lxd;
 use crate::model::{Hint, Job, JobStatus, Timestamp};
 use crate::observe::Observer;
-use crate::plan::{explain, plan, workers};
+use crate::plan::{plan, workers};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook::{self, server};
-use crate::world::{Action, Event, Instance, Interest, World};
+use crate::world::{Action, Event, Interest, World};
+use answers::{Asked, Known};
 use front::front;
+use metrics::Counters;
 use narrate::Narrator;
 
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
@@ -44,11 +48,6 @@ const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
 const RECONNECT_FIRST: Duration = Duration::from_millis(500);
 const RECONNECT_LAST: Duration = Duration::from_secs(30);
-/// Stuck instances that a health question's answer names, and characters that it tells of what each last failed with.
-const NAMED: usize = 5;
-const REASON: usize = 200;
-/// The main loop answers a health question within this time, or is not well.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs the daemon. Returns only where it could not start.
 ///
@@ -59,16 +58,18 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let lxd = Arc::new(Lxd::new(&config.socket));
     let github = Arc::new(GitHub::of_config(&config.github));
     let (events, inbox) = bounded::<Event>(EVENTS);
-    let (health, health_questions) = bounded::<Sender<server::Health>>(4);
+    let (asker, questions) = answers::channel();
     let lost = Arc::new(AtomicBool::new(false));
 
     let trace = Arc::new(Trace::new(trace));
-    let health_kept = health.clone();
     let listen = match config.listens {
         true => {
             let front = front(&config, &github)?;
             let deliver = deliver_to(events.clone(), Arc::clone(&lost), Arc::clone(&trace));
-            let open = server::Receiver::open(front, config.hooksecret.clone(), deliver, move || ask(&health))?;
+            let (health, metrics) = (asker.clone(), asker.clone());
+            let metrics = move || Some(metrics.about(Question::Metrics)?.text);
+            let secret = config.hooksecret.clone();
+            let open = server::Receiver::open(front, secret, deliver, move || health.health(), metrics)?;
             open.local_addr().to_string()
         }
         false => "none".to_owned(),
@@ -81,11 +82,10 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         env!("CARGO_PKG_VERSION")
     );
 
-    let (asked, questions) = bounded::<Asked>(4);
     // A channel that nobody can send to any more is always ready, and would make the main loop spin.
-    let _kept = (asked.clone(), health_kept);
-    if let Err(error) = control::listen(control::socket(&config), move |question| ask_why(&asked, question)) {
-        warn!("msg=\"lxdrunner explain cannot ask this daemon\" reason=\"{error}\"");
+    let _kept = asker.clone();
+    if let Err(error) = control::listen(control::socket(&config), move |question| asker.about(question)) {
+        warn!("msg=\"lxdrunner explain and status cannot ask this daemon\" reason=\"{error}\"");
     }
 
     let workers = workers(config.max_workers);
@@ -125,7 +125,6 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     }
     let (look_lxd, look_github) = (observer("look-lxd", false), observer("look-github", true));
     let hands = Hands { trace, actions, look_lxd, look_github };
-    let questions = Questions { health: health_questions, why: questions };
     turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)
 }
 
@@ -214,56 +213,17 @@ fn work(executor: &Executor, todo: &Receiver<Action>, events: &Sender<Event>) {
     }
 }
 
-/// Asks the main loop how it is.
-fn ask(health: &Sender<Sender<server::Health>>) -> server::Health {
-    let (answer, answered) = bounded(1);
-    let late = || server::Health::Bad(format!("the main loop has not turned for {} s", HEALTH_PATIENCE.as_secs()));
-    if health.send_timeout(answer, HEALTH_PATIENCE).is_err() {
-        return late();
-    }
-    answered.recv_timeout(HEALTH_PATIENCE).unwrap_or_else(|_| late())
-}
-
-/// A question about a job, and where the answer goes.
-type Asked = (control::Question, Sender<control::Answer>);
-
-/// What others want to know of the main loop.
-struct Questions {
-    health: Receiver<Sender<server::Health>>,
-    why: Receiver<Asked>,
-}
-
-/// Asks the main loop why a job stands as it does.
-fn ask_why(asked: &Sender<Asked>, question: control::Question) -> Option<control::Answer> {
-    let (answer, answered) = bounded(1);
-    asked.send_timeout((question, answer), HEALTH_PATIENCE).ok()?;
-    answered.recv_timeout(HEALTH_PATIENCE).ok()
-}
-
-fn why(
-    world: &World,
-    config: &Config,
-    github: &GitHub,
-    question: &control::Question,
-    now: Timestamp,
-) -> control::Answer {
-    let known = world.jobs().find(|state| state.job.id == question.job);
-    let repo = known.map(|state| state.job.repo.to_string());
-    let mut explained = explain(world, config, now, question.job, question.told.as_ref());
-    explained.details.push(("budget", limits(github).trim().to_owned()));
-    control::Answer { repo, text: explained.to_string() }
-}
-
 fn turn_for_ever(
     config: &Config,
     github: &GitHub,
     inbox: &Receiver<Event>,
-    questions: &Questions,
+    questions: &Receiver<Asked>,
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
     let mut world = World::new(config, seed(), &scripts_digest());
     let mut narrator = Narrator::default();
+    let mut counters = Counters::default();
     let clock = Clock::set();
     let mut turned = Instant::now();
     loop {
@@ -272,15 +232,9 @@ fn turn_for_ever(
         let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
-            recv(questions.health) -> answer => {
-                if let Ok(answer) = answer {
-                    let _ = answer.try_send(report(&world, github, clock.now()));
-                }
-                None
-            }
-            recv(questions.why) -> asked => {
-                if let Ok((question, answer)) = asked {
-                    let _ = answer.try_send(why(&world, config, github, &question, clock.now()));
+            recv(questions) -> asked => {
+                if let Ok(asked) = asked {
+                    asked.answer(&Known { world: &world, config, github, counters: &counters, now: clock.now() });
                 }
                 None
             }
@@ -296,7 +250,10 @@ fn turn_for_ever(
             narrator.tell(&world.fold(Event::HintsLost, config, now));
         }
         for event in first.into_iter().chain(inbox.try_iter().take(BATCH)) {
-            narrator.tell(&world.fold(event, config, now));
+            counters.count(&event, &world, now);
+            let notes = world.fold(event, config, now);
+            counters.count_notes(&notes);
+            narrator.tell(&notes);
         }
     }
 }
@@ -331,51 +288,6 @@ fn decide(
     narrator.tell_deferred(&plan.deferred, world);
     // A look that is due but whose hands are busy must not make the loop spin: its end is an event.
     plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
-}
-
-fn report(world: &World, github: &GitHub, now: Timestamp) -> server::Health {
-    let troubles: Vec<&str> = world.troubles().collect();
-    let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
-    match world.lxd_health(now) {
-        Ok(()) => {
-            let (jobs, instances) = (world.jobs().count(), world.instances().count());
-            let (standby, idle, templates) = world.ready();
-            server::Health::Good(format!(
-                "ok jobs={jobs} instances={} standby={standby} idle={idle} templates={templates}{}{troubles}{}",
-                instances - templates,
-                limits(github),
-                stuck(world)
-            ))
-        }
-        Err(reason) => server::Health::Bad(reason),
-    }
-}
-
-/// Instances that are to go and do not, and why.
-fn stuck(world: &World) -> String {
-    let stuck: Vec<&Instance> = world.instances().filter(|instance| instance.is_stuck()).collect();
-    if stuck.is_empty() {
-        return String::new();
-    }
-    let one = |instance: &&Instance| {
-        let removal = instance.removal.as_ref()?;
-        let reason: String = removal.reason.chars().take(REASON).collect();
-        Some(format!("{} ({} tries): {reason}", instance.seen.name, removal.failures))
-    };
-    let told: Vec<String> = stuck.iter().take(NAMED).filter_map(one).collect();
-    format!(" stuck={} stuck_instances={:?}", stuck.len(), told.join("; "))
-}
-
-/// How GitHub's limits stand, with the credentials' names where there are several.
-fn limits(github: &GitHub) -> String {
-    let standings = github.standings();
-    let several = standings.len() > 1;
-    let one = |(name, standing): &(String, Standing)| match several {
-        true => format!(" credential={name}{standing}"),
-        false => standing.to_string(),
-    };
-    let trouble = github.clock_trouble().map(|told| format!(" clock={told:?}")).unwrap_or_default();
-    standings.iter().map(one).collect::<String>() + &trouble
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod plan;
 pub mod runner;
 pub mod standin;
 pub mod steps;
+pub mod table;
 pub mod threads;
 pub mod trace;
 pub mod upkeep;

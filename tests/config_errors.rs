@@ -311,6 +311,8 @@ fn lxd() {
     check_top("web_tls: {cert: /dev/null}", "1: web_tls.key: is missing", "PEM file");
     check_top("web_trusted_proxies: [proxy]", "1: web_trusted_proxies[0]: \"proxy\" is not an address", "192.0.2.0/24");
     check_top("web_trusted_proxies: [0.0.0.0/0]", "1: web_trusted_proxies[0]: trusts everybody", "the proxies alone");
+    check_top("web_metrics: ['::/0']", "1: web_metrics[0]: shows the metrics to everybody", "those alone that watch");
+    check_top("web_metrics: 127.0.0.1", "1: web_metrics: ", "list of addresses and ranges");
     check_top("web_allow: []", "1: web_allow: lets nobody in", "[github]");
     check_top(
         "web_allow: [github, 192.0.2.0/33]",

@@ -236,6 +236,7 @@ web_port: 8080
 web_tls: {cert: cert.pem, key: key.pem}
 web_trusted_proxies: [127.0.0.1, '2001:db8::/32']
 web_allow: [github, 192.0.2.0/24]
+web_metrics: [198.51.100.7, 10.0.0.0/8]
 ready_max_age: 30m
 cache_home: cache
 runnermap:
@@ -262,6 +263,7 @@ runnermap:
     assert_eq!(warnings, Vec::<String>::new());
     assert_eq!(config.web_tls, WebTls::Files { cert, key });
     assert_eq!(config.web_trusted_proxies, ["127.0.0.1", "2001:db8::/32"].map(|text| text.parse().unwrap()));
+    assert_eq!(config.web_metrics, ["198.51.100.7", "10.0.0.0/8"].map(|text| text.parse().unwrap()));
     let networks = vec!["192.0.2.0/24".parse().unwrap()];
     assert_eq!(config.web_allow, Some(WebAllow { github: true, networks }));
     assert_eq!((pat(&config), config.hooksecret.expose()), ("a-token-of-a-file", "a-secret-of-a-file"));

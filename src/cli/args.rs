@@ -35,6 +35,13 @@ pub enum Command {
         /// `-c`
         config: Option<PathBuf>,
     },
+    /// How all stands.
+    Status {
+        /// `-c`
+        config: Option<PathBuf>,
+        /// As numbers.
+        metrics: bool,
+    },
     /// Why a job runs, waits or is not ours.
     Explain {
         /// `-c`
@@ -125,6 +132,7 @@ impl Default for DemoOptions {
 enum Name {
     Serve,
     Check,
+    Status,
     Explain,
     Hooks,
     Placeholders,
@@ -142,6 +150,7 @@ Commands:
   serve         Run the daemon (what it does without a command)
   check         Check the config file, LXD and GitHub; say what is wrong and how to mend it
   bake          Make the templates that jobs start from now, instead of leaving it to the daemon
+  status        Show what waits, runs and is kept ready now, and what does not work
   explain       Say why a job runs, waits or is not served here, and what happens next
   failures      Show what instances that failed had to say before they were destroyed
   hooks         Make, show or remove the webhooks at GitHub
@@ -194,6 +203,20 @@ Usage: lxdrunner explain JOB [-c FILE] [-v]
 
 Run it as root or as the daemon's user. Exit codes: 0 explained, 1 not found or not to be had, 2 JOB names no job,
 78 the config file is wrong.";
+
+const STATUS_HELP: &str = "\
+Shows how all stands: jobs and instances of each class, each job that is held up with its reason, what does not work, and
+what is left of GitHub's limits. The running daemon is asked.
+
+Usage: lxdrunner status [--metrics] [-c FILE] [-v]
+
+      --metrics       The same as numbers, with counts since the daemon's start, in Prometheus' text format
+  -c, --config FILE   The config file (see lxdrunner --help for where it is looked for)
+  -v, --verbose       Log every call
+  -h, --help          This text
+
+Run it as root or as the daemon's user. With web_metrics in the config file, GET /metrics on the webhook port answers the
+same to those whom it names. Exit codes: 0 shown, 1 no daemon answers, 78 the config file is wrong.";
 
 const HOOKS_HELP: &str = "\
 Keeps the webhooks of all targets: one each, sending what is needed to the address of this host, signed with hooksecret.
@@ -279,6 +302,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
     let mut verbose = false;
     let mut trace = false;
+    let mut metrics = false;
     let mut job: Option<String> = None;
     let mut class: Option<String> = None;
     let mut instance: Option<String> = None;
@@ -292,6 +316,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             }
             Arg::Short('v') | Arg::Long("verbose") => verbose = true,
             Arg::Long("trace") => trace = true,
+            Arg::Long("metrics") => metrics = true,
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
             Arg::Long("jobs") => {
                 only_demo = Some("--jobs");
@@ -350,8 +375,11 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     }
 
     let command = match name {
-        Some(Name::Demo | Name::Check | Name::Explain | Name::Failures) if trace => {
+        Some(Name::Demo | Name::Check | Name::Status | Name::Explain | Name::Failures) if trace => {
             return Err("--trace is an option of serve (see lxdrunner serve --help)".to_owned());
+        }
+        _ if metrics && name != Some(Name::Status) => {
+            return Err("--metrics is an option of status (see lxdrunner status --help)".to_owned());
         }
         Some(Name::Demo) if config.is_some() => {
             return Err("demo has a config of its own; leave out -c (see lxdrunner demo --help)".to_owned());
@@ -382,6 +410,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             _ => return Err("placeholders needs: remove (see lxdrunner placeholders --help)".to_owned()),
         },
         Some(Name::Check) => Command::Check { config },
+        Some(Name::Status) => Command::Status { config, metrics },
         Some(Name::Failures) => Command::Failures { config, instance },
         Some(Name::Serve) | None => Command::Serve { config, trace },
     };
@@ -398,6 +427,7 @@ fn command_name(word: &str) -> Result<Name, String> {
     match word {
         "serve" => Ok(Name::Serve),
         "check" => Ok(Name::Check),
+        "status" => Ok(Name::Status),
         "explain" => Ok(Name::Explain),
         "bake" => Ok(Name::Bake),
         "failures" => Ok(Name::Failures),
@@ -408,7 +438,7 @@ fn command_name(word: &str) -> Result<Name, String> {
             Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
         }
         other => {
-            let known = "serve, check, bake, explain, failures, hooks, placeholders and demo";
+            let known = "serve, check, bake, status, explain, failures, hooks, placeholders and demo";
             Err(format!("{other:?} is not a command; there are {known} (see lxdrunner --help)"))
         }
     }
@@ -419,6 +449,7 @@ fn help(name: Option<Name>) -> &'static str {
         None => HELP,
         Some(Name::Serve) => SERVE_HELP,
         Some(Name::Check) => CHECK_HELP,
+        Some(Name::Status) => STATUS_HELP,
         Some(Name::Explain) => EXPLAIN_HELP,
         Some(Name::Bake) => BAKE_HELP,
         Some(Name::Failures) => FAILURES_HELP,
@@ -460,6 +491,8 @@ mod tests {
         check("-c a.yml check", Command::Check { config: file() }, false);
         check("bake", Command::Bake { config: None, class: None }, false);
         check("bake big -c a.yml", Command::Bake { config: file(), class: Some("big".to_owned()) }, false);
+        check("status", Command::Status { config: None, metrics: false }, false);
+        check("status --metrics -c a.yml", Command::Status { config: file(), metrics: true }, false);
         check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
         check("failures", Command::Failures { config: None, instance: None }, false);
         check(
@@ -499,7 +532,7 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check, bake, explain, failures, hooks, placeholders and demo");
+        check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders and demo");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
         check_error("placeholders", "needs: remove");
@@ -507,6 +540,8 @@ mod tests {
         check_error("a.yml", "lxdrunner -c a.yml");
         check_error("serve now", "unexpected");
         check_error("explain", "needs a job");
+        check_error("check --metrics", "--metrics is an option of status");
+        check_error("status now", "unexpected");
         check_error("explain 7 8", "unexpected");
         check_error("bake a b", "unexpected");
         check_error("failures a b", "unexpected");
@@ -530,6 +565,7 @@ mod tests {
         check("-h", "Commands:");
         check("serve --help", "Runs the daemon");
         check("check --help", "Checks the config");
+        check("status -h", "Prometheus");
         check("explain -h", "OWNER/REPO#ID");
         check("hooks -h", "install|status|remove");
         check("placeholders -h", "placeholders remove");

@@ -49,7 +49,7 @@ pub fn run(config_path: PathBuf, text: &str) -> ExitCode {
 }
 
 /// A job's title may hold anything, also what a terminal takes for an order.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
@@ -57,7 +57,7 @@ fn tell(config: &Config, reference: &Reference) -> Result<String, String> {
     let github = GitHub::of_config(&config.github);
     reference.check_host(github.base(), &github.web_url(&Scope::Org("x".to_owned())))?;
     let socket = control::socket(config);
-    let ask = |told: Option<Job>| control::ask(&socket, &Question { job: reference.job, told });
+    let ask = |told: Option<Job>| control::ask(&socket, &Question::Job { job: reference.job, told });
     let repo = match &reference.repo {
         Some(repo) => repo.clone(),
         None => match ask(None).ok().and_then(|answer| answer.repo?.parse().ok()) {

@@ -8,6 +8,7 @@ use super::{EXIT_FAILURE, load_config};
 use crate::cli::output::{complain, say};
 use crate::config::Config;
 use crate::runner::failures::{Failure, Failures};
+use crate::table::columns;
 
 /// Names that an error lists, at most.
 const NAMED: usize = 10;
@@ -46,22 +47,14 @@ fn list(config: &Config) -> Result<String, String> {
     if all.is_empty() {
         return Ok(nothing(config, &failures));
     }
-    let mut rows = vec![["WHEN", "INSTANCE", "CLASS", "JOB", "SIZE", "WHY"].map(str::to_owned)];
+    let mut rows = vec![["WHEN", "INSTANCE", "CLASS", "JOB", "SIZE", "WHY"].map(str::to_owned).to_vec()];
     let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
     rows.extend(all.iter().map(|failure| {
         let Failure { when, instance, class, job, why, size, .. } = failure;
         let size = format!("{} KiB", size.div_ceil(1024));
-        [shown(when), shown(instance), shown(class), shown(job), size, shown(why)]
+        vec![shown(when), shown(instance), shown(class), shown(job), size, shown(why)]
     }));
-    let mut text = String::new();
-    for row in &rows {
-        for (at, cell) in row.iter().enumerate() {
-            let width = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count()).max().unwrap_or(0);
-            let last = at + 1 == row.len();
-            text.push_str(&if last { format!("{cell}\n") } else { format!("{cell:width$}  ") });
-        }
-    }
-    Ok(text)
+    Ok(columns(&rows))
 }
 
 fn show(config: &Config, wanted: &str) -> Result<String, String> {

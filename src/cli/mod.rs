@@ -10,6 +10,7 @@ pub mod hooks;
 mod output;
 pub mod placeholders;
 pub mod serve;
+pub mod status;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -51,6 +52,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             match command {
                 Command::Serve { config, trace } => with_config_path(config, |path| serve::run(path, trace)),
                 Command::Check { config } => with_config_path(config, check::run),
+                Command::Status { config, metrics } => with_config_path(config, |path| status::run(path, metrics)),
                 Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
                 Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),
                 Command::RemovePlaceholders { config } => with_config_path(config, placeholders::run),

@@ -92,6 +92,8 @@ pub struct Config {
     pub web_trusted_proxies: Vec<Network>,
     /// Whose connections are let in; `None`: everybody's.
     pub web_allow: Option<WebAllow>,
+    /// Who may read `/metrics` on the webhook port.
+    pub web_metrics: Vec<Network>,
     /// Where runner packages are kept, the self-signed certificate, and what instances that failed had to say.
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.

@@ -49,6 +49,7 @@ const KEYS: &[&str] = &[
     "web_tls",
     "web_trusted_proxies",
     "web_allow",
+    "web_metrics",
     "cache_home",
     "runnermap",
     // Of the original; each is a warning now.
@@ -96,8 +97,10 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         }
         read => read,
     };
-    if let Some(url) = top.get("webhook_url").filter(|_| polls && top.get("web_port").is_none()) {
-        report.error(&url.path, "contradicts polling: nothing is listened for", "leave it out, or write web_port");
+    for key in ["webhook_url", "web_metrics"] {
+        if let Some(item) = top.get(key).filter(|_| polls && top.get("web_port").is_none()) {
+            report.error(&item.path, "contradicts polling: nothing is listened for", "leave it out, or write web_port");
+        }
     }
     readable_by_all(file, &top, report);
 
@@ -152,6 +155,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let web_tls = web::tls(&top, base, report);
     let web_trusted_proxies = web::trusted_proxies(&top, report);
     let web_allow = web::allow(&top, report);
+    let web_metrics = web::metrics(&top, report);
     let cache_home = cache_home(&top, base, report);
 
     Some(Config {
@@ -182,6 +186,7 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         web_tls: web_tls?,
         web_trusted_proxies: web_trusted_proxies?,
         web_allow: web_allow?,
+        web_metrics: web_metrics?,
         cache_home: cache_home?,
         classes: classes?,
     })

@@ -127,14 +127,24 @@ pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Op
 const MEND: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
 
 pub(super) fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
-    let Some(item) = top.get("web_trusted_proxies") else { return Some(Vec::new()) };
+    let mend = "name the proxies alone: whoever is trusted says itself who it is";
+    networks(top, "web_trusted_proxies", ("trusts everybody", mend), report)
+}
+
+pub(super) fn metrics(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
+    let mend = "name those alone that watch this host: the metrics tell the names of classes and how busy they are";
+    networks(top, "web_metrics", ("shows the metrics to everybody", mend), report)
+}
+
+/// A list of addresses and ranges, none by default; `everybody` is what is wrong with all of them, and the mend.
+fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str), report: &mut Report) -> Option<Vec<Network>> {
+    let Some(item) = top.get(key) else { return Some(Vec::new()) };
     let mut networks = Vec::new();
     let mut whole = true;
-    for item in item.list("a list of addresses and ranges of proxies", report)? {
+    for item in item.list("a list of addresses and ranges", report)? {
         match network(&item, MEND, report) {
-            Some(everybody) if everybody.bits == 0 => {
-                let mend = "name the proxies alone: whoever is trusted says itself who it is";
-                report.error(&item.path, "trusts everybody", mend);
+            Some(network) if network.bits == 0 => {
+                report.error(&item.path, everybody.0, everybody.1);
                 whole = false;
             }
             Some(network) => networks.push(network),

@@ -369,7 +369,7 @@ fn at_in(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// `12 s`, `3 min`, `2 h`
-fn length(length: Duration) -> String {
+pub(super) fn length(length: Duration) -> String {
     match length.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} min", seconds / 60),

@@ -9,6 +9,7 @@ mod launch;
 pub mod queues;
 mod ready;
 mod remove;
+pub mod status;
 mod stock;
 #[cfg(test)]
 mod tests;

@@ -11,11 +11,13 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) text: Cow<'static, str>,
     pub(super) allow: Option<&'static str>,
+    /// True where the text has lines; else it is made one.
+    pub(super) lines: bool,
 }
 
 impl Answer {
     pub(super) fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
-        Answer { status, text: text.into(), allow: None }
+        Answer { status, text: text.into(), allow: None, lines: false }
     }
 }
 
@@ -44,7 +46,7 @@ impl Pen {
     }
 
     fn write_at(&mut self, now: OffsetDateTime, answer: &Answer, bodyless: bool) {
-        let Answer { status, text, allow } = answer;
+        let Answer { status, text, allow, lines } = answer;
         self.tell_date(now);
         // Writing to a String does not fail.
         let reason = StatusCode(*status).default_reason_phrase();
@@ -60,7 +62,8 @@ impl Pen {
         let length = text.len() + 1;
         let _ = write!(self.whole, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n");
         if !bodyless {
-            self.whole.extend(text.chars().map(|c| if matches!(c, '\r' | '\n') { ' ' } else { c }));
+            let one_line = |c: char| if c == '\r' || (c == '\n' && !lines) { ' ' } else { c };
+            self.whole.extend(text.chars().map(one_line));
             self.whole.push('\n');
         }
     }
@@ -98,6 +101,8 @@ mod tests {
         let epoch = "Thu, 01 Jan 1970 00:00:00 GMT";
         check(Answer::new(200, "a\nb"), false, 0, &format!("{}a b\n", head("200 OK", epoch, "")));
         check(Answer::new(200, "a\nb"), true, 0, &head("200 OK", epoch, ""));
+        let two = Answer { lines: true, ..Answer::new(200, "a\nb") };
+        check(two, false, 0, &format!("{}a\nb\n", head("200 OK", epoch, "")));
         let not_so = Answer { allow: Some("POST"), ..Answer::new(405, "no!") };
         let sunday = "Sun, 06 Nov 1994 08:49:37 GMT";
         let expected = format!("{}no!\n", head("405 Method Not Allowed", sunday, "Allow: POST\r\n"));

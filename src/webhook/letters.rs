@@ -66,6 +66,8 @@ pub(super) struct Letter {
     pub(super) words: Words,
     /// Who asks.
     pub(super) peer: Option<IpAddr>,
+    /// True where they may read the metrics.
+    pub(super) measures: bool,
     /// Its body, behind what else was read with it; `None` where it has none, or none that is of interest.
     pub(super) bytes: Option<Vec<u8>>,
     /// Where in them it begins.

@@ -23,5 +23,8 @@ pub use tls::{AT_GITHUB, Tls};
 /// The longest body that is taken, in bytes: GitHub sends no more than 25 MB.
 pub const LONGEST_BODY: usize = 25 * 1024 * 1024;
 
+/// The longest answer's body, in bytes: metrics. Whatever is longer is taken for nonsense of the server within.
+const LONGEST_ANSWER: usize = 1024 * 1024;
+
 /// The path that webhooks are posted to.
 pub const HOOK_PATH: &str = "/hooks/lxdrunner";

@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Peers {
     proxies: Vec<Network>,
     allow: Option<WebAllow>,
+    metrics: Vec<Network>,
     github: Mutex<GitHubs>,
 }
 
@@ -29,14 +30,20 @@ struct GitHubs {
 impl Peers {
     /// As the config says.
     pub fn new(config: &Config) -> Peers {
-        Peers::of(config.web_trusted_proxies.clone(), config.web_allow.clone())
+        Peers::of(config.web_trusted_proxies.clone(), config.web_allow.clone()).measured_by(config.web_metrics.clone())
     }
 
     /// With these proxies, letting in these alone.
     pub fn of(proxies: Vec<Network>, allow: Option<WebAllow>) -> Peers {
         let github = allow.as_ref().is_some_and(|allow| allow.github);
         let awaited_until = github.then(|| Instant::now() + PATIENCE);
-        Peers { proxies, allow, github: Mutex::new(GitHubs { networks: Vec::new(), awaited_until }) }
+        let github = Mutex::new(GitHubs { networks: Vec::new(), awaited_until });
+        Peers { proxies, allow, metrics: Vec::new(), github }
+    }
+
+    /// With these, who may read the metrics; they are let in.
+    pub fn measured_by(self, metrics: Vec<Network>) -> Peers {
+        Peers { metrics, ..self }
     }
 
     /// True where GitHub is to be asked for its addresses.
@@ -78,11 +85,17 @@ impl Peers {
     /// True where a connection from there is let in. This machine's own always are.
     pub(super) fn allows(&self, address: IpAddr) -> bool {
         let Some(allow) = &self.allow else { return true };
-        if address.is_loopback() || allow.networks.iter().any(|network| network.contains(address)) {
+        let named = allow.networks.iter().any(|network| network.contains(address));
+        if address.is_loopback() || named || self.may_measure(address) {
             return true;
         }
         let github = self.github.lock().unwrap_or_else(PoisonError::into_inner);
         allow.github && github.networks.iter().any(|network| network.contains(address))
+    }
+
+    /// True where whoever is there may read the metrics.
+    pub(super) fn may_measure(&self, address: IpAddr) -> bool {
+        self.metrics.iter().any(|network| network.contains(address))
     }
 
     /// For whom `proxy` speaks: the last in the row that is no proxy of ours. What stands before that one is its own
@@ -146,6 +159,11 @@ mod tests {
         check(&peers, "192.0.3.1", false);
         check(&peers, "::1", true);
         assert!(peers.is_ready(Instant::now()));
+
+        let peers = Peers::of(Vec::new(), allow(false, &["192.0.2.0/24"])).measured_by(networks(&["198.51.100.7"]));
+        check(&peers, "198.51.100.7", true);
+        check(&peers, "198.51.100.8", false);
+        assert!(peers.may_measure("198.51.100.7".parse().unwrap()) && !peers.may_measure("192.0.2.1".parse().unwrap()));
 
         let peers = Peers::of(Vec::new(), allow(true, &[]));
         let now = Instant::now();

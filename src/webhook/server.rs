@@ -15,7 +15,7 @@ use super::gate::{self, Limits};
 use super::letters::{BUNDLE_HEADER, Bundle, Field, Letter, Letters};
 use super::private::Private;
 use super::tally::{Kind, Tally};
-use super::{Error, HOOK_PATH, Listener, Peers, Tls};
+use super::{Error, HOOK_PATH, LONGEST_ANSWER, Listener, Peers, Tls};
 use crate::model::{Hint, Secret};
 use crate::threads;
 
@@ -85,11 +85,11 @@ impl Receiver {
     ) -> Result<Receiver, Error> {
         let listener = Listener::bind(listen)?;
         let front = Front { listener, tls: None, peers: Arc::default(), limits, ending: None };
-        Receiver::open(front, secret, deliver, health)
+        Receiver::open(front, secret, deliver, health, || None)
     }
 
-    /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz` and must
-    /// answer within a few seconds.
+    /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz`, `metrics` for
+    /// `GET /metrics` of whoever may read them, and must answer within a few seconds.
     ///
     /// # Errors
     /// The system has no sockets left, or no place for a private one.
@@ -98,9 +98,11 @@ impl Receiver {
         secret: Secret,
         deliver: impl Fn(Hint) + Send + Sync + 'static,
         health: impl Fn() -> Health + Send + Sync + 'static,
+        metrics: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Receiver, Error> {
+        let answers = Answers { health: Box::new(health), metrics: Box::new(metrics) };
         let opened =
-            Private::listen().and_then(|private| Receiver::open_within(private, front, secret, deliver, health));
+            Private::listen().and_then(|private| Receiver::open_within(private, front, secret, deliver, answers));
         opened.map_err(|error| Error::new("set up the webhook receiver", error, "see whether /tmp can be written to"))
     }
 
@@ -109,7 +111,7 @@ impl Receiver {
         front: Front,
         secret: Secret,
         deliver: impl Fn(Hint) + Send + Sync + 'static,
-        health: impl Fn() -> Health + Send + Sync + 'static,
+        answers: Answers,
     ) -> io::Result<Receiver> {
         let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending } = front;
         let server = Server::from_listener(private.listener()?, None).map_err(io::Error::other)?;
@@ -118,7 +120,7 @@ impl Receiver {
             server,
             secret,
             deliver: Box::new(deliver),
-            health: Box::new(health),
+            answers,
             seen: Mutex::new(Seen::default()),
             tally: Arc::clone(&tally),
             letters: Arc::clone(&letters),
@@ -139,12 +141,19 @@ impl Receiver {
     }
 }
 
+/// What questions are answered with.
+pub(super) struct Answers {
+    pub(super) health: Box<dyn Fn() -> Health + Send + Sync>,
+    /// `None`: nobody tells.
+    pub(super) metrics: Box<dyn Fn() -> Option<String> + Send + Sync>,
+}
+
 /// What the workers share.
 struct Desk {
     server: Server,
     secret: Secret,
     deliver: Box<dyn Fn(Hint) + Send + Sync>,
-    health: Box<dyn Fn() -> Health + Send + Sync>,
+    answers: Answers,
     seen: Mutex<Seen>,
     tally: Arc<Tally>,
     letters: Arc<Letters>,
@@ -180,11 +189,19 @@ impl Desk {
     fn answer(&self, request: &Request, letter: &Letter) -> Answer {
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
-            ("/healthz", Method::Get | Method::Head) => match (self.health)() {
+            ("/healthz", Method::Get | Method::Head) => match (self.answers.health)() {
                 Health::Good(words) => Answer::new(200, words),
                 Health::Bad(reason) => Answer::new(503, reason),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
+            // Nobody else is told that there is such a thing.
+            ("/metrics", Method::Get | Method::Head) if letter.measures => match (self.answers.metrics)() {
+                Some(text) if text.len() < LONGEST_ANSWER => {
+                    Answer { lines: true, ..Answer::new(200, text.trim_end().to_owned()) }
+                }
+                Some(_) => Answer::new(503, "longer than an answer may be: lxdrunner status --metrics tells"),
+                None => Answer::new(503, "the daemon does not tell"),
+            },
             (HOOK_PATH, Method::Post) => self.delivery(letter),
             (HOOK_PATH, _) => Answer { allow: Some("POST"), ..Answer::new(405, "webhooks are posted here by GitHub") },
             _ => Answer::new(404, format!("nothing here: webhooks go to {HOOK_PATH}, health is at /healthz")),

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::gate::{self, Limits, Shared};
 use super::private::Private;
+use super::server::Answers;
 use super::{Front, Health, Listener, Peers, Receiver};
 use crate::model::Secret;
 
@@ -104,8 +105,8 @@ fn open_deaf() {
     let front = Front { listener, tls: None, peers, limits, ending: None };
     let private = Private::listen().unwrap();
     let held = UnixStream::from(OwnedFd::from(private.listener().unwrap()));
-    let health = || Health::Good("ok at first".to_owned());
-    let receiver = Receiver::open_within(private, front, Secret::new("s"), drop, health).unwrap();
+    let answers = Answers { health: Box::new(|| Health::Good("ok at first".to_owned())), metrics: Box::new(|| None) };
+    let receiver = Receiver::open_within(private, front, Secret::new("s"), drop, answers).unwrap();
     let mut client = TcpStream::connect(receiver.local_addr()).unwrap();
     ask(&mut client);
     print_answer(&mut client);

@@ -67,6 +67,7 @@ pub fn config() -> Config {
         web_tls: crate::config::WebTls::Off,
         web_trusted_proxies: Vec::new(),
         web_allow: None,
+        web_metrics: Vec::new(),
         cache_home: PathBuf::from("/nowhere"),
         classes: vec![class("small", &[], 10), class("gpu", &["gpu"], 2)],
     }

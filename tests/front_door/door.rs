@@ -36,6 +36,11 @@ impl Door {
     }
 
     pub fn open(tls: WebTls, peers: Peers, limits: Limits, scratch: Scratch) -> Door {
+        Door::open_measured(tls, peers, limits, scratch, "a 1\n".to_owned())
+    }
+
+    /// Whose metrics are these.
+    pub fn open_measured(tls: WebTls, peers: Peers, limits: Limits, scratch: Scratch, metrics: String) -> Door {
         let (send, hints) = crossbeam_channel::bounded(4096);
         let front = Front {
             listener: Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
@@ -45,7 +50,9 @@ impl Door {
             ending: None,
         };
         let deliver = move |hint| send.try_send(hint).unwrap();
-        let receiver = Receiver::open(front, Secret::new(SECRET), deliver, || Health::Good("ok".to_owned())).unwrap();
+        let health = || Health::Good("ok".to_owned());
+        let metrics = move || Some(metrics.clone());
+        let receiver = Receiver::open(front, Secret::new(SECRET), deliver, health, metrics).unwrap();
         Door { address: receiver.local_addr(), encrypted: tls != WebTls::Off, hints, _scratch: scratch }
     }
 

@@ -35,6 +35,46 @@ fn a_proxy_tells_who_asks() {
     check("", "202");
 }
 
+fn measured(proxies: &[&str], by: &[&str], metrics: String) -> Door {
+    let peers = Peers::of(networks(proxies), None).measured_by(networks(by));
+    Door::open_measured(WebTls::Off, peers, Limits::default(), Scratch::new(), metrics)
+}
+
+#[test]
+fn metrics_are_for_those_who_are_named() {
+    // The proxies, who may read, what a proxy says, and whether they are shown.
+    let check = |proxies: &[&str], by: &[&str], line: &str, shown: bool| {
+        let door = measured(proxies, by, "a 1\n".to_owned());
+        let answer = door.ask(format!("GET /metrics HTTP/1.1\r\n{line}\r\n").as_bytes());
+        let expected = if shown { "HTTP/1.1 200 " } else { "HTTP/1.1 404 " };
+        assert!(
+            answer.starts_with(expected) && answer.contains("\na 1\n") == shown,
+            "{proxies:?} {by:?} {line} {answer}"
+        );
+    };
+    check(&[], &[], "", false);
+    check(&[], &["127.0.0.1"], "", true);
+    check(&[], &["192.0.2.7"], "", false);
+    // A proxy on this machine that the config does not name speaks for anybody.
+    check(&[], &["127.0.0.1"], "X-Forwarded-For: 127.0.0.1\r\n", false);
+    check(&[], &["192.0.2.7"], "X-Forwarded-For: 192.0.2.7\r\n", false);
+    check(&["127.0.0.1"], &["192.0.2.7"], "X-Forwarded-For: 192.0.2.7\r\n", true);
+    check(&["127.0.0.1"], &["192.0.2.7"], "X-Forwarded-For: 192.0.2.7, 192.0.2.8\r\n", false);
+    check(&["127.0.0.1"], &["192.0.2.7"], "", false);
+}
+
+#[test]
+fn metrics_may_be_long_but_not_without_end() {
+    let head = "GET /metrics HTTP/1.1\r\n\r\n".as_bytes();
+    let long = "a 1\n".repeat(250_000);
+    let door = measured(&[], &["127.0.0.1"], long.clone());
+    assert!(door.ask(head).ends_with(&long));
+    let door = measured(&[], &["127.0.0.1"], "a 1\n".repeat(300_000));
+    let answer = door.ask(head);
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("status --metrics"), "{answer}");
+    door.check_delivery("1");
+}
+
 #[test]
 fn a_proxy_that_is_not_named_does_not_open_the_door() {
     let door = open(&[], true, &[], Limits::default());

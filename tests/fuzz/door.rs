@@ -76,7 +76,7 @@ pub fn control() -> Run {
         let _ = stream.write_all(input);
         let _ = stream.shutdown(Shutdown::Write);
         read_all(&mut stream)?;
-        let question = Question { job: JobId(7), told: None };
+        let question = Question::Job { job: JobId(7), told: None };
         let answer = control::ask(&socket, &question).map_err(|error| error.to_string())?;
         if answer.text == format!("{question:?}") { Ok(()) } else { Err(answer.text) }
     })
@@ -88,7 +88,7 @@ fn open(peers: Peers, tls: &WebTls) -> SocketAddr {
     let _ = std::fs::remove_dir_all(directory);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let front = Front { listener, tls, peers: Arc::new(peers), limits: Limits::default(), ending: None };
-    Receiver::open(front, Secret::new(SECRET), drop, || Health::Good("ok".to_owned())).unwrap().local_addr()
+    Receiver::open(front, Secret::new(SECRET), drop, || Health::Good("ok".to_owned()), || None).unwrap().local_addr()
 }
 
 /// All that comes back for `input`, sent in pieces of `size`, when nothing follows it.

@@ -371,8 +371,13 @@ impl Rig {
 
     /// `GET /healthz`: the status and the body.
     pub fn health(&self) -> (u16, String) {
+        self.get("/healthz")
+    }
+
+    /// GET of a path: the status and the whole answer.
+    pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let status = answer.split(' ').nth(1).unwrap().parse().unwrap();

@@ -1,5 +1,6 @@
 //! Answers: those that the gate gives itself, and those of the server within on their way out.
 
+use crate::webhook::LONGEST_ANSWER;
 use crate::webhook::tally::Kind;
 
 /// An answer that the gate gives itself. The connection ends with it.
@@ -55,8 +56,8 @@ impl Refusal {
     }
 }
 
-/// The longest answer of the server within.
-const LONGEST: usize = 64 * 1024;
+/// The longest answer of the server within, its head included.
+const LONGEST: usize = LONGEST_ANSWER + 1024;
 const MOST_HEADERS: usize = 16;
 
 /// The server's answer as the client is to get it: with the word whether the connection ends, which `tiny_http` does
@@ -107,7 +108,7 @@ mod tests {
         assert_eq!(none, "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
         let two = [answer.as_slice(), b"HTTP/1.1"].concat();
         assert_eq!(relay(&two, false, true).unwrap().unwrap().1, answer.len());
-        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 65537\r\n\r\n", false, true), Err(()));
+        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 1049601\r\n\r\n", false, true), Err(()));
         assert_eq!(relay(b"nonsense\r\n\r\n", false, true), Err(()));
     }
 }

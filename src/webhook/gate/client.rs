@@ -69,6 +69,8 @@ pub(super) struct Client {
     /// Whom its place is counted against; `None` for a proxy that has not told yet whom it speaks for.
     pub(super) holder: Option<IpAddr>,
     from_proxy: bool,
+    /// True where who asks may read the metrics.
+    measures: bool,
     phase: Phase,
     /// When its phase began.
     since: Instant,
@@ -117,6 +119,7 @@ impl Client {
             peer,
             holder: (!from_proxy).then(|| super::crowd::holder(peer)),
             from_proxy,
+            measures: false,
             phase,
             since: now,
             deadline: now + if plain { limits.head_time } else { limits.handshake_time },
@@ -358,6 +361,8 @@ impl Client {
         } else if peers.is_restricted() && self.peer.is_loopback() && forwarded_for.is_some() {
             return Err(Refusal::HIDDEN);
         }
+        // Of whom a proxy speaks that is not named, nothing is known.
+        self.measures = (self.from_proxy || forwarded_for.is_none()) && peers.may_measure(self.peer);
         Ok(())
     }
 
@@ -401,7 +406,8 @@ impl Client {
         };
         self.seen = 0;
         let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
-        let letter = Letter { words: head.words, peer: Some(self.peer), bytes: has_body.then_some(bytes), body_at };
+        let (peer, measures) = (Some(self.peer), self.measures);
+        let letter = Letter { words: head.words, peer, measures, bytes: has_body.then_some(bytes), body_at };
         Some(Exchange { slot: 0, serial: self.serial, line: head.line, letter, bodyless, keep_alive })
     }
 

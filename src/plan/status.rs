@@ -1,0 +1,331 @@
+//! How all stands at a moment: what waits, what runs, what is kept ready, and what does not work. **Pure**; people read it as
+//! text, programs as metrics.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::explain::length;
+use super::stock::Stock;
+use super::{Reason, plan};
+use crate::config::Config;
+use crate::model::{JobId, JobStatus, Phase, Timestamp};
+use crate::table::columns;
+use crate::world::{Action, Instance, RunnerState, World};
+
+/// Jobs that wait, and instances that are stuck, of which people are told each.
+const TOLD: usize = 20;
+/// Characters of a reason that are told: some come with a page of output.
+const REASON: usize = 300;
+
+/// What an instance is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Its runner is on its way.
+    Starting,
+    /// Its runner waits for a job.
+    Idle,
+    /// Its runner has a job.
+    Busy,
+    /// Its runner is done: it is about to go.
+    Leaving,
+    /// It becomes a standby.
+    Preparing,
+    Standby,
+    /// It becomes a template.
+    Baking,
+    Template,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [State; 8] = [
+        State::Starting,
+        State::Idle,
+        State::Busy,
+        State::Leaving,
+        State::Preparing,
+        State::Standby,
+        State::Baking,
+        State::Template,
+    ];
+
+    /// As metrics call it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Idle => "idle",
+            State::Busy => "busy",
+            State::Leaving => "leaving",
+            State::Preparing => "preparing",
+            State::Standby => "standby",
+            State::Baking => "baking",
+            State::Template => "template",
+        }
+    }
+
+    fn of(instance: &Instance) -> State {
+        match instance.seen.phase {
+            Phase::Baking => State::Baking,
+            Phase::Template => State::Template,
+            Phase::Preparing => State::Preparing,
+            Phase::Standby => State::Standby,
+            Phase::Provisioning | Phase::Started => match instance.runner {
+                _ if instance.stopped_since.is_some() && instance.seen.phase == Phase::Started => State::Leaving,
+                RunnerState::Awaited => State::Starting,
+                RunnerState::Idle(_) => State::Idle,
+                RunnerState::Busy => State::Busy,
+                RunnerState::Done(_) => State::Leaving,
+            },
+        }
+    }
+}
+
+/// One class, or what is there of a class that the config does not have any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassStatus {
+    pub name: String,
+    /// Its `max_workers`; `None` where the config does not have the class.
+    pub max: Option<usize>,
+    /// Instances that count against that.
+    pub counted: usize,
+    pub queued: usize,
+    pub running: usize,
+    /// How long the job that waits longest has waited.
+    pub oldest: Option<Duration>,
+    pub instances: BTreeMap<State, usize>,
+    /// True where jobs start from a template now.
+    pub has_template: bool,
+}
+
+/// A job that nothing is launched for now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    pub job: JobId,
+    pub repo: String,
+    pub class: String,
+    pub since: Duration,
+    pub why: Reason,
+}
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// In the config's order.
+    pub classes: Vec<ClassStatus>,
+    /// Instances that count against `max_workers`, and that.
+    pub counted: usize,
+    pub max: usize,
+    /// Queued jobs that are not served here, whoever they are for.
+    pub others: usize,
+    /// Those that are, and wait for more than a runner that is on its way; the one that waits longest first.
+    pub waiting: Vec<Waiting>,
+    /// Instances that are to go and do not, and why.
+    pub stuck: Vec<(String, String)>,
+    /// What does not work, and why.
+    pub troubles: Vec<(String, String)>,
+    /// How long ago LXD and GitHub were looked at; `None`: not yet.
+    pub looked_at_lxd: Option<Duration>,
+    pub looked_at_github: Option<Duration>,
+    /// Why LXD counts as not well.
+    pub lxd: Result<(), String>,
+}
+
+/// How all stands.
+pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
+    let stock = Stock::count(world, config, now);
+    let mut classes: Vec<ClassStatus> = Vec::new();
+    for (at, class) in config.classes.iter().enumerate() {
+        let stocked = stock.classes.get(at);
+        classes.push(ClassStatus {
+            name: class.name.clone(),
+            max: Some(class.max_workers),
+            counted: stocked.map_or(0, |stocked| stocked.total),
+            has_template: stocked.is_some_and(|stocked| stocked.template.is_some()),
+            ..ClassStatus::default()
+        });
+    }
+    count_instances(world, &mut classes);
+    let mut others = 0;
+    for state in world.jobs() {
+        let class = state.place.as_ref().ok().and_then(|(_, class)| classes.get_mut(*class));
+        match (class, state.job.status) {
+            (Some(class), JobStatus::Queued) => {
+                class.queued += 1;
+                class.oldest = class.oldest.max(Some(now.since(state.queued_at)));
+            }
+            (Some(class), JobStatus::InProgress) => class.running += 1,
+            (None, JobStatus::Queued) => others += 1,
+            _ => {}
+        }
+    }
+    let looked = |look: &crate::world::Look| look.ended_at.map(|at| now.since(at));
+    let owned = |(what, why): (&str, &str)| (what.to_owned(), why.to_owned());
+    let pauses = world.pauses.iter().filter(|(_, pause)| pause.until > now);
+    let paused = pauses.map(|(blame, pause)| {
+        let (blame, reason, until) = (blame.clone(), shortened(&pause.reason), pause.until);
+        (format!("paused after {} failures", pause.failures), Reason::Paused { blame, reason, until }.to_string())
+    });
+    Status {
+        classes,
+        counted: stock.total,
+        max: config.max_workers,
+        others,
+        waiting: waiting(world, config, now),
+        stuck: world.instances().filter(|i| i.is_stuck()).map(stuck).collect(),
+        troubles: world.told_troubles().map(owned).chain(paused).collect(),
+        looked_at_lxd: looked(&world.lxd_look),
+        looked_at_github: looked(&world.github_look),
+        lxd: world.lxd_health(now),
+    }
+}
+
+fn stuck(instance: &Instance) -> (String, String) {
+    let why = instance.removal.as_ref();
+    let why = why.map(|removal| format!("{} tries: {}", removal.failures, shortened(&removal.reason)));
+    (instance.seen.name.clone(), why.unwrap_or_default())
+}
+
+fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
+    let at: BTreeMap<String, usize> = classes.iter().enumerate().map(|(at, class)| (class.name.clone(), at)).collect();
+    let mut count = |at: usize, state: State| {
+        if let Some(class) = classes.get_mut(at) {
+            *class.instances.entry(state).or_default() += 1;
+        }
+    };
+    let mut strangers: BTreeMap<String, ClassStatus> = BTreeMap::new();
+    for instance in world.instances() {
+        let name = &instance.seen.class;
+        match at.get(name) {
+            Some(at) => count(*at, State::of(instance)),
+            None => {
+                let class = strangers.entry(name.clone()).or_default();
+                class.name.clone_from(name);
+                *class.instances.entry(State::of(instance)).or_default() += 1;
+            }
+        }
+    }
+    for action in world.flights.values() {
+        if action.instance().is_none_or(|name| world.instances.contains_key(name)) {
+            continue;
+        }
+        match action {
+            Action::Launch { class, .. } => count(*class, State::Starting),
+            Action::PrepareStandby { class, .. } => count(*class, State::Preparing),
+            Action::Bake { class, .. } => count(*class, State::Baking),
+            _ => {}
+        }
+    }
+    classes.extend(strangers.into_values());
+}
+
+fn waiting(world: &World, config: &Config, now: Timestamp) -> Vec<Waiting> {
+    let mut waiting = Vec::new();
+    for (job, why) in plan(world, config, now).deferred {
+        let Some(state) = world.jobs.get(&job) else { continue };
+        let Ok((_, class)) = state.place else { continue };
+        if why == Reason::Covered {
+            continue;
+        }
+        waiting.push(Waiting {
+            job,
+            repo: state.job.repo.to_string(),
+            class: config.classes.get(class).map(|class| class.name.clone()).unwrap_or_default(),
+            since: now.since(state.queued_at),
+            why,
+        });
+    }
+    waiting.sort_by_key(|waiting| (std::cmp::Reverse(waiting.since), waiting.job));
+    waiting
+}
+
+/// The first line, and of that no more than can be taken in.
+fn shortened(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or_default();
+    match line.char_indices().nth(REASON) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
+        None => line.to_owned(),
+    }
+}
+
+impl ClassStatus {
+    fn of(&self, state: State) -> usize {
+        self.instances.get(&state).copied().unwrap_or(0)
+    }
+
+    fn row(&self) -> Vec<String> {
+        let template = match (self.has_template, self.of(State::Baking)) {
+            (true, 0) => "ready",
+            (true, _) => "ready, a new one is baked",
+            (false, 0) => "none",
+            (false, _) => "is baked",
+        };
+        let ready = match self.of(State::Preparing) {
+            0 => self.of(State::Standby).to_string(),
+            more => format!("{} (+{more})", self.of(State::Standby)),
+        };
+        let places = match self.max {
+            Some(max) => format!("{} of {max}", self.counted),
+            None => "not in the config any more".to_owned(),
+        };
+        let count = |state| self.of(state).to_string();
+        vec![
+            self.name.clone(),
+            self.queued.to_string(),
+            self.running.to_string(),
+            count(State::Starting),
+            count(State::Idle),
+            count(State::Busy),
+            count(State::Leaving),
+            ready,
+            places,
+            template.to_owned(),
+        ]
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ago = |looked: Option<Duration>| looked.map_or("not yet".to_owned(), |ago| format!("{} ago", length(ago)));
+        writeln!(f, "looked at LXD {}, at GitHub {}", ago(self.looked_at_lxd), ago(self.looked_at_github))?;
+        let sum = |count: fn(&ClassStatus) -> usize| self.classes.iter().map(count).sum::<usize>();
+        let (queued, running) = (sum(|class| class.queued), sum(|class| class.running));
+        let others = self.others;
+        write!(f, "jobs: {queued} queued, {running} running")?;
+        if others > 0 {
+            write!(f, "; {others} queued that are not served here")?;
+        }
+        write!(f, "\ninstances: {} of {} (max_workers)", self.counted, self.max)?;
+        let head = "CLASS QUEUED RUNNING STARTING IDLE BUSY LEAVING STANDBY PLACES TEMPLATE";
+        let head = head.split(' ').map(str::to_owned).collect();
+        let rows: Vec<Vec<String>> = std::iter::once(head).chain(self.classes.iter().map(ClassStatus::row)).collect();
+        write!(f, "\n\n{}", columns(&rows))?;
+        if !self.waiting.is_empty() {
+            let row = |w: &Waiting| {
+                let why = shortened(&w.why.to_string());
+                vec![w.job.to_string(), w.repo.clone(), w.class.clone(), length(w.since), why]
+            };
+            let head = ["JOB", "REPO", "CLASS", "WAITS", "BECAUSE"].map(str::to_owned).to_vec();
+            let rows: Vec<Vec<String>> = std::iter::once(head).chain(self.waiting.iter().take(TOLD).map(row)).collect();
+            write!(f, "\n{}", columns(&rows))?;
+            if let Some(more @ 1..) = self.waiting.len().checked_sub(TOLD) {
+                writeln!(f, "and {more} more")?;
+            }
+        }
+        let told = self.troubles.iter().any(|(what, _)| what == "lxd");
+        let lxd = self.lxd.as_ref().err().filter(|_| !told).map(|why| ("lxd".to_owned(), why.clone()));
+        let troubles: Vec<_> = self.troubles.iter().cloned().chain(lxd).collect();
+        for (about, list) in [("trouble", &troubles), ("stuck", &self.stuck)] {
+            if !list.is_empty() {
+                writeln!(f)?;
+            }
+            for (what, why) in list.iter().take(TOLD) {
+                writeln!(f, "{about}: {what}: {}", shortened(why))?;
+            }
+        }
+        Ok(())
+    }
+}

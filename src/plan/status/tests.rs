@@ -1,0 +1,95 @@
+//! A day's moments, as people are told of them.
+
+use super::*;
+use crate::plan::ready::tests::{settle, stage, with};
+use crate::world::testkit::*;
+use crate::world::{Blame, Outcome};
+
+#[track_caller]
+fn check(stage: &Stage, lines: &[&str]) {
+    let text = status(&stage.world, &stage.config, stage.now).to_string();
+    let squeezed: Vec<String> =
+        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in lines {
+        assert!(squeezed.iter().any(|told| told == line), "no line {line:?} in:\n{text}");
+    }
+}
+
+#[test]
+fn what_waits_runs_and_is_kept_ready_is_counted_by_class() {
+    let mut stage = Stage::new(config());
+    let head = "CLASS QUEUED RUNNING STARTING IDLE BUSY LEAVING STANDBY PLACES TEMPLATE";
+    check(&stage, &["looked at LXD 0 s ago, at GitHub 0 s ago", head, "small 0 0 0 0 0 0 0 0 of 10 none"]);
+    stage.queued(1);
+    stage.pass(5);
+    check(
+        &stage,
+        &["jobs: 1 queued, 0 running", "instances: 0 of 4 (max_workers)", "small 1 0 0 0 0 0 0 0 of 10 none"],
+    );
+    // From the moment that a worker has it.
+    let launch = stage.dispatch().remove(0);
+    check(&stage, &["small 1 0 1 0 0 0 0 1 of 10 none", "gpu 0 0 0 0 0 0 0 0 of 2 none"]);
+    stage.outcome(launch, Outcome::Launched { runner: None });
+    check(&stage, &["small 1 0 1 0 0 0 0 1 of 10 none"]);
+    stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
+    check(&stage, &["small 1 0 0 1 0 0 0 1 of 10 none"]);
+    stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    check(
+        &stage,
+        &["jobs: 0 queued, 1 running", "instances: 1 of 4 (max_workers)", "small 0 1 0 0 1 0 0 1 of 10 none"],
+    );
+    stage.told(1, JobStatus::Completed, Some("lxdrunner-1-1"));
+    check(&stage, &["small 0 0 0 0 0 1 0 0 of 10 none"]);
+    // Labels that no class has.
+    let hosted = job(9, "acme/app", &["windows"]);
+    stage.fold(crate::world::Event::Hint(crate::model::Hint::Job(hosted)));
+    check(&stage, &["jobs: 0 queued, 0 running; 1 queued that are not served here"]);
+}
+
+#[test]
+fn what_is_kept_ready_and_what_is_there_of_no_class_is_told() {
+    let mut stage = stage(with(2, 0));
+    settle(&mut stage);
+    check(&stage, &["small 0 0 0 0 0 0 2 2 of 10 ready"]);
+    stage.config.classes.remove(0);
+    stage.world.templates.remove(0);
+    check(&stage, &["small 0 0 0 0 0 0 2 not in the config any more none"]);
+}
+
+#[test]
+fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_own() {
+    let mut stage = Stage::new(Config { max_workers: 1, ..config() });
+    for id in 1..=30 {
+        stage.queued(id);
+        stage.pass(1);
+    }
+    stage.launch_all();
+    check(
+        &stage,
+        &[
+            "JOB REPO CLASS WAITS BECAUSE",
+            "2 acme/app small 29 s all 1 instances are in use (max_workers)",
+            "21 acme/app small 10 s all 1 instances are in use (max_workers)",
+            "and 9 more",
+        ],
+    );
+    let launch = Action::Launch {
+        job: Some(JobId(2)),
+        class: 0,
+        scope: acme(),
+        name: "lxdrunner-2-1".to_owned(),
+        from: crate::world::Origin::Image,
+    };
+    let (blame, reason) = (Blame::Class("small".to_owned()), format!("no image\n{}", "page ".repeat(100)));
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    stage.snapshot(stage.world.seq(), None, None);
+    let until = stage.now.after(Duration::from_secs(2)).to_rfc3339();
+    check(
+        &stage,
+        &[
+            &format!("trouble: paused after 1 failures: class \"small\" failed, next try at {until}: no image"),
+            "trouble: lxd: LXD is down",
+        ],
+    );
+    assert_eq!(status(&stage.world, &stage.config, stage.now).to_string().matches("LXD is down").count(), 1);
+}
