@@ -139,12 +139,12 @@ fn what_templates_and_standbys_cost_is_told() {
     let plain = format!("{CLASS}, devices: {{root: {{type: disk, path: /, pool: plain}}}}");
     let (lines, failed) = world.check(TARGET, &plain);
     assert!(!failed);
-    has(&lines, "warn class \"one\": storage pool plain is on plain directories: each job copies", "template: false");
+    has(&lines, "warn class \"one\": storage pool plain is on plain directories: each job copies", "btrfs or zfs");
     world.lxd.set_clustered(true);
     let (lines, failed) = world.check(TARGET, &plain);
     assert!(!failed);
     has(&lines, "ok   class \"one\": LXD is a cluster, so the template is an image", "target: MEMBER");
-    has(&lines, "warn class \"one\": storage pool plain is on plain directories: each job unpacks", "template: false");
+    has(&lines, "warn class \"one\": storage pool plain is on plain directories: each job unpacks", "btrfs or zfs");
     let (lines, _) = world.check(TARGET, &format!("{CLASS}, target: standin"));
     assert!(!lines.iter().any(|line| line.contains("template")), "{lines:#?}");
 }

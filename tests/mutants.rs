@@ -177,7 +177,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "what has another's name at GitHub goes at once",
         file: "src/steps/making.rs",
-        from: "            Some(Stop::Clash(_)) => Next::Take(Step::Drop),\n",
+        from: "            Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),\n",
         to: "",
     },
     Mutant {
@@ -203,6 +203,12 @@ const MUTANTS: &[Mutant] = &[
         file: "src/steps/removal.rs",
         from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) => {",
         to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) && self.quiet => {",
+    },
+    Mutant {
+        rule: "nothing is made of a template that goes",
+        file: "src/plan/remove.rs",
+        from: "        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {",
+        to: "        if instance.is_anothers() {",
     },
 ];
 

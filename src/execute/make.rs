@@ -277,8 +277,8 @@ impl Hands<'_, '_> {
                 self.executor.keep_of_failed(&class.project, name, (why, &self.output));
                 Answer::Done
             }
-            Step::Drop => {
-                let removal = Removal::of_our_own(&self.executor.config.prefix);
+            Step::Drop(why) => {
+                let removal = Removal::of_our_own(&self.executor.config.prefix, *why);
                 match self.executor.remove(&class.project, name, removal) {
                     Outcome::RemoveFailed { reason } => Answer::Failed { unreachable: false, reason },
                     _ => Answer::Done,

@@ -22,7 +22,7 @@ use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
 use crate::model::{Phase, RunnerArch, RunnerId, Scope};
-use crate::world::{Blame, Form, Origin, Outcome, Status};
+use crate::world::{Blame, Form, Origin, Outcome, RemoveReason, Status};
 
 #[cfg(test)]
 mod tests;
@@ -122,8 +122,8 @@ pub enum Step {
     KeepLogs {
         why: String,
     },
-    /// Stop and delete what was just made.
-    Drop,
+    /// Stop and delete what was just made: it is of no use, or was published.
+    Drop(RemoveReason),
 }
 
 /// What came of a step.
@@ -255,9 +255,11 @@ impl Making {
                 self.image = Some(fingerprint);
                 Next::Take(Step::Look(Why::ToDrop))
             }
-            (Step::Look(Why::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => Next::Take(Step::Drop),
-            (step @ (Step::Look(Why::ToDrop) | Step::Drop), came) if self.image.is_some() => {
-                let left = !matches!((step, came), (Step::Drop, Answer::Done) | (_, Answer::Gone));
+            (Step::Look(Why::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => {
+                Next::Take(Step::Drop(RemoveReason::Published))
+            }
+            (step @ (Step::Look(Why::ToDrop) | Step::Drop(_)), came) if self.image.is_some() => {
+                let left = !matches!((step, came), (Step::Drop(_), Answer::Done) | (_, Answer::Gone));
                 Next::End(Outcome::Published { image: self.image.clone().unwrap_or_default(), left })
             }
             (Step::Look(Why::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
@@ -275,7 +277,7 @@ impl Making {
                 self.settle()
             }
             (Step::KeepLogs { .. }, _) => self.end(),
-            (Step::Drop, came) => self.dropped(came),
+            (Step::Drop(_), came) => self.dropped(came),
             (_, Answer::Failed { unreachable: true, reason }) => self.fail(Stop::Failed { blame: Blame::Host, reason }),
             (_, Answer::Failed { reason, .. }) => self.fail(Stop::Failed { blame: self.blame(), reason }),
             (step, came) => {
@@ -443,7 +445,7 @@ impl Making {
 
     fn settle(&self) -> Next {
         match &self.stop {
-            Some(Stop::Clash(_)) => Next::Take(Step::Drop),
+            Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
             Some(Stop::Failed { blame, reason }) if *blame != Blame::Host => {
                 Next::Take(Step::KeepLogs { why: reason.clone() })
             }

@@ -121,8 +121,7 @@ impl Removal {
     }
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
-    pub fn of_our_own(prefix: &str) -> Removal {
-        let reason = RemoveReason::Abandoned;
+    pub fn of_our_own(prefix: &str, reason: RemoveReason) -> Removal {
         let judged = Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us };
         Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
     }

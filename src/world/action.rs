@@ -179,6 +179,8 @@ pub enum RemoveReason {
     Idle,
     /// It is older than any instance may be. The one reason that a busy runner does not outlive.
     TooOld,
+    /// It was made to be published as an image, and is.
+    Published,
     /// A template or standby that another one has replaced, or that the config does not ask for any more.
     Superseded,
     /// A standby or idle runner that waited for too long.
@@ -197,6 +199,7 @@ impl fmt::Display for RemoveReason {
             RemoveReason::NeverOnline => "its runner did not come online within provision_timeout",
             RemoveReason::Idle => "idle for longer than idle_timeout and not needed",
             RemoveReason::TooOld => "older than max_lifetime",
+            RemoveReason::Published => "it is an image now",
             RemoveReason::Superseded => "replaced by another, or not asked for by the config any more",
             RemoveReason::Stale => "it waited for longer than ready_max_age; another takes its place",
             RemoveReason::MakesRoom => "it makes room for a job of another kind",

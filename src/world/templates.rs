@@ -107,18 +107,13 @@ impl World {
         match outcome {
             Outcome::Baked | Outcome::Published { .. } => {
                 let Some((name, recipe, phase)) = made else { return };
-                let image = match outcome {
-                    Outcome::Published { image, left } => {
-                        if left {
-                            let left = self.known_or_new(&name, class_config, Phase::Baking, now);
-                            left.seen.maker = Maker::Us;
-                        } else {
-                            self.instance_is_gone(&name, now, notes);
-                        }
-                        Some(image)
-                    }
-                    _ => None,
+                let (image, dropped) = match outcome {
+                    Outcome::Published { image, left } => (Some(image), !left),
+                    _ => (None, false),
                 };
+                if image.is_some() && !dropped {
+                    self.known_or_new(&name, class_config, Phase::Baking, now).seen.maker = Maker::Us;
+                }
                 let known = image.clone().unwrap_or_else(|| name.clone());
                 let template = self.known_or_new(&known, class_config, phase, now);
                 template.seen.alias = image.as_ref().map(|_| name.clone());
@@ -129,7 +124,10 @@ impl World {
                 self.pauses.remove(&Blame::Bake(class_name.clone()));
                 self.pauses.remove(&Blame::Template(class_name.clone()));
                 self.recovered(&what, notes);
-                notes.push(Note::Baked { template: name, class: class_name, image });
+                notes.push(Note::Baked { template: name.clone(), class: class_name, image });
+                if dropped {
+                    self.instance_is_gone(&name, now, notes);
+                }
             }
             Outcome::Prepared { etag } => {
                 let Some((name, recipe, phase)) = made else { return };

@@ -34,7 +34,7 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
         Seal | Freeze => (50, 2000),
         Publish => (1000, 30_000),
         TakeBack(_) => (50, 1000),
-        Drop => (100, 2000),
+        Drop(_) => (100, 2000),
     })
 }
 
@@ -116,8 +116,8 @@ impl Stage {
             }
             FindCause => return Answer::Cause(None),
             Arm | OpenFiles | KeepLogs { .. } => return Answer::Done,
-            Drop => {
-                return match self.drop_ours(e, lxd, name) {
+            Drop(why) => {
+                return match self.drop_ours(e, lxd, name, *why) {
                     Outcome::RemoveFailed { reason } => failed(&reason),
                     _ => Answer::Done,
                 };

@@ -59,8 +59,8 @@ impl Stage {
     }
 
     /// What was just made for nothing, in one go.
-    pub fn drop_ours(&mut self, e: &Execution, lxd: usize, name: &str) -> Outcome {
-        let mut removal = Removal::of_our_own(&self.config.prefix);
+    pub fn drop_ours(&mut self, e: &Execution, lxd: usize, name: &str, why: RemoveReason) -> Outcome {
+        let mut removal = Removal::of_our_own(&self.config.prefix, why);
         loop {
             let came = self.take(e, lxd, name, &removal);
             if let removal::Next::End(outcome) = removal.next(came) {

@@ -234,7 +234,7 @@ impl Asked<'_> {
                 if image { "unpacks the template's image" } else { "copies the template, which writes the whole root" };
             findings.warn(format!(
                 "{name}: storage pool {pool} is on plain directories: each job {what} anew, some hundred MB and seconds; use \
-                 a pool on btrfs or zfs, or template: false"
+                 a pool on btrfs or zfs"
             ));
         }
         if class.standby > 0 {

@@ -58,6 +58,7 @@ fn word(step: &Step) -> String {
         Step::Claim { etag } => format!("claim-{etag}"),
         Step::Finish { etag } => format!("finish-{etag}"),
         Step::KeepLogs { .. } => "logs".to_owned(),
+        Step::Drop(_) => "drop".to_owned(),
         other => format!("{other:?}").to_lowercase(),
     }
 }

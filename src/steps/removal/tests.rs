@@ -282,9 +282,13 @@ fn what_lxd_does_by_itself_or_does_not_do() {
     check(&[no(), running(), Failed("it runs".to_owned()), running()], "stop again delete again failed: no");
     check(&[Done, no()], "stop again failed: no");
     // What was just made for nothing.
-    run(Removal::of_our_own("ci"), &[Done, Gone], "stop again removed");
-    run(Removal::of_our_own("ci"), &[Done, half_made(), Done], "stop again delete removed");
-    run(Removal::of_our_own("ci"), &[no(), half_made(), no(), half_made()], "stop again delete again failed: no");
+    run(Removal::of_our_own("ci", RemoveReason::Abandoned), &[Done, Gone], "stop again removed");
+    run(Removal::of_our_own("ci", RemoveReason::Abandoned), &[Done, half_made(), Done], "stop again delete removed");
+    run(
+        Removal::of_our_own("ci", RemoveReason::Abandoned),
+        &[no(), half_made(), no(), half_made()],
+        "stop again delete again failed: no",
+    );
 }
 
 #[test]
