@@ -89,7 +89,7 @@ pub(super) fn removal(instance: &Instance, reason: RemoveReason) -> Action {
         return Action::RemoveImage { fingerprint, project, alias, reason };
     }
     let (scope, runner, made_at) = (seen.scope.clone(), seen.runner_id, seen.created_at);
-    let judged = Judged { reason, scope, runner, made_at, maker: seen.maker };
+    let judged = Judged { reason, scope, runner, made_at, maker: seen.maker, standby: seen.recipe.is_some() };
     Action::Remove { name: seen.name.clone(), project: seen.project.clone(), judged }
 }
 

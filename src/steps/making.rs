@@ -13,8 +13,9 @@
 //! 7. After a failure the registration is taken back; one that may be there all the same is told of.
 //! 8. What is being made is called a template or a standby last, if it is still as this process made it. So is what becomes a
 //!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
-//! 9. A failure is laid at the door of what did not work: the host where nothing answers, the scope where GitHub refuses,
-//!    the package where there is none, else what the instance was to be made from.
+//! 9. A failure is laid at the door of what did not work: the host where nothing answers, also not when it is asked for
+//!    something else, the scope where GitHub refuses, the package where there is none, else what the instance was to be made
+//!    from.
 //! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
 
 use super::Found;
@@ -60,6 +61,8 @@ pub enum Why {
     Whose,
     /// It is a standby that is to be claimed.
     ToClaim,
+    /// LXD did not answer: it is asked once more, for what it knows without a look into the instance.
+    Answers,
     /// It is done and about to be called so.
     ToFinish,
     /// It was published and is not needed any more.
@@ -225,11 +228,12 @@ impl Making {
             return next;
         }
         match (step, came) {
-            (Step::Create, Answer::Failed { unreachable: true, reason }) => self.not_made(Blame::Host, reason, true),
-            (Step::Create, Answer::Failed { reason, .. }) => {
-                self.stop = Some(Stop::Failed { blame: self.blame(), reason });
+            (Step::Create, Answer::Failed { unreachable, reason }) => {
+                let blame = if unreachable { Blame::Host } else { self.blame() };
+                self.stop = Some(Stop::Failed { blame, reason });
                 Next::Take(Step::Look(Why::Whose))
             }
+            (Step::Look(Why::Answers), came) => self.looked_whether_it_answers(&came),
             (Step::Look(Why::Whose), came) => self.looked_whose(came),
             (Step::FindCause, Answer::Cause(cause)) => {
                 let cause = cause.map(|cause| format!("; {cause}")).unwrap_or_default();
@@ -350,9 +354,15 @@ impl Making {
     }
 
     fn looked_whose(&self, came: Answer) -> Next {
+        let unanswered = matches!(self.stop, Some(Stop::Failed { blame: Blame::Host, .. }));
         let found = match came {
+            // LXD may be making it still.
+            Answer::Gone if unanswered => return self.not_made(self.blame(), self.reason(), true),
             Answer::Gone => return Next::Take(Step::FindCause),
             Answer::Found(found) => found,
+            Answer::Failed { unreachable: true, .. } if unanswered => {
+                return self.not_made(Blame::Host, self.reason(), true);
+            }
             Answer::Failed { reason, .. } => {
                 return self.not_made(self.blame(), format!("{}; and then: {reason}", self.reason()), true);
             }
@@ -370,6 +380,15 @@ impl Making {
 
     fn is_as_we_left_it(&self, found: &Found) -> bool {
         found.phase == self.what.phases().0 && found.maker == Maker::Us
+    }
+
+    /// One instance that hangs is not the host's fault, on which everything else would have to wait.
+    fn looked_whether_it_answers(&mut self, came: &Answer) -> Next {
+        if matches!(came, Answer::Failed { unreachable: true, .. }) {
+            return self.end();
+        }
+        self.stop = Some(Stop::Failed { blame: self.blame(), reason: self.reason() });
+        if matches!(came, Answer::Found(_)) { self.settle() } else { self.end() }
     }
 
     fn looked_to_claim(&mut self, found: Found) -> Next {
@@ -446,9 +465,8 @@ impl Making {
     fn settle(&self) -> Next {
         match &self.stop {
             Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
-            Some(Stop::Failed { blame, reason }) if *blame != Blame::Host => {
-                Next::Take(Step::KeepLogs { why: reason.clone() })
-            }
+            Some(Stop::Failed { blame: Blame::Host, .. }) => Next::Take(Step::Look(Why::Answers)),
+            Some(Stop::Failed { reason, .. }) => Next::Take(Step::KeepLogs { why: reason.clone() }),
             _ => self.end(),
         }
     }
@@ -466,7 +484,7 @@ impl Making {
         match came {
             Answer::Failed { reason, .. } => {
                 let reason = format!("{}; and the instance could not be removed: {reason}", self.reason());
-                self.not_made(Blame::Host, reason, true)
+                self.not_made(self.blame(), reason, true)
             }
             _ => self.end(),
         }

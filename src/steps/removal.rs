@@ -122,7 +122,7 @@ impl Removal {
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
     pub fn of_our_own(prefix: &str, reason: RemoveReason) -> Removal {
-        let judged = Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us };
+        let judged = Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us, standby: false };
         Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
     }
 
@@ -272,11 +272,11 @@ impl Removal {
             (_, Some((_, true))) if self.nothing_holds() => self.end(),
             // It is connected by now, and may be given a job at any moment.
             (_, Some((_, true))) => failed("its runner came up meanwhile, it is looked at again"),
-            (Some(scope), Some((runner, false))) if self.registration == Registration::Token => {
+            (Some(scope), Some((runner, false))) if self.registration == Registration::Token || self.judged.standby => {
                 Next::Take(Step::Deregister(scope, runner))
             }
             // Where JIT is used: without our knowing its id it was never started, and the name may be that of another
-            // host's, which is just being made.
+            // host's, which is just being made. A standby's id is noted only after the credentials are handed over.
             _ => self.end(),
         }
     }

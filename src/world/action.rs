@@ -155,6 +155,8 @@ pub struct Judged {
     /// When LXD made it, where it was listed.
     pub made_at: Option<Timestamp>,
     pub maker: Maker,
+    /// It is, or was, a standby: a runner of its name is its own.
+    pub standby: bool,
 }
 
 impl fmt::Display for Judged {

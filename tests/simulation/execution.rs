@@ -25,6 +25,13 @@ pub struct Execution {
     pub registered: Option<u64>,
 }
 
+impl Execution {
+    /// True where LXD is asked for what it knows without the instance's help.
+    pub fn looks(&self) -> bool {
+        matches!(&self.step, Step::Make(making, _) if matches!(making.step(), making::Step::Look(_)))
+    }
+}
+
 pub enum Next {
     Go(Box<Step>, u64, u64),
     End(Outcome),

@@ -144,8 +144,6 @@ impl Stage {
                 }
                 process.into_iter().for_each(|runner| self.runner_is_lost(runner));
             }
-            // In quiet stories a standby works, or jobs would wait for it.
-            Mishap::Hangs if self.quiet && process.is_none() => {}
             Mishap::Hangs => {
                 inst.hangs_until = until;
                 self.tell(format!("instance {name} hangs for {} s", length / 1000));
@@ -202,7 +200,8 @@ impl Stage {
         };
         match self.lxd[lxd].get(name) {
             None if makes && self.pool_full[lxd] => Some((Luck::Bad, "there is no space".to_owned())),
-            Some(inst) if inst.hangs_until > self.now => Some((Luck::Bad, format!("{name} hangs"))),
+            // LXD knows of it what a look asks for.
+            Some(inst) if inst.hangs_until > self.now && !e.looks() => Some((Luck::Bad, format!("{name} hangs"))),
             _ => None,
         }
     }

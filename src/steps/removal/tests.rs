@@ -10,7 +10,7 @@ const NOW: Timestamp = Timestamp(1_000_000);
 /// What is judged: one with a runner that a process made which is no more, unless said otherwise.
 fn judged(reason: RemoveReason) -> Judged {
     let scope = Some(Scope::Org("acme".to_owned()));
-    Judged { reason, scope, runner: Some(RunnerId(7)), made_at: Some(NOW), maker: Maker::Dead }
+    Judged { reason, scope, runner: Some(RunnerId(7)), made_at: Some(NOW), maker: Maker::Dead, standby: false }
 }
 
 /// A template, a standby, or what was to become one.
@@ -202,6 +202,14 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     let way = "look inside find deregister-9 logs again stop again removed";
     let deleted = Deregistered(Deletion::Deleted);
     check_by(token, nameless(NeverOnline), &with(&[running(), quiet(), named(false), deleted.clone()]), way);
+    // That of a standby is nobody else's. It was told that its runner started, or not; and it may have lost its network.
+    let standby = || Judged { standby: true, ..nameless(Abandoned) };
+    let claimed = || There(found(Phase::Provisioning, Status::Running));
+    let blind = [claimed(), Done, In(Inside::Unknown), named(false)];
+    let way = "look claim-e1-provisioning inside find deregister-9";
+    check_by(jit, standby(), &[&blind[..], &[Deregistered(Deletion::Busy)]].concat(), &format!("{way} kept"));
+    let way = format!("{way} logs again stop again removed");
+    check_by(jit, standby(), &with(&[&blind[..], &[deleted.clone()]].concat()), &way);
     // It is noted on the instance.
     let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
