@@ -209,7 +209,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     let way = "look claim-e1-provisioning inside find deregister-9";
     check_by(jit, standby(), &[&blind[..], &[Deregistered(Deletion::Busy)]].concat(), &format!("{way} kept"));
     let way = format!("{way} logs again stop again removed");
-    check_by(jit, standby(), &with(&[&blind[..], &[deleted.clone()]].concat()), &way);
+    check_by(jit, standby(), &with(&[&blind[..], std::slice::from_ref(&deleted)].concat()), &way);
     // It is noted on the instance.
     let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
