@@ -48,6 +48,8 @@ pub struct Answer {
 pub struct Error {
     socket: PathBuf,
     source: io::Error,
+    /// Whether it is the daemon that cannot listen, or somebody who cannot ask it.
+    listening: bool,
 }
 
 impl Error {
@@ -61,6 +63,14 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = self.socket.display();
         match self.source.kind() {
+            ErrorKind::AddrInUse => f.write_str(
+                "another lxdrunner with this prefix and cache_home runs here: stop one of them, or give each a prefix of its own",
+            ),
+            ErrorKind::PermissionDenied if self.listening => {
+                let cache = self.socket.ancestors().nth(2).unwrap_or(&self.socket).display();
+                write!(f, "{shown} cannot be made here ({}): give {cache} to the daemon's user, with all that is in it", self.source)
+            }
+            _ if self.listening => write!(f, "cannot listen on {shown}: {}", self.source),
             _ if self.is_absence() => write!(f, "no daemon answers at {shown}"),
             ErrorKind::PermissionDenied => {
                 write!(f, "the daemon's socket {shown} is not yours to open: run this as root, or as the daemon's user")
@@ -86,7 +96,7 @@ pub fn socket(config: &Config) -> PathBuf {
 /// # Errors
 /// The place cannot be made private, or another daemon listens there.
 pub fn listen(socket: PathBuf, answer: impl Fn(Question) -> Option<Answer> + Send + 'static) -> Result<(), Error> {
-    let listener = bind(&socket).map_err(|source| Error { socket, source })?;
+    let listener = bind(&socket).map_err(|source| Error { socket, source, listening: true })?;
     threads::spawn("control", move || {
         for stream in listener.incoming() {
             let served = stream.and_then(|stream| serve(&stream, &answer));
@@ -113,7 +123,7 @@ pub fn ask(socket: &Path, question: &Question) -> Result<Answer, Error> {
         writeln!(stream, "{}", serde_json::to_string(&Wire::from(question))?)?;
         Ok(serde_json::from_str(&read_line(&stream)?)?)
     };
-    asked().map_err(|source| Error { socket: socket.to_owned(), source })
+    asked().map_err(|source| Error { socket: socket.to_owned(), source, listening: false })
 }
 
 fn own_user() -> Option<u32> {
@@ -352,7 +362,7 @@ mod tests {
             assert_eq!(bad.read(&mut [0; 8]).unwrap(), 0);
             assert_eq!(ask(&socket, &question()).unwrap(), answer);
             let second = listen(socket.clone(), |_| None).unwrap_err().to_string();
-            assert!(second.contains("another daemon"), "{second}");
+            assert!(second.contains("another lxdrunner"), "{second}");
         }
     }
 

@@ -32,10 +32,19 @@ impl World {
         World { lxd, github, directory: Directory(directory) }
     }
 
+    fn cache(&self) -> PathBuf {
+        self.directory.0.join("cache")
+    }
+
     /// What is found with `top` and `class` put into the config, and whether anything failed.
     fn check(&self, top: &str, class: &str) -> (Vec<String>, bool) {
+        let cache = if top.contains("cache_home") {
+            String::new()
+        } else {
+            format!("cache_home: {}\n", self.cache().display())
+        };
         let text = format!(
-            "{top}\npat: {}\nhooksecret: a-secret-for-the-tests\ngithub_api: {}\nsocket: {}\nweb_host: 127.0.0.1\n\
+            "{top}\n{cache}pat: {}\nhooksecret: a-secret-for-the-tests\ngithub_api: {}\nsocket: {}\nweb_host: 127.0.0.1\n\
              web_port: 0\nrunnermap:\n  - {{name: one, {class}}}\n",
             self.github.token().expose(),
             self.github.api(),
@@ -125,6 +134,19 @@ fn where_webhooks_come_in_is_looked_at() {
     let (lines, failed) = look(&config);
     assert!(failed);
     has(&lines, "FAIL webhooks: cannot listen for webhooks on 192.0.2.1:", "change web_host");
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_to_is_told() {
+    let world = World::new("cache");
+    has(&world.check(TARGET, CLASS).0, "ok   cache_home: ", "is made at the first start");
+    std::fs::create_dir(world.cache()).unwrap();
+    has(&world.check(TARGET, CLASS).0, "ok   cache_home: ", "can be written to");
+    assert_eq!(std::fs::read_dir(world.cache()).unwrap().count(), 0, "what was written is removed");
+    let file = format!("{TARGET}\ncache_home: {}", world.directory.0.join("config.yml").display());
+    has(&world.check(&file, CLASS).0, "FAIL cache_home: cannot write to ", "name a directory");
+    // Nothing can be made there, not even by root.
+    has(&world.check(&format!("{TARGET}\ncache_home: /proc"), CLASS).0, "FAIL cache_home: ", "name a directory");
 }
 
 #[test]

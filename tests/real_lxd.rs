@@ -82,12 +82,12 @@ fn a_set_up_script_of_ones_own_that_fails_is_told_with_its_output() {
     );
     let Some(rig) = Rig::real(Plan { classes: class, ..Plan::default() }) else { return };
     rig.queue();
-    rig.daemon.wait(&["ERROR", "setup-runner.sh ended with code 7"]);
+    rig.daemon.wait(&["ERROR", "setup_script ended with code 7"]);
     rig.daemon.wait(&["line 60 of mine"]);
     assert_eq!(rig.daemon.count(&["line 20 of mine"]), 0);
     rig.daemon.wait(&["reason=\"its making failed\"", "msg=removed"]);
     let kept = kept(&rig);
-    assert!(kept.contains("why: setup-runner.sh ended with code 7\n"), "{kept}");
+    assert!(kept.contains("why: setup_script ended with code 7\n"), "{kept}");
     // More than the log has, though the script keeps none itself.
     assert!(kept.contains("==> what it printed\nline 1 of mine\n") && kept.contains("line 60 of mine"), "{kept}");
 }

@@ -161,7 +161,7 @@ fn a_script_that_fails_while_baking_keeps_no_job_from_the_image() {
     let (first, rest) = text.split_once('\n').unwrap();
     std::fs::write(&script, format!("{first}\n{fails}{rest}")).unwrap();
     let Some(rig) = Rig::real(plan(&format!(", setup_script: {}", script.display()))) else { return };
-    rig.daemon.wait(&["ERROR", "template of class", "setup-runner.sh ended with code 9"]);
+    rig.daemon.wait(&["ERROR", "template of class", "setup_script ended with code 9"]);
     rig.daemon.wait(&["the oven is cold"]);
     let (job, _) = identified(&rig);
     rig.daemon.wait(&[&format!("job={job}"), "from=image"]);

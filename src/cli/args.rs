@@ -303,6 +303,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut verbose = false;
     let mut trace = false;
     let mut metrics = false;
+    let mut asks_help = false;
     let mut job: Option<String> = None;
     let mut class: Option<String> = None;
     let mut instance: Option<String> = None;
@@ -357,6 +358,7 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Value(word) if verb.is_none() && matches!(name, Some(Name::Hooks | Name::Placeholders)) => {
                 verb = Some(word.string().map_err(hint)?);
             }
+            Arg::Value(word) if name.is_none() && !asks_help && word == "help" => asks_help = true,
             Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
             Arg::Value(word) if name == Some(Name::Bake) && class.is_none() => {
                 class = Some(word.to_string_lossy().into_owned());
@@ -374,6 +376,9 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
         }
     }
 
+    if asks_help {
+        return Ok(Invocation::Print(help(name).to_owned()));
+    }
     let command = match name {
         Some(Name::Demo | Name::Check | Name::Status | Name::Explain | Name::Failures) if trace => {
             return Err("--trace is an option of serve (see lxdrunner serve --help)".to_owned());
@@ -501,6 +506,9 @@ mod tests {
             false,
         );
         check("demo", Command::Demo(DemoOptions::default()), false);
+        assert_eq!(parse_line("help check"), parse_line("check --help"));
+        assert_eq!(parse_line("help"), parse_line("--help"));
+        check("explain help", Command::Explain { config: None, job: "help".to_owned() }, false);
         let hooks = |verb, url: Option<&str>| Command::Hooks { config: None, verb, url: url.map(str::to_owned) };
         check("hooks install", hooks(HooksVerb::Install, None), false);
         check("hooks --url https://x status -v", hooks(HooksVerb::Status, Some("https://x")), true);

@@ -1,5 +1,6 @@
 //! `lxdrunner check`: whether everything that the config names is in order, one line each.
 
+mod cache;
 mod github;
 mod lxd;
 mod web;
@@ -29,8 +30,9 @@ pub fn run(config_path: PathBuf) -> ExitCode {
     if findings.failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS }
 }
 
-/// Asks LXD and GitHub, and looks at where webhooks come in; does not stop at the first thing that is wrong.
+/// Asks LXD and GitHub, and looks at the cache and at where webhooks come in; does not stop at the first thing that is wrong.
 pub fn ask(config: &Config, findings: &mut Findings<'_>) {
+    cache::check(config, findings);
     lxd::check(config, findings);
     github::check(config, findings);
     web::check(config, findings);

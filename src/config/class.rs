@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{Class, ImageRef, Remote, guard};
+use super::{Class, ImageRef, Remote, file, guard};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
 const KEYS: &[&str] = &[
@@ -295,17 +295,9 @@ fn profiles(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
 }
 
 fn setup_script(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<String> {
-    let file = base.join(item.text("the name of a script", report)?);
-    let shown = file.display();
-    let size = std::fs::metadata(&file).map(|m| m.len());
-    let text = match size {
-        Ok(size) if size > LONGEST_SCRIPT => {
-            report.error(&item.path, format!("{shown} is larger than 1 MiB"), "name a shell script");
-            return None;
-        }
-        _ => std::fs::read_to_string(&file),
-    };
-    match text {
+    let path = base.join(item.text("the name of a script", report)?);
+    let shown = path.display();
+    match file::read_text(&path, LONGEST_SCRIPT) {
         Ok(text) if text.starts_with("#!") => Some(text),
         Ok(_) => {
             report.error(&item.path, format!("{shown} does not start with #!"), "start the script with #!/bin/sh");

@@ -8,7 +8,7 @@ use rustls_pki_types::pem::{self, SectionKind};
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::secret;
+use super::{file, secret};
 use crate::model::Secret;
 
 /// The name of the credential that is given at the top of the file.
@@ -143,23 +143,18 @@ fn kind(section: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<C
 }
 
 fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<AppKey> {
-    let file = base.join(item.text("the name of the App's .pem file", report)?);
-    let shown = file.display();
-    let meta = std::fs::metadata(&file);
-    if meta.as_ref().is_ok_and(|meta| meta.len() > LONGEST_KEY) {
-        report.error(&item.path, format!("{shown} is larger than 64 KiB"), "name the App's .pem file");
-        return None;
-    }
-    let text = match std::fs::read(&file) {
+    let path = base.join(item.text("the name of the App's .pem file", report)?);
+    let shown = path.display();
+    let text = match file::read(&path, LONGEST_KEY) {
         Ok(text) => text,
         Err(error) => {
-            report.error(&item.path, format!("cannot read {shown}: {error}"), secret::file_mend(&file, &error));
+            report.error(&item.path, format!("cannot read {shown}: {error}"), secret::file_mend(&path, &error));
             return None;
         }
     };
     match AppKey::from_pem(&text) {
         Ok(key) => {
-            if meta.is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
+            if std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
                 report.warn(&item.path, format!("everybody on this machine can read {shown}: chmod 600 {shown}"));
             }
             Some(key)

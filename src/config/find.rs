@@ -4,10 +4,10 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use super::report::ConfigErrors;
-use super::{Config, Warning, node, top};
+use super::{Config, Warning, file, node, top};
 
 /// No config file is nearly as long; a longer one is some other file.
-const LONGEST_FILE: usize = 1024 * 1024;
+const LONGEST_FILE: u64 = 1024 * 1024;
 
 impl Config {
     /// Reads and checks a config file. `Err` holds everything that is wrong with it.
@@ -50,19 +50,17 @@ fn first_file(candidates: &[PathBuf]) -> Result<PathBuf, String> {
 
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {
     let complain = |line, what: &str, mend: &str| ConfigErrors::one(path, line, what, mend);
-    let bytes = std::fs::read(path).map_err(|error| {
+    let bytes = file::read(path, LONGEST_FILE).map_err(|error| {
         use std::io::ErrorKind;
         let mend = match error.kind() {
             ErrorKind::NotFound => "copy config.yml.example there, or use -c FILE",
             ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+            ErrorKind::FileTooLarge => "is this the config file?",
             ErrorKind::IsADirectory => "name the file in it: -c DIRECTORY/config.yml",
             _ => "see whether the file is readable",
         };
         complain(None, &format!("cannot read the config file: {error}"), mend)
     })?;
-    if bytes.len() > LONGEST_FILE {
-        return Err(complain(None, "is larger than 1 MiB", "is this the config file?"));
-    }
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         let line = 1 + before.filter(|b| **b == b'\n').count();

@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::credentials::{self, Credential};
+use super::file;
 use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
@@ -59,11 +60,14 @@ pub(super) fn read(
     read().unzip()
 }
 
+/// Many times what all public authorities take together.
+const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
+
 /// The certificates of a PEM file.
 fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
-    let file = base.join(item.text("the name of a PEM file with certificates", report)?);
-    let shown = file.display();
-    let text = match std::fs::read(&file) {
+    let path = base.join(item.text("the name of a PEM file with certificates", report)?);
+    let shown = path.display();
+    let text = match file::read(&path, LONGEST_BUNDLE) {
         Ok(text) => text,
         Err(error) => {
             let mend = "name the PEM file with the certificates of your organisation's authority";
@@ -223,7 +227,12 @@ fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report)
     };
     if scope.is_none() {
         let mend = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
-        report.error(&value.path, format!("{name:?} is not the name of {key}s on GitHub"), mend);
+        let what = match *key {
+            "repo" => "a repository",
+            "org" => "an organisation",
+            _ => "an enterprise",
+        };
+        report.error(&value.path, format!("{name:?} is not the name of {what} on GitHub"), mend);
     }
     Some((scope?, credential?))
 }

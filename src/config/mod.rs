@@ -5,6 +5,7 @@
 
 mod class;
 mod credentials;
+mod file;
 mod find;
 mod github;
 mod guard;

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 
+use super::file;
 use super::node::Path;
 use super::read::{Item, Section};
 use super::report::Report;
@@ -73,16 +74,11 @@ fn inline_text(kind: &Kind, item: &Item<'_>, report: &mut Report) -> Option<Secr
 }
 
 fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Secret> {
-    let file = base.join(item.text("the name of a file", report)?);
-    let shown = file.display();
-    let meta = fs::metadata(&file);
-    if meta.as_ref().is_ok_and(|m| m.len() > LONGEST) {
-        report.error(&item.path, format!("{shown} is larger than 64 KiB"), "name the file that holds the secret alone");
-        return None;
-    }
-    match fs::read_to_string(&file) {
+    let path = base.join(item.text("the name of a file", report)?);
+    let shown = path.display();
+    match file::read_text(&path, LONGEST) {
         Ok(text) => {
-            if meta.is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
+            if fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
                 report.warn(&item.path, format!("everybody on this machine can read {shown}: chmod 600 {shown}"));
             }
             let text = text.strip_suffix('\n').unwrap_or(&text);
@@ -90,7 +86,7 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
             check(kind, text, &format!("{shown} "), &item.path, report)
         }
         Err(error) => {
-            report.error(&item.path, format!("cannot read {shown}: {error}"), file_mend(&file, &error));
+            report.error(&item.path, format!("cannot read {shown}: {error}"), file_mend(&path, &error));
             None
         }
     }
@@ -104,6 +100,7 @@ pub(super) fn file_mend(file: &FilePath, error: &std::io::Error) -> &'static str
         }
         std::io::ErrorKind::NotFound => "make the file, or name the right one",
         std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+        std::io::ErrorKind::FileTooLarge => "name the file that holds it and nothing else",
         std::io::ErrorKind::InvalidData => "it must be text",
         _ => "see whether the file is readable",
     }

@@ -12,11 +12,13 @@ use crate::model::Timestamp;
 use crate::plan::explain;
 use crate::plan::status::status;
 use crate::webhook::Health;
-use crate::world::{Instance, World};
+use crate::world::{Blame, Instance, World};
 
 /// Stuck instances that a health question's answer names, and characters that it tells of what each last failed with.
 const NAMED: usize = 5;
 const REASON: usize = 200;
+/// Failures in a row after which launches are trouble, and no hiccup.
+const FAILING: u32 = 3;
 /// The main loop answers within this time, or is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Questions that may wait.
@@ -99,7 +101,7 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
 }
 
 fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
-    let troubles: Vec<&str> = world.troubles().collect();
+    let troubles: Vec<String> = world.troubles().map(str::to_owned).chain(failing(world)).collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {
@@ -114,6 +116,21 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
         }
         Err(reason) => Health::Bad(reason),
     }
+}
+
+/// For what launches fail, and not just once.
+fn failing(world: &World) -> impl Iterator<Item = String> {
+    let broken = world.pauses.iter().filter(|(_, pause)| pause.failures >= FAILING);
+    broken.filter_map(|(blame, _)| match blame {
+        Blame::Class(class) => Some(format!("launches of class {class:?}")),
+        Blame::Scope(scope) => Some(format!("launches for {scope}")),
+        Blame::Standby(class) => Some(format!("standbys of class {class:?}")),
+        Blame::Idle(class) => Some(format!("idle runners of class {class:?}")),
+        // Troubles of their own, or told as LXD's state.
+        Blame::Package(_) | Blame::Bake(_) | Blame::Host => None,
+        // Jobs start from the image, and the copies are tried again.
+        Blame::Template(_) => None,
+    })
 }
 
 /// Instances that are to go and do not, and why.
@@ -141,4 +158,25 @@ fn limits(github: &GitHub) -> String {
     };
     let trouble = github.clock_trouble().map(|told| format!(" clock={told:?}")).unwrap_or_default();
     standings.iter().map(one).collect::<String>() + &trouble
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Pause;
+
+    #[test]
+    fn launches_that_fail_again_and_again_are_trouble() {
+        let mut world = World::new(&crate::world::testkit::config(), 1, "");
+        let mut fail = |blame: Blame, failures| {
+            let pause = Pause { until: Timestamp(0), failures, reason: "no such profile".to_owned() };
+            world.pauses.insert(blame, pause);
+            failing(&world).collect::<Vec<_>>()
+        };
+        let class = Blame::Class("small".to_owned());
+        assert!(fail(class.clone(), FAILING - 1).is_empty(), "a hiccup");
+        assert_eq!(fail(class, FAILING), ["launches of class \"small\""]);
+        assert_eq!(fail(Blame::Host, FAILING).len(), 1, "LXD's state tells that");
+        assert_eq!(fail(Blame::Idle("small".to_owned()), FAILING)[1], "idle runners of class \"small\"");
+    }
 }

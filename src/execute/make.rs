@@ -60,10 +60,9 @@ impl Executor {
         let keys = |phase, recipe| self.keys(class, phase, recipe);
         let order = match action {
             Action::Launch { job, scope, name, from, .. } => {
-                if let Some(wait) = self.github.quiet_for(scope) {
-                    let seconds = wait.as_secs() + 1;
-                    let reason =
-                        format!("GitHub said to slow down; nothing is launched before it may be asked, in {seconds} s");
+                if self.github.quiet_for(scope).is_some() {
+                    // Without the time that is left: each try would be news.
+                    let reason = "GitHub said to slow down; nothing is launched before it may be asked".to_owned();
                     let blame = Blame::Scope(scope.clone());
                     return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
                 }

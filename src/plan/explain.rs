@@ -33,8 +33,13 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.summary)?;
-        self.details.iter().try_for_each(|(about, text)| write!(f, "\n  {:<9} {text}", format!("{about}:")))
+        let (first, rest) = self.summary.split_once('\n').unwrap_or((&self.summary, ""));
+        // What a script printed is told once, in the details.
+        write!(f, "{first}{}", if rest.is_empty() { "" } else { " …" })?;
+        let below = format!("\n{:12}", "");
+        self.details.iter().try_for_each(|(about, text)| {
+            write!(f, "\n  {:<9} {}", format!("{about}:"), text.trim_end().replace('\n', &below))
+        })
     }
 }
 
@@ -310,8 +315,8 @@ fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &
     for (blame, what) in blames {
         if let Some(pause) = world.pauses.get(&blame) {
             let when = if pause.until > now { at_in(pause.until, now) } else { "now, with one launch".to_owned() };
-            let times = pause.failures;
-            all.say("paused", format!("{what} failed {times} times, tried again {when}: {}", pause.reason));
+            let times = if pause.failures == 1 { "once".to_owned() } else { format!("{} times", pause.failures) };
+            all.say("paused", format!("{what} failed {times}, tried again {when}: {}", pause.reason));
         }
     }
     let package = world.packages.get(&class.arch).and_then(|p| p.version.as_deref());

@@ -167,7 +167,8 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
     let pauses = world.pauses.iter().filter(|(_, pause)| pause.until > now);
     let paused = pauses.map(|(blame, pause)| {
         let (blame, reason, until) = (blame.clone(), shortened(&pause.reason), pause.until);
-        (format!("paused after {} failures", pause.failures), Reason::Paused { blame, reason, until }.to_string())
+        let s = if pause.failures == 1 { "" } else { "s" };
+        (format!("paused after {} failure{s}", pause.failures), Reason::Paused { blame, reason, until }.to_string())
     });
     Status {
         classes,

@@ -50,19 +50,17 @@ impl Place {
         if let Some(socket) = &options.socket {
             return Place::real(socket, options.image.as_deref());
         }
-        match find_socket(&socket_candidates()) {
-            Some(socket) if Lxd::new(socket).server().is_ok_and(|server| server.trusted) => {
-                Place::real(socket, options.image.as_deref())
+        let candidates = socket_candidates();
+        let why = match find_socket(&candidates).map(|socket| (socket, Lxd::new(socket).server())) {
+            Some((socket, Ok(server))) if server.trusted => return Place::real(socket, options.image.as_deref()),
+            Some((socket, Ok(_))) => format!("LXD at {} does not trust this user", socket.display()),
+            Some((_, Err(error))) => format!("LXD does not answer ({error})"),
+            None => {
+                let looked: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
+                format!("No LXD is found (looked for {})", looked.join(", "))
             }
-            _ => {
-                let looked: Vec<String> = socket_candidates().iter().map(|p| p.display().to_string()).collect();
-                let text = format!(
-                    "No LXD answers (looked at {}): the LXD of this demo is a stand-in, no container is started.",
-                    looked.join(", ")
-                );
-                Place::standin(directory, &text)
-            }
-        }
+        };
+        Place::standin(directory, &format!("{why}: the LXD of this demo is a stand-in, no container is started."))
     }
 
     fn standin(directory: &Path, description: &str) -> Result<Place, Trouble> {

@@ -74,7 +74,7 @@ fn a_job_that_waits() {
     let launch = stage.dispatch().remove(0);
     let (blame, reason) = (Blame::Scope(acme()), "GitHub forbids it (403)".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
-    let details = [("paused", "scope failed 1 times, tried again at"), ("next", "in 2 s")];
+    let details = [("paused", "scope failed once, tried again at"), ("next", "in 2 s")];
     check(&stage, 1, None, "job 1 waits: org:acme failed, next try at", &details);
 
     let mut stage = Stage::new(config());
@@ -85,6 +85,24 @@ fn a_job_that_waits() {
     stage.snapshot(stage.world.seq(), None, None);
     let details = [("lxd", "LXD is down"), ("next", "as soon as LXD answers")];
     check(&stage, 1, None, "job 1 waits: LXD does not answer", &details);
+}
+
+#[test]
+fn what_a_script_printed_is_told_once_and_below_its_detail() {
+    let all = Explanation {
+        summary: "job 1 waits: setup_script ended with code 7; the end of its output:\nE: no mirror".to_owned(),
+        details: vec![
+            ("paused", "setup_script ended with code 7; the end of its output:\nE: no mirror\n".to_owned()),
+            ("next", "x".to_owned()),
+        ],
+    };
+    let lines = [
+        "job 1 waits: setup_script ended with code 7; the end of its output: …",
+        "  paused:   setup_script ended with code 7; the end of its output:",
+        "            E: no mirror",
+        "  next:     x",
+    ];
+    assert_eq!(all.to_string(), lines.join("\n"));
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
     check(
         &stage,
         &[
-            &format!("trouble: paused after 1 failures: class \"small\" failed, next try at {until}: no image"),
+            &format!("trouble: paused after 1 failure: class \"small\" failed, next try at {until}: no image"),
             "trouble: lxd: LXD is down",
         ],
     );

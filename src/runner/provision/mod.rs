@@ -249,12 +249,16 @@ impl<'a> Provision<'a> {
         let package_path = format!("{DIRECTORY}/package.tar.gz");
         self.lxd.push_file(&self.class.project, self.name, &package_path, 0o644, &mut content, length, left)?;
         debug!("instance={} step=push bytes={length} took={:?}", self.name, begun.elapsed());
-        let setup = self.class.setup_script.as_deref().unwrap_or(SETUP_SCRIPT);
+        // In the instance both are called the same; what is told is to lead to the one that is at fault.
+        let (what, setup) = match self.class.setup_script.as_deref() {
+            Some(own) => ("setup_script", own),
+            None => ("setup-runner.sh", SETUP_SCRIPT),
+        };
         self.push("start-runner.sh", START_SCRIPT)?;
         self.push("setup-runner.sh", setup)?;
         let begun = Instant::now();
         let mut environment = ConfigMap::from([
-            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience("setup-runner.sh")?),
+            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience(what)?),
             ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
             ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
         ]);
@@ -262,7 +266,7 @@ impl<'a> Provision<'a> {
             environment.insert("LXDRUNNER_BAKING".to_owned(), "1".to_owned());
         }
         let setup = self.begin_script(&[&format!("{DIRECTORY}/setup-runner.sh")], environment)?;
-        self.end_script("setup-runner.sh", &setup, SETUP_LOG)?;
+        self.end_script(what, &setup, SETUP_LOG)?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
     }
