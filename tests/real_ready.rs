@@ -125,7 +125,8 @@ fn the_first_start_of_a_copy_has_nothing_to_remap() {
         instance.config.get("volatile.last_state.idmap").cloned().unwrap()
     };
     let template = rig.instances().into_iter().find(|name| name.contains("-template-")).unwrap();
-    assert!(idmap(&template).contains("Hostid"), "{}", idmap(&template));
+    // Empty where the kernel shifts ids as it mounts: then there is never anything to remap.
+    assert!(idmap(&template) == "[]" || idmap(&template).contains("Hostid"), "{}", idmap(&template));
     let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script("sleep 2"));
     rig.daemon.wait(&[&format!("job={job}"), "msg=\"runner started\""]);
     let copy = rig.instances().into_iter().find(|name| name.contains(&job.to_string())).unwrap();

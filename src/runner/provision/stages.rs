@@ -59,8 +59,10 @@ impl Provision<'_> {
             Ok(self.lxd.publish(&self.class.project, self.name, alias, properties, compression, left)?)
         };
         publish(COMPRESSION).or_else(|failure: Failure| match &failure {
-            // LXD refuses at once what it has no program for.
-            Failure::Lxd(error) if matches!(error.kind, ErrorKind::Refused(_)) => publish("none"),
+            // LXD refuses at once what it has no program for, Incus finds it out on the way.
+            Failure::Lxd(error) if matches!(error.kind, ErrorKind::Refused(_) | ErrorKind::OperationFailed) => {
+                publish("none")
+            }
             _ => Err(failure),
         })
     }
