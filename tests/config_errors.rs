@@ -177,6 +177,12 @@ fn secrets() {
     check("a-secret-for-the-tests", "changeme", "2: hooksecret: is an example's text", "hooksecret_file");
     check(pat, "pat_file: /nowhere/pat", "1: pat_file: cannot read /nowhere/pat", "make the file");
     check(pat, "pat_file: /run/credentials/none.service/pat", "1: pat_file: cannot read", "while the service runs");
+    let left_out = std::env::temp_dir().join(format!("lxdrunner-left-out-{}", std::process::id()));
+    std::fs::write(&left_out, "missing").unwrap();
+    check(pat, &format!("pat_file: {}", left_out.display()), "1: pat_file: systemd found nothing", "LoadCredential=");
+    let app = format!("github_app: {{app_id: 1, private_key_file: {}}}", left_out.display());
+    check(pat, &app, "1: github_app.private_key_file: systemd found nothing", "LoadCredential=");
+    std::fs::remove_file(&left_out).unwrap();
     check(pat, "pat_file: /", "1: pat_file: cannot read /", "readable");
     check(pat, "pat_file: /dev/null", "1: pat_file: /dev/null is empty", "pat_file");
     check_top("github_app: {app_id: 1, private_key_file: x}", "2: pat: given beside github_app", "credentials");

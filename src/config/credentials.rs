@@ -152,6 +152,10 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
             return None;
         }
     };
+    if text.trim_ascii() == secret::LEFT_OUT.as_bytes() {
+        report.error(&item.path, format!("systemd found nothing for {shown}"), secret::LEFT_OUT_MEND);
+        return None;
+    }
     match AppKey::from_pem(&text) {
         Ok(key) => {
             if std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {

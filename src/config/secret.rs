@@ -83,6 +83,10 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
             }
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
+            if text == LEFT_OUT {
+                report.error(&item.path, format!("systemd found nothing for {shown}"), LEFT_OUT_MEND);
+                return None;
+            }
             check(kind, text, &format!("{shown} "), &item.path, report)
         }
         Err(error) => {
@@ -91,6 +95,11 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
         }
     }
 }
+
+/// What `provision/lxdrunner.service` lets systemd write where a secret's file is missing: without it systemd would not start
+/// us, and say little of why.
+pub(super) const LEFT_OUT: &str = "missing";
+pub(super) const LEFT_OUT_MEND: &str = "make the file that LoadCredential= in lxdrunner.service names for it (in /etc/lxdrunner), then restart the service";
 
 /// What to do about a secret's file that cannot be read.
 pub(super) fn file_mend(file: &FilePath, error: &std::io::Error) -> &'static str {

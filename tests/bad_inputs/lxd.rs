@@ -28,7 +28,7 @@ fn unreachable(
         // Deliveries are taken all the same.
         let job = rig.queue();
         rig.daemon.wait(&[&format!("job={job}"), "msg=queued"]);
-        rig.daemon.wait_count(&["lxd call=\"list the instances", "failed="], 2);
+        rig.daemon.wait_count(&["lxd call=\"ask LXD who it is", "failed="], 3);
         assert_eq!(rig.complaints(), [told.as_str()], "told once");
         check_queued(&rig, job);
         mend(rig.standin());
