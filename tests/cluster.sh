@@ -33,8 +33,12 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 start_private
-# Nobody but this member connects to it.
-client config set core.https_address 127.0.0.1:18443
+# Nobody but this member connects to it; another LXD may have the port.
+port=18443
+until client config set core.https_address "127.0.0.1:$port" >/dev/null 2>&1; do
+    port=$((port + 1))
+    [ "$port" -lt 18453 ] || die "LXD can listen on none of the ports from 18443 to 18452"
+done
 client cluster list >/dev/null 2>&1 || logged "making it a cluster" client cluster enable one
 ensure_image
 mkdir -p "$state/tmp"

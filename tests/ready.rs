@@ -269,6 +269,31 @@ fn a_template_that_cannot_be_published_is_told_and_baked_again() {
     rig.wait_instances(|names| names.is_empty());
 }
 
+#[test]
+fn an_image_whose_publishing_was_not_heard_the_end_of_is_used_and_not_baked_again() {
+    for killed in [false, true] {
+        let fault = if killed { Fault::StallAfter } else { Fault::CutAfter(0) };
+        let mut rig = Rig::prepared(plan("", ""), |before| {
+            in_a_cluster(before);
+            before.lxd.unwrap().faults().next("POST", "/1.0/images", fault);
+        });
+        if killed {
+            let published = || template_images(&rig).len() == 1;
+            assert!(rig.standin().faults().wait_until(PATIENCE, |_| published()), "{:?}", template_images(&rig));
+            rig.restart();
+            rig.daemon.wait(&["-template-", "abandoned", "msg=removed"]);
+        } else {
+            rig.daemon.wait(&["msg=\"template ready\"", "image="]);
+        }
+        rig.wait_instances(|names| names.is_empty());
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        rig.daemon.wait(&[&format!("job={job}"), "from=template"]);
+        assert_eq!(rig.daemon.count(&["msg=\"baking a template\""]), usize::from(!killed));
+        assert_eq!(template_images(&rig).len(), 1);
+    }
+}
+
 /// What `lxdrunner bake` says, and its exit code.
 fn bake(rig: &Rig, class: &[&str]) -> (String, i32) {
     let config = rig.scratch.0.join("config.yml");
