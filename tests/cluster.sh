@@ -10,11 +10,11 @@ bridge=lxdrclust0
 
 case ${1:-} in
 -h | --help)
-    echo "usage: tests/cluster.sh [ARGUMENT…]     (arguments go to 'cargo test'; default: --test lxd_contract --test real_ready)"
+    echo "usage: tests/cluster.sh [ARGUMENT…]     (arguments go to 'cargo test'; see below for the default)"
     exit 0
     ;;
 esac
-[ $# -gt 0 ] || set -- --test lxd_contract --test real_ready
+[ $# -gt 0 ] || set -- --test lxd_contract --test real_ready --test demo
 
 end_cluster() {
     code=$?

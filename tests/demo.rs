@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use lxdrunner::lxd::Lxd;
+use lxdrunner::model::keys;
 use support::{PATIENCE, Scratch, real_lxd};
 
 fn demo(temp: &Path, arguments: &[&str]) -> Command {
@@ -65,10 +66,17 @@ fn standbys_are_claimed_round_after_round() {
 fn on_a_real_lxd() {
     let Some((socket, image)) = real_lxd() else { return };
     let temp = Scratch::new();
-    let output = demo(&temp.0, &["--socket", socket.to_str().unwrap(), "--image", &image]).output().unwrap();
+    let mut command = demo(&temp.0, &["--socket", socket.to_str().unwrap(), "--image", &image]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let prefix = format!("demo-{}", child.id());
+    let output = child.wait_with_output().unwrap();
     check_story(&output, &temp.0);
     assert!(text(&output).contains("made, a copy of the template"), "{}", text(&output));
     assert!(text(&output).contains("Real containers"), "{}", text(&output));
+    // In a cluster its template was one.
+    let images = Lxd::new(&socket).images("default").unwrap();
+    let left = images.iter().find(|image| image.properties.get(keys::OWNER) == Some(&prefix));
+    assert_eq!(left, None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::output::complain;
-use crate::lxd::{Instance, InstanceStatus, Lxd};
+use crate::lxd::{self, Instance, InstanceStatus, Lxd};
 use crate::model::keys;
 
 /// How long an instance may take to stop and to be deleted.
@@ -71,7 +71,7 @@ impl Remains {
         &self.inner.directory
     }
 
-    /// Instances of ours in this LXD are removed.
+    /// Instances and images of ours in this LXD are removed.
     pub fn watch(&self, lxd: Arc<Lxd>) {
         *locked(&self.inner.lxd) = Some(lxd);
     }
@@ -110,6 +110,7 @@ impl Inner {
         }
         if let Some(lxd) = locked(&self.lxd).as_ref() {
             left.extend(self.remove_instances(lxd));
+            left.extend(self.remove_images(lxd));
         }
         if let Err(error) = fs::remove_dir_all(&self.directory) {
             left.push(format!("{}: {error}", self.directory.display()));
@@ -145,6 +146,21 @@ impl Inner {
             std::thread::sleep(BETWEEN_LISTINGS);
         }
         Vec::new()
+    }
+
+    /// Removes our templates where they are images.
+    fn remove_images(&self, lxd: &Lxd) -> Vec<String> {
+        let images = match lxd.images("default") {
+            Ok(images) => images,
+            Err(error) => return vec![format!("images called {}-…, perhaps: {error}", self.prefix)],
+        };
+        let ours = images.into_iter().filter(|image| image.properties.get(keys::OWNER) == Some(&self.prefix));
+        let remove = |image: lxd::Image| {
+            let removed = lxd.delete_image("default", &image.fingerprint);
+            let error = removed.and_then(|operation| lxd.wait(&operation, PATIENCE)).err()?;
+            Some(format!("image {}: {error}", image.fingerprint))
+        };
+        ours.filter_map(remove).collect()
     }
 }
 
