@@ -113,7 +113,8 @@ fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
         return None;
     }
     if path == "/" && !host.starts_with("api.") && !local {
-        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{host}/api/v3"));
+        let place = uri.as_ref().and_then(|uri| uri.authority()).map_or(host, |authority| authority.as_str());
+        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{place}/api/v3"));
     }
     Some(text.trim_end_matches('/').to_owned())
 }

@@ -256,6 +256,9 @@ fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut
     for instance in instances {
         let age = length(now.since(instance.made_at));
         let how = match (instance.runner, instance.seen.phase) {
+            (runner, _) if runner != RunnerState::Busy && instance.removal.is_some() => {
+                "it is to go, and could not be removed yet: lxdrunner status and the log tell why".to_owned()
+            }
             (RunnerState::Idle(since), _) => format!("its runner is idle since {}", length(now.since(since))),
             (RunnerState::Awaited, Phase::Started) => "its runner is started and not online yet".to_owned(),
             (RunnerState::Awaited, _) => "it is being prepared".to_owned(),

@@ -30,7 +30,7 @@ pub enum State {
     Idle,
     /// Its runner has a job.
     Busy,
-    /// Its runner is done: it is about to go.
+    /// Its runner is done or its making failed: it is to go.
     Leaving,
     /// It becomes a standby.
     Preparing,
@@ -75,9 +75,11 @@ impl State {
             Phase::Standby => State::Standby,
             Phase::Provisioning | Phase::Started => match instance.runner {
                 _ if instance.stopped_since.is_some() && instance.seen.phase == Phase::Started => State::Leaving,
+                RunnerState::Busy => State::Busy,
+                // It is to go, and did not yet.
+                _ if instance.removal.is_some() => State::Leaving,
                 RunnerState::Awaited => State::Starting,
                 RunnerState::Idle(_) => State::Idle,
-                RunnerState::Busy => State::Busy,
                 RunnerState::Done(_) => State::Leaving,
             },
         }

@@ -88,6 +88,21 @@ fn a_job_that_waits() {
 }
 
 #[test]
+fn an_instance_that_cannot_be_removed_is_not_told_as_one_that_is_prepared() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    let launch = stage.dispatch().remove(0);
+    let (blame, reason) = (crate::world::Blame::Scope(acme()), "401".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: true, runner: None });
+    let removal = stage.dispatch().remove(0);
+    assert!(matches!(removal, Action::Remove { .. }), "{removal:?}");
+    stage.outcome(removal, Outcome::RemoveFailed { reason: "401".to_owned() });
+    check(&stage, 1, None, "", &[("instance", "lxdrunner-1-1: it is to go, and could not be removed yet")]);
+    let status = crate::plan::status::status(&stage.world, &stage.config, stage.now);
+    assert_eq!(status.classes[0].instances.get(&crate::plan::status::State::Leaving), Some(&1));
+}
+
+#[test]
 fn what_a_script_printed_is_told_once_and_below_its_detail() {
     let all = Explanation {
         summary: "job 1 waits: setup_script ended with code 7; the end of its output:\nE: no mirror".to_owned(),
