@@ -97,7 +97,7 @@ check_build_tools() {
     [ -z "${LXDRUNNER_BIN:-}" ] || return 0
     command -v cargo >/dev/null || PATH=$PATH:$HOME/.cargo/bin
     command -v cargo >/dev/null ||
-        die "Rust is missing: install it from https://rustup.rs (or, where it is 1.88 or newer, 'apt-get install cargo'), then run this again"
+        die "Rust is missing: install it from https://rustup.rs (or, where it is 1.89 or newer, 'apt-get install cargo'), then run this again"
     command -v cc >/dev/null || need gcc libc6-dev
 }
 
