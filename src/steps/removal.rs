@@ -108,6 +108,8 @@ pub struct Removal {
     status: Status,
     /// The registration that is noted on it.
     noted: Option<RunnerId>,
+    /// True for what another process left before its registration was noted: with JIT its runner never started.
+    never_noted: bool,
     /// True once it was looked into and no worker was found.
     quiet: bool,
     tried: Tried,
@@ -117,7 +119,17 @@ impl Removal {
     /// Nothing is done yet. `prefix` is what our instances' owner key says.
     pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
         let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
-        Removal { judged, prefix, registration, step, status, noted: None, quiet: false, tried: Tried::Nothing }
+        Removal {
+            judged,
+            prefix,
+            registration,
+            step,
+            status,
+            noted: None,
+            never_noted: false,
+            quiet: false,
+            tried: Tried::Nothing,
+        }
     }
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
@@ -224,6 +236,8 @@ impl Removal {
         // From here on it is this very one.
         self.judged.made_at = self.judged.made_at.or(found.made_at);
         self.noted = found.runner;
+        let before_note = found.phase == Phase::Provisioning && found.runner.is_none() && !self.judged.standby;
+        self.never_noted = before_note && self.judged.maker != Maker::Us && self.registration == Registration::Jit;
         self.status = found.status;
         let (etag, phase) = (found.etag, found.phase);
         match phase {
@@ -259,7 +273,8 @@ impl Removal {
 
     fn to_github(&self) -> Next {
         // What is noted on it is its own; what was judged may be that of a namesake on another host.
-        match (self.judged.scope.clone(), self.noted.or(self.judged.runner)) {
+        let judged = self.judged.runner.filter(|_| !self.never_noted);
+        match (self.judged.scope.clone(), self.noted.or(judged)) {
             (None, _) => self.end(),
             (Some(scope), Some(runner)) => Next::Take(Step::Deregister(scope, runner)),
             (Some(scope), None) => Next::Take(Step::FindRunner(scope)),

@@ -210,6 +210,12 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     check_by(jit, standby(), &[&blind[..], &[Deregistered(Deletion::Busy)]].concat(), &format!("{way} kept"));
     let way = format!("{way} logs again stop again removed");
     check_by(jit, standby(), &with(&[&blind[..], std::slice::from_ref(&deleted)].concat()), &way);
+    // What a dead process left before it noted a runner has none, though a namesake on another host is taken for it.
+    check_by(jit, judged(MakesRoom), &[claimed(), quiet(), named(true)], came_up);
+    let way = "look inside deregister-7 again removed";
+    check_by(token, judged(MakesRoom), &[claimed(), quiet(), deleted.clone(), Gone], way);
+    let of_ours = Judged { maker: Maker::Us, ..judged(MakesRoom) };
+    check_by(jit, of_ours, &[claimed(), quiet(), deleted.clone(), Gone], way);
     // It is noted on the instance.
     let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
