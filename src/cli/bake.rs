@@ -152,8 +152,15 @@ impl<'a> Bakery<'a> {
 
     /// Removes a template that was not finished.
     fn clear_away(&self, class: &Class, name: &str, maker: Maker, made_at: Option<Timestamp>) -> Outcome {
-        let judged =
-            Judged { reason: RemoveReason::Abandoned, scope: None, runner: None, made_at, maker, standby: false };
+        let judged = Judged {
+            reason: RemoveReason::Abandoned,
+            scope: None,
+            runner: None,
+            made_at,
+            maker,
+            standby: false,
+            over: false,
+        };
         let (name, project) = (name.to_owned(), class.project.clone());
         self.executor.execute(&Action::Remove { name, project, judged })
     }

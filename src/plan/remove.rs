@@ -89,7 +89,15 @@ pub(super) fn removal(instance: &Instance, reason: RemoveReason) -> Action {
         return Action::RemoveImage { fingerprint, project, alias, reason };
     }
     let (scope, runner, made_at) = (seen.scope.clone(), seen.runner_id, seen.created_at);
-    let judged = Judged { reason, scope, runner, made_at, maker: seen.maker, standby: seen.recipe.is_some() };
+    let judged = Judged {
+        reason,
+        scope,
+        runner,
+        made_at,
+        maker: seen.maker,
+        standby: seen.recipe.is_some(),
+        over: instance.job_is_over,
+    };
     Action::Remove { name: seen.name.clone(), project: seen.project.clone(), judged }
 }
 

@@ -134,7 +134,8 @@ impl Removal {
 
     /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
     pub fn of_our_own(prefix: &str, reason: RemoveReason) -> Removal {
-        let judged = Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us, standby: false };
+        let judged =
+            Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us, standby: false, over: false };
         Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
     }
 
@@ -262,13 +263,18 @@ impl Removal {
         match inside {
             Inside::Working => return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() }),
             // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
-            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) => {
+            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) || self.seems_finished() => {
                 return failed("it is not certain that its runner is idle: the look inside did not work");
             }
             Inside::Quiet => self.quiet = true,
             Inside::Unknown => {}
         }
         self.to_github()
+    }
+
+    /// True where its runner is not listed any more, and nobody told that its job is over: listings are late at times.
+    fn seems_finished(&self) -> bool {
+        self.judged.reason == RemoveReason::Finished && !self.judged.over
     }
 
     fn to_github(&self) -> Next {

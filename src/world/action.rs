@@ -157,6 +157,8 @@ pub struct Judged {
     pub maker: Maker,
     /// It is, or was, a standby: a runner of its name is its own.
     pub standby: bool,
+    /// GitHub told that the job that it took is over.
+    pub over: bool,
 }
 
 impl fmt::Display for Judged {

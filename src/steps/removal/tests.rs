@@ -10,7 +10,15 @@ const NOW: Timestamp = Timestamp(1_000_000);
 /// What is judged: one with a runner that a process made which is no more, unless said otherwise.
 fn judged(reason: RemoveReason) -> Judged {
     let scope = Some(Scope::Org("acme".to_owned()));
-    Judged { reason, scope, runner: Some(RunnerId(7)), made_at: Some(NOW), maker: Maker::Dead, standby: false }
+    Judged {
+        reason,
+        scope,
+        runner: Some(RunnerId(7)),
+        made_at: Some(NOW),
+        maker: Maker::Dead,
+        standby: false,
+        over: reason == Finished,
+    }
 }
 
 /// A template, a standby, or what was to become one.
@@ -161,7 +169,10 @@ fn where_github_does_not_answer_it_stays_unless_nothing_runs_for_certain() {
     for reason in [Idle, NeverOnline, Stale, MakesRoom] {
         check(judged(reason), &[running(), quiet.clone(), no()], way);
     }
-    check(judged(Finished), &[running(), unknown, no()], way);
+    check(judged(Finished), &[running(), unknown.clone(), no()], way);
+    // Nor is it enough that a listing did not have it.
+    let uncertain = "look inside failed: it is not certain that its runner is idle: the look inside did not work";
+    check(Judged { over: false, ..judged(Finished) }, &[running(), unknown], uncertain);
     check(
         judged(Finished),
         &[running(), quiet, no(), running(), Done, running(), Done],
