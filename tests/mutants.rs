@@ -201,7 +201,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "where nobody could look inside, an idle runner stays",
         file: "src/steps/removal.rs",
-        from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) => {",
+        from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) || self.seems_finished() => {",
         to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) && self.quiet => {",
     },
     Mutant {
