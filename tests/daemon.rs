@@ -76,6 +76,23 @@ fn a_repeated_webhook_launches_nothing_more() {
     assert_eq!(launched, 1);
 }
 
+/// Whoever takes the right away from one credential, or removes one organisation, must not stop all others.
+#[test]
+fn an_organisation_that_refuses_everything_takes_no_place_for_long() {
+    let config = "reconcile_interval: 2\nmax_workers: 2\n".to_owned();
+    let rig = Rig::new(Plan { config, targets: "[{org: acme}, {repo: alice/tool}]".to_owned(), ..Plan::default() });
+    rig.github.add_repo(&"alice/tool".parse().unwrap(), false);
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.inject(Fault::status("/orgs/acme/actions/runners", 404, "Not Found").times(100_000));
+    rig.queue();
+    rig.queue();
+    // More tries than places.
+    rig.daemon.wait_count(&["msg=\"launch failed"], 3);
+    let other = rig.github.queue(&"alice/tool".parse().unwrap(), JobSpec::new(&["self-hosted"]));
+    assert_eq!(rig.wait_done(other), "success");
+    rig.wait_instances(|names| names.is_empty());
+}
+
 #[test]
 fn jobs_go_to_their_classes_and_those_of_nobody_are_left_alone() {
     let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, type: container, runner_os: linux, runner_arch: x64, template: false}\n  \

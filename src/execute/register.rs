@@ -14,9 +14,10 @@ use crate::steps::making::Answer;
 impl Executor {
     /// Credentials for a runner of this name; else the answer that says why there are none.
     pub(super) fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Answer> {
-        let refused = |error: github::Error| Answer::Refused(error.to_string());
+        // Before it is asked for a runner, and where all that it is asked for is a token, there is none.
+        let none_yet = |error: github::Error| Answer::NotRegistered(error.to_string());
         if self.config.registration == Registration::Jit {
-            let group = self.group(scope, &class.runner_group).map_err(refused)?;
+            let group = self.group(scope, &class.runner_group).map_err(none_yet)?;
             let labels: Vec<String> = class.labels.iter().map(str::to_owned).collect();
             match self.generate(class, scope, name, group, &labels) {
                 Ok(jit) => return Ok(Credentials::Jit { runner: jit.runner, encoded: jit.encoded }),
@@ -25,10 +26,11 @@ impl Executor {
                 Err(error) if error.kind == github::ErrorKind::NotFound => {
                     debug!("scope={scope} msg=\"no JIT config, asking for a registration token\" error=\"{error}\"");
                 }
-                Err(error) => return Err(refused(error)),
+                Err(error) if error.kind.is_refusal() => return Err(none_yet(error)),
+                Err(error) => return Err(Answer::Refused(error.to_string())),
             }
         }
-        let token = self.github.registration_token(scope).map_err(refused)?;
+        let token = self.github.registration_token(scope).map_err(none_yet)?;
         Ok(Credentials::Token { token, url: self.github.web_url(scope) })
     }
 

@@ -51,6 +51,20 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// True where GitHub answered that it did not do what it was asked for, or was not asked at all: nothing came of it.
+    pub fn is_refusal(self) -> bool {
+        match self {
+            ErrorKind::Unauthorized
+            | ErrorKind::Forbidden
+            | ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::RateLimited(_) => true,
+            // 408: it took too long.
+            ErrorKind::Refused(status) => (400..500).contains(&status) && status != 408,
+            ErrorKind::Server(_) | ErrorKind::Timeout | ErrorKind::Unreachable | ErrorKind::Malformed => false,
+        }
+    }
+
     /// The status of GitHub's answer.
     fn status(self) -> Option<u16> {
         match self {

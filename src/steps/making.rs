@@ -10,7 +10,8 @@
 //!    does not touch it any more, and nobody is blamed.
 //! 5. Of two who went for one standby, the one that lost may have its name at GitHub for a moment: the other asks again.
 //! 6. A name that somebody else has at GitHub: the instance goes at once, before anybody takes the two for one.
-//! 7. After a failure the registration is taken back; one that may be there all the same is told of.
+//! 7. After a failure the registration is taken back; one that may be there all the same is told of. Where GitHub answered that
+//!    there is none the instance goes at once: later GitHub would have to be asked, and may refuse that as well.
 //! 8. What is being made is called a template or a standby last, if it is still as this process made it. So is what becomes a
 //!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
 //! 9. A failure is laid at the door of what did not work: the host where nothing answers, also not when it is asked for
@@ -92,7 +93,7 @@ pub enum Step {
     Arm,
     /// Begin to make LXD ready to push a file; what comes of it does not matter.
     OpenFiles,
-    /// Wait for GitHub: [`Answer::Registered`], [`Answer::NameTaken`] or [`Answer::Refused`].
+    /// Wait for GitHub: [`Answer::Registered`], [`Answer::NameTaken`], [`Answer::NotRegistered`] or [`Answer::Refused`].
     Credentials,
     /// Ask GitHub once more, after a pause; the same answers.
     RegisterAgain,
@@ -148,8 +149,10 @@ pub enum Answer {
     Published(String),
     /// GitHub has a runner of this name.
     NameTaken,
-    /// GitHub refuses, or does not answer.
+    /// GitHub refuses, or does not answer: a registration may be there all the same.
     Refused(String),
+    /// GitHub answered, and there is none.
+    NotRegistered(String),
     NoPackage(String),
     Deregistered(Deletion),
     /// It did not work. Possible at every step. `unreachable`: LXD did not answer at all.
@@ -191,6 +194,8 @@ pub struct Making {
     registered: Option<RunnerId>,
     /// The image that it was published as.
     image: Option<String>,
+    /// GitHub answered that there is no registration, and that is why it comes to nothing.
+    unregistered: bool,
     /// How often GitHub was asked for the credentials.
     asked: u32,
     /// True once a standby was looked at to be claimed.
@@ -203,7 +208,19 @@ impl Making {
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
         let claims = matches!(what, What::Runner { from: Origin::Standby { .. }, .. });
         let step = if claims { Step::BeginRegister } else { Step::Create };
-        Making { what, class, arch, prefix, step, stop: None, registered: None, image: None, asked: 0, looked: false }
+        Making {
+            what,
+            class,
+            arch,
+            prefix,
+            step,
+            stop: None,
+            registered: None,
+            unregistered: false,
+            image: None,
+            asked: 0,
+            looked: false,
+        }
     }
 
     /// The step to take now.
@@ -422,6 +439,10 @@ impl Making {
                 return Next::Take(Step::RegisterAgain);
             }
             Answer::NameTaken => Stop::Clash("GitHub has a runner of this name already".to_owned()),
+            Answer::NotRegistered(reason) => {
+                self.unregistered = self.stop.is_none();
+                self.of_scope(reason)
+            }
             Answer::Refused(reason) | Answer::Failed { reason, .. } => self.of_scope(reason),
             other => self.of_scope(format!("{other:?}")),
         };
@@ -465,6 +486,7 @@ impl Making {
     fn settle(&self) -> Next {
         match &self.stop {
             Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
+            Some(Stop::Failed { .. }) if self.unregistered => Next::Take(Step::Drop(RemoveReason::NotRegistered)),
             Some(Stop::Failed { blame: Blame::Host, .. }) => Next::Take(Step::Look(Why::Answers)),
             Some(Stop::Failed { reason, .. }) => Next::Take(Step::KeepLogs { why: reason.clone() }),
             _ => self.end(),
@@ -481,11 +503,16 @@ impl Making {
     }
 
     fn dropped(&self, came: Answer) -> Next {
-        match came {
-            Answer::Failed { reason, .. } => {
+        let blame = match &self.stop {
+            Some(Stop::Failed { blame, .. }) => blame.clone(),
+            _ => self.blame(),
+        };
+        match (came, &self.stop) {
+            (Answer::Failed { reason, .. }, _) => {
                 let reason = format!("{}; and the instance could not be removed: {reason}", self.reason());
-                self.not_made(self.blame(), reason, true)
+                self.not_made(blame, reason, true)
             }
+            (_, Some(Stop::Failed { reason, .. })) => self.not_made(blame, reason.clone(), false),
             _ => self.end(),
         }
     }

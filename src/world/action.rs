@@ -177,6 +177,8 @@ pub enum RemoveReason {
     Finished,
     /// Its making failed, or the process that made it is no more.
     Abandoned,
+    /// GitHub refused to register its runner.
+    NotRegistered,
     /// Its runner was not online by the deadline.
     NeverOnline,
     /// Nobody needs its runner, and has not for the idle timeout.
@@ -200,6 +202,7 @@ impl fmt::Display for RemoveReason {
         f.write_str(match self {
             RemoveReason::Finished => "finished",
             RemoveReason::Abandoned => "abandoned while it was provisioned",
+            RemoveReason::NotRegistered => "GitHub refused to register its runner",
             RemoveReason::NeverOnline => "its runner did not come online within provision_timeout",
             RemoveReason::Idle => "idle for longer than idle_timeout and not needed",
             RemoveReason::TooOld => "older than max_lifetime",

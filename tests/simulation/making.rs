@@ -159,6 +159,8 @@ impl Stage {
         let luck = self.luck(None);
         let refused = Answer::Refused("502".to_owned());
         match luck {
+            // It did not come to GitHub, or GitHub answered that it will not.
+            Luck::Bad if self.rng.chance(500) => Answer::NotRegistered("403".to_owned()),
             Luck::Bad => refused,
             _ if self.token => Answer::Registered(None),
             _ if self.github.named(scope, name).is_some() => Answer::NameTaken,

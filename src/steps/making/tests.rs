@@ -1,8 +1,8 @@
 //! What is made, what LXD and GitHub answer, and which steps and which end follow.
 
 use super::Answer::{
-    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, Published, Refused,
-    Registered, Unsure,
+    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, NotRegistered, Published,
+    Refused, Registered, Unsure,
 };
 use super::*;
 use crate::world::{Template, testkit::class};
@@ -248,6 +248,26 @@ fn a_name_that_somebody_else_has_at_github() {
     let refuses = [&start[..], &[("registeragain", refused())]].concat();
     let said = "Scope(Org(\"acme\")) made=true: rate limit";
     check(claim(Some("e1")), &refuses, &format!("{} logs", way(1)), said);
+}
+
+#[test]
+fn what_github_refused_to_register_goes_at_once_and_needs_no_word_of_github_for_that() {
+    let refused = || NotRegistered("no such organisation".to_owned());
+    let said = "Scope(Org(\"acme\")) made=false: no such organisation";
+    let begin = "create start beginregister started";
+    check(image(), &[("credentials", refused())], &format!("{begin} credentials drop"), said);
+    check(copy(), &[("credentials", refused())], &format!("{begin} arm credentials drop"), said);
+    check(claim(Some("e1")), &[("credentials", refused())], "beginregister claim-e1 thaw credentials drop", said);
+    let left = [("credentials", refused()), ("drop", no())];
+    let said = "Scope(Org(\"acme\")) made=true: no such organisation; and the instance could not be removed: no";
+    check(image(), &left, &format!("{begin} credentials drop"), said);
+    // What failed before is why, and its logs are kept.
+    let both = [("started", no()), ("credentials", refused())];
+    let said = "Scope(Org(\"acme\")) made=true: no such organisation";
+    check(image(), &both, &format!("{begin} credentials logs"), said);
+    // Somebody else's standby is not ours to drop.
+    let lost = [("claim-e1", Gone), ("credentials", refused())];
+    check(claim(Some("e1")), &lost, "beginregister claim-e1 credentials", "lost: it is gone");
 }
 
 #[test]
