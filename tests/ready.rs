@@ -282,9 +282,9 @@ fn an_image_whose_publishing_was_not_heard_the_end_of_is_used_and_not_baked_agai
             assert!(rig.standin().faults().wait_until(PATIENCE, |_| published()), "{:?}", template_images(&rig));
             rig.restart();
             rig.daemon.wait(&["-template-", "abandoned", "msg=removed"]);
-        } else {
-            rig.daemon.wait(&["msg=\"template ready\"", "image="]);
         }
+        // It hears of the image from LXD's answer to a look, or from that to its question about the name.
+        rig.wait_healthy("templates=1");
         rig.wait_instances(|names| names.is_empty());
         let job = rig.queue();
         assert_eq!(rig.wait_done(job), "success");

@@ -374,6 +374,17 @@ impl Rig {
         self.get("/healthz")
     }
 
+    /// Waits until healthz tells this.
+    #[track_caller]
+    pub fn wait_healthy(&self, part: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.health().1.contains(part) {
+            assert!(Instant::now() < deadline, "{}\n{}", self.health().1, self.daemon.log().join("\n"));
+            // From outside, to ask is the only way to see it.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// GET of a path: the status and the whole answer.
     pub fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
