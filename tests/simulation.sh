@@ -13,7 +13,7 @@ A story that fails is told in short; SEED=N plays that one alone, and with STORY
 
     SEED=N STORY=full cargo test --test simulation
 
-`stories` begins with the first seed; FIRST=N begins with the N-th, so that a run goes on where another one ended (COUNT is
+stories begins with the first seed; FIRST=N begins with the N-th, so that a run goes on where another one ended (COUNT is
 the last seed then, not how many).
 TXT
 }
