@@ -6,7 +6,8 @@
 //! 4. What somebody else may want at the same time, to use it or to clear it away, is claimed first, on the condition that it
 //!    is as it was looked at: a standby, and what a process other than this one left half-made. One of two goes on.
 //! 5. What runs is looked into before its runner is deregistered: a worker process keeps it, whatever GitHub says.
-//! 6. Where GitHub alone says that a runner has no job, a look inside that did not work keeps it, too.
+//! 6. Where GitHub alone says that a runner has no job, a look inside that did not work keeps it, too: also what a process
+//!    that is no more may have handed its credentials.
 //! 7. The registration goes before the instance. 422 (it runs a job) keeps both; so does an answer that does not come,
 //!    unless it is certain without GitHub that nothing runs inside.
 //! 8. `max_lifetime` alone passes over 5 to 7.
@@ -266,10 +267,20 @@ impl Removal {
             Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) || self.seems_finished() => {
                 return failed("it is not certain that its runner is idle: the look inside did not work");
             }
+            Inside::Unknown if self.may_have_started() => {
+                return failed("it is not certain that its runner never started: the look inside did not work");
+            }
             Inside::Quiet => self.quiet = true,
             Inside::Unknown => {}
         }
         self.to_github()
+    }
+
+    /// True for what another process left when it may have handed over the credentials already: its runner may have a job by
+    /// now, and where it lost its network, GitHub may take it for idle.
+    fn may_have_started(&self) -> bool {
+        let handed_over = self.noted.is_some() || self.judged.standby || self.registration == Registration::Token;
+        self.judged.reason == RemoveReason::Abandoned && self.judged.maker != Maker::Us && handed_over
     }
 
     /// True where its runner is not listed any more, and nobody told that its job is over: listings are late at times.
