@@ -245,8 +245,8 @@ Usage: lxdrunner placeholders remove [-c FILE] [-v]
 A daemon with `placeholders: true` makes them anew: change its config file first.";
 
 const BAKE_HELP: &str = "\
-Makes the templates that jobs' instances are copied from (in a cluster perhaps images), now and with progress. The daemon does so by itself in the
-background, whenever an image, the runner's version or a class has changed; this is for before its first start.
+Makes the templates that jobs' instances are copied from (in a cluster perhaps images), now and with progress. The daemon
+does so by itself in the background, whenever an image, the runner's version or a class has changed.
 
 Usage: lxdrunner bake [CLASS] [-c FILE] [-v]
 
