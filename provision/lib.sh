@@ -490,6 +490,16 @@ end() {
     exit "$code"
 }
 
+# The same where the LXD is this script's alone: nothing of it stays.
+end_of_own() {
+    code=$?
+    trap '' EXIT HUP INT TERM
+    set +e
+    stop_private
+    clean ""
+    exit "$code"
+}
+
 # What is needed to build; to be called first, so that nothing of LXD runs while that lasts.
 set_up_build() {
     check_system

@@ -16,19 +16,10 @@ case ${1:-} in
 esac
 [ $# -gt 0 ] || set -- --test lxd_contract --test real_ready --test demo
 
-end_cluster() {
-    code=$?
-    trap '' EXIT HUP INT TERM
-    set +e
-    stop_private
-    clean ""
-    exit "$code"
-}
-
 set_up_build
 cd "$top"
 cargo test --locked --no-run "$@" || die "the tests do not build (see above)"
-trap end_cluster EXIT
+trap end_of_own EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM

@@ -16,15 +16,6 @@ storage() {
     preseed 'size: 3GiB' btrfs
 }
 
-end_soak() {
-    code=$?
-    trap '' EXIT HUP INT TERM
-    set +e
-    stop_private
-    clean ""
-    exit "$code"
-}
-
 case ${1:-} in
 '') ;;
 -h | --help)
@@ -44,7 +35,7 @@ esac
 set_up_build
 cd "$top"
 cargo test --locked --no-run --test soak || die "the test does not build (see above)"
-trap end_soak EXIT
+trap end_of_own EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM

@@ -10,15 +10,12 @@ use crate::control::{Answer, Question};
 use crate::github::{GitHub, Standing};
 use crate::model::Timestamp;
 use crate::plan::explain;
-use crate::plan::status::status;
+use crate::plan::status::{self, status};
 use crate::webhook::Health;
-use crate::world::{Blame, Instance, World};
+use crate::world::World;
 
-/// Stuck instances that a health question's answer names, and characters that it tells of what each last failed with.
+/// Stuck instances that a health question's answer names.
 const NAMED: usize = 5;
-const REASON: usize = 200;
-/// Failures in a row after which launches are trouble, and no hiccup.
-const FAILING: u32 = 3;
 /// The main loop answers within this time, or is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Questions that may wait.
@@ -101,7 +98,7 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
 }
 
 fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
-    let troubles: Vec<String> = world.troubles().map(str::to_owned).chain(failing(world)).collect();
+    let troubles: Vec<String> = world.troubles().map(str::to_owned).chain(status::failing(world)).collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {
@@ -118,34 +115,13 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
     }
 }
 
-/// For what launches fail, and not just once.
-fn failing(world: &World) -> impl Iterator<Item = String> {
-    let broken = world.pauses.iter().filter(|(_, pause)| pause.failures >= FAILING);
-    broken.filter_map(|(blame, _)| match blame {
-        Blame::Class(class) => Some(format!("launches of class {class:?}")),
-        Blame::Scope(scope) => Some(format!("launches for {scope}")),
-        Blame::Standby(class) => Some(format!("standbys of class {class:?}")),
-        Blame::Idle(class) => Some(format!("idle runners of class {class:?}")),
-        // Troubles of their own, or told as LXD's state.
-        Blame::Package(_) | Blame::Bake(_) | Blame::Host => None,
-        // Jobs start from the image, and the copies are tried again.
-        Blame::Template(_) => None,
-    })
-}
-
 /// Instances that are to go and do not, and why.
 fn stuck(world: &World) -> String {
-    let stuck: Vec<&Instance> = world.instances().filter(|instance| instance.is_stuck()).collect();
-    if stuck.is_empty() {
-        return String::new();
+    let stuck: Vec<String> = status::stuck(world).map(|(name, why)| format!("{name}: {why}")).collect();
+    match stuck.get(..NAMED).unwrap_or(&stuck) {
+        [] => String::new(),
+        named => format!(" stuck={} stuck_instances={:?}", stuck.len(), named.join("; ")),
     }
-    let one = |instance: &&Instance| {
-        let removal = instance.removal.as_ref()?;
-        let reason: String = removal.reason.chars().take(REASON).collect();
-        Some(format!("{} ({} tries): {reason}", instance.seen.name, removal.failures))
-    };
-    let told: Vec<String> = stuck.iter().take(NAMED).filter_map(one).collect();
-    format!(" stuck={} stuck_instances={:?}", stuck.len(), told.join("; "))
 }
 
 /// How GitHub's limits stand, with the credentials' names where there are several.
@@ -158,25 +134,4 @@ fn limits(github: &GitHub) -> String {
     };
     let trouble = github.clock_trouble().map(|told| format!(" clock={told:?}")).unwrap_or_default();
     standings.iter().map(one).collect::<String>() + &trouble
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::world::Pause;
-
-    #[test]
-    fn launches_that_fail_again_and_again_are_trouble() {
-        let mut world = World::new(&crate::world::testkit::config(), 1, "");
-        let mut fail = |blame: Blame, failures| {
-            let pause = Pause { until: Timestamp(0), failures, reason: "no such profile".to_owned() };
-            world.pauses.insert(blame, pause);
-            failing(&world).collect::<Vec<_>>()
-        };
-        let class = Blame::Class("small".to_owned());
-        assert!(fail(class.clone(), FAILING - 1).is_empty(), "a hiccup");
-        assert_eq!(fail(class, FAILING), ["launches of class \"small\""]);
-        assert_eq!(fail(Blame::Host, FAILING).len(), 1, "LXD's state tells that");
-        assert_eq!(fail(Blame::Idle("small".to_owned()), FAILING)[1], "idle runners of class \"small\"");
-    }
 }

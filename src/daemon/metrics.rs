@@ -132,7 +132,12 @@ fn now(page: &mut Page, status: &Status) {
         "Since GitHub was last looked at.",
         seconds(status.looked_at_github),
     );
-    page.single("troubles", "gauge", "What does not work now; lxdrunner status tells what.", status.troubles.len());
+    page.single(
+        "troubles",
+        "gauge",
+        "What does not work, as healthz tells it.",
+        status.troubles.len() + status.failing.len(),
+    );
     page.single("stuck_instances", "gauge", "Instances that are to go and cannot be removed.", status.stuck.len());
     page.single("places", "gauge", "max_workers.", status.max);
     page.single("places_taken", "gauge", "Instances that count against max_workers.", status.counted);

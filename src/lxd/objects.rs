@@ -167,8 +167,7 @@ impl Lxd {
     }
 
     /// Makes an image of a stopped instance and returns its fingerprint. Where `alias` is not free the operation fails and
-    /// leaves the image without one. LXD leaves such an image as it
-    /// is: only those that it fetched by itself expire or are updated.
+    /// leaves the image without one. Only images that LXD fetched by itself expire or are updated.
     pub fn publish(
         &self,
         project: &str,

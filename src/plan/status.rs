@@ -14,12 +14,14 @@ use super::{Reason, plan};
 use crate::config::Config;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
 use crate::table::columns;
-use crate::world::{Action, Instance, RunnerState, World};
+use crate::world::{Action, Blame, Instance, RunnerState, World};
 
 /// Jobs that wait, and instances that are stuck, of which people are told each.
 const TOLD: usize = 20;
 /// Characters of a reason that are told: some come with a page of output.
 const REASON: usize = 300;
+/// Failures in a row after which launches are trouble, and no hiccup.
+const FAILING: u32 = 3;
 
 /// What an instance is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,6 +131,10 @@ pub struct Status {
     pub stuck: Vec<(String, String)>,
     /// What does not work, and why.
     pub troubles: Vec<(String, String)>,
+    /// For what launches fail, and not just once: see [`failing`].
+    pub failing: Vec<String>,
+    /// What is tried again only after a pause, and why.
+    pub paused: Vec<(String, String)>,
     /// How long ago LXD and GitHub were looked at; `None`: not yet.
     pub looked_at_lxd: Option<Duration>,
     pub looked_at_github: Option<Duration>,
@@ -170,7 +176,7 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
     let paused = pauses.map(|(blame, pause)| {
         let (blame, reason, until) = (blame.clone(), shortened(&pause.reason), pause.until);
         let s = if pause.failures == 1 { "" } else { "s" };
-        (format!("paused after {} failure{s}", pause.failures), Reason::Paused { blame, reason, until }.to_string())
+        (format!("after {} failure{s}", pause.failures), Reason::Paused { blame, reason, until }.to_string())
     });
     Status {
         classes,
@@ -178,18 +184,39 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         max: config.max_workers,
         others,
         waiting: waiting(world, config, now),
-        stuck: world.instances().filter(|i| i.is_stuck()).map(stuck).collect(),
-        troubles: world.told_troubles().map(owned).chain(paused).collect(),
+        stuck: stuck(world).collect(),
+        troubles: world.told_troubles().map(owned).collect(),
+        failing: failing(world).collect(),
+        paused: paused.collect(),
         looked_at_lxd: looked(&world.lxd_look),
         looked_at_github: looked(&world.github_look),
         lxd: world.lxd_health(now),
     }
 }
 
-fn stuck(instance: &Instance) -> (String, String) {
-    let why = instance.removal.as_ref();
-    let why = why.map(|removal| format!("{} tries: {}", removal.failures, shortened(&removal.reason)));
-    (instance.seen.name.clone(), why.unwrap_or_default())
+/// Instances that are to go and do not, and why.
+pub fn stuck(world: &World) -> impl Iterator<Item = (String, String)> {
+    let why = |instance: &Instance| {
+        let removal = instance.removal.as_ref()?;
+        let why = format!("{} tries: {}", removal.failures, shortened(&removal.reason));
+        Some((instance.seen.name.clone(), why))
+    };
+    world.instances().filter(|instance| instance.is_stuck()).filter_map(why)
+}
+
+/// For what launches fail, and not just once.
+pub fn failing(world: &World) -> impl Iterator<Item = String> {
+    let broken = world.pauses.iter().filter(|(_, pause)| pause.failures >= FAILING);
+    broken.filter_map(|(blame, _)| match blame {
+        Blame::Class(class) => Some(format!("launches of class {class:?}")),
+        Blame::Scope(scope) => Some(format!("launches for {scope}")),
+        Blame::Standby(class) => Some(format!("standbys of class {class:?}")),
+        Blame::Idle(class) => Some(format!("idle runners of class {class:?}")),
+        // Troubles of their own, or told as LXD's state.
+        Blame::Package(_) | Blame::Bake(_) | Blame::Host => None,
+        // Jobs start from the image, and the copies are tried again.
+        Blame::Template(_) => None,
+    })
 }
 
 fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
@@ -321,7 +348,7 @@ impl fmt::Display for Status {
         let told = self.troubles.iter().any(|(what, _)| what == "lxd");
         let lxd = self.lxd.as_ref().err().filter(|_| !told).map(|why| ("lxd".to_owned(), why.clone()));
         let troubles: Vec<_> = self.troubles.iter().cloned().chain(lxd).collect();
-        for (about, list) in [("trouble", &troubles), ("stuck", &self.stuck)] {
+        for (about, list) in [("trouble", &troubles), ("paused", &self.paused), ("stuck", &self.stuck)] {
             if !list.is_empty() {
                 writeln!(f)?;
             }

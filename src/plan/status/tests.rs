@@ -87,9 +87,24 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
     check(
         &stage,
         &[
-            &format!("trouble: paused after 1 failure: class \"small\" failed, next try at {until}: no image"),
+            &format!("paused: after 1 failure: class \"small\" failed, next try at {until}: no image"),
             "trouble: lxd: LXD is down",
         ],
     );
     assert_eq!(status(&stage.world, &stage.config, stage.now).to_string().matches("LXD is down").count(), 1);
+}
+
+#[test]
+fn launches_that_fail_again_and_again_are_trouble() {
+    let mut stage = Stage::new(config());
+    let mut fail = |blame: Blame, failures| {
+        let pause = crate::world::Pause { until: Timestamp(0), failures, reason: "no such profile".to_owned() };
+        stage.world.pauses.insert(blame, pause);
+        failing(&stage.world).collect::<Vec<_>>()
+    };
+    let class = Blame::Class("small".to_owned());
+    assert!(fail(class.clone(), FAILING - 1).is_empty(), "a hiccup");
+    assert_eq!(fail(class, FAILING), ["launches of class \"small\""]);
+    assert_eq!(fail(Blame::Host, FAILING).len(), 1, "LXD's state tells that");
+    assert_eq!(fail(Blame::Idle("small".to_owned()), FAILING)[1], "idle runners of class \"small\"");
 }
