@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
 
 use lxdrunner::runner::failures::LOG_TAIL;
 use lxdrunner::standin::farm::Setup;
@@ -54,6 +55,81 @@ fn of_a_set_up_that_fails_the_log_is_kept_and_the_operator_is_led_there() {
     assert_eq!(rig.wait_done(job), "success");
     rig.wait_nothing_left();
     the_one(&rig);
+}
+
+/// Starts its arguments under a filter that kills for each call of the chown family, as `provision/lxdrunner.service` does.
+const NO_CHOWN: &str = r#"
+#include <stddef.h>
+#include <unistd.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#define FORBID(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+int main(int count, char **arguments) {
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+#ifdef SYS_chown
+        FORBID(SYS_chown),
+        FORBID(SYS_lchown),
+#endif
+        FORBID(SYS_fchown),
+        FORBID(SYS_fchownat),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = { sizeof filter / sizeof *filter, filter };
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        return 125;
+    execv(arguments[1], arguments + 1);
+    return 126;
+}
+"#;
+
+#[test]
+fn a_failure_is_kept_where_the_unit_forbids_to_change_owners() {
+    let mut rig = Rig::new(Plan::default());
+    let (source, shim) = (rig.scratch.0.join("shim.c"), rig.scratch.0.join("shim"));
+    std::fs::write(&source, NO_CHOWN).unwrap();
+    // The build needs it, too.
+    assert!(std::process::Command::new("cc").arg("-o").arg(&shim).arg(&source).status().unwrap().success());
+    rig.restart_with(|config| Daemon::start_under(&shim, config));
+    rig.insides.set_setup(Setup::Fails(7, "no\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=removed", "see="]);
+    the_one(&rig);
+    rig.insides.set_setup(Setup::Works);
+    assert_eq!(rig.wait_done(job), "success");
+}
+
+#[test]
+fn what_root_left_in_the_cache_does_not_stop_the_daemons_user() {
+    let mut rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.daemon.kill();
+    let cache = rig.scratch.0.join("cache");
+    if std::fs::metadata(&cache).unwrap().uid() != 0 {
+        return;
+    }
+    let set_mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let packages = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path());
+    let packages: Vec<PathBuf> = packages.filter(|path| path.to_str().unwrap().ends_with(".tar.gz")).collect();
+    let [package] = packages.as_slice() else { panic!("{packages:?}") };
+    let part = PathBuf::from(format!("{}.part", package.display()));
+    std::fs::write(&part, "half").unwrap();
+    set_mode(package, 0o600);
+    set_mode(&part, 0o600);
+    std::fs::create_dir(cache.join("failures")).unwrap();
+    for path in [&cache, &rig.scratch.0.join("config.yml")] {
+        chown(path, Some(65534), Some(65534)).unwrap();
+    }
+    set_mode(rig.standin().socket(), 0o666);
+    rig.restart_with(|config| Daemon::start_as(65534, config));
+    rig.insides.set_setup(Setup::Fails(7, "no\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=removed", "see="]);
+    the_one(&rig);
+    rig.insides.set_setup(Setup::Works);
+    assert_eq!(rig.wait_done(job), "success");
 }
 
 #[test]

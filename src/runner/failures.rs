@@ -5,12 +5,12 @@
 //! and one of each name. Credentials are in none of these logs; what looks like one, for instance because a script of
 //! the operator's printed it, is masked.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::cache_files;
 use super::masks::masked;
 use super::provision::SETUP_LOG;
 use crate::config::Config;
@@ -142,19 +142,10 @@ impl Failures {
     }
 
     fn write(&self, name: &str, text: &str) -> io::Result<()> {
-        let home = self.directory.parent().unwrap_or(&self.directory);
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
-        // A command that root runs must not take the place from the daemon's user.
-        let belongs_to_home = |path: &Path| {
-            if let Ok(home) = fs::metadata(home) {
-                drop(chown(path, Some(home.uid()), Some(home.gid())));
-            }
-        };
-        belongs_to_home(&self.directory);
+        cache_files::make_directory(&self.directory)?;
         // Whole or not at all: the name comes last.
         let unfinished = self.directory.join(format!(".{name}.part"));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        belongs_to_home(&unfinished);
+        let mut file = cache_files::create(&unfinished)?;
         let written = file.write_all(text.as_bytes()).and_then(|()| fs::rename(&unfinished, self.directory.join(name)));
         if written.is_err() {
             drop(fs::remove_file(&unfinished));

@@ -9,7 +9,7 @@ mod error;
 mod fetch;
 mod names;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
@@ -113,7 +113,11 @@ impl Packages {
     /// The package of this name, where it is here and was verified.
     fn look(&self, name: &Name) -> Option<Package> {
         let path = self.dir.join(name.file());
-        let about = fs::metadata(&path).ok().filter(|about| about.is_file() && about.len() > 0)?;
+        // One that root downloaded with a closed umask is of no use to the daemon's user.
+        let about = File::open(&path)
+            .and_then(|file| file.metadata())
+            .ok()
+            .filter(|about| about.is_file() && about.len() > 0)?;
         let note = fs::read_to_string(self.dir.join(format!("{}.sha256", name.file()))).ok()?;
         let sha256 = note.split_whitespace().next().filter(|sum| sum.len() == 64)?.to_owned();
         Some(Package { path, version: name.version.text().to_owned(), size: about.len(), sha256 })

@@ -65,6 +65,13 @@ impl Daemon {
         Daemon::start_with(command, config)
     }
 
+    /// The same as `start`, by a program that starts what its arguments name.
+    pub fn start_under(wrapper: &Path, config: &Path) -> Daemon {
+        let mut command = Command::new(wrapper);
+        command.arg(env!("CARGO_BIN_EXE_lxdrunner"));
+        Daemon::start_with(command, config)
+    }
+
     fn start_with(mut command: Command, config: &Path) -> Daemon {
         // Who runs the tests has a shell of his own; only what is meant for the daemon under test reaches it.
         match std::env::var_os("LXDRUNNER_TEST_TRACE") {
@@ -300,8 +307,13 @@ impl Rig {
 
     /// Starts the daemon again after a kill.
     pub fn restart(&mut self) {
+        self.restart_with(Daemon::start);
+    }
+
+    /// The same, but the daemon is started by `start`, which gets the config's path.
+    pub fn restart_with(&mut self, start: impl FnOnce(&Path) -> Daemon) {
         self.daemon.kill();
-        self.daemon = Daemon::start(&self.scratch.0.join("config.yml"));
+        self.daemon = start(&self.scratch.0.join("config.yml"));
         self.find_address();
     }
 

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::names::Name;
 use super::{Package, Packages, Progress};
 use crate::github::{Body, Download, ErrorKind, GitHub, Resume};
+use crate::runner::cache_files;
 
 /// What a package is called while it comes.
 pub(super) const PART: &str = ".part";
@@ -89,9 +90,12 @@ fn keep(packages: &Packages, name: &Name, part: &File, sum: &str, verified: bool
         move |error| Error::io(tried, &path, error)
     };
     part.sync_all().map_err(failed("write", &from))?;
+    if !is_named(part, &from) {
+        return Err(failed("name", &from)(io::ErrorKind::NotFound.into()));
+    }
     let note = dir.join(name.file() + ".sha256");
     let unfinished = dir.join(name.file() + ".sha256.part");
-    let written = File::create(&unfinished).and_then(|mut file| {
+    let written = cache_files::create(&unfinished).and_then(|mut file| {
         writeln!(file, "{sum}  {}", name.file())?;
         file.sync_all()
     });
@@ -162,7 +166,8 @@ fn pour(
         truncate(dir, name, part)?;
         if let Some(etag) = &body.etag {
             let origin = dir.join(name.file() + ORIGIN);
-            fs::write(&origin, format!("{etag}\n{}\n", download.url))
+            cache_files::create(&origin)
+                .and_then(|mut file| writeln!(file, "{etag}\n{}", download.url))
                 .map_err(|error| Error::io("write", &origin, error))?;
         }
     }
@@ -226,16 +231,11 @@ fn lock(dir: &Path, name: &Name) -> Result<File, Error> {
     let failed = |error| Error::io("write", &path, error);
     let mut told = false;
     loop {
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+        let Some(file) = open(&path).map_err(failed)? else { continue };
         match file.try_lock() {
-            Ok(()) => {
-                // The one that had it may have renamed or removed it: then this is no longer the file of the name.
-                let own = file.metadata().map_err(failed)?.ino();
-                if fs::metadata(&path).is_ok_and(|there| there.ino() == own) {
-                    return Ok(file);
-                }
-            }
+            // The process that had the lock may have renamed or removed the file.
+            Ok(()) if is_named(&file, &path) => return Ok(file),
+            Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 if !std::mem::replace(&mut told, true) {
                     log::info!("package_waiting file={} reason=\"another process downloads it\"", name.file());
@@ -247,11 +247,41 @@ fn lock(dir: &Path, name: &Name) -> Result<File, Error> {
     }
 }
 
+/// Opens the part, or creates it; `None` where another process created it at the same time.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    // A link could lead root to another file.
+    if fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
+        fs::remove_file(path)?;
+    }
+    let opened = match OpenOptions::new().read(true).write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => cache_files::create_new(path),
+        // It is root's, who may have been interrupted before it was given away. The directory is the daemon's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => cache_files::create(path),
+        opened => opened,
+    };
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Whether `path` is the name of this file.
+fn is_named(file: &File, path: &Path) -> bool {
+    let inode = |about: fs::Metadata| (about.dev(), about.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(own), Ok(there)) => inode(own) == inode(there),
+        _ => false,
+    }
+}
+
 /// Removes a part that nobody writes.
 pub(super) fn remove_unfinished(dir: &Path, name: &Name) {
     let path = dir.join(name.file() + PART);
-    let Ok(file) = OpenOptions::new().write(true).open(&path) else { return };
-    if file.try_lock().is_ok() {
+    let held = match File::open(&path) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(error) => error.kind() != io::ErrorKind::PermissionDenied,
+    };
+    if !held {
         remove_unfinished_held(dir, name);
     }
 }
