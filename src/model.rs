@@ -4,6 +4,7 @@
 //! *runner* is GitHub's registration and its process, an *instance* is LXD's container or virtual machine, a *class*
 //! is one entry of `runnermap`, a *scope* is an organisation, repository or enterprise that runners register with.
 
+mod product;
 mod runner_life;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +12,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use product::Product;
 pub use runner_life::{RunnerEnd, RunnerLife};
 
 /// A text that must not be seen: it prints as `***` and is only had through [`Secret::expose`].

@@ -90,7 +90,7 @@ pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lx
             lxd.image(&class.project, name).map(|image| image.map(|image| image.fingerprint))
         }
         ImageRef::Local(name) => lxd.image_alias(&class.project, name),
-        ImageRef::Remote { server, alias, .. } => {
+        ImageRef::Remote { .. } | ImageRef::Public { .. } => {
             if !listed.contains_key(&class.project) {
                 match lxd.images(&class.project) {
                     Ok(images) => drop(listed.insert(class.project.clone(), images)),
@@ -100,9 +100,10 @@ pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lx
                     }
                 }
             }
+            let Some(origin) = class.image.origin(lxd.product()) else { return ImageSeen::Unknown };
             let kind = |image: &&lxd::Image| image.kind.is_empty() || image.kind == class.kind.as_str();
             let images = listed.get(&class.project).into_iter().flatten();
-            let image = images.filter(|image| image.comes_from(server, alias)).find(kind);
+            let image = images.filter(|image| image.comes_from(&origin.server, &origin.alias)).find(kind);
             return image.map_or(ImageSeen::Unfetched, |image| ImageSeen::Known(image.fingerprint.clone()));
         }
     };

@@ -1,6 +1,9 @@
 //! `lxdrunner check` against the stand-ins: what is there is ok, what is not gets a line with the mend.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+#[path = "support/image_server.rs"]
+mod image_server;
+
 use std::path::PathBuf;
 
 use lxdrunner::cli::check::{Findings, ask};
@@ -8,6 +11,8 @@ use lxdrunner::config::Config;
 use lxdrunner::standin::farm;
 use lxdrunner::standin::github::{Fault, GitHubStandin};
 use lxdrunner::standin::lxd::LxdStandin;
+
+use image_server::ImageServer;
 
 struct World {
     lxd: LxdStandin,
@@ -92,7 +97,7 @@ fn where_all_is_well_every_line_is_ok() {
     let world = World::new("well");
     let (lines, failed) = world.check(TARGET, CLASS);
     assert!(!failed && lines.iter().all(|l| l.starts_with("ok   ") || of_this_machine(l)), "{lines:#?}");
-    has(&lines, "ok   LXD at ", "lxd 5.0.2");
+    has(&lines, "ok   LXD 5.0.2 at ", "");
     has(&lines, "ok   class \"one\": image standin", "container");
     has(&lines, "ok   class \"one\": profiles default", "");
     has(&lines, "ok   class \"one\": storage pool ", "");
@@ -191,7 +196,7 @@ fn what_lxd_lacks_is_told_each_with_its_mend() {
         // GitHub is asked all the same.
         has(&lines, "ok   target org:acme", "");
     }
-    check(&world, "image: nothing", "LXD has no image \"nothing\"", "lxc image copy");
+    check(&world, "image: nothing", "LXD has no image \"nothing\"", "lxc image list");
     check(
         &world,
         "image: standin, profiles: [default, none]",
@@ -212,6 +217,80 @@ fn what_lxd_lacks_is_told_each_with_its_mend() {
     check(&world, pool, "LXD has no storage pool \"none\"", "lxc storage list");
     let network = "image: standin, devices: {eth0: {type: nic, network: none}}";
     check(&world, network, "LXD has no network \"none\"", "lxc network list");
+}
+
+#[test]
+fn an_image_server_is_asked_for_the_product_the_type_and_the_processor() {
+    let world = World::new("servers");
+    let images = ImageServer::start(&[
+        ("24.04,noble,lts", "amd64", &["lxd.tar.xz", "squashfs", "disk1.img"]),
+        ("debian/12/cloud", "amd64", &["incus.tar.xz", "lxd.tar.xz", "squashfs"]),
+    ]);
+    let remotes = format!("{TARGET}\nremotes: {{own: {{addr: '{}'}}}}", images.address());
+    let check = |class: &str, mark: &str, part: &str, fix: &str| {
+        let (lines, _) = world.check(&remotes, &format!("labels: [x], runner_arch: x64, {class}"));
+        let start = format!("{mark} class \"one\": image own:");
+        assert!(lines.iter().any(|l| l.starts_with(&start) && l.contains(part) && l.contains(fix)), "{lines:#?}");
+    };
+    let vm = "type: virtual-machine";
+    check("image: own:24.04", "ok  ", "has 24.04 for LXD, container, x64", "");
+    // The index and one list, and what is about clouds is not asked for.
+    assert_eq!(images.asked(), 2);
+    check(&format!("image: own:24.04, {vm}"), "ok  ", "has 24.04 for LXD, virtual-machine", "");
+    check("image: own:24.4", "FAIL", "has no \"24.4\"", "lxc image list NAME: 24.4");
+    check(&format!("image: own:debian/12/cloud, {vm}"), "FAIL", "not as a virtual-machine", "change type");
+    let (lines, _) = world.check(&remotes, "labels: [x], runner_arch: arm64, image: own:24.04");
+    has(&lines, "FAIL class \"one\": image own:24.04: ", "for [\"amd64\"] only — change runner_arch, which is arm64");
+
+    world.lxd.set_product("incus");
+    check("image: own:24.04", "FAIL", "but not in a form for Incus", "name another server");
+    check("image: own:debian/12/cloud", "ok  ", "for Incus, container", "");
+    check("image: own:24.4", "FAIL", "has no \"24.4\"", "incus image list NAME: 24.4");
+}
+
+#[test]
+fn an_image_server_that_cannot_be_asked_is_told() {
+    let world = World::new("offline");
+    let nobody = {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        taken.local_addr().unwrap()
+    };
+    let check = |protocol: &str, image: &str, part: &str| {
+        let remotes = format!("{TARGET}\nremotes: {{own: {{addr: 'http://{nobody}', protocol: {protocol}}}}}");
+        let (lines, failed) = world.check(&remotes, &format!("labels: [x], runner_arch: x64, image: 'own:{image}'"));
+        assert!(!failed, "{lines:#?}");
+        has(&lines, &format!("warn class \"one\": image own:{image}: http://{nobody} "), part);
+    };
+    check("simplestreams", "24.04", "could not be asked whether it has 24.04: GET ");
+    check("simplestreams", "24.04", "lxc image list NAME: 24.04");
+    check("lxd", "24.04", "was not asked for it");
+    check("simplestreams", "0123456789abcdef", "was not asked for it");
+    // What is known of the public servers needs no answer of theirs.
+    let remotes = format!("{TARGET}\nremotes: {{images: {{addr: 'https://images.linuxcontainers.org'}}}}");
+    let (lines, failed) = world.check(&remotes, "labels: [x], image: 'images:debian/12/cloud'");
+    assert!(failed);
+    has(
+        &lines,
+        "FAIL class \"one\": image images:debian/12/cloud: ",
+        "images for Incus only, not for LXD — write addr",
+    );
+}
+
+#[test]
+fn hints_name_the_client_of_the_product() {
+    let world = World::new("incus");
+    world.lxd.set_product("incus");
+    let check = |class: &str, start: &str, fix: &str| {
+        let (lines, _) = world.check(TARGET, &format!("labels: [x], runner_arch: x64, {class}"));
+        has(&lines, &format!("FAIL class \"one\": {start}"), fix);
+        assert!(!lines.iter().any(|l| l.contains("lxc ") || l.contains("LXD")), "{lines:#?}");
+    };
+    check("image: nothing", "Incus has no image", "incus image list");
+    check("image: standin, profiles: [none]", "Incus has no profile", "incus profile create none");
+    check("image: standin, project: none", "Incus has no project", "incus project create none");
+    check("image: standin, target: there", "target \"there\", but Incus is not a cluster", "leave target out");
+    check("image: standin, profiles: []", "neither the profiles nor the class have a root", "incus profile device add");
+    check("image: standin, profiles: []", "neither the profiles nor the class have a network", "incus network attach");
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lxdrunner::config::{
-    Config, CredentialKind, ForkPolicy, ImageRef, Registration, Remote, RepoRules, WebAllow, WebTls,
+    Class, Config, CredentialKind, ForkPolicy, ImageRef, Registration, RepoRules, WebAllow, WebTls,
 };
-use lxdrunner::model::{InstanceType, Labels, RunnerArch, Scope};
+use lxdrunner::model::{InstanceType, Labels, Product, RunnerArch, Scope};
 
 /// A directory of this test's own, gone with it.
 struct Directory(PathBuf);
@@ -193,7 +193,6 @@ fn defaults() {
     assert_eq!((config.registration, config.runner_version.clone()), (Registration::Jit, None));
     assert_eq!(config.listen(), "0.0.0.0:5000".parse().unwrap());
     assert_eq!(config.cache_home, Path::new("/var/cache/lxdrunner"));
-    assert_eq!(config.remotes.keys().collect::<Vec<_>>(), ["images", "ubuntu"]);
     let class = &config.classes[0];
     assert_eq!((class.kind, class.arch, class.max_workers), (InstanceType::Container, RunnerArch::X64, 10));
     assert_eq!(
@@ -257,6 +256,8 @@ runnermap:
     standby: 2
     idle: 1
   - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false}
+  - {name: mirrored, labels: [y], image: 'ubuntu:24.04'}
+  - {name: public, labels: [z], image: 'images:debian/12'}
 ";
     let (cert, key) = (directory.write("cert.pem", ""), directory.write("key.pem", ""));
     let (config, warnings) = load(&directory.write("config.yml", text));
@@ -271,9 +272,11 @@ runnermap:
     let targets: Vec<String> = config.targets.iter().map(Scope::to_string).collect();
     assert_eq!(targets, ["org:acme", "repo:Alice/Tool", "enterprise:big"]);
     assert_eq!(config.socket, Path::new("/run/lxd.socket"));
-    let own = Remote { addr: "https://own.example".to_owned(), protocol: "lxd".to_owned() };
-    assert_eq!(config.remotes["own"], own);
-    assert_eq!(config.remotes["ubuntu"].addr, "https://mirror.example");
+    let origin = |class: &Class| class.image.origin(Product::Lxd).map(|o| (o.server, o.protocol, o.alias));
+    let parts = |server: &str, protocol: &str, alias: &str| Some((server.into(), protocol.into(), alias.into()));
+    assert_eq!(origin(&config.classes[0]), parts("https://own.example", "lxd", "debian"));
+    assert_eq!(origin(&config.classes[2]), parts("https://mirror.example", "simplestreams", "24.04"));
+    assert_eq!(origin(&config.classes[3]), parts("https://images.lxd.canonical.com", "simplestreams", "debian/12"));
     assert_eq!((config.prefix.as_str(), config.max_workers), ("ci-7", 20));
     let lengths = [config.reconcile_interval, config.provision_timeout, config.idle_timeout, config.max_lifetime];
     assert_eq!(lengths.map(|l| l.as_secs()), [30, 600, 90, 172_800]);

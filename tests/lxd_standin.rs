@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::{ErrorKind, Exec, InstanceStatus, Lxd, NewInstance, Source};
-use lxdrunner::model::{ConfigMap, InstanceType, Timestamp, keys};
+use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
 use lxdrunner::standin::lxd::{Call, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -143,7 +143,7 @@ fn a_virtual_machine_has_no_agent_at_first() {
 #[test]
 fn as_incus_it_names_its_headers_otherwise() {
     let (_dir, standin, lxd) = start("incus", Options { product: "incus".to_owned(), ..Options::default() });
-    assert_eq!(lxd.server().unwrap().product, "incus");
+    assert_eq!(lxd.server().unwrap().product, Product::Incus);
     create(&lxd, "default", "a").unwrap();
     lxd.push_file("default", "a", "/opt/x", 0o755, &mut &b"x"[..], 1, PATIENCE).unwrap();
     assert_eq!(standin.instance("default", "a").unwrap().mode("/opt/x").as_deref(), Some("0755"));

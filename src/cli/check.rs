@@ -2,6 +2,7 @@
 
 mod cache;
 mod github;
+mod images;
 mod lxd;
 mod web;
 

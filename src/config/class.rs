@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{Class, ImageRef, Remote, file, guard};
+use super::{Class, Remote, file, guard, image};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
 const KEYS: &[&str] = &[
@@ -82,7 +82,7 @@ fn class(
     let labels = labels(&class, arch, report);
     let image = class
         .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS", report)
-        .and_then(|i| image(&i, remotes, report));
+        .and_then(|i| image::image(&i, remotes, report));
     let kind = match class.get("type") {
         Some(item) => instance_type(&item, report),
         None => Some(InstanceType::Container),
@@ -238,31 +238,6 @@ fn labels(class: &Section<'_>, arch: Option<RunnerArch>, report: &mut Report) ->
 
 fn or_unknown(arch: Option<RunnerArch>) -> &'static str {
     arch.map_or("", RunnerArch::as_str)
-}
-
-fn image(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, report: &mut Report) -> Option<ImageRef> {
-    let text = item.scalar(report)?;
-    let (remote, alias) = match text.split_once(':') {
-        None | Some(("main" | "local", _)) => (None, text.split_once(':').map_or(text.as_str(), |(_, alias)| alias)),
-        Some((remote, alias)) => (Some(remote), alias),
-    };
-    if alias.is_empty() || alias.contains(|c: char| c.is_whitespace() || c.is_control()) || alias.len() > 255 {
-        report.error(&item.path, format!("{text:?} is not an image"), "write [REMOTE:]ALIAS or [REMOTE:]FINGERPRINT");
-        return None;
-    }
-    let Some(name) = remote else { return Some(ImageRef::Local(alias.to_owned())) };
-    let Some(server) = remotes.get(name) else {
-        let known: Vec<&str> = remotes.keys().map(String::as_str).collect();
-        let mend = format!("known are {}; add others under remotes", known.join(", "));
-        report.error(&item.path, format!("unknown remote {name:?}"), mend);
-        return None;
-    };
-    Some(ImageRef::Remote {
-        remote: name.to_owned(),
-        server: server.addr.clone(),
-        protocol: server.protocol.clone(),
-        alias: alias.to_owned(),
-    })
 }
 
 fn instance_type(item: &Item<'_>, report: &mut Report) -> Option<InstanceType> {

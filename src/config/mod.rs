@@ -9,6 +9,7 @@ mod file;
 mod find;
 mod github;
 mod guard;
+mod image;
 mod node;
 mod read;
 mod report;
@@ -16,7 +17,6 @@ mod secret;
 mod top;
 mod web;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub use github::{GitHubConfig, hook_address};
 #[cfg(test)]
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
+pub use image::{ImageRef, Origin, PublicRemote, Remote};
 pub use report::{ConfigErrors, Warning};
 pub use web::{Network, NotANetwork, WebAllow, WebTls};
 
@@ -57,8 +58,6 @@ pub struct Config {
     pub fork_policy: Option<ForkPolicy>,
     /// A path; `auto` was resolved while loading (see [`find_socket`]).
     pub socket: PathBuf,
-    /// Image servers by name: those built in and those of the file.
-    pub remotes: BTreeMap<String, Remote>,
     /// What the names of our instances and runners start with; lower-case letters, digits and `-`.
     pub prefix: String,
     /// Instances at once, all classes together.
@@ -99,15 +98,6 @@ pub struct Config {
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.
     pub classes: Vec<Class>,
-}
-
-/// An image server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    /// `https://…`, without a closing slash.
-    pub addr: String,
-    /// `simplestreams` or `lxd`.
-    pub protocol: String,
 }
 
 /// How a runner comes to its credentials.
@@ -156,24 +146,6 @@ pub struct Class {
     pub repos: RepoRules,
     /// GitHub's runner group, by name.
     pub runner_group: String,
-}
-
-/// An image, as written `[remote:]alias-or-fingerprint`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageRef {
-    /// Alias or fingerprint on the server itself.
-    Local(String),
-    /// On an image server.
-    Remote {
-        /// The remote's name in the config.
-        remote: String,
-        /// Its address.
-        server: String,
-        /// `simplestreams` or `lxd`.
-        protocol: String,
-        /// Alias or fingerprint there.
-        alias: String,
-    },
 }
 
 impl Config {

@@ -62,10 +62,6 @@ const KEYS: &[&str] = &[
     "def_org_args",
 ];
 
-/// Image servers that need not be written down.
-const REMOTES: &[(&str, &str)] =
-    &[("images", "https://images.linuxcontainers.org"), ("ubuntu", "https://cloud-images.ubuntu.com/releases")];
-
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -168,7 +164,6 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
         repos: repos?,
         fork_policy: fork_policy?,
         socket: socket?,
-        remotes,
         prefix: prefix?,
         max_workers,
         polling: polling?,
@@ -214,10 +209,7 @@ fn has_inline(top: &Section<'_>, key: &str) -> bool {
 
 /// The image servers, and the local daemon's socket where `main` names it.
 fn remotes(top: &Section<'_>, report: &mut Report) -> (BTreeMap<String, Remote>, Option<SocketPath>) {
-    let built_in = |(name, addr): &(&str, &str)| {
-        ((*name).to_owned(), Remote { addr: (*addr).to_owned(), protocol: "simplestreams".to_owned() })
-    };
-    let mut remotes: BTreeMap<String, Remote> = REMOTES.iter().map(built_in).collect();
+    let mut remotes = BTreeMap::new();
     let mut main = None;
     let Some(section) = top.get("remotes").and_then(|item| Section::free(&item, report)) else {
         return (remotes, main);

@@ -3,29 +3,29 @@
 use log::info;
 
 use super::Executor;
-use crate::config::{Class, ImageRef};
-use crate::lxd;
+use crate::config::{Class, Origin};
 use crate::model::{RunnerArch, RunnerLife, Scope};
 use crate::runner::package::life_of;
 use crate::world::{Blame, Outcome};
 
 impl Executor {
-    /// Has LXD fetch an image server's image.
+    /// Has LXD or Incus fetch an image server's image.
     pub(super) fn fetch_image(&self, class: &Class) -> Outcome {
-        let failed = |error: lxd::Error| Outcome::NotMade {
-            blame: Blame::Bake(class.name.clone()),
-            reason: error.to_string(),
-            made: false,
-        };
-        let ImageRef::Remote { server, protocol, alias, .. } = &class.image else {
+        let product = self.lxd.product();
+        let Some(origin) = class.image.origin(product) else {
             return Outcome::Clash { reason: "its image is this server's own".to_owned() };
         };
+        let Origin { server, protocol, alias } = &origin;
         match self.lxd.fetch_image(&class.project, server, protocol, alias, self.config.provision_timeout) {
             Ok(fingerprint) => {
                 info!("class={:?} image={alias} fingerprint={fingerprint} msg=\"image fetched\"", class.name);
                 Outcome::ImageFetched { fingerprint }
             }
-            Err(error) => failed(error),
+            Err(error) => {
+                let fix = || format!("see whether the server has it: {}", origin.list_command(product));
+                let reason = format!("{error}; {}", origin.of_other_product(product).unwrap_or_else(fix));
+                Outcome::NotMade { blame: Blame::Bake(class.name.clone()), reason, made: false }
+            }
         }
     }
 

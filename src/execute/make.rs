@@ -68,7 +68,7 @@ impl Executor {
                 }
                 let source = match from {
                     Origin::Template(template) => copy_of(template),
-                    Origin::Image | Origin::Standby { .. } => source(&class.image),
+                    Origin::Image | Origin::Standby { .. } => source(&class.image, self.lxd.product()),
                 };
                 let mut keys = keys(Phase::Provisioning, None);
                 keys.insert(keys::SCOPE.to_owned(), scope.to_string());

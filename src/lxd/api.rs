@@ -1,8 +1,8 @@
 //! Typed calls of LXD's REST API, those that we use.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -15,7 +15,7 @@ use super::wire::{
     Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
 };
 use crate::http1::{path_segment, query_value};
-use crate::model::{ConfigMap, Devices, InstanceType, Timestamp};
+use crate::model::{ConfigMap, Devices, InstanceType, Product, Timestamp};
 
 /// How long a call may take that the daemon answers at once.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,13 +33,15 @@ pub struct Lxd {
     pub(super) ends: Arc<Ends>,
     /// What [`Lxd::server`] found last; false before.
     starts_at_creation: AtomicBool,
+    /// What answered first; another product has another socket.
+    product: OnceLock<Product>,
 }
 
 /// What `GET /1.0` tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// `lxd` or `incus`.
-    pub product: String,
+    /// LXD or Incus.
+    pub product: Product,
     /// For example `5.0.2`.
     pub version: String,
     /// False where the socket answers but does not trust us.
@@ -219,7 +221,12 @@ pub enum ErrorKind {
 impl Lxd {
     /// A client of the daemon behind `socket`. Does not connect yet.
     pub fn new(socket: impl Into<PathBuf>) -> Lxd {
-        Lxd { transport: Transport::new(socket), ends: Arc::default(), starts_at_creation: AtomicBool::new(false) }
+        Lxd {
+            transport: Transport::new(socket),
+            ends: Arc::default(),
+            starts_at_creation: AtomicBool::new(false),
+            product: OnceLock::new(),
+        }
     }
 
     /// The socket's path.
@@ -232,14 +239,21 @@ impl Lxd {
         let server: ServerJson = self.get("ask LXD who it is", "/1.0".to_owned())?;
         let starts = server.api_extensions.iter().any(|extension| extension == STARTS_AT_CREATION);
         self.starts_at_creation.store(starts, Ordering::Relaxed);
+        let product = *self.product.get_or_init(|| Product::named(&server.environment.server));
         Ok(Server {
-            product: server.environment.server,
+            product,
             version: server.environment.server_version,
             trusted: server.auth == "trusted",
             clustered: server.environment.server_clustered,
             extensions: server.api_extensions,
             architectures: server.environment.architectures,
         })
+    }
+
+    /// LXD or Incus: as it said, now or before, and by its socket's path where it does not answer.
+    pub fn product(&self) -> Product {
+        let known = self.product.get().copied().or_else(|| self.server().ok().map(|server| server.product));
+        known.unwrap_or_else(|| Product::of_socket(self.socket()))
     }
 
     /// All instances of `project` whose config has the key `user.lxdrunner.owner`=`owner`. The server filters where it

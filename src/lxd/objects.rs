@@ -36,7 +36,9 @@ pub struct Image {
 impl Image {
     /// True where it was fetched by that name from that image server, and LXD looks there for a newer one.
     pub fn comes_from(&self, server: &str, alias: &str) -> bool {
-        self.update_source.as_ref().is_some_and(|source| source.server == server && source.alias == alias)
+        self.update_source.as_ref().is_some_and(|source| {
+            source.alias == alias && source.server.trim_end_matches('/') == server.trim_end_matches('/')
+        })
     }
 
     /// Names that it goes by.

@@ -1,7 +1,7 @@
 //! Why LXD could not make an instance: looks whether what the class names is there. LXD's own words often do not name
-//! the thing that is missing, and never the mend.
+//! the thing that is missing, and never the fix.
 
-use crate::config::{Class, ImageRef};
+use crate::config::Class;
 use crate::lxd::{Error, Lxd};
 use crate::model::Devices;
 use crate::runner::provision::is_fingerprint;
@@ -9,39 +9,43 @@ use crate::runner::provision::is_fingerprint;
 /// A pool with less room than this, in bytes, is as good as full.
 const AS_GOOD_AS_FULL: u64 = 256 * 1024 * 1024;
 
-/// What is wrong and how to mend it, in one sentence; `None` where nothing was found, or LXD does not tell.
+/// What is wrong and how to fix it, in one sentence; `None` where nothing was found, or LXD does not tell.
 pub fn why_not_created(lxd: &Lxd, class: &Class) -> Option<String> {
     let causes = [image(lxd, class), profiles(lxd, class), pool(lxd, class)];
     causes.into_iter().find_map(|cause| cause.ok().flatten())
 }
 
 fn image(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
-    let name = match &class.image {
-        ImageRef::Remote { remote, server, alias, .. } => {
-            return Ok(Some(format!(
-                "LXD fetches the image {remote}:{alias} from {server}: if that is what failed, see whether this host \
-                 reaches it and whether it has the image: lxc image list {remote}: {alias}"
-            )));
-        }
-        ImageRef::Local(name) => name,
-    };
+    let product = lxd.product();
+    if let Some(origin) = class.image.origin(product) {
+        let (image, server) = (&class.image, &origin.server);
+        return Ok(Some(origin.of_other_product(product).unwrap_or_else(|| {
+            format!(
+                "{product} fetches the image {image} as {} from {server}: if that is what failed, see whether this host \
+                 reaches it and whether it has the image: {}",
+                origin.alias,
+                origin.list_command(product)
+            )
+        })));
+    }
+    let (client, name) = (product.client(), &class.image.to_string());
     let project = &class.project;
-    let missing = format!("project {project} has no image {name:?}: see lxc image list");
+    let missing = format!("project {project} has no image {name:?}: see {client} image list");
     if is_fingerprint(name) {
         let found = lxd.image(project, name)?.is_some();
         return Ok((!found).then_some(missing));
     }
     let found = lxd.image_alias(project, name)?.is_some();
-    Ok((!found).then(|| format!("{missing}, or copy one there: lxc image copy ubuntu:24.04 local: --alias {name}")))
+    Ok((!found).then(|| format!("{missing}, or write REMOTE:ALIAS, such as ubuntu:24.04")))
 }
 
 fn profiles(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
     for profile in &class.profiles {
         if lxd.profile(&class.project, profile)?.is_none() {
-            let project = &class.project;
+            let (project, client) = (&class.project, lxd.product().client());
             return Ok(Some(format!(
-                "project {project} has no profile {profile:?}: see lxc profile list, then make it (lxc profile create \
-                 {profile}) or take it out of the class's profiles"
+                "project {project} has no profile {profile:?}: see {client} profile list, then make it ({client} profile \
+                 create {profile}) or take it out of the class's profiles"
             )));
         }
     }
@@ -49,6 +53,7 @@ fn profiles(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
 }
 
 fn pool(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
+    let client = lxd.product().client();
     let mut devices = Devices::new();
     for profile in &class.profiles {
         devices.extend(lxd.profile(&class.project, profile)?.map(|p| p.devices).unwrap_or_default());
@@ -59,20 +64,19 @@ fn pool(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
     };
     let root = devices.values().find(|d| has(d, "type", "disk") && has(d, "path", "/"));
     let Some(root) = root else {
-        return Ok(Some(
-            "neither the class nor its profiles have a root disk: lxc profile device add PROFILE root disk path=/ \
+        return Ok(Some(format!(
+            "neither the class nor its profiles have a root disk: {client} profile device add PROFILE root disk path=/ \
              pool=POOL"
-                .to_owned(),
-        ));
+        )));
     };
     let Some(name) = root.get("pool") else { return Ok(None) };
     let Some(pool) = lxd.storage_pool(name)? else {
-        return Ok(Some(format!("there is no storage pool {name:?}: see lxc storage list")));
+        return Ok(Some(format!("there is no storage pool {name:?}: see {client} storage list")));
     };
     let free = pool.space.map(|(used, total)| (total.saturating_sub(used), total));
     Ok(free.filter(|(free, _)| *free < AS_GOOD_AS_FULL).map(|(free, total)| {
         format!(
-            "storage pool {name:?} has {} MiB left of {} MiB: remove what is not needed (lxc storage info {name}), or \
+            "storage pool {name:?} has {} MiB left of {} MiB: remove what is not needed ({client} storage info {name}), or \
              enlarge it",
             free >> 20,
             total >> 20

@@ -49,7 +49,6 @@ pub fn config() -> Config {
         repos: Default::default(),
         fork_policy: None,
         socket: PathBuf::from("/nowhere"),
-        remotes: BTreeMap::new(),
         prefix: "lxdrunner".to_owned(),
         max_workers: 4,
         polling: false,

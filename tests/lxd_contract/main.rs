@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use bench::{Bench, PATIENCE, PROJECT, exec, fails_with, on_both, real_socket};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Operation, Source};
-use lxdrunner::model::{ConfigMap, InstanceType, Timestamp, keys};
+use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
 
 #[test]
 fn a_real_lxd_is_there_where_it_is_required() {
@@ -28,7 +28,7 @@ fn the_server_says_who_it_is() {
     on_both("server", |bench| {
         let server = bench.lxd.server().unwrap();
         assert!(server.trusted);
-        assert!(matches!(server.product.as_str(), "lxd" | "incus"), "{}", server.product);
+        assert_eq!(bench.lxd.product(), server.product);
         assert!(server.version.starts_with(|c: char| c.is_ascii_digit()), "{}", server.version);
         assert!(server.extensions.iter().any(|e| e == "instances"));
         assert!(!server.architectures.is_empty());
@@ -116,7 +116,7 @@ fn a_creation_that_cannot_be_is_refused() {
         check(bench, PROJECT, AtOnce(ErrorKind::Refused(500)), |new| new.profiles = vec!["no-such".to_owned()]);
         check(bench, "no-such", AtOnce(ErrorKind::NotFound), |_| {});
         check(bench, PROJECT, bad_name, |new| new.name = "with_underscore".to_owned());
-        if bench.lxd.server().unwrap().product == "lxd" {
+        if bench.lxd.server().unwrap().product == Product::Lxd {
             check(bench, PROJECT, bad_name, |new| new.name = "1-starts-with-a-number".to_owned());
         }
         check(bench, PROJECT, bad_name, |new| new.name = "ends-with-a-hyphen-".to_owned());
@@ -479,7 +479,7 @@ fn what_goes_over_the_wire_besides() {
         error(404, ask("GET", "/2.0", ""));
         error(400, ask("POST", "/1.0/instances", "{bad"));
         // Incus has the better word for it.
-        let status = if bench.lxd.server().unwrap().product == "incus" { 400 } else { 500 };
+        let status = if bench.lxd.server().unwrap().product == Product::Incus { 400 } else { 500 };
         error(status, ask("GET", "/1.0/instances?recursion=1&filter=bad%20", ""));
         let (status, whole) = ask("GET", "/1.0/instances?recursion=1", "");
         assert_eq!((status, whole["type"].as_str()), (200, Some("sync")));

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::Findings;
-use crate::config::{Class, Config, ImageRef};
-use crate::lxd::{Lxd, Server};
+use super::images::{Found, ImageServers, Wanted};
+use crate::config::{Class, Config, Origin};
+use crate::lxd::{Image, Lxd, Server};
 use crate::model::{Devices, InstanceType, RunnerArch};
+use crate::runner::provision::is_fingerprint;
 use crate::world::{Form, form_of};
 
 const GIB: u64 = 1024 * 1024 * 1024;
@@ -16,7 +18,7 @@ const SOME_SPACE: u64 = 5 * GIB;
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     let lxd = Lxd::new(&config.socket);
     let Some(server) = server(&lxd, findings) else { return };
-    let mut asked = Asked { lxd: &lxd, server: &server, pools: BTreeMap::new() };
+    let mut asked = Asked { lxd: &lxd, server: &server, pools: BTreeMap::new(), servers: ImageServers::default() };
     for class in &config.classes {
         asked.class(class, findings);
     }
@@ -47,20 +49,21 @@ fn watchers(max_workers: usize, limit: &str) -> Option<String> {
 }
 
 fn server(lxd: &Lxd, findings: &mut Findings<'_>) -> Option<Server> {
-    let socket = lxd.socket().display();
+    let (socket, product) = (lxd.socket().display(), lxd.product());
     match lxd.server() {
         Err(error) => {
-            findings.fail(format!("LXD at {socket}: {error}"), "the classes cannot be checked before it answers");
+            findings.fail(format!("{product} at {socket}: {error}"), "the classes cannot be checked before it answers");
             None
         }
         Ok(server) if !server.trusted => {
-            let mend = "run lxdrunner as root, or as a user of the group that owns the socket: usermod -aG lxd USER";
-            findings.fail(format!("LXD at {socket} answers, but does not trust this user"), mend);
+            let group = product.group();
+            let fix = format!("run lxdrunner as root, or as a user of the socket's group: usermod -aG {group} USER");
+            findings.fail(format!("{product} at {socket} answers, but does not trust this user"), fix);
             None
         }
         Ok(server) => {
             let cluster = if server.clustered { ", a cluster" } else { "" };
-            findings.ok(format!("LXD at {socket}: {} {}{cluster}", server.product, server.version));
+            findings.ok(format!("{product} {} at {socket}{cluster}", server.version));
             Some(server)
         }
     }
@@ -71,6 +74,7 @@ struct Asked<'a> {
     server: &'a Server,
     /// Pools that were told of already, by name: whether they are good.
     pools: BTreeMap<String, bool>,
+    servers: ImageServers,
 }
 
 impl Asked<'_> {
@@ -93,7 +97,12 @@ impl Asked<'_> {
         let wanted = lxd_arch(class.arch);
         let known = &self.server.architectures;
         if !known.is_empty() && !known.iter().any(|a| wanted.contains(&a.as_str())) {
-            let what = format!("{name}: runner_arch is {}, but LXD here runs {}", class.arch, known.join(", "));
+            let what = format!(
+                "{name}: runner_arch is {}, but {} here runs {}",
+                class.arch,
+                self.server.product,
+                known.join(", ")
+            );
             if self.server.clustered {
                 findings.warn(format!("{what}; other members of the cluster may run it"));
             } else {
@@ -107,7 +116,10 @@ impl Asked<'_> {
             return;
         }
         if !self.server.clustered {
-            findings.fail(format!("{name}: target {:?}, but LXD is not a cluster", class.target), "leave target out");
+            findings.fail(
+                format!("{name}: target {:?}, but {} is not a cluster", class.target, self.server.product),
+                "leave target out",
+            );
         } else if !class.target.starts_with('@') {
             match self.lxd.cluster_members() {
                 Ok(members) if members.contains(&class.target) => {}
@@ -124,8 +136,9 @@ impl Asked<'_> {
         match self.lxd.projects() {
             Ok(projects) if projects.iter().any(|p| p.name == class.project) => true,
             Ok(_) => {
-                let mend = format!("make it: lxc project create {}", class.project);
-                findings.fail(format!("{name}: LXD has no project {:?}", class.project), mend);
+                let Server { product, .. } = self.server;
+                let fix = format!("make it: {} project create {}", product.client(), class.project);
+                findings.fail(format!("{name}: {product} has no project {:?}", class.project), fix);
                 false
             }
             Err(error) => {
@@ -135,15 +148,12 @@ impl Asked<'_> {
         }
     }
 
-    fn image(&self, name: &str, class: &Class, findings: &mut Findings<'_>) {
-        let alias = match &class.image {
-            ImageRef::Local(alias) => alias,
-            ImageRef::Remote { remote, server, alias, .. } => {
-                findings
-                    .ok(format!("{name}: image {remote}:{alias} is fetched by LXD from {server} when it is needed"));
-                return;
-            }
-        };
+    fn image(&mut self, name: &str, class: &Class, findings: &mut Findings<'_>) {
+        let product = self.server.product;
+        if let Some(origin) = class.image.origin(product) {
+            return self.fetched_image(name, class, &origin, findings);
+        }
+        let alias = &class.image.to_string();
         let fingerprint = self.lxd.image_alias(&class.project, alias).map(|found| found.unwrap_or(alias.clone()));
         match fingerprint.and_then(|fingerprint| self.lxd.image(&class.project, &fingerprint)) {
             Ok(Some(image)) => {
@@ -160,12 +170,51 @@ impl Asked<'_> {
                 }
             }
             Ok(None) => {
-                let mend = format!(
-                    "see lxc image list; copy one: lxc image copy ubuntu:24.04 local: --alias {alias}; or write REMOTE:ALIAS"
-                );
-                findings.fail(format!("{name}: LXD has no image {alias:?}"), mend);
+                let fix = format!("see {} image list, or write REMOTE:ALIAS, such as ubuntu:24.04", product.client());
+                findings.fail(format!("{name}: {product} has no image {alias:?}"), fix);
             }
             Err(error) => findings.fail_as_told(format!("{name}: {error}")),
+        }
+    }
+
+    /// An image that comes from an image server: whether it is here already, and if not, whether the server has it.
+    fn fetched_image(&mut self, name: &str, class: &Class, origin: &Origin, findings: &mut Findings<'_>) {
+        let (product, image) = (self.server.product, &class.image);
+        let Origin { server, protocol, alias } = origin;
+        let here = self.lxd.images(&class.project).unwrap_or_default();
+        let fits = |one: &&Image| one.comes_from(server, alias) && one.kind == class.kind.as_str();
+        if let Some(found) = here.iter().find(fits) {
+            let short = found.fingerprint.get(..12).unwrap_or(&found.fingerprint);
+            return findings.ok(format!("{name}: image {image} ({short}, {}) was fetched from {server}", found.kind));
+        }
+        if let Some(told) = origin.of_other_product(product) {
+            return findings.fail_as_told(format!("{name}: image {image}: {told}"));
+        }
+        let list = origin.list_command(product);
+        if protocol != "simplestreams" || is_fingerprint(alias) {
+            let reason = "only simplestreams servers are asked, and only for aliases";
+            return findings.warn(format!("{name}: image {image}: {server} was not asked for it ({reason}): {list}"));
+        }
+        let wanted = Wanted { product, kind: class.kind, arch: class.arch };
+        let (what, kind) = (format!("{name}: image {image}: {server}"), class.kind.as_str());
+        match self.servers.has(origin, wanted) {
+            Ok(Found::Yes) => findings.ok(format!("{what} has {alias} for {product}, {kind}, {}", class.arch)),
+            Ok(Found::NoAlias) => findings.fail(format!("{what} has no {alias:?}"), format!("see what it has: {list}")),
+            Ok(Found::OtherArch(others)) => {
+                let fix = format!("change runner_arch, which is {}, or image", class.arch);
+                findings.fail(format!("{what} has {alias} for {others:?} only"), fix);
+            }
+            Ok(Found::OtherProduct) => {
+                let fix = "name another server; images: and ubuntu: are built in and fit the product";
+                findings.fail(format!("{what} has {alias}, but not in a form for {product}"), fix);
+            }
+            Ok(Found::OtherType) => {
+                findings.fail(format!("{what} has {alias}, but not as a {kind}"), "change type or image");
+            }
+            Err(error) => findings.warn(format!(
+                "{what} could not be asked whether it has {alias}: {error}; {product} fetches it when it is needed. Ask \
+                 where the network allows it: {list}"
+            )),
         }
     }
 
@@ -177,8 +226,9 @@ impl Asked<'_> {
             match self.lxd.profile(&class.project, profile) {
                 Ok(Some(found)) => devices.extend(found.devices),
                 Ok(None) => {
-                    let mend = format!("see lxc profile list, or make it: lxc profile create {profile}");
-                    findings.fail(format!("{name}: LXD has no profile {profile:?}"), mend);
+                    let (product, client) = (self.server.product, self.server.product.client());
+                    let fix = format!("see {client} profile list, or make it: {client} profile create {profile}");
+                    findings.fail(format!("{name}: {product} has no profile {profile:?}"), fix);
                     whole = false;
                 }
                 Err(error) => {
@@ -198,7 +248,8 @@ impl Asked<'_> {
         let root = devices.values().find(|d| get(d, "type") == "disk" && get(d, "path") == "/");
         let Some(pool) = root.map(|d| get(d, "pool")) else {
             let first = class.profiles.first().map_or("default", String::as_str);
-            let mend = format!("add one: lxc profile device add {first} root disk path=/ pool=POOL");
+            let client = self.server.product.client();
+            let mend = format!("add one: {client} profile device add {first} root disk path=/ pool=POOL");
             findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), mend);
             return;
         };
@@ -224,8 +275,9 @@ impl Asked<'_> {
         let image = form_of(class, self.server.clustered) == Form::Image;
         if image {
             findings.ok(format!(
-                "{name}: LXD is a cluster, so the template is an image, some hundred MB in each member's image store; where \
-                 all instances are on one member, target: MEMBER starts jobs a second sooner"
+                "{name}: {} is a cluster, so the template is an image, some hundred MB in each member's image store; where \
+                 all instances are on one member, target: MEMBER starts jobs a second sooner",
+                self.server.product
             ));
         }
         let driver = self.lxd.storage_pool(pool).ok().flatten().map(|found| found.driver).unwrap_or_default();
@@ -248,10 +300,12 @@ impl Asked<'_> {
     }
 
     fn pool(&self, name: &str, pool: &str, findings: &mut Findings<'_>) -> bool {
+        let product = self.server.product;
         let found = match self.lxd.storage_pool(pool) {
             Ok(Some(found)) => found,
             Ok(None) => {
-                findings.fail(format!("{name}: LXD has no storage pool {pool:?}"), "see lxc storage list");
+                let fix = format!("see {} storage list", product.client());
+                findings.fail(format!("{name}: {product} has no storage pool {pool:?}"), fix);
                 return false;
             }
             Err(error) => {
@@ -265,7 +319,10 @@ impl Asked<'_> {
         let ready = found.status.is_empty() || found.status == "Created";
         match free {
             _ if !ready => {
-                findings.fail(what, format!("its status is {}: see lxc storage show {pool}", found.status));
+                findings.fail(
+                    what,
+                    format!("its status is {}: see {} storage show {pool}", found.status, product.client()),
+                );
                 return false;
             }
             Some(free) if free < LEAST_SPACE => {
@@ -279,10 +336,11 @@ impl Asked<'_> {
     }
 
     fn network(&self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
+        let (product, client) = (self.server.product, self.server.product.client());
         let nics: Vec<_> = devices.iter().filter(|(_, d)| d.get("type").is_some_and(|t| t == "nic")).collect();
         if nics.is_empty() {
             let first = class.profiles.first().map_or("default", String::as_str);
-            let mend = format!("a runner must reach GitHub: lxc network attach-profile NETWORK {first} eth0");
+            let mend = format!("a runner must reach GitHub: {client} network attach-profile NETWORK {first} eth0");
             findings.fail(format!("{name}: neither the profiles nor the class have a network device"), mend);
         }
         for (nic, device) in nics {
@@ -293,8 +351,9 @@ impl Asked<'_> {
             match self.lxd.network(&class.project, network) {
                 Ok(Some(_)) => findings.ok(format!("{name}: network {network}")),
                 Ok(None) => {
-                    let mend = "see lxc network list";
-                    findings.fail(format!("{name}: LXD has no network {network:?}, which device {nic} names"), mend);
+                    let fix = format!("see {client} network list");
+                    findings
+                        .fail(format!("{name}: {product} has no network {network:?}, which device {nic} names"), fix);
                 }
                 Err(error) => findings.fail_as_told(format!("{name}: {error}")),
             }

@@ -84,23 +84,24 @@ impl Place {
         let server = lxd.server().map_err(asked)?;
         if !server.trusted {
             return Err(Trouble::Failed(format!(
-                "{} does not trust this user; run as root or in the group lxd",
-                socket.display()
+                "{} does not trust this user; run as root or in the group {}",
+                socket.display(),
+                server.product.group()
             )));
         }
+        let client = server.product.client();
         let image = match image {
             Some(alias) if lxd.image_alias("default", alias).map_err(asked)?.is_some() => alias.to_owned(),
             Some(alias) => {
-                let mend = format!("there is no image {alias:?} on this LXD; copy one: lxc image copy images:debian/12 local: --alias {alias}");
+                let mend = format!("there is no image {alias:?} here; copy one: {client} image copy images:debian/12 local: --alias {alias}");
                 return Err(Trouble::Usage(mend));
             }
             None => any_image(&lxd).map_err(asked)?.ok_or_else(|| {
-                Trouble::Usage("this LXD has no image of a container with an alias; run provision/try.sh, or: lxc image copy images:debian/12 local: --alias debian-12".to_owned())
+                Trouble::Usage(format!("there is no image of a container with an alias here; run provision/try.sh, or: {client} image copy images:debian/12 local: --alias debian-12"))
             })?,
         };
         let address = bridge_address(&lxd).map_err(asked)?.ok_or_else(|| {
-            let mend = "the profile `default` has no nic on a managed bridge with an IPv4 address, so that containers could reach the GitHub stand-in on this host; see lxc profile show default";
-            Trouble::Usage(mend.to_owned())
+            Trouble::Usage(format!("the profile `default` has no nic on a managed bridge with an IPv4 address, so that containers could reach the GitHub stand-in on this host; see {client} profile show default"))
         })?;
         let description = format!(
             "Real containers: {} {} at {}, image {image}. Only GitHub is a stand-in.",

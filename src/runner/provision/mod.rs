@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info};
 
-use crate::config::{Class, ImageRef};
+use crate::config::{Class, ImageRef, Origin};
 use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::lxd::{self, Exec, Lxd, NewInstance};
-use crate::model::{ConfigMap, InstanceType};
+use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
 use crate::runner::package::Package;
 use crate::trace::Mark;
@@ -309,15 +309,13 @@ impl<'a> Provision<'a> {
     }
 }
 
-/// What LXD makes an instance of this image from.
-pub fn source(image: &ImageRef) -> Source {
-    match image {
-        ImageRef::Local(name) if is_fingerprint(name) => Source::Fingerprint(name.clone()),
-        ImageRef::Local(name) => Source::Alias(name.clone()),
-        ImageRef::Remote { server, protocol, alias, .. } => {
-            Source::Remote { server: server.clone(), protocol: protocol.clone(), alias: alias.clone() }
-        }
+/// What `product` makes an instance of this image from.
+pub fn source(image: &ImageRef, product: Product) -> Source {
+    if let Some(Origin { server, protocol, alias }) = image.origin(product) {
+        return Source::Remote { server, protocol, alias };
     }
+    let name = image.to_string();
+    if is_fingerprint(&name) { Source::Fingerprint(name) } else { Source::Alias(name) }
 }
 
 /// True for what can only be meant as an image's fingerprint, whole or its first 12 digits and more.

@@ -151,6 +151,11 @@ impl LxdStandin {
         self.shared.lock().starts_at_creation = starts;
     }
 
+    /// From here on it says that it is `lxd` or `incus`.
+    pub fn set_product(&self, product: &str) {
+        self.change(|state| state.product = product.to_owned());
+    }
+
     /// From here on it is the one member of a cluster, or is none.
     pub fn set_clustered(&self, clustered: bool) {
         self.shared.lock().clustered = clustered;
