@@ -37,6 +37,10 @@ ready=$place/ready
 log=/var/log/lxdrunner-runner.log
 newline='
 '
+# Variables of this script, which the environment of runner and job must not change.
+own_names='IFS UID EUID PPID BASHOPTS SHELLOPTS address base container credentials deadline destination device
+    document flags group_id kind length line log name newline now own_names place ready runner secret status switch
+    timeout up value word'
 
 say() {
     read -r up _ </proc/uptime
@@ -46,6 +50,76 @@ say() {
 refuse() {
     say "FAILED: $*"
     exit 1
+}
+
+# ---- the environment of runner and job ----
+
+# assign LINE: exports NAME=VALUE, in the words of /etc/environment.
+assign() {
+    line=${1#export }
+    name=${line%%=*}
+    case $name in
+    "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) return 0 ;;
+    esac
+    case " $own_names " in
+    *[[:space:]]"$name"[[:space:]]*) return 0 ;;
+    esac
+    export "$name=${line#*=}"
+}
+
+# What an image sets for everybody; a login would read it.
+read_image_environment() {
+    [ -r /etc/environment ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+        *=*) value=${line#*=} ;;
+        *) continue ;;
+        esac
+        case $value in
+        \"*\") value=${value#\"} value=${value%\"} ;;
+        \'*\') value=${value#\'} value=${value%\'} ;;
+        esac
+        assign "${line%%=*}=$value"
+    done </etc/environment
+}
+
+# environment.* of the instance and its profiles: LXD gives it to a container's init and to what it executes, but
+# init does not pass it on.
+read_init_environment() {
+    [ -n "${BASH_VERSION:-}" ] && [ -r /proc/1/environ ] || return 0
+    is_container || return 0
+    # shellcheck disable=SC3045
+    while IFS= read -r -d '' line; do
+        assign "$line"
+    done </proc/1/environ
+}
+
+# A virtual machine's init has words of the kernel's command line in its environment.
+is_container() {
+    # shellcheck disable=SC3045
+    while IFS= read -r -d '' line; do
+        case $line in container=*) return 0 ;; esac
+    done </proc/1/environ
+    return 1
+}
+
+# env of the class, and environment.* of its config.
+read_class_environment() {
+    [ -r "$base/environment" ] || return 0
+    while IFS= read -r line; do
+        assign "$line"
+    done <"$base/environment"
+}
+
+# Where several set the same variable, the last one counts.
+read_environment() {
+    read_image_environment
+    read_init_environment
+    read_class_environment
+    case :$PATH: in
+    *:/usr/bin:*) ;;
+    *) PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ;;
+    esac
 }
 
 # ---- waiting ----
@@ -115,16 +189,32 @@ has_network() {
     has_default_route && has_resolver
 }
 
+has_any_route() {
+    while read -r device _ _ flags _; do
+        case $device in
+        lo | Iface) ;;
+        *) [ "$((0x$flags & 1))" = 0 ] || return 0 ;;
+        esac
+    done </proc/net/route
+    [ -r /proc/net/ipv6_route ] || return 1
+    while read -r destination _ _ _ _ _ _ _ _ device; do
+        case $device/$destination in
+        lo/* | */fe80* | */ff*) ;;
+        *) return 0 ;;
+        esac
+    done </proc/net/ipv6_route
+    return 1
+}
+
 # Where everything goes through a proxy there may be neither a default route nor a resolver.
-has_proxy() {
-    grep -qi '^ *\(export *\)\{0,1\}https_proxy=' /etc/environment 2>/dev/null
+is_connected() {
+    has_network || { [ -n "${https_proxy:-${HTTPS_PROXY:-${all_proxy:-${ALL_PROXY:-}}}}" ] && has_any_route; }
 }
 
 wait_for_network() {
-    has_network && return 0
-    has_proxy && return 0
+    is_connected && return 0
     say "waiting for the network"
-    wait_until has_network && return 0
+    wait_until is_connected && return 0
     has_default_route || refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
     refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
 }
@@ -180,6 +270,7 @@ await() {
     set_deadline
     if is_systemd; then wait_for_systemd; fi
     wait_for_cloud_init
+    read_environment
     wait_for_network
 }
 
@@ -239,6 +330,7 @@ is_ready() {
 
 arm() {
     set_deadline
+    read_environment
     [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
     if is_systemd; then
         wait_for_systemd
@@ -285,25 +377,6 @@ as_runner() {
     runuser) runuser -u runner -- /bin/sh -c "$1" 9<&- ;;
     su) su -s /bin/sh runner -c "$1" 9<&- ;;
     esac
-}
-
-# What an image sets for everybody, proxies for instance; a login would read it.
-read_environment() {
-    [ -r /etc/environment ] || return 0
-    while IFS= read -r line || [ -n "$line" ]; do
-        line=${line#export }
-        name=${line%%=*}
-        case $name in
-        "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) continue ;;
-        base | runner | place | credentials | ready | log | newline | document | kind | secret | switch | group_id) continue ;;
-        esac
-        value=${line#*=}
-        case $value in
-        \"*\") value=${value#\"} value=${value%\"} ;;
-        \'*\') value=${value#\'} value=${value%\'} ;;
-        esac
-        export "$name=$value"
-    done </etc/environment
 }
 
 # What the runner's first moments read from disk; it goes on beside us.
@@ -375,13 +448,15 @@ run() {
     : >"$ready" || fail "cannot write $ready"
 
     take_credentials
+    read_environment
     # It may have been frozen for long since it was ready.
     set_deadline
     wait_for_network
-    read_environment
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
     [ -x "$SHELL" ] || SHELL=/bin/sh
-    export PATH HOME USER LOGNAME SHELL
+    # As GitHub's machines have it; without one, what is not ASCII is cut to pieces by many tools.
+    LANG=${LANG:-C.UTF-8}
+    export PATH HOME USER LOGNAME SHELL LANG
     unset OLDPWD
 
     field secret

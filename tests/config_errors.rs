@@ -371,6 +371,15 @@ fn classes() {
     check_class("config: {limits.memory: 1.5}", "9: runnermap[0].config.limits.memory: is a number", "quotes");
     check_class("devices: {root: {path: /}}", "9: runnermap[0].devices.root: has no type", "type: disk");
     check_class("devices: [root]", "9: runnermap[0].devices: is a list", "mapping");
+    check_class("env: [A=b]", "9: runnermap[0].env: is a list", "mapping");
+    check_class("env: {A-B: x}", "9: runnermap[0].env.A-B: is not the name of a variable", "letters");
+    check_class("env: {1A: x}", "9: runnermap[0].env.1A: is not the name", "no digit first");
+    check_class("env: {A: \"x\\ny\"}", "9: runnermap[0].env.A: cannot be the value", "one line");
+    check_class("env: {A: 1.5}", "9: runnermap[0].env.A: is a number", "quotes");
+    for name in ["HOME", "LXDRUNNER_NAME", "ACTIONS_RUNNER_INPUT_TOKEN", "secret"] {
+        check_class(&format!("env: {{{name}: x}}"), &format!("9: runnermap[0].env.{name}: is set by"), "another name");
+    }
+    check_text(format!("env: {{A B: x}}\n{GOOD}"), "1: env.A B: is not the name", "letters");
     check_class("repos: [acme]", "9: runnermap[0].repos[0]: \"acme\" is not", "acme/*");
     check_class("setup_script: /nowhere/x.sh", "9: runnermap[0].setup_script: cannot read /nowhere/x.sh", "built-in");
     check_class("setup_script: /dev/null", "9: runnermap[0].setup_script: /dev/null does not start", "#!");

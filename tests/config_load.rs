@@ -139,7 +139,9 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
     let (first, shown) = (&plain.classes[0], &config.classes[0]);
     assert_eq!(shown.config["limits.cpu"], "4");
     assert_eq!(shown.devices["scratch"]["path"], "/scratch");
+    assert_eq!(shown.inside.env["CCACHE_DIR"], "/scratch/ccache");
     let mut shown = shown.clone();
+    shown.inside = first.inside.clone();
     shown.config.clear();
     shown.devices.clear();
     shown.arch = first.arch;
@@ -238,6 +240,7 @@ web_allow: [github, 192.0.2.0/24]
 web_metrics: [198.51.100.7, 10.0.0.0/8]
 ready_max_age: 30m
 cache_home: cache
+env: {A: top, C: top, D: top}
 runnermap:
   - <<: *common
     name: big
@@ -247,7 +250,8 @@ runnermap:
     runner_os: linux
     runner_arch: arm64
     setup_script: setup.sh
-    config: {limits.cpu: 4, security.nesting: true, user.mine: x}
+    config: {limits.cpu: 4, security.nesting: true, user.mine: x, environment.A: config, environment.B: config}
+    env: {B: class, C: 1}
     devices: {gpu: {type: gpu, id: 0}}
     project: ci
     target: '@gpu'
@@ -294,7 +298,19 @@ runnermap:
     assert_eq!(class.labels, labels("self-hosted,linux,arm64,gpu,24"));
     assert_eq!(class.setup_script.as_deref(), Some("#!/bin/sh\necho mine\n"));
     let instance: Vec<_> = class.config.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    assert_eq!(instance, [("limits.cpu", "4"), ("security.nesting", "true"), ("user.mine", "x")]);
+    assert_eq!(
+        instance,
+        [
+            ("environment.A", "config"),
+            ("environment.B", "config"),
+            ("limits.cpu", "4"),
+            ("security.nesting", "true"),
+            ("user.mine", "x")
+        ]
+    );
+    let env = |at: usize| config.classes[at].inside.env.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>();
+    assert_eq!(env(0), ["A=config", "B=class", "C=1", "D=top"]);
+    assert_eq!(env(1), ["A=top", "C=top", "D=top"]);
     assert_eq!(class.devices["gpu"]["id"], "0");
     assert_eq!((class.project.as_str(), class.target.as_str(), class.runner_group.as_str()), ("ci", "@gpu", "Heavy"));
     assert_eq!((class.template, class.standby, class.idle), (true, 2, 1));

@@ -34,6 +34,37 @@ fn the_main_job() {
 }
 
 #[test]
+fn the_environment_of_the_class_reaches_set_up_and_job() {
+    let scratch = Scratch::new();
+    let script = scratch.0.join("setup.sh");
+    let text =
+        include_str!("../provision/setup-runner.sh").replacen('\n', "\necho \"$GREETING $OTHER\" >/var/tmp/seen\n", 1);
+    std::fs::write(&script, text).unwrap();
+    // The tab keeps TABBED from the file that the job's environment is read from: it comes by the container's init.
+    let class = format!(
+        "  - {{name: own, labels: [self-hosted], image: IMAGE, runner_arch: x64, template: false, setup_script: {},\n     \
+         env: {{GREETING: \"it's $HOME\", LC_TIME: C}}, config: {{environment.OTHER: o, environment.TABBED: \"a\\tb\"}}}}\n",
+        script.display()
+    );
+    let Some(rig) = Rig::real(Plan { classes: class, ..Plan::default() }) else { return };
+    let look = r#"
+test "$GREETING" = "it's \$HOME"
+test "$OTHER $LC_TIME $LANG" = "o C C.UTF-8"
+test "$TABBED" = "$(printf 'a\tb')"
+test -z "${container:-}"
+test "$(cat /var/tmp/seen)" = "it's \$HOME o"
+# A network that has only a proxy has no default route.
+sudo ip route del default
+await="sudo LXDRUNNER_SETUP_TIMEOUT=1"
+$await https_proxy=http://192.0.2.1:3128 /opt/lxdrunner/start-runner.sh await
+if $await /opt/lxdrunner/start-runner.sh await; then exit 1; fi
+"#;
+    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(look));
+    assert_eq!(rig.wait_done(job), "success", "{}", rig.github.with(|s| s.jobs[&job].log.clone()));
+    rig.wait_nothing_left();
+}
+
+#[test]
 fn a_burst_each_job_in_an_instance_of_its_own() {
     let Some(rig) = Rig::real(Plan::with("max_workers: 3")) else { return };
     let spec = || JobSpec::new(&["self-hosted"]).script(LOOK_AROUND);

@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{Class, Remote, file, guard, image};
+use super::{Class, Inside, Remote, file, guard, image, inside};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
 const KEYS: &[&str] = &[
@@ -17,6 +17,7 @@ const KEYS: &[&str] = &[
     "runner_arch",
     "profiles",
     "setup_script",
+    "env",
     "max_workers",
     "template",
     "standby",
@@ -48,9 +49,16 @@ pub(super) fn classes(
     if items.is_empty() {
         report.error(&map.path, "has no classes: no job would ever be served", mend);
     }
+    let common = inside::env(top, report);
     let mut classes: Vec<Class> = Vec::new();
     for item in &items {
-        let Some(class) = class(item, base, remotes, max_workers, report) else { continue };
+        let Some(mut class) = class(item, base, remotes, max_workers, report) else { continue };
+        class.inside.env = common
+            .iter()
+            .flatten()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .chain(class.inside.env)
+            .collect();
         if let Some(twin) = classes.iter().find(|c| c.name.to_lowercase() == class.name.to_lowercase()) {
             let what = format!("{:?} is the name of another class already", twin.name);
             report.error(&item.path.key("name"), what, "give each class a name of its own");
@@ -62,7 +70,7 @@ pub(super) fn classes(
         }
         classes.push(class);
     }
-    (classes.len() == items.len()).then_some(classes)
+    (classes.len() == items.len() && common.is_some()).then_some(classes)
 }
 
 fn class(
@@ -95,6 +103,7 @@ fn class(
         Some(item) => setup_script(&item, base, report).map(Some),
         None => Some(None),
     };
+    let env = inside::env(&class, report);
     let max_workers = match class.get("max_workers") {
         Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
         None => Some(most),
@@ -109,6 +118,7 @@ fn class(
     let config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
     let devices = class.get("devices").map_or(Some(Devices::new()), |i| devices(&i, report));
     let project = class.get("project").map_or(Some("default".to_owned()), |i| i.name(report));
+    let inside = env.zip(config.as_ref()).map(|(env, config)| Inside { env: inside::environment(config, env) });
     let target = match class.get("target") {
         Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
         Some(item) => item.name(report),
@@ -125,6 +135,7 @@ fn class(
         arch: arch?,
         profiles: profiles?,
         setup_script: setup_script?,
+        inside: inside?,
         max_workers: max_workers?,
         template: template?,
         standby: standby?,

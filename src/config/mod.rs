@@ -10,6 +10,7 @@ mod find;
 mod github;
 mod guard;
 mod image;
+mod inside;
 mod node;
 mod read;
 mod report;
@@ -30,6 +31,7 @@ pub use github::{GitHubConfig, hook_address};
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
 pub use image::{ImageRef, Origin, PublicRemote, Remote};
+pub use inside::Inside;
 pub use report::{ConfigErrors, Warning};
 pub use web::{Network, NotANetwork, WebAllow, WebTls};
 
@@ -126,6 +128,8 @@ pub struct Class {
     pub profiles: Vec<String>,
     /// The text of the set-up script where it is not the embedded one.
     pub setup_script: Option<String>,
+    /// What is put into its instances beside the runner.
+    pub inside: Inside,
     /// Instances of this class at once.
     pub max_workers: usize,
     /// False: every job starts from the image, and no template is baked.

@@ -51,6 +51,7 @@ const KEYS: &[&str] = &[
     "web_allow",
     "web_metrics",
     "cache_home",
+    "env",
     "runnermap",
     // Of the original; each is a warning now.
     "pkgdir",

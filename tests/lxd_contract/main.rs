@@ -279,6 +279,12 @@ fn a_command_leaves_its_code_and_its_output() {
         let said = bench.lxd.exec(PROJECT, &name, &greeting, PATIENCE).unwrap();
         assert_eq!(said.stdout, "a \"b\" $c é\n");
 
+        // environment.* of the instance reaches it, and what the command is given goes before it.
+        let config = ["FROM_CONFIG", "GREETING"].map(|name| (format!("environment.{name}"), "config".to_owned()));
+        bench.lxd.patch_config(PROJECT, &name, &config.into(), None).unwrap();
+        assert_eq!(bench.exec(&name, &["printenv", "FROM_CONFIG"]).unwrap().stdout, "config\n");
+        assert_eq!(bench.lxd.exec(PROJECT, &name, &greeting, PATIENCE).unwrap().stdout, said.stdout);
+
         // Of much output, the end is kept.
         let much = bench.exec(&name, &["seq", "1", "20000"]).unwrap().stdout;
         assert_eq!(much.len(), 64 * 1024);

@@ -256,8 +256,10 @@ impl<'a> Provision<'a> {
         };
         self.push("start-runner.sh", START_SCRIPT)?;
         self.push("setup-runner.sh", setup)?;
+        self.push_inside()?;
         let begun = Instant::now();
-        let mut environment = ConfigMap::from([
+        let mut environment = self.class.inside.env.clone();
+        environment.extend([
             ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience(what)?),
             ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
             ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
@@ -269,6 +271,16 @@ impl<'a> Provision<'a> {
         self.end_script(what, &setup, SETUP_LOG)?;
         debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
         Ok(())
+    }
+
+    /// What the class has put into its instances for `start-runner.sh` to find.
+    fn push_inside(&self) -> Result<(), Failure> {
+        let env = &self.class.inside.env;
+        if env.is_empty() {
+            return Ok(());
+        }
+        let lines: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        self.push("environment", &lines)
     }
 
     fn push(&self, file: &str, text: &str) -> Result<(), Failure> {

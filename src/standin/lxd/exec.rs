@@ -143,7 +143,7 @@ pub(super) fn exec(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer
     let project = ask.project().to_owned();
     let command: Vec<String> =
         body.get("command").cloned().and_then(|c| serde_json::from_value(c).ok()).unwrap_or_default();
-    let environment: ConfigMap =
+    let asked: ConfigMap =
         body.get("environment").cloned().and_then(|e| serde_json::from_value(e).ok()).unwrap_or_default();
     let flag = |key: &str| body.get(key).and_then(Value::as_bool).unwrap_or(false);
     if flag("wait-for-websocket") || flag("interactive") {
@@ -157,6 +157,11 @@ pub(super) fn exec(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer
         Power::Frozen => return Err(Answer::error(400, "Instance is frozen")),
         Power::Running => {}
     }
+    let (config, _) = state.expanded(&instance.profiles, &instance.config, &instance.devices);
+    // What the instance's config gives all commands, and over it what is given to this one.
+    let of_config = config.iter().filter_map(|(key, value)| Some((key.strip_prefix("environment.")?, value)));
+    let of_config = of_config.map(|(name, value)| (name.to_owned(), value.clone()));
+    let environment: ConfigMap = of_config.chain(asked).collect();
     let no_agent = instance.kind == InstanceType::VirtualMachine && instance.agent_polls > 0;
     let (id, json) = operations::begin(&mut state, DESCRIPTION, &project, name);
     if let Some(operation) = state.operations.get_mut(&id) {
