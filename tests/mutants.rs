@@ -46,7 +46,7 @@ const MUTANTS: &[Mutant] = &[
         rule: "a listing of runners that failed is not an empty one",
         file: "src/world/snapshot.rs",
         from: "                    self.scopes.entry(scope).or_default().runners = None;",
-        to: "                    self.fold_runners(begun, scope, Vec::new(), now);",
+        to: "                    self.fold_runners(begun, scope, Vec::new(), now, notes);",
     },
     Mutant {
         rule: "what is under way is not begun again",

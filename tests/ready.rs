@@ -411,7 +411,7 @@ fn a_standby_that_cannot_be_thawed_is_not_taken_for_an_lxd_that_does_not_answer(
     let standby = named(&rig, "-standby-").remove(0);
     rig.standin().faults().add("PUT", &format!("/1.0/instances/{standby}/state"), 0, 1, Fault::Close);
     let job = rig.queue();
-    rig.daemon.wait(&["ERROR", &format!("job={job}"), "standby_of=\"small\"", "launch failed"]);
+    rig.daemon.wait(&["ERROR", &format!("job={job}"), "standbys of class", "launch failed"]);
     assert_eq!(rig.wait_done(job), "success");
     rig.daemon.wait(&[&format!("job={job}"), "from=template", "msg=\"instance made\""]);
     rig.wait_instances(|names| !names.contains(&standby));

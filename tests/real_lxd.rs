@@ -161,8 +161,8 @@ fn an_image_and_a_profile_that_do_not_exist_are_named() {
     let Some(rig) = Rig::real(Plan { classes: classes.to_owned(), ..Plan::default() }) else { return };
     rig.github.queue(&repo(), JobSpec::new(&["a"]));
     rig.github.queue(&repo(), JobSpec::new(&["b"]));
-    rig.daemon.wait(&["ERROR", "class=\"no-image\"", "launch failed"]);
-    rig.daemon.wait(&["ERROR", "class=\"no-profile\"", "launch failed", "no-such-profile"]);
+    rig.daemon.wait(&["ERROR", "class \\\"no-image\\\"", "launch failed"]);
+    rig.daemon.wait(&["ERROR", "class \\\"no-profile\\\"", "launch failed", "no-such-profile"]);
     assert_eq!(rig.instances(), Vec::<String>::new());
 }
 

@@ -203,7 +203,13 @@ impl<'a> Bakery<'a> {
                 self.versions.insert(class.arch, version.clone());
                 Ok(version)
             }
-            Outcome::PackageFailed { reason } => Err(format!("no runner package for linux-{}: {reason}", class.arch)),
+            Outcome::PackageFailed { cached: Some(version), reason } => {
+                complain!("class {:?}: the runner package could not be looked up: {reason}", class.name);
+                Ok(version)
+            }
+            Outcome::PackageFailed { reason, .. } => {
+                Err(format!("no runner package for linux-{}: {reason}", class.arch))
+            }
             other => Err(format!("{other:?}")),
         }
     }

@@ -98,7 +98,7 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
 }
 
 fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
-    let troubles: Vec<String> = world.troubles().map(str::to_owned).chain(status::failing(world)).collect();
+    let troubles: Vec<String> = world.troubles().map(|(what, _)| what.to_string()).collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {

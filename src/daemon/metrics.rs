@@ -50,7 +50,7 @@ impl Counters {
     pub fn count(&mut self, event: &Event, world: &World, now: Timestamp) {
         let Event::Outcome(action, outcome) = event else { return };
         let came = match outcome {
-            Outcome::Launched { .. } | Outcome::Baked | Outcome::Prepared { .. } => "well",
+            Outcome::Launched { .. } | Outcome::Baked | Outcome::Published { .. } | Outcome::Prepared { .. } => "well",
             Outcome::Clash { .. } | Outcome::StandbyLost { .. } => "stood_back",
             Outcome::LaunchFailed { .. } | Outcome::NotMade { .. } => "failed",
             Outcome::Removed => return self.removed("well"),
@@ -132,12 +132,7 @@ fn now(page: &mut Page, status: &Status) {
         "Since GitHub was last looked at.",
         seconds(status.looked_at_github),
     );
-    page.single(
-        "troubles",
-        "gauge",
-        "What does not work, as healthz tells it.",
-        status.troubles.len() + status.failing.len(),
-    );
+    page.single("troubles", "gauge", "What does not work, as healthz tells it.", status.troubles.len());
     page.single("stuck_instances", "gauge", "Instances that are to go and cannot be removed.", status.stuck.len());
     page.single("places", "gauge", "max_workers.", status.max);
     page.single("places_taken", "gauge", "Instances that count against max_workers.", status.counted);

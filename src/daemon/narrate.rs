@@ -6,7 +6,7 @@ use log::{Level, debug, error, info, log, warn};
 
 use crate::model::JobId;
 use crate::plan::Reason;
-use crate::world::{Blame, Note, Refusal, STUCK, World};
+use crate::world::{Note, Refusal, STUCK, World};
 
 /// Writes the log, and remembers what it said of which job.
 #[derive(Default)]
@@ -118,24 +118,16 @@ fn tell(note: &Note) {
              for the class; each leaves alone what the other keeps ready, and can use none of it\" mend=\"give each a prefix \
              of its own, or the same settings\""
         ),
-        Note::OneConfigAgain { what } => warn!("what={what:?} msg=\"not any more\""),
+        Note::OneConfigAgain { what } => warn!("what={:?} msg=\"not any more\"", what.to_string()),
         Note::Prepared { instance, class } => info!("class={class:?} instance={instance} msg=\"standby ready\""),
         Note::LaunchFailed { instance, job, blame, reason, until, news, logs_kept } => {
-            let what = match blame {
-                Blame::Class(class) => format!("class={class:?}"),
-                Blame::Scope(scope) => format!("scope={scope}"),
-                Blame::Package(arch) => format!("package=linux-{arch}"),
-                Blame::Host => "lxd=unreachable".to_owned(),
-                Blame::Bake(class) | Blame::Template(class) => format!("template_of={class:?}"),
-                Blame::Standby(class) => format!("standby_of={class:?}"),
-                Blame::Idle(class) => format!("idle_of={class:?}"),
-            };
+            let what = blame.to_string();
             let level = if *news { Level::Error } else { Level::Debug };
             let next = until.to_rfc3339();
             let see = if *logs_kept { format!(" see=\"lxdrunner failures {instance}\"") } else { String::new() };
             log!(
                 level,
-                "{}instance={instance} {what} msg=\"launch failed; the job stays queued\" next_try={next}{see} reason={reason:?}",
+                "{}instance={instance} what={what:?} msg=\"launch failed; the job stays queued\" next_try={next}{see} reason={reason:?}",
                 of(*job)
             );
         }
@@ -174,9 +166,10 @@ fn tell(note: &Note) {
             debug!("package=linux-{arch} version={version} msg=\"still the newest\"")
         }
         Note::Trouble { what, reason } => {
-            error!("what={what:?} msg=\"does not work; tried again and again\" reason={reason:?}")
+            let what = what.to_string();
+            error!("what={what:?} msg=\"failing, will keep retrying\" reason={reason:?}")
         }
-        Note::Recovered { what } => warn!("what={what:?} msg=\"works again\""),
+        Note::Recovered { what } => warn!("what={:?} msg=\"works again\"", what.to_string()),
         Note::LookFailed { what, reason } => warn!("what={what:?} msg=\"GitHub did not tell\" reason={reason:?}"),
     }
 }

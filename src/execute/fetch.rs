@@ -4,9 +4,9 @@ use log::info;
 
 use super::Executor;
 use crate::config::{Class, Origin};
-use crate::model::{RunnerArch, RunnerLife, Scope};
+use crate::model::{RunnerArch, Scope};
 use crate::runner::package::life_of;
-use crate::world::{Blame, Outcome};
+use crate::world::{Outcome, Subject};
 
 impl Executor {
     /// Has LXD or Incus fetch an image server's image.
@@ -24,7 +24,7 @@ impl Executor {
             Err(error) => {
                 let fix = || format!("see whether the server has it: {}", origin.list_command(product));
                 let reason = format!("{error}; {}", origin.of_other_product(product).unwrap_or_else(fix));
-                Outcome::NotMade { blame: Blame::Bake(class.name.clone()), reason, made: false }
+                Outcome::NotMade { blame: Subject::Bake(class.name.clone()), reason, made: false }
             }
         }
     }
@@ -37,16 +37,14 @@ impl Executor {
                 let life = life_of(&self.github, scope, arch, &package.version);
                 Outcome::PackageReady { version: package.version, life }
             }
-            Err(error) => match self.packages.cached(arch, wanted) {
-                Some(package) => {
-                    info!(
-                        "package={} msg=\"could not be looked up again, going on with it\" error=\"{error}\"",
-                        package.version
-                    );
-                    Outcome::PackageReady { version: package.version, life: RunnerLife::default() }
-                }
-                None => Outcome::PackageFailed { reason: error.to_string() },
-            },
+            Err(error) => {
+                let cached = self.packages.cached(arch, wanted).map(|package| package.version);
+                let reason = match &cached {
+                    Some(version) => format!("{error}; version {version} is in the cache and is used meanwhile"),
+                    None => error.to_string(),
+                };
+                Outcome::PackageFailed { reason, cached }
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::steps::making::{Answer, Making, Next, Step, What};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Begun};
 use crate::trace::Mark;
-use crate::world::{Action, Blame, Origin, Outcome, Template};
+use crate::world::{Action, Origin, Outcome, Subject, Template};
 
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
@@ -63,7 +63,7 @@ impl Executor {
                 if self.github.quiet_for(scope).is_some() {
                     // Without the time that is left: each try would be news.
                     let reason = "GitHub said to slow down; nothing is launched before it may be asked".to_owned();
-                    let blame = Blame::Scope(scope.clone());
+                    let blame = Subject::Scope(scope.clone());
                     return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
                 }
                 let source = match from {

@@ -13,7 +13,7 @@ use super::{LAUNCHES_AT_ONCE, Plan, Reason, plan};
 use crate::config::{Class, Config, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::world::{
-    Action, Blame, Event, Instance, JobState, Origin, Refusal, RunnerState, World, class_for, scope_for,
+    Action, Event, Instance, JobState, Origin, Refusal, RunnerState, Subject, World, class_for, scope_for,
 };
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
@@ -256,7 +256,7 @@ fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut
     for instance in instances {
         let age = length(now.since(instance.made_at));
         let how = match (instance.runner, instance.seen.phase) {
-            (runner, _) if runner != RunnerState::Busy && instance.removal.is_some() => {
+            (runner, _) if runner != RunnerState::Busy && world.failed_removal(instance).is_some() => {
                 "it is to go, and could not be removed yet: lxdrunner status and the log tell why".to_owned()
             }
             (RunnerState::Idle(since), _) => format!("its runner is idle since {}", length(now.since(since))),
@@ -307,16 +307,11 @@ fn source(world: &World, stock: &Stock, now: Timestamp, at: usize, class: &Class
 
 /// What does not work.
 fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut Explanation) {
-    let blames = [
-        (Blame::Host, "LXD"),
-        (Blame::Scope(scope.clone()), "scope"),
-        (Blame::Class(class.name.clone()), "class"),
-        (Blame::Template(class.name.clone()), "its template"),
-        (Blame::Standby(class.name.clone()), "its standby"),
-        (Blame::Package(class.arch), "package"),
-    ];
-    for (blame, what) in blames {
-        if let Some(pause) = world.pauses.get(&blame) {
+    let of_class = [Subject::Storage, Subject::Network, Subject::Class, Subject::Template, Subject::Standby];
+    let of_class = of_class.map(|subject| subject(class.name.clone()));
+    let blames = [Subject::Host, Subject::Scope(scope.clone())].into_iter().chain(of_class);
+    for what in blames.chain([Subject::Package(class.arch)]) {
+        if let Some(pause) = world.failures.get(&what) {
             let when = if pause.until > now { at_in(pause.until, now) } else { "now, with one launch".to_owned() };
             let times = if pause.failures == 1 { "once".to_owned() } else { format!("{} times", pause.failures) };
             all.say("paused", format!("{what} failed {times}, tried again {when}: {}", pause.reason));
@@ -330,8 +325,8 @@ fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &
             None => format!("the runner for linux-{} is not here yet", class.arch),
         },
     );
-    for (what, reason) in world.told_troubles() {
-        all.say("trouble", format!("{what}: {reason}"));
+    for (what, entry) in world.troubles() {
+        all.say("trouble", format!("{what}: {}", entry.reason));
     }
     if let Err(reason) = world.lxd_health(now) {
         all.say("lxd", reason);

@@ -7,7 +7,7 @@ use super::stock::{Demand, HANDOVER, Stock};
 use super::{Group, LAUNCHES_AT_ONCE, Plan, Reason};
 use crate::config::{Class, Config};
 use crate::model::{Scope, Timestamp};
-use crate::world::{Action, Blame, Flight, Instance, JobState, Origin, Template, World, instance_name};
+use crate::world::{Action, Flight, Instance, JobState, Origin, Subject, Template, World, instance_name};
 
 /// Jobs that nothing can be launched for because there is no place: something that only waits may go.
 #[derive(Default)]
@@ -26,32 +26,37 @@ fn obstacle(world: &World, config: &Config, stock: &Stock, group: Group<'_>, now
         return Some(Reason::LxdUnknown);
     }
     let class = config.classes.get(group.1)?;
-    let paused = |blame: Blame| world.pauses.get_key_value(&blame).filter(|(_, pause)| pause.until > now);
-    let reason = |(blame, pause): (&Blame, &crate::world::Pause)| Reason::Paused {
-        blame: blame.clone(),
-        reason: pause.reason.clone(),
-        until: pause.until,
-    };
-    if let Some(pause) = paused(Blame::Host).or_else(|| paused(Blame::Scope(group.0.clone()))) {
-        return Some(reason(pause));
+    let paused = |blame: Subject| Reason::paused(world, blame, now);
+    let from = origin(world, stock, group.1, class, now);
+    if let Some(reason) = needs(group.0, class, from.as_ref()).into_iter().find_map(paused) {
+        return Some(reason);
     }
-    if origin(world, stock, group.1, class, now).is_some() {
+    if from.is_some() {
         return None;
     }
-    if let Some(pause) = paused(Blame::Class(class.name.clone())) {
-        return Some(reason(pause));
-    }
-    Some(match paused(Blame::Package(class.arch)) {
-        Some(pause) => reason(pause),
-        None => Reason::NoPackage(class.arch),
-    })
+    let of_image = [Subject::Class(class.name.clone()), Subject::Package(class.arch)];
+    Some(of_image.into_iter().find_map(paused).unwrap_or(Reason::NoPackage(class.arch)))
+}
+
+/// Everything whose failures keep a launch from this origin back.
+pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&Origin>) -> Vec<Subject> {
+    let name = || class.name.clone();
+    let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];
+    needs.push(match from {
+        // It is there already.
+        Some(Origin::Standby { .. }) => return [needs, vec![Subject::Standby(name())]].concat(),
+        Some(Origin::Template(_)) => Subject::Template(name()),
+        Some(Origin::Image) | None => Subject::Class(name()),
+    });
+    needs.extend([Subject::Storage(name()), Subject::Network(name())]);
+    needs
 }
 
 /// What the next instance of the class comes from: a standby, else the template, else the image.
 pub(super) fn origin(world: &World, stock: &Stock, at: usize, class: &Class, now: Timestamp) -> Option<Origin> {
-    let works = |blame: Blame| world.pauses.get(&blame).is_none_or(|pause| pause.until <= now);
+    let works = |blame: Subject| world.failures.paused(&blame, now).is_none();
     let stocked = stock.classes.get(at)?;
-    if let Some(standby) = stocked.standbys.last().filter(|_| works(Blame::Standby(class.name.clone()))) {
+    if let Some(standby) = stocked.standbys.last().filter(|_| works(Subject::Standby(class.name.clone()))) {
         return Some(Origin::Standby { etag: standby.etag.clone() });
     }
     copy_or_image(world, stock, at, class, now)
@@ -59,13 +64,15 @@ pub(super) fn origin(world: &World, stock: &Stock, at: usize, class: &Class, now
 
 /// The same without standbys, which are for jobs.
 pub(super) fn copy_or_image(world: &World, stock: &Stock, at: usize, class: &Class, now: Timestamp) -> Option<Origin> {
-    let works = |blame: Blame| world.pauses.get(&blame).is_none_or(|pause| pause.until <= now);
+    let works = |blame: Subject| world.failures.paused(&blame, now).is_none();
+    let package = world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
+    // Where copies get no network, one instance from the image tells whether the template is the cause.
+    let doubted = package && world.failures.is_shaky(&Subject::Network(class.name.clone()));
     let template = stock.classes.get(at)?.template;
-    if let Some(template) = template.filter(|_| works(Blame::Template(class.name.clone()))) {
+    if let Some(template) = template.filter(|_| !doubted && works(Subject::Template(class.name.clone()))) {
         return Some(Origin::Template(as_template(template)));
     }
-    let package = world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
-    (package && works(Blame::Class(class.name.clone()))).then_some(Origin::Image)
+    (package && works(Subject::Class(class.name.clone()))).then_some(Origin::Image)
 }
 
 /// What copies are made of, of a template that is there.
@@ -168,7 +175,7 @@ fn share_out<'a>(
             }
         };
         let Some(name) = name else { continue };
-        launched(stock, line.group);
+        launched(stock, line.group, class, &origin);
         plan.actions.push(Action::Launch { job: Some(id), class: class_at, scope: scope.clone(), name, from: origin });
         heap.extend(turn(stock, &lines, at));
     }
@@ -186,8 +193,9 @@ impl Crowded {
 }
 
 /// Counts a launch that was planned; its place is counted already.
-pub(super) fn launched<'a>(stock: &mut Stock<'a>, group: Group<'a>) {
+pub(super) fn launched<'a>(stock: &mut Stock<'a>, group: Group<'a>, class: &Class, from: &Origin) {
     stock.launching += 1;
+    stock.tried.extend(needs(group.0, class, Some(from)));
     if let Some(class) = stock.classes.get_mut(group.1) {
         class.launching += 1;
     }
@@ -214,14 +222,8 @@ pub(super) fn full(
         }
     }
     // What failed last time is tried with one launch, not with all at once.
-    let of_origin = match origin {
-        Some(Origin::Standby { .. }) => Blame::Standby(class.name.clone()),
-        Some(Origin::Template(_)) => Blame::Template(class.name.clone()),
-        _ => Blame::Class(class.name.clone()),
-    };
-    let blames = [Blame::Host, Blame::Scope(scope.clone()), of_origin];
-    let shaky = blames.iter().any(|blame| world.pauses.contains_key(blame));
-    let busy = stock.launching >= LAUNCHES_AT_ONCE || (shaky && stocked.launching >= 1);
+    let tried = |subject: &Subject| world.failures.is_shaky(subject) && stock.tried.contains(subject);
+    let busy = stock.launching >= LAUNCHES_AT_ONCE || needs(scope, class, origin).iter().any(tried);
     busy.then_some(Reason::LaunchesBusy)
 }
 

@@ -22,7 +22,7 @@ pub use explain::{Explanation, explain};
 
 use crate::config::{Config, ForkPolicy};
 use crate::model::{JobId, RunnerArch, Scope, Timestamp};
-use crate::world::{Action, Blame, Flight, Refusal, UnknownJob, World, scope_for};
+use crate::world::{Action, Flight, Refusal, Subject, UnknownJob, World, scope_for};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -88,13 +88,21 @@ pub enum Reason {
     /// Enough launches are under way; it is next.
     LaunchesBusy,
     /// Something fails; it is tried again then.
-    Paused { blame: Blame, reason: String, until: Timestamp },
+    Paused { blame: Subject, reason: String, until: Timestamp },
     /// Runners for it ended without a job, or another daemon is at it.
     HeldBack { until: Timestamp },
     /// The runner package is not there yet.
     NoPackage(RunnerArch),
     /// LXD cannot be asked what exists.
     LxdUnknown,
+}
+
+impl Reason {
+    /// The subject's pause, where it is paused now.
+    fn paused(world: &World, blame: Subject, now: Timestamp) -> Option<Reason> {
+        let entry = world.failures.paused(&blame, now)?;
+        Some(Reason::Paused { reason: entry.reason.clone(), until: entry.until, blame })
+    }
 }
 
 impl fmt::Display for Reason {
@@ -108,16 +116,7 @@ impl fmt::Display for Reason {
             Reason::HostFull { max } => write!(f, "all {max} instances are in use (max_workers)"),
             Reason::LaunchesBusy => write!(f, "{LAUNCHES_AT_ONCE} launches are under way; it is next"),
             Reason::Paused { blame, reason, until } => {
-                let what = match blame {
-                    Blame::Class(class) => format!("class {class:?}"),
-                    Blame::Scope(scope) => scope.to_string(),
-                    Blame::Package(arch) => format!("the runner package for {arch}"),
-                    Blame::Host => "LXD".to_owned(),
-                    Blame::Bake(class) | Blame::Template(class) => format!("the template of class {class:?}"),
-                    Blame::Standby(class) => format!("a standby of class {class:?}"),
-                    Blame::Idle(class) => format!("an idle runner of class {class:?}"),
-                };
-                write!(f, "{what} failed, next try at {}: {reason}", until.to_rfc3339())
+                write!(f, "{blame} failed, next try at {}: {reason}", until.to_rfc3339())
             }
             Reason::HeldBack { until } => write!(
                 f,
@@ -204,9 +203,9 @@ fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, ac
     }
     for ((repo, run), state) in &world.runs {
         let asked = state.origin.is_some() || !idle(Flight::Run(repo.clone(), *run));
-        match state.not_before.filter(|until| *until > now) {
+        match world.failures.paused(&Subject::ForkOrigin(repo.clone()), now) {
             _ if asked => {}
-            Some(until) => plan.wake(until),
+            Some(entry) => plan.wake(entry.until),
             None => {
                 let trust = config.fork_policy != Some(ForkPolicy::Deny);
                 actions.push(Action::LookUpRun { repo: repo.clone(), run: *run, trust });
@@ -234,7 +233,7 @@ fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
         if fresh || world.flights.contains_key(&Flight::Package(arch)) {
             continue;
         }
-        let pause = world.pauses.get(&Blame::Package(arch));
+        let pause = world.failures.get(&Subject::Package(arch));
         // Every target offers the same; one that refuses must not keep the others from theirs.
         let failures = pause.map_or(0, |p| p.failures as usize);
         let Some(scope) = targets.get(failures % targets.len().max(1)) else { return };

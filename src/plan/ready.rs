@@ -7,13 +7,13 @@ pub(super) mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use};
+use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use, needs};
 use super::stock::Stock;
 use super::{Group, LAUNCHES_AT_ONCE, Plan};
 use crate::config::{Class, Config};
 use crate::model::{Phase, Timestamp};
 use crate::world::{
-    Action, Blame, ImageSeen, Instance, Origin, RemoveReason, RunnerState, World, nth_random, random_name,
+    Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, World, nth_random, random_name,
     template_name,
 };
 
@@ -53,9 +53,9 @@ pub(super) fn keep_ready<'a>(
 }
 
 impl<'a> Keeping<'a, '_> {
-    fn paused(&mut self, blame: Blame) -> bool {
-        let pause = self.world.pauses.get(&blame).filter(|pause| pause.until > self.now);
-        pause.inspect(|pause| self.plan.wake(pause.until)).is_some()
+    fn paused(&mut self, blame: Subject) -> bool {
+        let entry = self.world.failures.paused(&blame, self.now);
+        entry.inspect(|entry| self.plan.wake(entry.until)).is_some()
     }
 
     /// True where a job waits for what a class's next instance would take.
@@ -86,24 +86,27 @@ impl<'a> Keeping<'a, '_> {
     fn idle_runners(&mut self) {
         let (world, config, now) = (self.world, self.config, self.now);
         for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.idle > 0) {
-            if self.jobs_first(at) || self.paused(Blame::Idle(class.name.clone())) {
+            if self.jobs_first(at) || self.paused(Subject::Idle(class.name.clone())) {
                 continue;
             }
             for scope in world.targets.iter().flatten() {
                 let group = (scope, at);
-                if !super::remove::runners_known(world, scope) || self.paused(Blame::Scope(scope.clone())) {
+                let from = copy_or_image(world, self.stock, at, class, now);
+                let needs = needs(scope, class, from.as_ref());
+                if !super::remove::runners_known(world, scope) || needs.into_iter().any(|need| self.paused(need)) {
                     continue;
                 }
                 let wanted = self.queued.get(&group).copied().unwrap_or(0) + class.idle;
                 while self.stock.supply.get(&group).copied().unwrap_or(0) < wanted {
-                    let Some(from) = copy_or_image(world, self.stock, at, class, now) else { break };
-                    if full(world, config, self.stock, group, class, Some(&from)).is_some() {
+                    let Some(from) = &from else { break };
+                    if full(world, config, self.stock, group, class, Some(from)).is_some() {
                         break;
                     }
                     let name = self.name("idle");
-                    self.plan.actions.push(Action::Launch { job: None, class: at, scope: scope.clone(), name, from });
                     self.stock.place(at);
-                    launched(self.stock, group);
+                    launched(self.stock, group, class, from);
+                    let (job, scope, from) = (None, scope.clone(), from.clone());
+                    self.plan.actions.push(Action::Launch { job, class: at, scope, name, from });
                 }
             }
         }
@@ -119,7 +122,9 @@ impl<'a> Keeping<'a, '_> {
         for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.standby > 0) {
             let Some(template) = self.stock.classes.get(at).and_then(|c| c.template) else { continue };
             let Some(recipe) = &template.seen.recipe else { continue };
-            let blames = [Blame::Standby(class.name.clone()), Blame::Template(class.name.clone())];
+            let of_class = [Subject::Standby, Subject::Template, Subject::Storage, Subject::Network];
+            let blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
+            let blames: Vec<Subject> = blames.collect();
             if self.jobs_first(at) || blames.into_iter().any(|blame| self.paused(blame)) {
                 continue;
             }
@@ -155,8 +160,9 @@ impl<'a> Keeping<'a, '_> {
             let made = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe.as_ref() == recipe;
             let ready = self.stock.classes.get(at).and_then(|c| c.template).is_some_and(made);
             let wanted = unfetched || recipe.is_some();
-            let blames = [Blame::Host, Blame::Bake(class.name.clone()), Blame::Class(class.name.clone())];
-            if !wanted || ready || self.jobs_first(at) || blames.into_iter().any(|blame| self.paused(blame)) {
+            let of_class = [Subject::Bake, Subject::Class, Subject::Storage];
+            let mut blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
+            if !wanted || ready || self.jobs_first(at) || blames.any(|blame| self.paused(blame)) {
                 continue;
             }
             if unfetched {
@@ -194,7 +200,7 @@ impl<'a> Keeping<'a, '_> {
         let mut spare: BTreeMap<Group<'a>, usize> = self.stock.supply.iter().map(beyond).collect();
         for instance in self.world.instances.values() {
             let name = instance.seen.name.as_str();
-            let left_alone = instance.leave_until.is_some_and(|until| until > self.now);
+            let left_alone = self.world.left_alone_until(instance, self.now).is_some();
             if self.stock.in_flight.contains_key(name) || planned.contains(name) || left_alone {
                 continue;
             }

@@ -64,7 +64,7 @@ pub(super) fn removals<'a>(
         if stock.in_flight.contains_key(name) || stock.claimed.contains(name) {
             continue;
         }
-        if let Some(until) = instance.leave_until.filter(|until| *until > now) {
+        if let Some(until) = world.left_alone_until(instance, now) {
             plan.wake(until);
             continue;
         }

@@ -14,14 +14,12 @@ use super::{Reason, plan};
 use crate::config::Config;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
 use crate::table::columns;
-use crate::world::{Action, Blame, Instance, RunnerState, World};
+use crate::world::{Action, Entry, Instance, RunnerState, Subject, World};
 
 /// Jobs that wait, and instances that are stuck, of which people are told each.
 const TOLD: usize = 20;
 /// Characters of a reason that are told: some come with a page of output.
 const REASON: usize = 300;
-/// Failures in a row after which launches are trouble, and no hiccup.
-const FAILING: u32 = 3;
 
 /// What an instance is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +67,7 @@ impl State {
         }
     }
 
-    fn of(instance: &Instance) -> State {
+    fn of(world: &World, instance: &Instance) -> State {
         match instance.seen.phase {
             Phase::Baking => State::Baking,
             Phase::Template => State::Template,
@@ -79,7 +77,7 @@ impl State {
                 _ if instance.stopped_since.is_some() && instance.seen.phase == Phase::Started => State::Leaving,
                 RunnerState::Busy => State::Busy,
                 // It is to go, and did not yet.
-                _ if instance.removal.is_some() => State::Leaving,
+                _ if world.failed_removal(instance).is_some() => State::Leaving,
                 RunnerState::Awaited => State::Starting,
                 RunnerState::Idle(_) => State::Idle,
                 RunnerState::Done(_) => State::Leaving,
@@ -130,9 +128,7 @@ pub struct Status {
     /// Instances that are to go and do not, and why.
     pub stuck: Vec<(String, String)>,
     /// What does not work, and why.
-    pub troubles: Vec<(String, String)>,
-    /// For what launches fail, and not just once: see [`failing`].
-    pub failing: Vec<String>,
+    pub troubles: Vec<(Subject, String)>,
     /// What is tried again only after a pause, and why.
     pub paused: Vec<(String, String)>,
     /// How long ago LXD and GitHub were looked at; `None`: not yet.
@@ -171,8 +167,8 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         }
     }
     let looked = |look: &crate::world::Look| look.ended_at.map(|at| now.since(at));
-    let owned = |(what, why): (&str, &str)| (what.to_owned(), why.to_owned());
-    let pauses = world.pauses.iter().filter(|(_, pause)| pause.until > now);
+    let trouble = |(what, entry): (&Subject, &Entry)| (what.clone(), entry.reason.clone());
+    let pauses = world.failures.iter().filter(|(what, pause)| pause.until > now && is_paused_by_it(what));
     let paused = pauses.map(|(blame, pause)| {
         let (blame, reason, until) = (blame.clone(), shortened(&pause.reason), pause.until);
         let s = if pause.failures == 1 { "" } else { "s" };
@@ -185,8 +181,7 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         others,
         waiting: waiting(world, config, now),
         stuck: stuck(world).collect(),
-        troubles: world.told_troubles().map(owned).collect(),
-        failing: failing(world).collect(),
+        troubles: world.troubles().map(trouble).collect(),
         paused: paused.collect(),
         looked_at_lxd: looked(&world.lxd_look),
         looked_at_github: looked(&world.github_look),
@@ -196,27 +191,29 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
 
 /// Instances that are to go and do not, and why.
 pub fn stuck(world: &World) -> impl Iterator<Item = (String, String)> {
-    let why = |instance: &Instance| {
-        let removal = instance.removal.as_ref()?;
-        let why = format!("{} tries: {}", removal.failures, shortened(&removal.reason));
-        Some((instance.seen.name.clone(), why))
-    };
-    world.instances().filter(|instance| instance.is_stuck()).filter_map(why)
+    world.stuck().map(|(instance, entry)| {
+        let why = format!("{} tries: {}", entry.failures, shortened(&entry.reason));
+        (instance.seen.name.clone(), why)
+    })
 }
 
-/// For what launches fail, and not just once.
-pub fn failing(world: &World) -> impl Iterator<Item = String> {
-    let broken = world.pauses.iter().filter(|(_, pause)| pause.failures >= FAILING);
-    broken.filter_map(|(blame, _)| match blame {
-        Blame::Class(class) => Some(format!("launches of class {class:?}")),
-        Blame::Scope(scope) => Some(format!("launches for {scope}")),
-        Blame::Standby(class) => Some(format!("standbys of class {class:?}")),
-        Blame::Idle(class) => Some(format!("idle runners of class {class:?}")),
-        // Troubles of their own, or told as LXD's state.
-        Blame::Package(_) | Blame::Bake(_) | Blame::Host => None,
-        // Jobs start from the image, and the copies are tried again.
-        Blame::Template(_) => None,
-    })
+/// True where the pause keeps something from being made: a look or a removal that failed is told otherwise.
+fn is_paused_by_it(subject: &Subject) -> bool {
+    use Subject::{Bake, Class, Host, Idle, Network, Package, Scope, Standby, Storage, Template};
+
+    matches!(
+        subject,
+        Scope(_)
+            | Package(_)
+            | Host
+            | Storage(_)
+            | Network(_)
+            | Class(_)
+            | Bake(_)
+            | Template(_)
+            | Standby(_)
+            | Idle(_)
+    )
 }
 
 fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
@@ -230,11 +227,11 @@ fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
     for instance in world.instances() {
         let name = &instance.seen.class;
         match at.get(name) {
-            Some(at) => count(*at, State::of(instance)),
+            Some(at) => count(*at, State::of(world, instance)),
             None => {
                 let class = strangers.entry(name.clone()).or_default();
                 class.name.clone_from(name);
-                *class.instances.entry(State::of(instance)).or_default() += 1;
+                *class.instances.entry(State::of(world, instance)).or_default() += 1;
             }
         }
     }
@@ -345,9 +342,10 @@ impl fmt::Display for Status {
                 writeln!(f, "and {more} more")?;
             }
         }
-        let told = self.troubles.iter().any(|(what, _)| what == "lxd");
-        let lxd = self.lxd.as_ref().err().filter(|_| !told).map(|why| ("lxd".to_owned(), why.clone()));
-        let troubles: Vec<_> = self.troubles.iter().cloned().chain(lxd).collect();
+        let told = self.troubles.iter().any(|(what, _)| *what == Subject::Lxd);
+        let lxd = self.lxd.as_ref().err().filter(|_| !told).map(|why| (Subject::Lxd.to_string(), why.clone()));
+        let troubles = self.troubles.iter().map(|(what, why)| (what.to_string(), why.clone()));
+        let troubles: Vec<_> = troubles.chain(lxd).collect();
         for (about, list) in [("trouble", &troubles), ("paused", &self.paused), ("stuck", &self.stuck)] {
             if !list.is_empty() {
                 writeln!(f)?;

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::launch::needs;
 use super::{Group, Plan, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
-use crate::world::{Action, Instance, JobState, Origin, RunnerState, Status, World};
+use crate::world::{Action, Instance, JobState, Origin, RunnerState, Status, Subject, World};
 
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
 /// than this.
@@ -29,6 +30,8 @@ pub(super) struct Stock<'a> {
     pub bakes: usize,
     /// Launches under way.
     pub launching: usize,
+    /// Everything that these launches need to work.
+    pub tried: BTreeSet<Subject>,
     /// Standbys that are being prepared.
     pub preparing: usize,
     /// True while a template is being baked.
@@ -78,8 +81,8 @@ const BROKEN: u32 = 3;
 
 /// True where copies of the class's template failed again and again.
 pub(super) fn is_broken(world: &World, class: &Class) -> bool {
-    let blame = crate::world::Blame::Template(class.name.clone());
-    world.pauses.get(&blame).is_some_and(|pause| pause.failures >= BROKEN)
+    let copies = world.failures.get(&Subject::Template(class.name.clone()));
+    copies.is_some_and(|entry| entry.failures >= BROKEN)
 }
 
 impl<'a> Stock<'a> {
@@ -94,6 +97,7 @@ impl<'a> Stock<'a> {
             total: 0,
             bakes: 0,
             launching: 0,
+            tried: BTreeSet::new(),
             preparing: 0,
             baking: false,
             removing: 0,
@@ -128,12 +132,16 @@ impl<'a> Stock<'a> {
     }
 
     fn flight(&mut self, world: &'a World, action: &'a Action) {
+        let config = self.config;
         self.in_flight.extend(action.instance().map(|name| (name, action)));
         self.copied.extend(action.copies());
         let known = action.instance().is_some_and(|name| world.instances.contains_key(name));
         match action {
             Action::Launch { job, class, scope, from, .. } => {
                 self.launching += 1;
+                self.tried.extend(
+                    config.classes.get(*class).map(|class| needs(scope, class, Some(from))).into_iter().flatten(),
+                );
                 *self.supply.entry((scope, *class)).or_default() += 1;
                 *self.coming.entry((scope, *class)).or_default() += 1;
                 *self.scope.entry(scope).or_default() += 1;
@@ -264,7 +272,7 @@ pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &C
         (Some(_), _) => false,
         (None, Phase::Provisioning) => {
             let alive = matches!(instance.seen.maker, Maker::Other | Maker::Unknown);
-            alive && now.since(instance.made_at) < config.provision_timeout
+            alive && now.since(instance.begun_at) < config.provision_timeout
         }
         (None, Phase::Started) if instance.seen.status == Status::Stopped => false,
         (None, Phase::Started) => match instance.runner {

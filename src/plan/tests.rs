@@ -107,7 +107,7 @@ fn the_package_is_fetched_once_ahead_and_again_after_a_day() {
     assert_eq!(fetches(&stage), 1);
     let fetch = stage.dispatch().remove(0);
     assert_eq!(fetches(&stage), 0, "under way");
-    stage.outcome(fetch, Outcome::PackageFailed { reason: "checksum".to_owned() });
+    stage.outcome(fetch, Outcome::PackageFailed { reason: "checksum".to_owned(), cached: None });
     assert_eq!(fetches(&stage), 0, "paused");
     stage.queued(1);
     assert_eq!(stage.launches(), ["lxdrunner-1-1"], "yesterday's serves meanwhile");
@@ -124,7 +124,7 @@ fn after_a_failure_one_launch_tries_before_the_others_follow() {
     let launches = stage.dispatch();
     assert_eq!(launches.len(), 3);
     for launch in launches {
-        let blame = Blame::Class("small".to_owned());
+        let blame = Subject::Class("small".to_owned());
         stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "profile".to_owned(), made: false, runner: None });
     }
     stage.pass(2);
@@ -139,7 +139,7 @@ fn a_launch_that_failed_halfway_is_cleared_away() {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let blame = Blame::Class("small".to_owned());
+    let blame = Subject::Class("small".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "set-up".to_owned(), made: true, runner: None });
     assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Abandoned)]);
     let removal = stage.dispatch().remove(0);
@@ -261,9 +261,8 @@ fn a_busy_answer_keeps_an_instance_and_failures_make_the_pauses_grow() {
         let removal = stage.dispatch().remove(0);
         let notes = stage.outcome(removal, Outcome::RemoveFailed { reason: format!("busy {failure}") });
         told.extend(notes.iter().any(|n| matches!(n, Note::RemoveFailed { news: true, .. })).then_some(failure));
-        let instance = &stage.world.instances["lxdrunner-1-1"];
-        assert_eq!(instance.is_stuck(), failure >= 3);
-        let until = instance.leave_until.unwrap();
+        assert_eq!(stage.world.stuck().count(), usize::from(failure >= 3));
+        let until = stage.paused_until();
         pauses.push(until.since(stage.now).as_secs());
         stage.now = until;
     }
@@ -273,9 +272,10 @@ fn a_busy_answer_keeps_an_instance_and_failures_make_the_pauses_grow() {
     // It is found busy after all: nothing is to be removed.
     let removal = stage.dispatch().remove(0);
     stage.outcome(removal.clone(), Outcome::Kept { why: "422".to_owned() });
-    assert!(!stage.world.instances["lxdrunner-1-1"].is_stuck());
+    assert_eq!(stage.world.stuck().count(), 0);
     for _ in 0..3 {
         stage.outcome(removal.clone(), Outcome::RemoveFailed { reason: "no".to_owned() });
+        stage.now = stage.paused_until();
     }
     let notes = stage.outcome(removal, Outcome::Removed);
     assert!(matches!(notes[0], Note::GoneAtLast { failures: 3, .. }), "{notes:?}");
@@ -398,7 +398,7 @@ fn a_registration_that_is_left_of_a_failed_launch_is_asked_about_and_its_name_no
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let blame = Blame::Class("small".to_owned());
+    let blame = Subject::Class("small".to_owned());
     let runner = Some(RunnerId(7));
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "no answer".to_owned(), made: true, runner });
     let plan = stage.plan();
@@ -421,7 +421,7 @@ fn the_runner_of_another_host_is_not_taken_for_the_one_that_we_are_making() {
         InstanceSeen { phase: Phase::Provisioning, maker: Maker::Us, runner_id: None, ..seen("lxdrunner-1-1", 1) };
     stage.lxd(vec![half]);
     stage.runners(acme(), vec![runner(99, "lxdrunner-1-1", true, true)]);
-    let blame = Blame::Host;
+    let blame = Subject::Host;
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason: "409".to_owned(), made: true, runner: None });
     let plan = stage.plan();
     assert!(
@@ -463,7 +463,7 @@ fn a_package_that_vanished_is_fetched_again_and_nothing_spins_meanwhile() {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let (blame, reason) = (Blame::Package(RunnerArch::X64), "not in the cache".to_owned());
+    let (blame, reason) = (Subject::Package(RunnerArch::X64), "not in the cache".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
     stage.pass(2);
     assert_eq!(stage.launches(), Vec::<String>::new());
@@ -482,7 +482,10 @@ fn a_target_that_refuses_does_not_keep_the_package_from_the_others() {
     for _ in 0..2 {
         let Action::FetchPackage { scope, arch } = stage.dispatch().remove(0) else { panic!() };
         asked.push(scope.to_string());
-        stage.outcome(Action::FetchPackage { scope, arch }, Outcome::PackageFailed { reason: "404".to_owned() });
+        stage.outcome(
+            Action::FetchPackage { scope, arch },
+            Outcome::PackageFailed { reason: "404".to_owned(), cached: None },
+        );
         stage.pass(10);
     }
     assert_eq!(asked, ["org:acme", "repo:alice/tool"]);

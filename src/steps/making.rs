@@ -24,7 +24,7 @@ use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
 use crate::model::{Phase, RunnerArch, RunnerId, Scope};
-use crate::world::{Blame, Form, Origin, Outcome, RemoveReason, Status};
+use crate::world::{Form, Origin, Outcome, RemoveReason, Status, Subject};
 
 #[cfg(test)]
 mod tests;
@@ -177,7 +177,7 @@ enum Stop {
     /// The name is.
     Clash(String),
     Failed {
-        blame: Blame,
+        blame: Subject,
         reason: String,
     },
 }
@@ -246,7 +246,7 @@ impl Making {
         }
         match (step, came) {
             (Step::Create, Answer::Failed { unreachable, reason }) => {
-                let blame = if unreachable { Blame::Host } else { self.blame() };
+                let blame = if unreachable { Subject::Host } else { self.blame() };
                 self.stop = Some(Stop::Failed { blame, reason });
                 Next::Take(Step::Look(Why::Whose))
             }
@@ -265,7 +265,7 @@ impl Making {
             }
             (Step::Credentials | Step::RegisterAgain, came) => self.heard(came),
             (Step::SetUp, Answer::NoPackage(reason)) => {
-                self.fail(Stop::Failed { blame: Blame::Package(self.arch), reason })
+                self.fail(Stop::Failed { blame: Subject::Package(self.arch), reason })
             }
             (Step::Look(Why::ToFinish), Answer::Found(found)) => match self.what {
                 _ if !self.is_as_we_left_it(&found) => self.stolen(),
@@ -299,7 +299,9 @@ impl Making {
             }
             (Step::KeepLogs { .. }, _) => self.end(),
             (Step::Drop(_), came) => self.dropped(came),
-            (_, Answer::Failed { unreachable: true, reason }) => self.fail(Stop::Failed { blame: Blame::Host, reason }),
+            (_, Answer::Failed { unreachable: true, reason }) => {
+                self.fail(Stop::Failed { blame: Subject::Host, reason })
+            }
             (_, Answer::Failed { reason, .. }) => self.fail(Stop::Failed { blame: self.blame(), reason }),
             (step, came) => {
                 let reason = format!("{step:?} was answered with {came:?}");
@@ -360,25 +362,25 @@ impl Making {
     }
 
     /// What did not work where a step did not.
-    fn blame(&self) -> Blame {
+    fn blame(&self) -> Subject {
         let class = self.class.clone();
         match &self.what {
-            What::Runner { from: Origin::Image, .. } => Blame::Class(class),
-            What::Runner { from: Origin::Template(_), .. } => Blame::Template(class),
-            What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Blame::Standby(class),
-            What::Template(_) => Blame::Bake(class),
+            What::Runner { from: Origin::Image, .. } => Subject::Class(class),
+            What::Runner { from: Origin::Template(_), .. } => Subject::Template(class),
+            What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Subject::Standby(class),
+            What::Template(_) => Subject::Bake(class),
         }
     }
 
     fn looked_whose(&self, came: Answer) -> Next {
-        let unanswered = matches!(self.stop, Some(Stop::Failed { blame: Blame::Host, .. }));
+        let unanswered = matches!(self.stop, Some(Stop::Failed { blame: Subject::Host, .. }));
         let found = match came {
             // LXD may be making it still.
             Answer::Gone if unanswered => return self.not_made(self.blame(), self.reason(), true),
             Answer::Gone => return Next::Take(Step::FindCause),
             Answer::Found(found) => found,
             Answer::Failed { unreachable: true, .. } if unanswered => {
-                return self.not_made(Blame::Host, self.reason(), true);
+                return self.not_made(Subject::Host, self.reason(), true);
             }
             Answer::Failed { reason, .. } => {
                 return self.not_made(self.blame(), format!("{}; and then: {reason}", self.reason()), true);
@@ -455,7 +457,7 @@ impl Making {
 
     fn of_scope(&self, reason: String) -> Stop {
         match &self.what {
-            What::Runner { scope, .. } => Stop::Failed { blame: Blame::Scope(scope.clone()), reason },
+            What::Runner { scope, .. } => Stop::Failed { blame: Subject::Scope(scope.clone()), reason },
             _ => Stop::Failed { blame: self.blame(), reason },
         }
     }
@@ -487,7 +489,7 @@ impl Making {
         match &self.stop {
             Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
             Some(Stop::Failed { .. }) if self.unregistered => Next::Take(Step::Drop(RemoveReason::NotRegistered)),
-            Some(Stop::Failed { blame: Blame::Host, .. }) => Next::Take(Step::Look(Why::Answers)),
+            Some(Stop::Failed { blame: Subject::Host, .. }) => Next::Take(Step::Look(Why::Answers)),
             Some(Stop::Failed { reason, .. }) => Next::Take(Step::KeepLogs { why: reason.clone() }),
             _ => self.end(),
         }
@@ -525,7 +527,7 @@ impl Making {
         }
     }
 
-    fn not_made(&self, blame: Blame, reason: String, made: bool) -> Next {
+    fn not_made(&self, blame: Subject, reason: String, made: bool) -> Next {
         Next::End(match self.what {
             What::Runner { .. } => Outcome::LaunchFailed { blame, reason, made, runner: self.registered },
             _ => Outcome::NotMade { blame, reason, made },

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::matching::{Refusal, place};
-use super::{JobState, Note, World, pause_after};
+use super::{JobState, Note, Subject, World};
 use crate::config::{Config, ForkPolicy};
 use crate::model::{Job, JobStatus, RepoName, RunOrigin, Timestamp};
 
@@ -16,9 +16,6 @@ pub(crate) type RunKey = (RepoName, u64);
 pub(crate) struct Run {
     /// `None` until GitHub told it.
     pub origin: Option<RunOrigin>,
-    /// Not asked before this moment.
-    pub not_before: Option<Timestamp>,
-    failures: u32,
 }
 
 /// What is known of the runs that had to be asked about.
@@ -60,13 +57,13 @@ impl World {
         match found {
             Ok(origin) => {
                 run.origin = Some(origin.unwrap_or(RunOrigin::Hidden));
+                self.recovered(&Subject::ForkOrigin(key.0.clone()), notes);
                 self.place_again(|job| job.repo == key.0 && job.run_id == key.1, config, notes);
             }
             Err(reason) => {
-                run.failures += 1;
-                run.not_before = Some(now.after(pause_after(run.failures, super::outcome::LONGEST_PAUSE)));
-                if run.failures == 1 {
-                    notes.push(Note::LookFailed { what: format!("run {} of {}", key.1, key.0), reason });
+                let what = format!("run {} of {}", key.1, key.0);
+                if self.failures.failed(Subject::ForkOrigin(key.0), &reason, now).news {
+                    notes.push(Note::LookFailed { what, reason });
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! touched since is left alone, since the snapshot may be older than what we know.
 
 mod action;
+mod failures;
 mod fold;
 mod guard;
 mod matching;
@@ -29,6 +30,8 @@ use crate::model::{
     Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
 };
 pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
+pub(crate) use failures::pause_after;
+pub use failures::{Entry, Failures, STUCK, Subject};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
@@ -172,10 +175,8 @@ pub struct Instance {
     /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
     /// moment the job that the runner has is still queued.
     pub handover_since: Option<Timestamp>,
-    /// No attempt to remove it before this moment.
+    /// It is busy: no attempt to remove it before this moment.
     pub leave_until: Option<Timestamp>,
-    /// Attempts to remove it that failed, all in a row.
-    pub removal: Option<FailedRemoval>,
     /// A standby's ETag as it was prepared: with it a claim costs one call less.
     pub etag: Option<String>,
     touched: u64,
@@ -199,7 +200,6 @@ impl Instance {
             seen_busy: false,
             handover_since: None,
             leave_until: None,
-            removal: None,
             etag: None,
             touched,
             seen,
@@ -223,24 +223,6 @@ impl Instance {
     pub fn label(&self) -> &str {
         self.seen.alias.as_ref().unwrap_or(&self.seen.name)
     }
-
-    /// True where it is to go and does not.
-    pub fn is_stuck(&self) -> bool {
-        let failed = self.removal.as_ref().is_some_and(|removal| removal.failures >= STUCK);
-        failed && self.runner != RunnerState::Busy
-    }
-}
-
-/// Failures in a row after which a removal is trouble, and no hiccup.
-pub const STUCK: u32 = 3;
-
-/// An instance's removal, which failed and is tried again after a pause.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedRemoval {
-    pub failures: u32,
-    /// Of the last failure.
-    pub reason: String,
-    told_at: Timestamp,
 }
 
 /// A job that is not over.
@@ -270,35 +252,6 @@ pub struct ScopeView {
     pub offline_since: BTreeMap<RunnerId, Timestamp>,
 }
 
-/// Why nothing is launched for a while: failures of one kind, with growing pauses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pause {
-    pub until: Timestamp,
-    pub failures: u32,
-    pub reason: String,
-}
-
-/// What a failure is laid at the door of; others go on meanwhile.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Blame {
-    /// A class: its image, profile, script, … is wrong.
-    Class(String),
-    /// A scope: GitHub refuses registrations there.
-    Scope(Scope),
-    /// The runner package for an architecture.
-    Package(RunnerArch),
-    /// LXD itself, or this host.
-    Host,
-    /// The baking of a class's template. Jobs go on without.
-    Bake(String),
-    /// Copies of a class's template. Jobs start from the image meanwhile.
-    Template(String),
-    /// The standbys of a class. Jobs go on without.
-    Standby(String),
-    /// Runners of a class that are launched to be idle. Jobs go on.
-    Idle(String),
-}
-
 /// How an action ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -307,7 +260,7 @@ pub enum Outcome {
     /// The name is taken: somebody else launched it.
     Clash { reason: String },
     /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
-    LaunchFailed { blame: Blame, reason: String, made: bool, runner: Option<RunnerId> },
+    LaunchFailed { blame: Subject, reason: String, made: bool, runner: Option<RunnerId> },
     /// The standby that was to be claimed is somebody else's.
     StandbyLost { reason: String },
     /// The template is ready.
@@ -319,7 +272,7 @@ pub enum Outcome {
     /// The class's image is on this server, with this fingerprint.
     ImageFetched { fingerprint: String },
     /// The template, standby or image did not come to be. `made` tells whether an instance may exist now.
-    NotMade { blame: Blame, reason: String, made: bool },
+    NotMade { blame: Subject, reason: String, made: bool },
     /// The instance is gone, or was not ours (any more).
     Removed,
     /// It is busy: left alone.
@@ -332,8 +285,8 @@ pub enum Outcome {
     Deregistered,
     /// The package is in the cache.
     PackageReady { version: String, life: RunnerLife },
-    /// It is not, or could not be looked up again.
-    PackageFailed { reason: String },
+    /// It could not be looked up or fetched. `cached` is the version that is there all the same.
+    PackageFailed { reason: String, cached: Option<String> },
     /// A job was asked for; `None`: GitHub does not have it (or hides it).
     JobFound(Option<Box<Job>>),
     /// Where a run's commits come from; `None`: GitHub does not have it (or hides it).
@@ -375,7 +328,8 @@ pub struct World {
     pub(crate) targets: Option<Vec<Scope>>,
     pub(crate) scopes: BTreeMap<Scope, ScopeView>,
     pub(crate) packages: BTreeMap<RunnerArch, PackageState>,
-    pub(crate) pauses: BTreeMap<Blame, Pause>,
+    /// What fails, and what is tried again when.
+    pub(crate) failures: Failures,
     /// What is being done now.
     pub(crate) flights: BTreeMap<Flight, Action>,
     /// Runner and instance names that turned out to be taken, and when.
@@ -392,8 +346,6 @@ pub struct World {
     /// True while LXD tells of instances that end by itself.
     pub(crate) listening: bool,
     pub(crate) github_look: Look,
-    /// Failures of looks, by what was asked: when each was told last, and why it is so.
-    troubles: BTreeMap<String, (Timestamp, String)>,
     /// Scopes that may have a registration of ours whose making we did not hear of, and the number of the event that left us
     /// in doubt: their runners are listed whatever else there is.
     doubtful: BTreeMap<Scope, u64>,
@@ -427,8 +379,6 @@ const REMEMBER_OVER: Duration = Duration::from_secs(2 * 3600);
 const JOB_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// GitHub's listings lag behind its webhooks by no more than this.
 const LISTING_LAG: Duration = Duration::from_secs(30);
-/// What still does not work is told again after this, for whoever reads only the end of the log.
-const REMIND: Duration = Duration::from_secs(3600);
 /// How many jobs, of any kind, are kept in mind at most; beyond that the periodic look finds them again.
 const MAX_JOBS: usize = 50_000;
 
@@ -449,7 +399,7 @@ impl World {
             targets: (!targets.is_empty()).then(|| targets.to_vec()),
             scopes: BTreeMap::new(),
             packages: BTreeMap::new(),
-            pauses: BTreeMap::new(),
+            failures: Failures::default(),
             flights: BTreeMap::new(),
             taken: BTreeMap::new(),
             unknown_jobs: BTreeMap::new(),
@@ -459,7 +409,6 @@ impl World {
             lxd_look: Look::default(),
             listening: false,
             github_look: Look::default(),
-            troubles: BTreeMap::new(),
             doubtful: BTreeMap::new(),
             templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
             seed,
@@ -492,8 +441,8 @@ impl World {
             Action::Launch { scope, .. } => Some(scope.clone()),
             _ => None,
         }));
-        scopes.extend(self.pauses.keys().filter_map(|blame| match blame {
-            Blame::Scope(scope) => Some(scope.clone()),
+        scopes.extend(self.failures.iter().filter_map(|(subject, _)| match subject {
+            Subject::Scope(scope) => Some(scope.clone()),
             _ => None,
         }));
         scopes.extend(self.doubtful.keys().cloned());
@@ -530,14 +479,26 @@ impl World {
         }
     }
 
-    /// What does not work now: looks at LXD or GitHub that fail.
-    pub fn troubles(&self) -> impl Iterator<Item = &str> {
-        self.troubles.keys().map(String::as_str)
+    /// What people should be alerted to, with its reason.
+    pub fn troubles(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
+        self.failures.troubles()
     }
 
-    /// The same, each with its reason.
-    pub fn told_troubles(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.troubles.iter().map(|(what, (_, reason))| (what.as_str(), reason.as_str()))
+    /// Instances that could not be removed although it was tried again and again.
+    pub fn stuck(&self) -> impl Iterator<Item = (&Instance, &Entry)> {
+        let known = |name: &str| self.instances.get(name).filter(|instance| instance.runner != RunnerState::Busy);
+        self.failures.stuck().filter_map(move |(name, entry)| Some((known(name)?, entry)))
+    }
+
+    /// The failure to remove the instance, where the last try failed.
+    pub fn failed_removal(&self, instance: &Instance) -> Option<&Entry> {
+        self.failures.get(&Subject::Removal(instance.seen.name.clone()))
+    }
+
+    /// The moment before which no removal of the instance is tried, where there is one in the future.
+    pub(crate) fn left_alone_until(&self, instance: &Instance, now: Timestamp) -> Option<Timestamp> {
+        let failed = self.failed_removal(instance).map(|entry| entry.until);
+        instance.leave_until.max(failed).filter(|until| *until > now)
     }
 
     /// True where the job is known to be over.
@@ -562,9 +523,4 @@ impl World {
     pub fn jobs(&self) -> impl Iterator<Item = &JobState> {
         self.jobs.values()
     }
-}
-
-/// The pause after the `failures`-th failure in a row: 2 s, doubling up to `most`.
-pub(crate) fn pause_after(failures: u32, most: Duration) -> Duration {
-    Duration::from_secs(2u64.saturating_pow(failures.clamp(1, 16))).min(most)
 }

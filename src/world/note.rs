@@ -1,7 +1,7 @@
 //! What people should hear of a change.
 
 use crate::model::{JobId, Phase, Scope, Timestamp};
-use crate::world::Blame;
+use crate::world::Subject;
 
 /// One line of the log, still as data. The daemon gives it its level and its words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Note {
     /// Another daemon with our prefix keeps this instance ready, with other settings for its class.
     OtherConfig { class: String, instance: String },
     /// That is over.
-    OneConfigAgain { what: String },
+    OneConfigAgain { what: Subject },
     /// A standby waits.
     Prepared { instance: String, class: String },
     /// A launch failed and will be tried again. `news` is false where the same was said before, `logs_kept` tells that the
@@ -31,7 +31,7 @@ pub enum Note {
     LaunchFailed {
         instance: String,
         job: Option<JobId>,
-        blame: Blame,
+        blame: Subject,
         reason: String,
         until: Timestamp,
         news: bool,
@@ -52,9 +52,9 @@ pub enum Note {
     /// A runner package is ready.
     PackageReady { version: String, arch: &'static str, news: bool },
     /// Something outside stopped working.
-    Trouble { what: String, reason: String },
+    Trouble { what: Subject, reason: String },
     /// It works again.
-    Recovered { what: String },
+    Recovered { what: Subject },
     /// A question to GitHub, asked for a delivery, was not answered.
     LookFailed { what: String, reason: String },
 }

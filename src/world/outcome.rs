@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Blame, FailedRemoval, Note, Origin, Outcome, Pause, REMIND, RunnerState, STUCK, Status, World, pause_after,
-};
+use super::{Action, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World, failures::Recorded};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
 
-/// The longest pause between two tries of what failed.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A busy instance that was to go is left alone for so long.
+const BUSY_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause before another runner is launched for a job whose runners ended without a job.
 pub(super) const LONGEST_WASTE_PAUSE: Duration = Duration::from_secs(600);
 /// A clash means that somebody else is at it; he is given this long.
@@ -36,11 +34,16 @@ impl World {
                 self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, config, now, notes);
             }
             Action::FetchImage { class } => self.fold_made(class, None, outcome, config, now, notes),
-            Action::Remove { name, .. } | Action::RemoveImage { fingerprint: name, .. } => {
-                self.fold_removal(&name, outcome, now, notes)
+            Action::Remove { name, judged, .. } => {
+                if judged.reason == RemoveReason::NeverOnline && matches!(outcome, Outcome::Removed) {
+                    self.never_came_online(&name, now, notes);
+                }
+                self.fold_removal(&name, outcome, now, notes);
             }
+            Action::RemoveImage { fingerprint: name, .. } => self.fold_removal(&name, outcome, now, notes),
             Action::Deregister { scope, runner, name } => match outcome {
                 Outcome::Deregistered => {
+                    self.recovered(&Subject::Deregistration(scope.clone(), name.clone()), notes);
                     if let Some(view) = self.scopes.get_mut(&scope) {
                         view.offline_since.remove(&runner);
                         view.runners.iter_mut().for_each(|list| list.retain(|r| r.id != runner));
@@ -55,13 +58,13 @@ impl World {
                     // Looked at again after as long as it took to call it dead.
                     self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
                     if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
-                        self.trouble(&format!("github runners of {scope}"), &reason, now, notes);
+                        self.trouble(Subject::Deregistration(scope, name), &reason, now, notes);
                     }
                 }
             },
             Action::FetchPackage { arch, .. } => match outcome {
                 Outcome::PackageReady { version, life } => {
-                    self.pauses.remove(&Blame::Package(arch));
+                    self.recovered(&Subject::Package(arch), notes);
                     let state = self.packages.entry(arch).or_default();
                     let news = state.version.as_deref() != Some(&version);
                     state.version = Some(version.clone());
@@ -75,11 +78,13 @@ impl World {
                     }
                     notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
                 }
-                Outcome::PackageFailed { reason } => {
-                    let what = format!("runner package linux-{arch}");
-                    if self.pause(Blame::Package(arch), &reason, now).1 {
-                        notes.push(Note::Trouble { what, reason });
+                Outcome::PackageFailed { reason, cached } => {
+                    let state = self.packages.entry(arch).or_default();
+                    if cached.is_some() && state.version != cached {
+                        state.version = cached;
+                        self.find_recipes(config);
                     }
+                    self.trouble(Subject::Package(arch), &reason, now, notes);
                 }
                 _ => {}
             },
@@ -142,14 +147,7 @@ impl World {
                 }
                 self.remember(&launch, class, Phase::Started, runner, now);
                 self.may_have_a_job(name);
-                self.pauses.remove(&Blame::Scope(scope.clone()));
-                self.pauses.remove(&Blame::Host);
-                // Only what was used is known to work.
-                self.pauses.remove(&match from {
-                    Origin::Image => Blame::Class(class_name),
-                    Origin::Template(_) => Blame::Template(class_name),
-                    Origin::Standby { .. } => Blame::Standby(class_name),
-                });
+                self.launch_worked(&launch, &class_name, now, notes);
                 notes.push(Note::Launched { instance: name.clone(), job: *job });
             }
             Outcome::StandbyLost { reason } => {
@@ -171,19 +169,15 @@ impl World {
                     // A standby that was touched is never used again.
                     self.remember(&launch, class, Phase::Provisioning, runner, now);
                 }
-                if runner.is_some() || matches!(blame, Blame::Scope(_)) {
+                if runner.is_some() || matches!(blame, Subject::Scope(_)) {
                     // GitHub may have a runner of this name, perhaps without our having heard so.
                     self.taken.insert(name.clone(), now);
                     self.doubtful.insert(scope.clone(), self.seq);
                     self.github_look.wanted = true;
                 }
-                if let Blame::Package(arch) = blame {
-                    // It is not where it was: nothing is launched until it is there again.
-                    self.packages.remove(&arch);
-                }
                 self.lxd_look.wanted = true;
-                let (until, news) = self.pause(blame.clone(), &reason, now);
-                let logs_kept = made && blame != Blame::Host && config.failures_kept > 0;
+                let Recorded { until, news, .. } = self.could_not_make(&blame, &reason, config, now);
+                let logs_kept = made && blame != Subject::Host && config.failures_kept > 0;
                 let instance = name.clone();
                 notes.push(Note::LaunchFailed { instance, job: *job, blame, reason, until, news, logs_kept });
             }
@@ -210,20 +204,54 @@ impl World {
         }
     }
 
-    /// One more failure of this kind: until when to pause, and whether the reason is news.
-    pub(super) fn pause(&mut self, blame: Blame, reason: &str, now: Timestamp) -> (Timestamp, bool) {
-        let before = self.pauses.get(&blame);
-        let news = before.is_none_or(|p| gist(&p.reason) != gist(reason));
-        // Several launches that were under way together and failed together are one failure.
-        let failures = match before {
-            Some(p) if p.until > now => p.failures,
-            Some(p) => p.failures + 1,
-            None => 1,
-        };
-        let (first, longest) = World::pause_rule(&blame);
-        let until = now.after(pause_after(failures + first, longest));
-        self.pauses.insert(blame, Pause { until, failures, reason: reason.to_owned() });
-        (until, news)
+    /// Ends the failures of everything that the launch made use of.
+    fn launch_worked(&mut self, launch: &Launched, class: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        let class = || class.to_owned();
+        self.recovered(&Subject::Scope(launch.scope.clone()), notes);
+        self.recovered(&Subject::Host, notes);
+        // Whatever it was made from, launches of the class work.
+        self.recovered(&Subject::Class(class()), notes);
+        match launch.from {
+            Origin::Standby { .. } => {
+                self.recovered(&Subject::Standby(class()), notes);
+                return;
+            }
+            Origin::Template(_) => drop(self.recovered(&Subject::Template(class()), notes)),
+            Origin::Image => {
+                // Where only copies get no network, it is the template that does not work.
+                if let Some(entry) = self.failures.get(&Subject::Network(class())) {
+                    let reason = entry.reason.clone();
+                    self.failures.failed(Subject::Template(class()), &reason, now);
+                }
+            }
+        }
+        self.recovered(&Subject::Network(class()), notes);
+        self.recovered(&Subject::Storage(class()), notes);
+    }
+
+    /// Records what an instance was not made for.
+    pub(super) fn could_not_make(
+        &mut self,
+        blame: &Subject,
+        reason: &str,
+        config: &Config,
+        now: Timestamp,
+    ) -> Recorded {
+        if let Subject::Package(arch) = blame {
+            // It is not where it was: nothing is made of it until it is fetched again.
+            self.packages.remove(arch);
+            self.find_recipes(config);
+        }
+        self.failures.failed(blame.clone(), reason, now)
+    }
+
+    /// An instance goes because its runner never came online: one may be ill, several have a common cause.
+    fn never_came_online(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        let Some(instance) = self.instances.get(name) else { return };
+        let reason = "its runner did not come online within provision_timeout. If instances have no network, see whether \
+                      Docker or ufw on this host drops the packets that it forwards for LXD's bridge: iptables -I \
+                      DOCKER-USER -i lxdbr0 -j ACCEPT, or ufw route allow in on lxdbr0";
+        self.trouble(Subject::Online(instance.seen.class.clone()), reason, now, notes);
     }
 
     fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp, notes: &mut Vec<Note>) {
@@ -231,10 +259,10 @@ impl World {
             Outcome::Removed => self.instance_is_gone(name, now, notes),
             Outcome::Changed { why } => {
                 self.lxd_look.wanted = true;
-                match self.instances.get_mut(name) {
+                match self.instances.get(name) {
                     Some(instance) if instance.seen.phase.has_runner() => {
-                        instance.removal = None;
-                        instance.leave_until = Some(now.after(pause_after(1, LONGEST_PAUSE)));
+                        // It may be so for good, as where a key cannot be read.
+                        self.failures.failed(Subject::Removal(name.to_owned()), &why, now);
                     }
                     // It was claimed before it could be removed, most likely.
                     _ => self.standby_is_lost(name, now),
@@ -242,9 +270,9 @@ impl World {
                 notes.push(Note::Kept { instance: name.to_owned(), why });
             }
             Outcome::Kept { why } => {
+                self.failures.worked(&Subject::Removal(name.to_owned()));
                 if let Some(instance) = self.instances.get_mut(name) {
-                    instance.leave_until = Some(now.after(LONGEST_PAUSE));
-                    instance.removal = None;
+                    instance.leave_until = Some(now.after(BUSY_PAUSE));
                     instance.touched = self.seq;
                     // Whatever GitHub lists: no job that waits will get this runner.
                     instance.seen.phase = Phase::Started;
@@ -254,30 +282,14 @@ impl World {
                 }
                 notes.push(Note::Kept { instance: name.to_owned(), why });
             }
-            Outcome::RemoveFailed { reason } => {
-                if let Some(instance) = self.instances.get_mut(name) {
-                    let before = instance.removal.take();
-                    let failures = before.as_ref().map_or(0, |before| before.failures).saturating_add(1);
-                    // Trouble is told anew, though the same was said of the hiccup that it seemed to be.
-                    let told_at = before.map(|before| before.told_at).filter(|_| failures != STUCK);
-                    let news = told_at.is_none_or(|told| now.since(told) >= REMIND);
-                    let told_at = told_at.filter(|_| !news).unwrap_or(now);
-                    let until = now.after(pause_after(failures, LONGEST_WASTE_PAUSE));
-                    instance.leave_until = Some(until);
-                    instance.removal = Some(FailedRemoval { failures, reason: reason.clone(), told_at });
-                    notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news });
-                }
+            Outcome::RemoveFailed { reason } if self.instances.contains_key(name) => {
+                let failed = self.failures.failed(Subject::Removal(name.to_owned()), &reason, now);
+                let Recorded { failures, until, news } = failed;
+                notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news });
             }
             _ => {}
         }
     }
-}
-
-/// What makes a reason another one. Its lines after the first are what a script printed, perhaps with the time of day or a
-/// number of its process: digits there are no news.
-fn gist(reason: &str) -> (&str, String) {
-    let (first, printed) = reason.split_once('\n').unwrap_or((reason, ""));
-    (first, printed.chars().filter(|c| !c.is_ascii_digit()).collect())
 }
 
 /// A launch whose outcome came.

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::fold::runs_on;
+use super::matching::scope_for;
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
-    Blame, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
-    REMIND, RunnerState, STUCK, Snapshot, Status, UnknownJob, World, pause_after,
+    Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
+    RunnerState, STUCK, Snapshot, Status, Subject, UnknownJob, World, pause_after,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -22,8 +23,8 @@ impl World {
             // The other kind of look was begun later and came back sooner: it knows better.
             Some(_) if snapshot.begun <= self.listed.0 => {}
             Some(Ok(seen)) => {
-                if self.recovered("lxd", notes) {
-                    self.pauses.remove(&Blame::Host);
+                if self.recovered(&Subject::Lxd, notes) {
+                    self.recovered(&Subject::Host, notes);
                 }
                 self.lxd = Some(Ok(now));
                 self.fold_instances(snapshot.begun, seen, now, notes);
@@ -32,7 +33,7 @@ impl World {
                 self.find_other_configs(config, now, notes);
             }
             Some(Err(reason)) => {
-                self.trouble("lxd", &reason, now, notes);
+                self.trouble(Subject::Lxd, &reason, now, notes);
                 self.lxd = Some(Err(reason));
             }
             None => {}
@@ -45,31 +46,29 @@ impl World {
             self.fold_github(snapshot.begun, github, config, now, notes);
         }
         self.forget(now);
+        self.forget_failures(now);
     }
 
-    /// Something that fails is told when it begins, and then now and again until it works.
-    pub(super) fn trouble(&mut self, what: &str, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
-        if self.is_to_be_told(what, reason, now) {
-            notes.push(Note::Trouble { what: what.to_owned(), reason: reason.to_owned() });
+    /// Records a failure, and tells of it where that is news.
+    pub(super) fn trouble(&mut self, what: Subject, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        if self.failures.failed(what.clone(), reason, now).news {
+            notes.push(Note::Trouble { what, reason: reason.to_owned() });
         }
-    }
-
-    /// Notes the trouble; true where it is time to tell of it.
-    pub(super) fn is_to_be_told(&mut self, what: &str, reason: &str, now: Timestamp) -> bool {
-        let news = self.troubles.get(what).is_none_or(|(told, _)| now.since(*told) >= REMIND);
-        if news {
-            self.troubles.insert(what.to_owned(), (now, reason.to_owned()));
-        }
-        news
     }
 
     /// It works; true where it did not before, so that what waits because of it need not wait any longer.
-    pub(super) fn recovered(&mut self, what: &str, notes: &mut Vec<Note>) -> bool {
-        let recovered = self.troubles.remove(what).is_some();
-        if recovered {
-            notes.push(Note::Recovered { what: what.to_owned() });
+    pub(super) fn recovered(&mut self, what: &Subject, notes: &mut Vec<Note>) -> bool {
+        let over = self.failures.worked(what);
+        if let Some((_, true)) = over {
+            notes.push(Note::Recovered { what: what.clone() });
         }
-        recovered
+        over.is_some()
+    }
+
+    pub(super) fn all_recovered(&mut self, what: impl IntoIterator<Item = Subject>, notes: &mut Vec<Note>) {
+        for what in what {
+            self.recovered(&what, notes);
+        }
     }
 
     fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp, notes: &mut Vec<Note>) {
@@ -127,8 +126,10 @@ impl World {
 
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
         let Some(gone) = self.instances.remove(name) else { return };
-        if let Some(removal) = gone.removal.as_ref().filter(|removal| removal.failures >= STUCK) {
-            notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures: removal.failures });
+        if let Some((Entry { failures: failures @ STUCK.., .. }, _)) =
+            self.failures.worked(&Subject::Removal(name.to_owned()))
+        {
+            notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
         }
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = gone.took_job;
@@ -161,60 +162,59 @@ impl World {
     fn fold_github(&mut self, begun: u64, seen: GitHubSeen, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
         match seen.targets {
             Some(Ok(targets)) => {
-                self.recovered("github targets", notes);
+                self.recovered(&Subject::Targets, notes);
                 if self.targets.as_deref() != Some(&targets) {
                     self.targets = Some(targets);
                     self.place_again(|_| true, config, notes);
                 }
             }
             Some(Err(reason)) => {
-                self.trouble("github targets", &reason, now, notes);
+                self.trouble(Subject::Targets, &reason, now, notes);
                 // Nothing else was asked either.
                 self.scopes.values_mut().for_each(|view| view.runners = None);
             }
             None => {}
         }
         for (scope, runners) in seen.runners {
-            let what = format!("github runners of {scope}");
             match runners {
                 Ok(runners) => {
-                    if self.recovered(&what, notes) {
-                        self.pauses.remove(&Blame::Scope(scope.clone()));
+                    if self.recovered(&Subject::Runners(scope.clone()), notes) {
+                        self.recovered(&Subject::Scope(scope.clone()), notes);
                     }
                     if self.doubtful.get(&scope).is_some_and(|since| *since < begun) {
                         self.doubtful.remove(&scope);
                     }
-                    self.fold_runners(begun, scope, runners, now);
+                    self.fold_runners(begun, scope, runners, now, notes);
                 }
                 Err(reason) => {
-                    self.trouble(&what, &reason, now, notes);
+                    self.trouble(Subject::Runners(scope.clone()), &reason, now, notes);
                     self.scopes.entry(scope).or_default().runners = None;
                 }
             }
         }
         for repo in seen.gone {
             // Whether it was removed or is kept out by now: nothing there is ours to say.
-            self.troubles.remove(&format!("github jobs of {repo}"));
+            self.failures.worked(&Subject::Queue(repo.clone()));
             let left: Vec<JobId> = self.jobs.values().filter(|j| j.job.repo == repo).map(|j| j.job.id).collect();
             left.into_iter().for_each(|job| drop(self.jobs.remove(&job)));
         }
         for (repo, jobs) in seen.jobs {
-            let what = format!("github jobs of {repo}");
             match jobs {
                 Ok(jobs) => {
-                    self.recovered(&what, notes);
+                    self.recovered(&Subject::Queue(repo.clone()), notes);
                     self.fold_jobs(begun, &repo, jobs, config, now, notes);
                 }
-                Err(reason) => self.trouble(&what, &reason, now, notes),
+                Err(reason) => self.trouble(Subject::Queue(repo), &reason, now, notes),
             }
         }
     }
 
-    fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
+    fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp, notes: &mut Vec<Note>) {
         let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
         let running = self.jobs.values().map(|j| &j.job).filter(|j| j.status == JobStatus::InProgress);
         let at_work: std::collections::BTreeMap<&str, &Job> =
             running.filter_map(|job| Some((job.runner_name.as_deref()?, job))).collect();
+        let mut over = std::collections::BTreeSet::new();
         for instance in self.instances.values_mut() {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
@@ -232,8 +232,12 @@ impl World {
             let same =
                 |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || noted || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);
-            if instance.seen.job.is_none() && runner.is_some_and(|r| r.online) {
-                self.pauses.remove(&Blame::Idle(instance.seen.class.clone()));
+            if runner.is_some_and(|r| r.online) {
+                let class = &instance.seen.class;
+                over.insert(Subject::Online(class.clone()));
+                if instance.seen.job.is_none() {
+                    over.insert(Subject::Idle(class.clone()));
+                }
             }
             if let Some(runner) = runner {
                 instance.seen.runner_id = Some(runner.id);
@@ -268,6 +272,7 @@ impl World {
                 (None, before) => before,
             };
         }
+        self.all_recovered(over, notes);
         let view = self.scopes.entry(scope).or_default();
         let was = std::mem::take(&mut view.offline_since);
         for runner in runners.iter().filter(|r| !r.online && !r.busy) {
@@ -317,6 +322,30 @@ impl World {
         if self.jobs.get(&job).is_some_and(|j| j.job.status != JobStatus::Queued && !lagging(j.heard_at)) {
             self.jobs.remove(&job);
         }
+    }
+
+    /// Drops failures of what does not exist any more.
+    fn forget_failures(&mut self, now: Timestamp) {
+        let World { failures, instances, scopes, targets, runs, .. } = self;
+        let served = |scope: &Scope| {
+            let has_instance = || instances.values().any(|i| i.seen.scope.as_ref() == Some(scope));
+            targets.as_ref().is_none_or(|targets| targets.contains(scope)) || has_instance()
+        };
+        let registered = |scope: &Scope, name: &String| {
+            let runners = scopes.get(scope).map(|view| &view.runners);
+            runners.is_some_and(|runners| runners.as_ref().is_none_or(|list| list.iter().any(|r| r.name == *name)))
+        };
+        failures.retain(|subject| match subject {
+            Subject::Scope(scope) | Subject::Runners(scope) | Subject::Assignment(scope, _) => served(scope),
+            Subject::Queue(repo) => targets.as_deref().is_none_or(|targets| scope_for(targets, repo).is_some()),
+            Subject::ForkOrigin(repo) => runs.iter().any(|((of, _), run)| of == repo && run.origin.is_none()),
+            Subject::Deregistration(scope, name) => served(scope) && registered(scope, name),
+            Subject::Removal(name) => instances.contains_key(name),
+            _ => true,
+        });
+        failures.forget(now);
+        scopes.retain(|scope, _| served(scope));
+        self.doubtful.retain(|scope, _| served(scope));
     }
 
     /// Lets go of what is too old to matter.

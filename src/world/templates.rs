@@ -1,18 +1,12 @@
 //! What each class's template is baked of, and what comes of baking, preparing and claiming.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::names::{recipe, shape};
-use super::{Blame, Form, Instance, Note, Outcome, RunnerState, Status, World};
+use super::{Form, Instance, Note, Outcome, RunnerState, Status, Subject, World};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{Phase, Recipe, Timestamp};
-
-/// The longest pause between two tries to bake, and the first.
-const LONGEST_BAKE_PAUSE: Duration = Duration::from_secs(3600);
-/// Failures that the first pause stands for: a bake takes a while, and must not keep a small machine busy.
-const FIRST_BAKE_FAILURES: u32 = 4;
 
 /// What a class's instances are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +24,6 @@ pub enum ImageSeen {
 pub fn form_of(class: &Class, clustered: bool) -> Form {
     let anywhere = class.target.is_empty() || class.target.starts_with('@');
     if clustered && anywhere { Form::Image } else { Form::Instance }
-}
-
-/// Begins the trouble that another daemon's other settings are.
-const OTHER_CONFIG: &str = "another lxdrunner with this prefix and other settings";
-
-fn other_config(class: &str) -> String {
-    format!("{OTHER_CONFIG} of class {class:?}")
 }
 
 /// The template of a class, as it should be.
@@ -103,7 +90,6 @@ impl World {
     ) {
         let Some(class_config) = config.classes.get(class) else { return };
         let class_name = class_config.name.clone();
-        let what = format!("template of class {class_name:?}");
         match outcome {
             Outcome::Baked | Outcome::Published { .. } => {
                 let Some((name, recipe, phase)) = made else { return };
@@ -121,9 +107,9 @@ impl World {
                 template.seen.recipe = Some(recipe);
                 template.seen.status = Status::Stopped;
                 template.etag = None;
-                self.pauses.remove(&Blame::Bake(class_name.clone()));
-                self.pauses.remove(&Blame::Template(class_name.clone()));
-                self.recovered(&what, notes);
+                let of_class = [Subject::Bake, Subject::Template, Subject::Class, Subject::Storage];
+                self.all_recovered(of_class.map(|subject| subject(class_name.clone())), notes);
+                self.recovered(&Subject::Host, notes);
                 notes.push(Note::Baked { template: name.clone(), class: class_name, image });
                 if dropped {
                     self.instance_is_gone(&name, now, notes);
@@ -137,14 +123,16 @@ impl World {
                 instance.etag = etag;
                 instance.seen.status = Status::Frozen;
                 instance.stopped_since = None;
-                self.pauses.remove(&Blame::Standby(class_name.clone()));
+                let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];
+                self.all_recovered(of_class.map(|subject| subject(class_name.clone())), notes);
+                self.recovered(&Subject::Host, notes);
                 notes.push(Note::Prepared { instance: name, class: class_name });
             }
             Outcome::ImageFetched { fingerprint } => {
                 if let Some(state) = self.templates.get_mut(class) {
                     state.image = ImageSeen::Known(fingerprint);
                 }
-                self.pauses.remove(&Blame::Bake(class_name));
+                self.recovered(&Subject::Bake(class_name), notes);
                 self.find_recipes(config);
             }
             Outcome::Clash { reason } => {
@@ -167,10 +155,9 @@ impl World {
                         instance.seen.recipe = Some(recipe);
                     }
                 }
-                let baking = matches!(blame, Blame::Bake(_));
-                self.pause(blame, &reason, now);
-                let what = if baking { what } else { format!("standby of class {class_name:?}") };
-                self.trouble(&what, &reason, now, notes);
+                if self.could_not_make(&blame, &reason, config, now).news {
+                    notes.push(Note::Trouble { what: blame, reason });
+                }
             }
             _ => {}
         }
@@ -189,18 +176,19 @@ impl World {
                 found.insert(&seen.class, instance.label());
             }
         }
-        let found: BTreeMap<String, (String, String)> =
-            found.into_iter().map(|(class, name)| (other_config(class), (class.to_owned(), name.to_owned()))).collect();
-        let over = |what: &&String| what.starts_with(OTHER_CONFIG) && !found.contains_key(*what);
-        let over: Vec<String> = self.troubles.keys().filter(over).cloned().collect();
-        for what in over {
-            self.troubles.remove(&what);
-            notes.push(Note::OneConfigAgain { what });
-        }
-        for (what, (class, instance)) in found {
-            if self.is_to_be_told(&what, &format!("it keeps {instance}"), now) {
-                notes.push(Note::OtherConfig { class, instance });
+        for (class, instance) in &found {
+            let reason = format!("it keeps {instance}");
+            if self.failures.failed(Subject::OtherConfig((*class).to_owned()), &reason, now).news {
+                notes.push(Note::OtherConfig { class: (*class).to_owned(), instance: (*instance).to_owned() });
             }
+        }
+        let over = self.failures.iter().filter_map(|(subject, _)| match subject {
+            Subject::OtherConfig(class) if !found.contains_key(class.as_str()) => Some(subject.clone()),
+            _ => None,
+        });
+        for what in over.collect::<Vec<_>>() {
+            self.failures.worked(&what);
+            notes.push(Note::OneConfigAgain { what });
         }
     }
 
@@ -248,16 +236,7 @@ impl World {
         let idle = instance.seen.job.is_none() && instance.seen.scope.is_some() && !instance.took_job;
         if idle && instance.seen.phase == Phase::Started && !matches!(instance.runner, RunnerState::Done(_)) {
             let class = instance.seen.class.clone();
-            self.pause(Blame::Idle(class), "its runner ended without a job", now);
-        }
-    }
-
-    /// How many failures a pause for this begins to count at, and how long it grows.
-    pub(super) fn pause_rule(blame: &Blame) -> (u32, Duration) {
-        match blame {
-            Blame::Bake(_) => (FIRST_BAKE_FAILURES, LONGEST_BAKE_PAUSE),
-            Blame::Template(_) | Blame::Standby(_) | Blame::Idle(_) => (0, super::outcome::LONGEST_WASTE_PAUSE),
-            _ => (0, super::outcome::LONGEST_PAUSE),
+            self.failures.failed(Subject::Idle(class), "its runner ended without a job", now);
         }
     }
 }

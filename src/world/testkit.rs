@@ -182,6 +182,16 @@ impl Stage {
         self.fold(Event::Outcome(action, outcome))
     }
 
+    /// When the last pause is over.
+    pub fn paused_until(&self) -> Timestamp {
+        self.world.failures.iter().map(|(_, entry)| entry.until).max().unwrap()
+    }
+
+    /// What is trouble now, in words.
+    pub fn troubles(&self) -> Vec<String> {
+        self.world.troubles().map(|(what, _)| what.to_string()).collect()
+    }
+
     /// Plans, hands everything out, and returns it.
     pub fn dispatch(&mut self) -> Vec<Action> {
         let actions = self.plan().actions;

@@ -191,7 +191,7 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
         actions.iter().find(|a| matches!(a, Action::Launch { job: Some(job), .. } if job.0 == n)).unwrap().clone()
     };
     let failed = |reason: &str| Outcome::LaunchFailed {
-        blame: Blame::Class("gpu".to_owned()),
+        blame: Subject::Class("gpu".to_owned()),
         reason: reason.to_owned(),
         made: false,
         runner: None,
@@ -388,7 +388,7 @@ fn a_launch_that_failed_has_no_job_of_an_older_runner_of_its_name() {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let (blame, reason) = (Blame::Class("small".to_owned()), "set-up failed".to_owned());
+    let (blame, reason) = (Subject::Class("small".to_owned()), "set-up failed".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: true, runner: None });
     let (status, name) = (JobStatus::InProgress, Some("lxdrunner-1-1".to_owned()));
     let older = job(7, "acme/app", &["linux"]);
@@ -461,12 +461,12 @@ fn trouble_is_told_again_every_hour_and_its_end_frees_what_waits() {
     let told = |notes: &[Note]| notes.iter().filter(|n| matches!(n, Note::Trouble { .. })).count();
     assert_eq!(told(&stage.github(failed("502"))), 1);
     assert_eq!(told(&stage.pass(1800).github(failed("503"))), 0);
-    assert_eq!(stage.world.troubles().collect::<Vec<_>>(), ["github runners of org:acme"]);
+    assert_eq!(stage.troubles(), ["github runners of org:acme"]);
     assert_eq!(told(&stage.pass(1800).github(failed("503"))), 1);
 
     stage.queued(1);
     let launch = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch { .. })).unwrap();
-    let (blame, reason) = (Blame::Scope(acme()), "502".to_owned());
+    let (blame, reason) = (Subject::Scope(acme()), "502".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
     assert!(matches!(stage.reason(1), Some(Reason::Paused { .. })));
     stage.runners(acme(), vec![]);

@@ -73,7 +73,7 @@ impl Stage {
             },
             Action::FetchPackage { .. } => Next::End(match self.luck(None) {
                 Luck::Good => Outcome::PackageReady { version: "2.330.0".to_owned(), life: Default::default() },
-                _ => Outcome::PackageFailed { reason: "502".to_owned() },
+                _ => Outcome::PackageFailed { reason: "502".to_owned(), cached: None },
             }),
             Action::LookUpJob { job, .. } => Next::End(match self.github_fails() {
                 true => Outcome::LookFailed { reason: "502".to_owned() },

@@ -2,7 +2,7 @@ use super::*;
 use crate::github::Counts;
 use crate::model::JobId;
 use crate::plan::status::status;
-use crate::world::Blame;
+use crate::world::Subject;
 use crate::world::testkit::*;
 
 fn standing(left: Option<(u64, u64)>) -> Standing {
@@ -22,7 +22,7 @@ fn what_is_and_what_was_is_told_in_numbers() {
     stage.queued(1);
     stage.queued(2);
     stage.pass(3);
-    let failed = || Outcome::LaunchFailed { blame: Blame::Host, reason: "x".to_owned(), made: false, runner: None };
+    let failed = || Outcome::LaunchFailed { blame: Subject::Host, reason: "x".to_owned(), made: false, runner: None };
     for outcome in [Outcome::Launched { runner: None }, failed(), failed()] {
         counters.count(&Event::Outcome(launch(1, 0), outcome), &stage.world, stage.now);
     }

@@ -72,10 +72,10 @@ fn a_job_that_waits() {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let (blame, reason) = (Blame::Scope(acme()), "GitHub forbids it (403)".to_owned());
+    let (blame, reason) = (Subject::Scope(acme()), "GitHub forbids it (403)".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
-    let details = [("paused", "scope failed once, tried again at"), ("next", "in 2 s")];
-    check(&stage, 1, None, "job 1 waits: org:acme failed, next try at", &details);
+    let details = [("paused", "registration of runners with org:acme failed once, tried again at"), ("next", "in 2 s")];
+    check(&stage, 1, None, "job 1 waits: registration of runners with org:acme failed, next try at", &details);
 
     let mut stage = Stage::new(config());
     stage.queued(1);
@@ -92,7 +92,7 @@ fn an_instance_that_cannot_be_removed_is_not_told_as_one_that_is_prepared() {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    let (blame, reason) = (crate::world::Blame::Scope(acme()), "401".to_owned());
+    let (blame, reason) = (crate::world::Subject::Scope(acme()), "401".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: true, runner: None });
     let removal = stage.dispatch().remove(0);
     assert!(matches!(removal, Action::Remove { .. }), "{removal:?}");

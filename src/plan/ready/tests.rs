@@ -7,7 +7,7 @@ use crate::identity::Maker;
 use crate::model::{JobStatus, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
 use crate::world::{
-    Action, Blame, Event, Form, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status,
+    Action, Event, Form, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status, Subject,
     Template,
 };
 
@@ -331,7 +331,7 @@ fn a_claim_that_was_lost_is_no_failure_and_the_job_goes_on_at_once() {
     stage.outcome(claim.clone(), Outcome::StandbyLost { reason: "412".to_owned() });
     let next = stage.plan().actions;
     assert_eq!(kinds(&next)[0], "template", "{next:?}");
-    assert!(stage.world.pauses.is_empty());
+    assert!(stage.world.failures.iter().count() == 0);
     let lost = claim.instance().unwrap().to_owned();
     assert_eq!(stage.removals(), [], "it is somebody else's");
     assert_eq!(stage.world.instances[&lost].seen.phase, Phase::Provisioning);
@@ -344,7 +344,7 @@ fn a_claim_that_failed_costs_the_standby_and_the_next_job_goes_without_for_a_whi
     stage.queued(1);
     let claim = stage.dispatch().remove(0);
     let name = claim.instance().unwrap().to_owned();
-    let blame = Blame::Standby("small".to_owned());
+    let blame = Subject::Standby("small".to_owned());
     stage.outcome(claim, Outcome::LaunchFailed { blame, reason: "no thaw".to_owned(), made: true, runner: None });
     assert_eq!(stage.removals(), [(name, RemoveReason::Abandoned)]);
     assert_eq!(kinds(&stage.plan().actions)[0], "template");
@@ -358,14 +358,14 @@ fn a_template_that_does_not_work_gives_way_to_the_image_and_is_baked_anew() {
     stage.queued(1);
     for n in 1..=3 {
         let launch = stage.dispatch().into_iter().find(|a| kinds(std::slice::from_ref(a)) == ["template"]).unwrap();
-        let (blame, reason) = (Blame::Template("small".to_owned()), "exec format error".to_owned());
+        let (blame, reason) = (Subject::Template("small".to_owned()), "exec format error".to_owned());
         stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
         assert_eq!(kinds(&stage.plan().actions)[0], "image", "after failure {n}");
-        stage.now = stage.world.pauses.values().map(|pause| pause.until).max().unwrap();
+        stage.now = stage.paused_until();
     }
     assert_eq!(stage.removals(), [(template, RemoveReason::Broken)]);
     settle(&mut stage);
-    assert!(stage.world.pauses.is_empty(), "a new one has no past");
+    assert!(stage.world.failures.iter().count() == 0, "a new one has no past");
     stage.queued(2);
     assert_eq!(kinds(&stage.plan().actions), ["template"]);
 }
@@ -376,14 +376,14 @@ fn a_bake_that_fails_is_told_once_and_tried_with_growing_pauses() {
     let mut pauses = Vec::new();
     for n in 0..3 {
         let bake = stage.dispatch().remove(0);
-        let (blame, reason) = (Blame::Bake("small".to_owned()), "no mirror".to_owned());
+        let (blame, reason) = (Subject::Bake("small".to_owned()), "no mirror".to_owned());
         let notes = stage.outcome(bake, Outcome::NotMade { blame, reason, made: true });
         assert_eq!(notes.iter().any(|note| matches!(note, Note::Trouble { .. })), n == 0, "{notes:?}");
         assert_eq!(stage.world.troubles().count(), 1);
         let half = stage.dispatch();
         assert_eq!(kinds(&half), ["remove"], "what is half-baked goes at once");
         half.into_iter().for_each(|action| drop(stage.outcome(action, Outcome::Removed)));
-        let until = stage.world.pauses.values().map(|pause| pause.until).max().unwrap();
+        let until = stage.paused_until();
         pauses.push(until.since(stage.now).as_secs());
         stage.now = until;
     }
@@ -423,7 +423,7 @@ fn what_was_listed_finished_is_not_thrown_away_for_an_answer_that_was_lost() {
     let (claimed, maker) = (kept(&stage, &name, Phase::Started, None), Maker::Unknown);
     let claimed = InstanceSeen { scope: Some(acme()), job: Some(crate::model::JobId(1)), maker, ..claimed };
     stage.lxd(vec![template, InstanceSeen { status: Status::Running, ..claimed }]);
-    let (blame, reason) = (Blame::Standby("small".to_owned()), "no answer".to_owned());
+    let (blame, reason) = (Subject::Standby("small".to_owned()), "no answer".to_owned());
     stage.outcome(prepare, Outcome::NotMade { blame, reason, made: true });
     assert_eq!(stage.world.instances[&name].seen.phase, Phase::Started);
     assert_eq!(stage.removals(), []);
@@ -449,7 +449,7 @@ fn an_idle_runner_that_ends_at_once_does_not_make_a_storm() {
         stage.world.instances.values().map(|i| i.seen.clone()).filter(|i| i.name != name).collect();
     stage.lxd(left);
     assert_eq!(stage.plan().actions, []);
-    assert!(stage.world.pauses.contains_key(&Blame::Idle("small".to_owned())));
+    assert!(stage.world.failures.is_shaky(&Subject::Idle("small".to_owned())));
     stage.pass(2);
     assert_eq!(kinds(&stage.plan().actions), ["idle"]);
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::ready::tests::{settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{Blame, Outcome};
+use crate::world::{Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
@@ -80,14 +80,14 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
         name: "lxdrunner-2-1".to_owned(),
         from: crate::world::Origin::Image,
     };
-    let (blame, reason) = (Blame::Class("small".to_owned()), format!("no image\n{}", "page ".repeat(100)));
+    let (blame, reason) = (Subject::Class("small".to_owned()), format!("no image\n{}", "page ".repeat(100)));
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
     stage.snapshot(stage.world.seq(), None, None);
     let until = stage.now.after(Duration::from_secs(2)).to_rfc3339();
     check(
         &stage,
         &[
-            &format!("paused: after 1 failure: class \"small\" failed, next try at {until}: no image"),
+            &format!("paused: after 1 failure: launches of class \"small\" failed, next try at {until}: no image"),
             "trouble: lxd: LXD is down",
         ],
     );
@@ -97,14 +97,16 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
 #[test]
 fn launches_that_fail_again_and_again_are_trouble() {
     let mut stage = Stage::new(config());
-    let mut fail = |blame: Blame, failures| {
-        let pause = crate::world::Pause { until: Timestamp(0), failures, reason: "no such profile".to_owned() };
-        stage.world.pauses.insert(blame, pause);
-        failing(&stage.world).collect::<Vec<_>>()
+    let mut fail = |subject: Subject, failures: u32| {
+        for _ in 0..failures {
+            stage.world.failures.failed(subject.clone(), "no such profile", stage.now);
+            stage.now = stage.paused_until();
+        }
+        stage.troubles()
     };
-    let class = Blame::Class("small".to_owned());
-    assert!(fail(class.clone(), FAILING - 1).is_empty(), "a hiccup");
-    assert_eq!(fail(class, FAILING), ["launches of class \"small\""]);
-    assert_eq!(fail(Blame::Host, FAILING).len(), 1, "LXD's state tells that");
-    assert_eq!(fail(Blame::Idle("small".to_owned()), FAILING)[1], "idle runners of class \"small\"");
+    let class = Subject::Class("small".to_owned());
+    assert!(fail(class.clone(), 2).is_empty(), "a hiccup");
+    assert_eq!(fail(class, 1), ["launches of class \"small\""]);
+    assert_eq!(fail(Subject::Template("small".to_owned()), 9).len(), 1, "jobs start from the image");
+    assert_eq!(fail(Subject::Idle("small".to_owned()), 3)[1], "idle runners of class \"small\"");
 }

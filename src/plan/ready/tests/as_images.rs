@@ -99,10 +99,10 @@ fn an_image_that_does_not_work_is_removed_before_another_is_baked() {
     for job in 1..=3 {
         stage.queued(job);
         let launch = stage.dispatch().into_iter().find(|a| kinds(std::slice::from_ref(a)) == ["template"]).unwrap();
-        let (blame, reason) = (Blame::Template("small".to_owned()), "it does not unpack".to_owned());
+        let (blame, reason) = (Subject::Template("small".to_owned()), "it does not unpack".to_owned());
         stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
         stage.told(job, JobStatus::Completed, None);
-        stage.now = stage.world.pauses.values().map(|pause| pause.until).max().unwrap();
+        stage.now = stage.paused_until();
     }
     assert_eq!(kinds(&settle(&mut stage)), ["remove image", "bake"]);
 }

@@ -1,0 +1,263 @@
+//! The ledger of failures: what fails, why, since when, and when it is tried again. What is paused, what status, healthz,
+//! metrics and `explain` call failing, which instances are stuck and what the log has told already are views of it.
+//!
+//! 1. A subject has one entry or none. None means that its last try worked, or that it was never tried.
+//! 2. Only [`Failures::failed`] makes an entry and counts failures. Only success ([`Failures::worked`]), the end of the
+//!    subject itself ([`Failures::retain`]) and a day without a further failure end one.
+//! 3. Any success of the subject counts, also that of another process: a template that is listed ends the failure to bake it.
+//! 4. A failure is recorded for the one thing that failed. Nothing that works is paused or thrown away for it: a full storage
+//!    pool and a missing network are no failures of the class or its template.
+//! 5. Until its pause is over, further failures of a subject are the same failure: they neither count nor move the pause.
+//! 6. An entry outlives its pause: then one try goes ahead, and the others follow when it worked ([`Failures::is_shaky`]).
+//! 7. From as many failures in a row as the subject's rule says, an entry is trouble. There is no other list of troubles, so
+//!    an alert on them comes with the failure and goes with the success.
+//! 8. A failure is news when it is the first, becomes trouble, has another reason (where the rule says so), or was last told
+//!    an hour ago.
+//! 9. The words for a subject are its [`Display`](fmt::Display), and only that.
+//! 10. The pause is a function of the subject and the number of failures, so every process makes the same decisions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::model::{RepoName, RunnerArch, Scope, Timestamp};
+
+/// What can fail, and is paused on its own; everything else goes on meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// The listing of LXD's instances.
+    Lxd,
+    /// GitHub's list of what the credentials may serve.
+    Targets,
+    /// The listing of a scope's runners.
+    Runners(Scope),
+    /// The listing of a repository's open jobs.
+    Queue(RepoName),
+    /// GitHub's answer to where the commits of a repository's runs come from.
+    ForkOrigin(RepoName),
+    /// The registration of runners with a scope.
+    Scope(Scope),
+    /// The removal of a registration, by scope and runner name.
+    Deregistration(Scope, String),
+    /// The runner package for an architecture.
+    Package(RunnerArch),
+    /// LXD as it makes and starts instances, or this host.
+    Host,
+    /// The storage pool that a class's instances are made in.
+    Storage(String),
+    /// The network that a class's instances start in.
+    Network(String),
+    /// A class's instances from its image: the image, a profile, the set-up script is wrong.
+    Class(String),
+    /// The baking of a class's template. Jobs go on without.
+    Bake(String),
+    /// Copies of a class's template. Jobs start from the image meanwhile.
+    Template(String),
+    /// The standbys of a class. Jobs go on without.
+    Standby(String),
+    /// Runners of a class that are launched to be idle. Jobs go on.
+    Idle(String),
+    /// Runners of a class that are started and do not come online.
+    Online(String),
+    /// Idle runners of a scope and class that GitHub gives none of the fitting jobs.
+    Assignment(Scope, String),
+    /// The removal of an instance, by name, or of an image, by fingerprint.
+    Removal(String),
+    /// Another daemon with this prefix has other settings for a class.
+    OtherConfig(String),
+}
+
+/// How failures of a subject are treated.
+struct Rule {
+    /// Failures that the first pause stands for: what is expensive to try starts with a longer one.
+    head_start: u32,
+    longest_pause: Duration,
+    /// Failures in a row from which on they are trouble and no hiccup.
+    trouble_at: u32,
+    /// Whether another reason is news.
+    reasons_are_news: bool,
+}
+
+/// Failures in a row after which something that also fails on a healthy host is trouble. A removal that failed so often is
+/// stuck.
+pub const STUCK: u32 = 3;
+const NEVER: u32 = u32::MAX;
+const MINUTE: Duration = Duration::from_secs(60);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
+const HOUR: Duration = Duration::from_secs(3600);
+/// What still fails is told again after this, for those who read only the end of the log.
+const REMIND: Duration = HOUR;
+/// What has not failed again for so long was not tried again: nobody knows whether it still would.
+const FORGET: Duration = Duration::from_secs(24 * 3600);
+
+impl Subject {
+    fn rule(&self) -> Rule {
+        let (head_start, longest_pause, trouble_at, reasons_are_news) = match self {
+            Subject::Lxd | Subject::Targets | Subject::Runners(_) | Subject::Queue(_) => (0, MINUTE, 1, false),
+            Subject::OtherConfig(_) => (0, MINUTE, 1, false),
+            // A job waits only where the next try fails as well.
+            Subject::ForkOrigin(_) => (0, MINUTE, 2, true),
+            Subject::Scope(_) | Subject::Package(_) | Subject::Storage(_) => (0, MINUTE, 1, true),
+            Subject::Network(_) => (0, MINUTE, 2, true),
+            Subject::Host | Subject::Class(_) => (0, MINUTE, STUCK, true),
+            // A bake takes a while and must not keep a small machine busy.
+            Subject::Bake(_) => (4, HOUR, 1, true),
+            // Jobs start from the image, and after three failures the template is baked anew.
+            Subject::Template(_) => (0, TEN_MINUTES, NEVER, true),
+            Subject::Standby(_) | Subject::Idle(_) => (0, TEN_MINUTES, STUCK, true),
+            Subject::Online(_) => (0, TEN_MINUTES, 2, false),
+            Subject::Assignment(..) => (9, TEN_MINUTES, 2, false),
+            Subject::Removal(_) | Subject::Deregistration(..) => (0, TEN_MINUTES, STUCK, false),
+        };
+        Rule { head_start, longest_pause, trouble_at, reasons_are_news }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Subject::Lxd => f.write_str("lxd"),
+            Subject::Targets => f.write_str("github targets"),
+            Subject::Runners(scope) => write!(f, "github runners of {scope}"),
+            Subject::Queue(repo) => write!(f, "github jobs of {repo}"),
+            Subject::ForkOrigin(repo) => write!(f, "question where the commits of runs in {repo} come from"),
+            Subject::Scope(scope) => write!(f, "registration of runners with {scope}"),
+            Subject::Deregistration(scope, runner) => write!(f, "removal of the registration {runner} of {scope}"),
+            Subject::Package(arch) => write!(f, "runner package linux-{arch}"),
+            Subject::Host => f.write_str("instances on this host"),
+            Subject::Storage(class) => write!(f, "storage pool of class {class:?}"),
+            Subject::Network(class) => write!(f, "network of class {class:?}"),
+            Subject::Class(class) => write!(f, "launches of class {class:?}"),
+            Subject::Bake(class) => write!(f, "template of class {class:?}"),
+            Subject::Template(class) => write!(f, "copies of the template of class {class:?}"),
+            Subject::Standby(class) => write!(f, "standbys of class {class:?}"),
+            Subject::Idle(class) => write!(f, "idle runners of class {class:?}"),
+            Subject::Online(class) => write!(f, "connection of runners of class {class:?} to GitHub"),
+            Subject::Assignment(scope, class) => write!(f, "jobs of {scope} for idle runners of class {class:?}"),
+            Subject::Removal(instance) => write!(f, "removal of {instance}"),
+            Subject::OtherConfig(class) => {
+                write!(f, "another lxdrunner with this prefix and other settings of class {class:?}")
+            }
+        }
+    }
+}
+
+/// Failures of a subject, all in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// How many pauses it took so far.
+    pub failures: u32,
+    /// Of the last failure.
+    pub reason: String,
+    /// When the first one was.
+    pub since: Timestamp,
+    /// Not tried before this moment.
+    pub until: Timestamp,
+    failed_at: Timestamp,
+    told_at: Timestamp,
+}
+
+/// What came of recording a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    pub failures: u32,
+    pub until: Timestamp,
+    /// Whether people should be told.
+    pub news: bool,
+}
+
+/// The ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Failures {
+    entries: BTreeMap<Subject, Entry>,
+}
+
+impl Failures {
+    /// Records a failure.
+    pub fn failed(&mut self, subject: Subject, reason: &str, now: Timestamp) -> Recorded {
+        let rule = subject.rule();
+        let before = self.entries.remove(&subject);
+        let paused = before.as_ref().is_some_and(|entry| entry.until > now);
+        let failures = before.as_ref().map_or(0, |entry| entry.failures) + u32::from(!paused);
+        let until = match &before {
+            Some(entry) if paused => entry.until,
+            _ => now.after(pause_after(failures.saturating_add(rule.head_start), rule.longest_pause)),
+        };
+        let news = match &before {
+            None => true,
+            Some(entry) => {
+                let another = rule.reasons_are_news && gist(&entry.reason) != gist(reason);
+                let turned_trouble = entry.failures < rule.trouble_at && failures >= rule.trouble_at;
+                another || turned_trouble || now.since(entry.told_at) >= REMIND
+            }
+        };
+        let since = before.as_ref().map_or(now, |entry| entry.since);
+        let told_at = before.filter(|_| !news).map_or(now, |entry| entry.told_at);
+        let reason = reason.to_owned();
+        self.entries.insert(subject, Entry { failures, reason, since, until, failed_at: now, told_at });
+        Recorded { failures, until, news }
+    }
+
+    /// It worked. Returns what is over by that, and whether that was trouble.
+    pub fn worked(&mut self, subject: &Subject) -> Option<(Entry, bool)> {
+        let entry = self.entries.remove(subject)?;
+        let trouble = entry.failures >= subject.rule().trouble_at;
+        Some((entry, trouble))
+    }
+
+    /// Drops the entries of subjects that do not exist any more.
+    pub fn retain(&mut self, exists: impl Fn(&Subject) -> bool) {
+        self.entries.retain(|subject, _| exists(subject));
+    }
+
+    /// Drops what has not been tried for long.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.entries.retain(|_, entry| now.since(entry.failed_at) < FORGET);
+    }
+
+    /// The subject's failures, whether it is paused or not.
+    pub fn get(&self, subject: &Subject) -> Option<&Entry> {
+        self.entries.get(subject)
+    }
+
+    /// The subject's failures, where it must not be tried now.
+    pub fn paused(&self, subject: &Subject, now: Timestamp) -> Option<&Entry> {
+        self.get(subject).filter(|entry| entry.until > now)
+    }
+
+    /// True where the last try failed: one goes ahead, not all at once.
+    pub fn is_shaky(&self, subject: &Subject) -> bool {
+        self.entries.contains_key(subject)
+    }
+
+    /// All of it, in order of subject.
+    pub fn iter(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// What people should be alerted to. Removals of instances have a view of their own, [`Failures::stuck`].
+    pub fn troubles(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
+        let removal = |subject: &Subject| matches!(subject, Subject::Removal(_));
+        self.iter().filter(move |(subject, entry)| entry.failures >= subject.rule().trouble_at && !removal(subject))
+    }
+
+    /// Instances whose removal failed again and again.
+    pub fn stuck(&self) -> impl Iterator<Item = (&str, &Entry)> {
+        self.iter().filter_map(|(subject, entry)| match subject {
+            Subject::Removal(name) if entry.failures >= STUCK => Some((name.as_str(), entry)),
+            _ => None,
+        })
+    }
+}
+
+/// What makes a reason another one. Its lines after the first are what a script printed, perhaps with the time of day or a
+/// number of its process: digits there are no news.
+fn gist(reason: &str) -> (&str, String) {
+    let (first, printed) = reason.split_once('\n').unwrap_or((reason, ""));
+    (first, printed.chars().filter(|c| !c.is_ascii_digit()).collect())
+}
+
+/// The pause after the `failures`-th failure in a row: 2 s, doubling up to `most`.
+pub(crate) fn pause_after(failures: u32, most: Duration) -> Duration {
+    Duration::from_secs(2u64.saturating_pow(failures.clamp(1, 16))).min(most)
+}
