@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, RunnerId, Timestamp};
+use crate::text::one_line;
 use crate::threads;
 
 /// The longest question or answer, in bytes: the metrics of a thousand classes.
@@ -278,10 +279,10 @@ impl JobWire {
             public: self.public,
             labels: self.labels.iter().collect(),
             status: STATUSES.iter().find(|(_, word)| *word == self.status)?.0,
-            runner_name: self.runner,
+            runner_name: self.runner.map(one_line),
             runner_id: self.runner_id.map(RunnerId),
             created_at: self.created_at.map(Timestamp),
-            name: self.name,
+            name: one_line(self.name),
         })
     }
 }
@@ -329,7 +330,7 @@ mod tests {
             runner_name: Some("r".to_owned()),
             runner_id: Some(RunnerId(3)),
             created_at: Some(Timestamp(5)),
-            name: "build “all”\n".to_owned(),
+            name: "build “all”".to_owned(),
         };
         Question::Job { job: job.id, told: Some(job) }
     }

@@ -85,7 +85,10 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     // A channel that nobody can send to any more is always ready, and would make the main loop spin.
     let _kept = asker.clone();
     if let Err(error) = control::listen(control::socket(&config), move |question| asker.about(question)) {
-        warn!("msg=\"lxdrunner explain and status cannot ask this daemon\" reason=\"{error}\"");
+        warn!(
+            "msg=\"control socket unavailable: lxdrunner explain and status will not work\" reason={:?}",
+            error.to_string()
+        );
     }
 
     let workers = workers(config.max_workers);

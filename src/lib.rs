@@ -20,6 +20,7 @@ pub mod runner;
 pub mod standin;
 pub mod steps;
 pub mod table;
+pub mod text;
 pub mod threads;
 pub mod trace;
 pub mod upkeep;

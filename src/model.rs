@@ -15,6 +15,8 @@ use std::time::Duration;
 pub use product::Product;
 pub use runner_life::{RunnerEnd, RunnerLife};
 
+use crate::text::one_line;
+
 /// A text that must not be seen: it prints as `***` and is only had through [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
@@ -209,7 +211,7 @@ impl FromStr for Scope {
     }
 }
 
-/// A set of labels, in lower case: GitHub compares them without regard to case.
+/// A set of labels, in lower case: GitHub compares them without regard to case. Control characters are escaped.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Labels(BTreeSet<String>);
 
@@ -242,7 +244,7 @@ impl Labels {
 
 impl<S: AsRef<str>> FromIterator<S> for Labels {
     fn from_iter<I: IntoIterator<Item = S>>(labels: I) -> Labels {
-        Labels(labels.into_iter().map(|l| l.as_ref().trim().to_lowercase()).collect())
+        Labels(labels.into_iter().map(|l| one_line(l.as_ref().trim().to_lowercase())).collect())
     }
 }
 

@@ -123,10 +123,11 @@ fn files_that_are_not_what_they_should_be() {
     check_text(format!("{GOOD}---\n{GOOD}"), " holds more than one", "---");
     check_text([GOOD.as_bytes(), b"prefix: \xff\n"].concat(), "9: is not UTF-8", "UTF-8");
     check_text(vec![b' '; 1024 * 1024 + 1], " cannot read the config file: it is larger than 1 MiB", "config file");
-    check_text(format!("{GOOD}x-deep: {}{}\n", "[".repeat(500), "]".repeat(500)), "9: is not YAML", "");
+    check_text(format!("{GOOD}x-deep: {}{}\n", "[".repeat(500), "]".repeat(500)), "9: ", "nested too deeply");
     check_text(format!("{GOOD}x-a: !odd b\n"), "9: is not YAML", "tags");
     // A value that does not fit its tag is not quoted: it may be a secret.
-    check_text("pat: !!int hunter2\n", "1: is not YAML: a value does not fit its YAML tag", "");
+    check_text("pat: !!int hunter2\n", "1: a value does not fit its YAML tag", "");
+    check_text("pat: !!bool abc 'hunter2'\n", "1: is not YAML", "");
 }
 
 #[test]

@@ -386,7 +386,12 @@ fn secrets_that_everybody_can_read_are_told() {
     for file in [&path, &pat] {
         std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
     }
+    let key = directory.write("tls.key", "x");
+    let tls = format!("web_tls: {{cert: {0}, key: {0}}}\nrunnermap:", key.display());
+    let path = directory.write("config.yml", &std::fs::read_to_string(&path).unwrap().replacen("runnermap:", &tls, 1));
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let warnings = load(&path).1;
     let told = |file: &Path| warnings.iter().any(|w| w.contains(&format!("chmod 600 {}", file.display())));
-    assert!(told(&path) && told(&pat) && warnings.len() == 2, "{warnings:#?}");
+    assert!(told(&path) && told(&pat) && told(&key) && warnings.len() == 3, "{warnings:#?}");
 }

@@ -47,7 +47,7 @@ fn of_a_set_up_that_fails_the_log_is_kept_and_the_operator_is_led_there() {
     let starts = [format!("instance: {name}\n"), format!("job: {job}\n"), "class: small\n".to_owned()];
     assert!(starts.iter().all(|line| text.contains(line)), "{text}");
     assert!(text.contains("why: setup-runner.sh ended with code 7"), "{text}");
-    assert!(text.contains("==> /var/log/lxdrunner-setup.log\nE: no such package \u{1b}[31m***\n"), "{text}");
+    assert!(text.contains("==> /var/log/lxdrunner-setup.log\nE: no such package \\x1b[31m***\n"), "{text}");
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&file), mode(file.parent().unwrap())), (0o600, 0o700));
     // The next one comes up, and nothing is kept of it.

@@ -128,6 +128,24 @@ impl Default for DemoOptions {
     }
 }
 
+impl Name {
+    const ALL: [(Name, &str); 9] = [
+        (Name::Serve, "serve"),
+        (Name::Check, "check"),
+        (Name::Bake, "bake"),
+        (Name::Status, "status"),
+        (Name::Explain, "explain"),
+        (Name::Failures, "failures"),
+        (Name::Hooks, "hooks"),
+        (Name::Placeholders, "placeholders"),
+        (Name::Demo, "demo"),
+    ];
+
+    fn word(self) -> &'static str {
+        Name::ALL.iter().find(|(name, _)| *name == self).map_or("", |(_, word)| word)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Name {
     Serve,
@@ -297,8 +315,8 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut name: Option<Name> = None;
     let mut config: Option<PathBuf> = None;
     let mut demo = DemoOptions::default();
-    // The first option that only `demo` has, to complain about elsewhere.
-    let mut only_demo: Option<&'static str> = None;
+    // Options that only one command has.
+    let mut of_one: Vec<(&'static str, Name)> = Vec::new();
     let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
     let mut verbose = false;
     let mut trace = false;
@@ -316,32 +334,38 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 return Ok(Invocation::Print(format!("lxdrunner {}", env!("CARGO_PKG_VERSION"))));
             }
             Arg::Short('v') | Arg::Long("verbose") => verbose = true,
-            Arg::Long("trace") => trace = true,
-            Arg::Long("metrics") => metrics = true,
+            Arg::Long("trace") => {
+                of_one.push(("--trace", Name::Serve));
+                trace = true;
+            }
+            Arg::Long("metrics") => {
+                of_one.push(("--metrics", Name::Status));
+                metrics = true;
+            }
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
             Arg::Long("jobs") => {
-                only_demo = Some("--jobs");
+                of_one.push(("--jobs", Name::Demo));
                 demo.jobs = up_to("--jobs", &parser.value().map_err(hint)?, 100)?;
             }
             Arg::Long("rounds") => {
-                only_demo = Some("--rounds");
+                of_one.push(("--rounds", Name::Demo));
                 demo.rounds = up_to("--rounds", &parser.value().map_err(hint)?, 100)?;
             }
             Arg::Long("idle") => {
-                only_demo = Some("--idle");
+                of_one.push(("--idle", Name::Demo));
                 let value = parser.value().map_err(hint)?;
                 demo.idle = Some(Duration::from_secs(up_to("--idle", &value, 3600)?.into()));
             }
             Arg::Long("socket") => {
-                only_demo = Some("--socket");
+                of_one.push(("--socket", Name::Demo));
                 demo.socket = Some(parser.value().map_err(hint)?.into());
             }
             Arg::Long("image") => {
-                only_demo = Some("--image");
+                of_one.push(("--image", Name::Demo));
                 demo.image = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
             }
             Arg::Long("from") => {
-                only_demo = Some("--from");
+                of_one.push(("--from", Name::Demo));
                 let value = parser.value().map_err(hint)?;
                 demo.from = match value.to_string_lossy().as_ref() {
                     "image" => From::Image,
@@ -351,10 +375,13 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 };
             }
             Arg::Long("standin") => {
-                only_demo = Some("--standin");
+                of_one.push(("--standin", Name::Demo));
                 demo.standin = true;
             }
-            Arg::Long("url") => url = Some(parser.value().map_err(hint)?.string().map_err(hint)?),
+            Arg::Long("url") => {
+                of_one.push(("--url", Name::Hooks));
+                url = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
+            }
             Arg::Value(word) if verb.is_none() && matches!(name, Some(Name::Hooks | Name::Placeholders)) => {
                 verb = Some(word.string().map_err(hint)?);
             }
@@ -379,31 +406,20 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     if asks_help {
         return Ok(Invocation::Print(help(name).to_owned()));
     }
+    if let Some((option, owner)) = of_one.iter().find(|(_, owner)| *owner != name.unwrap_or(Name::Serve)) {
+        let owner = owner.word();
+        return Err(format!("{option} is an option of {owner} (see lxdrunner {owner} --help)"));
+    }
     let command = match name {
-        Some(Name::Demo | Name::Check | Name::Status | Name::Explain | Name::Failures) if trace => {
-            return Err("--trace is an option of serve (see lxdrunner serve --help)".to_owned());
-        }
-        _ if metrics && name != Some(Name::Status) => {
-            return Err("--metrics is an option of status (see lxdrunner status --help)".to_owned());
-        }
         Some(Name::Demo) if config.is_some() => {
             return Err("demo has a config of its own; leave out -c (see lxdrunner demo --help)".to_owned());
         }
         Some(Name::Demo) => Command::Demo(demo),
-        _ if only_demo.is_some() => {
-            let option = only_demo.unwrap_or_default();
-            return Err(format!(
-                "{option} is an option of demo: lxdrunner demo {option} … (see lxdrunner demo --help)"
-            ));
-        }
         Some(Name::Bake) => Command::Bake { config, class },
         Some(Name::Explain) => match job {
             Some(job) => Command::Explain { config, job },
             None => return Err("explain needs a job: lxdrunner explain JOB (see lxdrunner explain --help)".to_owned()),
         },
-        _ if url.is_some() && name != Some(Name::Hooks) => {
-            return Err("--url is an option of hooks (see lxdrunner hooks --help)".to_owned());
-        }
         Some(Name::Hooks) => match verb.as_deref() {
             Some("install") => Command::Hooks { config, verb: HooksVerb::Install, url },
             Some("status") => Command::Hooks { config, verb: HooksVerb::Status, url },
@@ -429,24 +445,14 @@ fn up_to(option: &str, value: &OsString, most: u32) -> Result<u32, String> {
 }
 
 fn command_name(word: &str) -> Result<Name, String> {
-    match word {
-        "serve" => Ok(Name::Serve),
-        "check" => Ok(Name::Check),
-        "status" => Ok(Name::Status),
-        "explain" => Ok(Name::Explain),
-        "bake" => Ok(Name::Bake),
-        "failures" => Ok(Name::Failures),
-        "hooks" => Ok(Name::Hooks),
-        "placeholders" => Ok(Name::Placeholders),
-        "demo" => Ok(Name::Demo),
-        file if file.ends_with(".yml") || file.ends_with(".yaml") => {
-            Err(format!("{file:?} is not a command; to use it as the config file: lxdrunner -c {file}"))
-        }
-        other => {
-            let known = "serve, check, bake, status, explain, failures, hooks, placeholders and demo";
-            Err(format!("{other:?} is not a command; there are {known} (see lxdrunner --help)"))
-        }
+    if let Some((name, _)) = Name::ALL.iter().find(|(_, known)| *known == word) {
+        return Ok(*name);
     }
+    if word.ends_with(".yml") || word.ends_with(".yaml") {
+        return Err(format!("{word:?} is not a command; to use it as the config file: lxdrunner -c {word}"));
+    }
+    let known = Name::ALL.map(|(_, word)| word).join(", ");
+    Err(format!("{word:?} is not a command; the commands are {known} (see lxdrunner --help)"))
 }
 
 fn help(name: Option<Name>) -> &'static str {
@@ -540,7 +546,7 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
-        check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders and demo");
+        check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders, demo");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
         check_error("placeholders", "needs: remove");
@@ -562,6 +568,45 @@ mod tests {
         check_error("serve --from image", "option of demo");
         check_error("check --jobs 2", "option of demo");
         check_error("demo -c a.yml", "config of its own");
+    }
+
+    #[test]
+    fn no_option_is_taken_and_ignored() {
+        for (option, owner) in [
+            ("--trace", "serve"),
+            ("--metrics", "status"),
+            ("--url https://x", "hooks"),
+            ("--jobs 2", "demo"),
+            ("--rounds 2", "demo"),
+            ("--idle 2", "demo"),
+            ("--socket /s", "demo"),
+            ("--image i", "demo"),
+            ("--from image", "demo"),
+            ("--standin", "demo"),
+        ] {
+            for line in [
+                "",
+                "serve",
+                "check",
+                "bake",
+                "status",
+                "explain 7",
+                "failures",
+                "hooks status",
+                "placeholders remove",
+                "demo",
+            ] {
+                let is_owner =
+                    line.split(' ').next().map(|word| if word.is_empty() { "serve" } else { word }) == Some(owner);
+                let line = format!("{line} {option}");
+                match parse_line(&line) {
+                    Err(error) => {
+                        assert!(!is_owner && error.contains(&format!("is an option of {owner} ")), "{line}: {error}")
+                    }
+                    Ok(_) => assert!(is_owner, "{line}"),
+                }
+            }
+        }
     }
 
     #[test]

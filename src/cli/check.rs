@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
 use crate::config::Config;
+use crate::text::escaped;
 
 /// Runs all checks; the file's own errors end it, as nothing can be asked then.
 pub fn run(config_path: PathBuf) -> ExitCode {
@@ -77,6 +78,7 @@ impl<'a> Findings<'a> {
 
     fn line(&mut self, mark: &str, what: &dyn Display) {
         let text = what.to_string().replace(['\n', '\r'], " ");
+        let text = escaped(&text);
         // A reader that has gone (`| head`) does not change what the exit code says.
         let _ = writeln!(self.out, "{mark} {text}");
     }

@@ -38,19 +38,14 @@ pub fn run(config_path: PathBuf, text: &str) -> ExitCode {
     };
     match tell(&config, &reference) {
         Ok(text) => {
-            say!("{}", printable(&text));
+            say!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain!("lxdrunner: {}", printable(&error));
+            complain!("lxdrunner: {error}");
             ExitCode::from(EXIT_FAILURE)
         }
     }
-}
-
-/// A job's title may hold anything, also what a terminal takes for an order.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
 fn tell(config: &Config, reference: &Reference) -> Result<String, String> {

@@ -31,11 +31,11 @@ pub fn run(config_path: PathBuf, instance: Option<&str>) -> ExitCode {
     };
     match told {
         Ok(text) => {
-            say!("{}", printable(&text).trim_end());
+            say!("{}", text.trim_end());
             ExitCode::SUCCESS
         }
         Err(error) => {
-            complain!("lxdrunner: {}", printable(&error));
+            complain!("lxdrunner: {error}");
             ExitCode::from(EXIT_FAILURE)
         }
     }
@@ -92,36 +92,5 @@ fn nothing(config: &Config, failures: &Failures) -> String {
     match config.failures_kept {
         0 => "failures_kept is 0 in the config file".to_owned(),
         _ => format!("no instance has failed, as far as {} tells", failures.directory().display()),
-    }
-}
-
-/// A script may have printed anything, also what a terminal takes for an order, or what turns the reading order around.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.replace("\r\n", "\n").chars() {
-        match c {
-            '\n' | '\t' => shown.push(c),
-            // A progress bar that draws over itself.
-            '\r' => shown.push('\n'),
-            c if c.is_control() => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                shown.extend(c.escape_unicode())
-            }
-            c => shown.push(c),
-        }
-    }
-    shown
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_an_order_to_a_terminal() {
-        let check = |text: &str, shown: &str| assert_eq!(printable(text), shown);
-        check("plain\té\n", "plain\té\n");
-        check("10%\r20%\r\nred \u{1b}[31m\u{7}\u{9b}2J\0", "10%\n20%\nred \\x1b[31m\\x07\\x9b2J\\x00");
-        check("a\u{202e}b", "a\\u{202e}b");
     }
 }

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::explain::printable;
 use super::{EXIT_FAILURE, load_config};
 use crate::cli::output::{complain, say};
 use crate::control::{self, Question};
@@ -17,7 +16,7 @@ pub fn run(config_path: PathBuf, metrics: bool) -> ExitCode {
     let question = if metrics { Question::Metrics } else { Question::Status };
     match control::ask(&control::socket(&config), &question) {
         Ok(answer) => {
-            say!("{}", printable(&answer.text).trim_end());
+            say!("{}", answer.text.trim_end());
             ExitCode::SUCCESS
         }
         Err(error) if error.is_absence() => {

@@ -1,7 +1,6 @@
 //! Who we are at GitHub: personal access tokens and GitHub Apps.
 
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 
 use rustls_pki_types::pem::{self, SectionKind};
@@ -158,9 +157,7 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
     }
     match AppKey::from_pem(&text) {
         Ok(key) => {
-            if std::fs::metadata(&path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0) {
-                report.warn(&item.path, format!("everybody on this machine can read {shown}: chmod 600 {shown}"));
-            }
+            file::warn_of_readers(&path, &shown, &item.path, report);
             Some(key)
         }
         Err((what, mend)) => {

@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use super::node::NotYaml;
 use super::report::ConfigErrors;
 use super::{Config, Warning, file, node, top};
 
@@ -13,7 +14,7 @@ impl Config {
     /// Reads and checks a config file. `Err` holds everything that is wrong with it.
     pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
         let text = read_text(path)?;
-        let tree = node::parse(&text).map_err(|error| not_yaml(path, &text, &error))?;
+        let tree = node::parse(&text).map_err(|error| not_yaml(path, &text, error))?;
         top::config(path, &text, &tree)
     }
 
@@ -73,8 +74,12 @@ fn read_text(path: &Path) -> Result<String, ConfigErrors> {
     Ok(text)
 }
 
-fn not_yaml(path: &Path, text: &str, error: &serde_yaml::Error) -> ConfigErrors {
-    let line = error.location().map(|l| l.line());
+fn not_yaml(path: &Path, text: &str, error: NotYaml) -> ConfigErrors {
+    let line = match &error {
+        NotYaml::Malformed(error) => error.location().map(|at| at.line()),
+        NotYaml::Misfit(line) => *line,
+        NotYaml::Documents => None,
+    };
     let tabbed = |n: usize| {
         let indent = |l: &str| l.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t');
         text.lines().nth(n.wrapping_sub(1)).is_some_and(indent)
@@ -83,18 +88,17 @@ fn not_yaml(path: &Path, text: &str, error: &serde_yaml::Error) -> ConfigErrors 
     if let Some(tab) = tab {
         return ConfigErrors::one(path, Some(tab), "a tab in the indentation", "YAML wants spaces there, not tabs");
     }
-    let said = error.to_string();
-    if error.location().is_none() && said.contains("more than one document") {
-        return ConfigErrors::one(path, None, "holds more than one YAML document", "remove the `---` between them");
+    let check = "check the indentation, colons and quotes around here";
+    match error {
+        NotYaml::Documents => {
+            ConfigErrors::one(path, None, "holds more than one YAML document", "remove the `---` between them")
+        }
+        NotYaml::Malformed(error) => ConfigErrors::one(path, line, &format!("is not YAML: {error}"), check),
+        NotYaml::Misfit(_) => {
+            let what = "a value does not fit its YAML tag, a key is not plain text, or it is nested too deeply";
+            ConfigErrors::one(path, line, what, check)
+        }
     }
-    // serde_yaml quotes a value that does not fit its tag; it may be a secret.
-    let said = if said.contains('"') { "a value does not fit its YAML tag".to_owned() } else { said };
-    ConfigErrors::one(
-        path,
-        line,
-        &format!("is not YAML: {said}"),
-        "check the indentation, colons and quotes around here",
-    )
 }
 
 /// Where an LXD or Incus daemon may listen, in the order of `socket: auto`: what the environment of the `lxc` and

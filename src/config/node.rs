@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// More values than any config file has. YAML's anchors make many of a few bytes, and the parser's own limit is far
@@ -87,10 +88,33 @@ impl fmt::Display for Path {
     }
 }
 
+/// Why a text is no config file. No value of the file is quoted: it may be a secret.
+#[derive(Debug)]
+pub(super) enum NotYaml {
+    /// The parser's words, or ours.
+    Malformed(serde_yaml::Error),
+    /// A value does not fit its tag, a key is no text, or the nesting is too deep; on this line.
+    Misfit(Option<usize>),
+    /// More than one document.
+    Documents,
+}
+
 /// Parses the whole text.
-pub(super) fn parse(text: &str) -> Result<Node, serde_yaml::Error> {
-    let values = Cell::new(0);
-    Build { values: &values }.deserialize(serde_yaml::Deserializer::from_str(text))
+pub(super) fn parse(text: &str) -> Result<Node, NotYaml> {
+    let (values, ours) = (Cell::new(0), Cell::new(false));
+    let build = Build { values: &values, ours: &ours };
+    build.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+        let mut documents = serde_yaml::Deserializer::from_str(text);
+        let first = documents.next().is_some_and(|first| IgnoredAny::deserialize(first).is_ok());
+        if first && documents.next().is_some() {
+            return NotYaml::Documents;
+        }
+        match serde_yaml::from_str::<IgnoredAny>(text) {
+            // It is YAML, so the error is about a value, and quotes it.
+            Ok(_) if !ours.get() => NotYaml::Misfit(error.location().map(|at| at.line())),
+            _ => NotYaml::Malformed(error),
+        }
+    })
 }
 
 /// The line (from 1) of what `path` leads to: of the key where it ends in a key, of the element where it ends in a
@@ -114,6 +138,33 @@ pub(super) fn line_of(text: &str, path: &Path) -> Option<usize> {
 struct Build<'a> {
     /// How many there are already.
     values: &'a Cell<usize>,
+    /// True where the error is raised here: its text quotes nothing.
+    ours: &'a Cell<bool>,
+}
+
+impl Build<'_> {
+    fn error<E: Error>(self, message: impl fmt::Display) -> E {
+        self.ours.set(true);
+        E::custom(message)
+    }
+
+    /// A YAML merge: what is written here wins over what is merged in.
+    fn merge<E: Error>(self, entries: &mut Vec<(String, Node)>, value: Node) -> Result<(), E> {
+        match value {
+            Node::Map(others) => {
+                for (key, node) in others {
+                    if !entries.iter().any(|(mine, _)| *mine == key) {
+                        entries.push((key, node));
+                    }
+                }
+                Ok(())
+            }
+            Node::List(list) if list.iter().all(|n| matches!(n, Node::Map(_))) => {
+                list.into_iter().try_for_each(|one| self.merge(entries, one))
+            }
+            _ => Err(self.error("`<<` merges a mapping, or a list of mappings")),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Build<'_> {
@@ -123,7 +174,7 @@ impl<'de> DeserializeSeed<'de> for Build<'_> {
         self.values.set(self.values.get() + 1);
         if self.values.get() > MOST_VALUES {
             let message = format!("more than {MOST_VALUES} values; does an anchor (&x, *x) repeat itself?");
-            return Err(D::Error::custom(message));
+            return Err(self.error(message));
         }
         deserializer.deserialize_any(self)
     }
@@ -188,31 +239,13 @@ impl<'de> Visitor<'de> for Build<'_> {
             }
         }
         for value in merged {
-            merge(&mut entries, value)?;
+            self.merge(&mut entries, value)?;
         }
         Ok(Node::Map(entries))
     }
 
     fn visit_enum<A: EnumAccess<'de>>(self, _tagged: A) -> Result<Node, A::Error> {
-        Err(A::Error::custom("YAML tags (!name) have no meaning here; remove it"))
-    }
-}
-
-/// A YAML merge: what is written here wins over what is merged in.
-fn merge<E: Error>(entries: &mut Vec<(String, Node)>, value: Node) -> Result<(), E> {
-    match value {
-        Node::Map(others) => {
-            for (key, node) in others {
-                if !entries.iter().any(|(mine, _)| *mine == key) {
-                    entries.push((key, node));
-                }
-            }
-            Ok(())
-        }
-        Node::List(list) if list.iter().all(|n| matches!(n, Node::Map(_))) => {
-            list.into_iter().try_for_each(|one| merge(entries, one))
-        }
-        _ => Err(E::custom("`<<` merges a mapping, or a list of mappings")),
+        Err(self.error("YAML tags (!name) have no meaning here; remove it"))
     }
 }
 
@@ -472,7 +505,9 @@ c: {e: [1,
         assert!(parse(&bomb).is_err());
         let many = |values: usize| format!("[{}]", "1,".repeat(values - 1));
         assert!(parse(&many(MOST_VALUES)).is_ok());
-        assert!(parse(&many(MOST_VALUES + 1)).unwrap_err().to_string().contains("anchor"));
+        assert!(
+            matches!(parse(&many(MOST_VALUES + 1)), Err(NotYaml::Malformed(error)) if error.to_string().contains("anchor"))
+        );
         assert!(parse(&format!("a: {}", "[".repeat(1000))).is_err());
         assert!(parse(&format!("a: {}{}", "[".repeat(1000), "]".repeat(1000))).is_err());
     }

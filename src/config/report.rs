@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 
 use super::node::{Path, line_of};
+use crate::text::escaped;
 
 /// Complaints that are told, each with its line, which costs a walk through the file; who has more has named the wrong
 /// file, or will see the others next time.
@@ -56,14 +57,9 @@ impl ConfigErrors {
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
-        if let Some(line) = self.line {
-            write!(f, "{line}:")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, " {}:", self.path)?;
-        }
-        write!(f, " {}", self.text)
+        let line = self.line.map(|line| format!("{line}:")).unwrap_or_default();
+        let path = if self.path.is_empty() { String::new() } else { format!(" {}:", self.path) };
+        f.write_str(&escaped(&format!("{}:{line}{path} {}", self.file.display(), self.text)))
     }
 }
 

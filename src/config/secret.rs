@@ -1,7 +1,5 @@
 //! The two secrets, given in the file or in files of their own.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path as FilePath;
 
 use super::file;
@@ -78,9 +76,7 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
     let shown = path.display();
     match file::read_text(&path, LONGEST) {
         Ok(text) => {
-            if fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o004 != 0) {
-                report.warn(&item.path, format!("everybody on this machine can read {shown}: chmod 600 {shown}"));
-            }
+            file::warn_of_readers(&path, &shown, &item.path, report);
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
             if text == LEFT_OUT {

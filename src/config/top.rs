@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, github, guard, secret,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, file, find_socket, github, guard, secret,
     socket_candidates, web,
 };
 use crate::model::Secret;
@@ -190,10 +189,8 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
 
 fn readable_by_all(file: &FilePath, top: &Section<'_>, report: &mut Report) {
     let inline = ["pat", "credentials", "hooksecret"].into_iter().find(|key| has_inline(top, key));
-    let open = std::fs::metadata(file).is_ok_and(|m| m.permissions().mode() & 0o004 != 0);
-    if let (Some(key), true) = (inline, open) {
-        let shown = file.display();
-        report.warn(&top.path.key(key), format!("everybody on this machine can read this secret: chmod 600 {shown}"));
+    if let Some(key) = inline {
+        file::warn_of_readers(file, "this secret", &top.path.key(key), report);
     }
 }
 

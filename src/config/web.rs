@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path as FilePath, PathBuf};
 use std::str::FromStr;
 
+use super::file;
 use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
@@ -106,11 +107,14 @@ pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Op
         Node::Map(_) => {
             let files = Section::new(&item, &["cert", "key"], report)?;
             let mut file = |key: &str| {
-                let file = files.require(key, "write the name of a PEM file", report)?;
-                let path = base.join(file.text("the name of a PEM file", report)?);
+                let item = files.require(key, "write the name of a PEM file", report)?;
+                let path = base.join(item.text("the name of a PEM file", report)?);
                 if !path.exists() {
-                    report.error(&file.path, format!("there is no file {}", path.display()), "name the right file");
+                    report.error(&item.path, format!("there is no file {}", path.display()), "name the right file");
                     return None;
+                }
+                if key == "key" {
+                    file::warn_of_readers(&path, path.display(), &item.path, report);
                 }
                 Some(path)
             };

@@ -108,7 +108,7 @@ impl Page {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    crate::text::escaped(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 /// The page.

@@ -40,7 +40,7 @@ impl Narrator {
                 let labels = state.map(|j| j.job.labels.to_string()).unwrap_or_default();
                 log!(
                     level(reason, &labels),
-                    "job={job} repo={repo} labels={labels} msg=\"not launched\" reason={:?}",
+                    "job={job} repo={repo} labels={labels:?} msg=\"not launched\" reason={:?}",
                     shortened(reason.to_string())
                 );
                 self.told.insert(*job, reason.clone());
@@ -98,7 +98,7 @@ fn tell(note: &Note) {
         }
         Note::JobTaken { job, runner, ours: true } => info!("job={job} instance={runner} msg=\"job runs\""),
         Note::JobTaken { job, runner, ours: false } => {
-            info!("job={job} runner={runner} msg=\"taken by a runner of others\"")
+            info!("job={job} runner={runner:?} msg=\"taken by a runner of others\"")
         }
         Note::JobOver { job, ours: true } => debug!("job={job} msg=\"job is over\""),
         Note::JobOver { job, ours: false } => debug!("job={job} msg=\"job is over, without us\""),

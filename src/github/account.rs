@@ -11,7 +11,8 @@ use super::error::Error;
 use super::http::{Answer, Call, decode};
 use super::json;
 use super::keyring::{Kind, Whose};
-use crate::model::{RepoName, Scope, Secret};
+use crate::model::{RepoName, Scope, Secret, is_github_name};
+use crate::text::one_line;
 
 /// Who a credential is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,7 @@ impl GitHub {
         let user: json::User = decode(tried, &answer)?;
         let scopes = answer.headers.get("x-oauth-scopes").and_then(|scopes| scopes.to_str().ok());
         let words = |scopes: &str| scopes.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
-        Ok((user.login, scopes.map(words)))
+        Ok((user.login.into(), scopes.map(words)))
     }
 
     /// Who the credential in this place of the config is.
@@ -63,8 +64,11 @@ impl GitHub {
         let answer = app.call(&self.http, Call::get(tried, Purpose::Ask), "app")?;
         let wire: AppWire = decode(tried, &answer)?;
         let permission =
-            |(name, level): (String, serde_json::Value)| format!("{name}: {}", level.as_str().unwrap_or("?"));
-        Ok(Identity::App { name: wire.name, permissions: wire.permissions.into_iter().map(permission).collect() })
+            |(name, level): (String, serde_json::Value)| one_line(format!("{name}: {}", level.as_str().unwrap_or("?")));
+        Ok(Identity::App {
+            name: wire.name.into(),
+            permissions: wire.permissions.into_iter().map(permission).collect(),
+        })
     }
 
     /// Asks what everybody may ask: as the first credential's user, or as nobody where it is an App.
@@ -92,7 +96,9 @@ impl GitHub {
 
     fn orgs_of(&self, place: usize) -> Result<Vec<String>, Error> {
         let mut orgs = Vec::new();
-        let take = |page: Vec<json::Org>| orgs.extend(page.into_iter().map(|org| org.login.to_lowercase()));
+        let take = |page: Vec<json::Org>| {
+            orgs.extend(page.into_iter().map(|org| org.login.to_lowercase()).filter(|org| is_github_name(org)))
+        };
         let tried = "list the credential's organisations";
         self.http.pages_of(&Whose::Credential(place), tried, Purpose::List, "user/orgs?per_page=100", take)?;
         Ok(orgs)

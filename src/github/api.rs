@@ -140,7 +140,10 @@ impl GitHub {
         let tried = "ask where webhooks come from";
         let meta: json::Meta = decode(tried, &self.as_anybody(Call::get(tried, Purpose::Ask), "meta")?)?;
         let message = "this server does not tell: name its address in web_allow, in place of github";
-        if meta.hooks.is_empty() { Err(Error::new(tried, ErrorKind::Malformed, message)) } else { Ok(meta.hooks) }
+        match meta.hooks.is_empty() {
+            true => Err(Error::new(tried, ErrorKind::Malformed, message)),
+            false => Ok(meta.hooks.into_iter().map(String::from).collect()),
+        }
     }
 
     /// The organisation's repositories, as far as the credential sees them.

@@ -75,7 +75,7 @@ pub(super) struct AccountWire {
 
 #[derive(Deserialize)]
 pub(super) struct AppWire {
-    pub name: String,
+    pub name: crate::text::Line,
     #[serde(default)]
     pub permissions: BTreeMap<String, serde_json::Value>,
 }

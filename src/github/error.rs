@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::text::escaped;
+
 /// The longest message of GitHub's, in characters, that is kept.
 const MAX_MESSAGE: usize = 300;
 
@@ -81,7 +83,13 @@ impl ErrorKind {
 impl Error {
     /// A failure without a cause further down.
     pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl AsRef<str>) -> Error {
-        Error { tried: tried.into(), kind, message: one_line(message.as_ref()), mend: None, source: None }
+        Error {
+            tried: escaped(&tried.into()).into_owned(),
+            kind,
+            message: one_line(message.as_ref()),
+            mend: None,
+            source: None,
+        }
     }
 
     /// The same failure with another mend than is usual for its kind.
@@ -149,16 +157,16 @@ impl StdError for Error {
     }
 }
 
-/// `text` without control characters and line breaks, and not longer than is good for a log line.
+/// `text` in one line, with control characters escaped, and not longer than is good for a log line.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     let mut length = 0;
-    for word in text.split(|c: char| c.is_control() || c.is_whitespace()).filter(|word| !word.is_empty()) {
+    for word in text.split_whitespace() {
         if length > 0 {
             line.push(' ');
             length += 1;
         }
-        for c in word.chars() {
+        for c in escaped(word).chars() {
             if length >= MAX_MESSAGE {
                 line.push('…');
                 return line;
@@ -178,7 +186,7 @@ mod tests {
     fn a_foreign_text_becomes_one_short_line() {
         let check = |text: &str, line: &str| assert_eq!(one_line(text), line);
         check("Bad credentials", "Bad credentials");
-        check("two\r\nlines\u{1b}[31m red\t", "two lines [31m red");
+        check("two\r\nlines\u{1b}[31m red\t", "two lines\\x1b[31m red");
         check("", "");
         let long = "é".repeat(400);
         assert_eq!(one_line(&long).chars().count(), MAX_MESSAGE + 1);

@@ -7,6 +7,7 @@ use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use super::json::RepoWire;
 use crate::model::{RepoName, Scope};
+use crate::text::Line;
 
 /// The id of the group that every scope has.
 const DEFAULT_GROUP: u64 = 1;
@@ -15,10 +16,10 @@ const DEFAULT_GROUP: u64 = 1;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Group {
     pub id: u64,
-    pub name: String,
+    pub name: Line,
     /// `all`, `private` or `selected`.
     #[serde(default)]
-    pub visibility: String,
+    pub visibility: Line,
     /// Where an older server does not tell, it lets them.
     #[serde(default = "yes")]
     pub allows_public_repositories: bool,
@@ -26,7 +27,7 @@ pub struct Group {
     #[serde(default)]
     pub restricted_to_workflows: bool,
     #[serde(default)]
-    pub selected_workflows: Vec<String>,
+    pub selected_workflows: Vec<Line>,
 }
 
 fn yes() -> bool {
@@ -60,7 +61,8 @@ impl Group {
             limits.push("does not serve public repositories".to_owned());
         }
         if self.restricted_to_workflows {
-            limits.push(format!("serves some workflows only: {}", self.selected_workflows.join(", ")));
+            let workflows: Vec<&str> = self.selected_workflows.iter().map(|workflow| &**workflow).collect();
+            limits.push(format!("serves some workflows only: {}", workflows.join(", ")));
         }
         (!limits.is_empty()).then(|| limits.join(", and "))
     }
@@ -88,7 +90,7 @@ impl GitHub {
         let path = format!("{}/actions/runner-groups?per_page=100", scope_path(scope));
         let mut groups: Vec<Group> = Vec::new();
         self.http.pages(&tried, Purpose::Ask, &path, |page: GroupPage| groups.extend(page.runner_groups))?;
-        let names: Vec<String> = groups.iter().map(|group| group.name.clone()).collect();
+        let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
         let found = groups.into_iter().find(|group| group.name.eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
             let message = format!("there are only: {}", names.join(", "));

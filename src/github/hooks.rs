@@ -9,6 +9,7 @@ use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use super::http::{Call, decode};
 use crate::model::{Scope, Secret, Timestamp};
+use crate::text::Line;
 
 /// Deliveries on one page, the most that there may be.
 const PAGE: usize = 100;
@@ -67,7 +68,7 @@ struct HookWire {
     #[serde(default)]
     active: bool,
     #[serde(default)]
-    events: Vec<String>,
+    events: Vec<Line>,
     #[serde(default)]
     config: ConfigWire,
 }
@@ -75,9 +76,9 @@ struct HookWire {
 #[derive(Default, Deserialize)]
 struct ConfigWire {
     #[serde(default)]
-    url: String,
+    url: Line,
     #[serde(default)]
-    content_type: String,
+    content_type: Line,
     /// A text, or a number with older servers.
     #[serde(default)]
     insecure_ssl: Value,
@@ -87,14 +88,15 @@ impl From<HookWire> for Hook {
     fn from(wire: HookWire) -> Hook {
         let insecure = wire.config.insecure_ssl == "1" || wire.config.insecure_ssl == 1;
         let HookWire { id, active, events, config } = wire;
-        Hook { id, url: config.url, content_type: config.content_type, insecure, events, active }
+        let events = events.into_iter().map(String::from).collect();
+        Hook { id, url: config.url.into(), content_type: config.content_type.into(), insecure, events, active }
     }
 }
 
 #[derive(Deserialize)]
 struct DeliveryWire {
     id: u64,
-    guid: String,
+    guid: Line,
     #[serde(default)]
     delivered_at: Option<String>,
     #[serde(default)]
@@ -103,19 +105,19 @@ struct DeliveryWire {
     status: String,
     #[serde(default)]
     status_code: i64,
-    event: String,
+    event: Line,
 }
 
 impl From<DeliveryWire> for Delivery {
     fn from(wire: DeliveryWire) -> Delivery {
         Delivery {
             id: wire.id,
-            guid: wire.guid,
+            guid: wire.guid.into(),
             at: wire.delivered_at.as_deref().and_then(Timestamp::parse),
             redelivery: wire.redelivery,
             status: super::error::one_line(&wire.status),
             code: u16::try_from(wire.status_code).unwrap_or(0),
-            event: wire.event,
+            event: wire.event.into(),
         }
     }
 }

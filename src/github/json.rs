@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::api::{Download, Repo};
 use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Secret, Timestamp};
+use crate::text::Line;
 
 /// The body of an error answer.
 #[derive(Deserialize)]
@@ -47,18 +48,18 @@ impl fmt::Display for Refusal {
 
 #[derive(Deserialize)]
 pub(super) struct User {
-    pub login: String,
+    pub login: Line,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Meta {
     #[serde(default)]
-    pub hooks: Vec<String>,
+    pub hooks: Vec<Line>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Org {
-    pub login: String,
+    pub login: Line,
 }
 
 #[derive(Deserialize)]
@@ -126,9 +127,9 @@ pub(super) struct JobWire {
     run_id: u64,
     status: String,
     #[serde(default)]
-    labels: Option<Vec<String>>,
+    labels: Option<Vec<Line>>,
     #[serde(default)]
-    runner_name: Option<String>,
+    runner_name: Option<Line>,
     #[serde(default)]
     runner_id: Option<u64>,
     #[serde(default)]
@@ -136,7 +137,7 @@ pub(super) struct JobWire {
     #[serde(default)]
     started_at: Option<String>,
     #[serde(default)]
-    name: Option<String>,
+    name: Option<Line>,
 }
 
 impl JobWire {
@@ -155,12 +156,12 @@ impl JobWire {
             run_id: self.run_id,
             repo: repo.clone(),
             public,
-            labels: self.labels.unwrap_or_default().iter().collect(),
+            labels: self.labels.unwrap_or_default().iter().map(|label| &**label).collect(),
             status,
-            runner_name: self.runner_name.filter(|name| !name.is_empty()),
+            runner_name: self.runner_name.map(String::from).filter(|name| !name.is_empty()),
             runner_id: self.runner_id.filter(|id| *id > 0).map(RunnerId),
             created_at: created.as_deref().and_then(Timestamp::parse),
-            name: self.name.unwrap_or_default(),
+            name: self.name.unwrap_or_default().into(),
         }
     }
 }
@@ -173,7 +174,7 @@ pub(super) struct RunnerPage {
 #[derive(Deserialize)]
 pub(super) struct RunnerWire {
     id: u64,
-    name: String,
+    name: Line,
     #[serde(default)]
     status: String,
     #[serde(default)]
@@ -184,17 +185,17 @@ pub(super) struct RunnerWire {
 
 #[derive(Deserialize)]
 struct LabelWire {
-    name: String,
+    name: Line,
 }
 
 impl RunnerWire {
     pub fn into_runner(self) -> Runner {
         Runner {
             id: RunnerId(self.id),
-            name: self.name,
+            name: self.name.into(),
             online: self.status == "online",
             busy: self.busy,
-            labels: self.labels.iter().map(|label| &label.name).collect(),
+            labels: self.labels.iter().map(|label| &*label.name).collect(),
         }
     }
 }
@@ -221,24 +222,26 @@ pub(super) struct Token {
 
 #[derive(Deserialize)]
 pub(super) struct DownloadWire {
-    os: String,
-    architecture: String,
-    download_url: String,
-    filename: String,
+    os: Line,
+    architecture: Line,
+    download_url: Line,
+    filename: Line,
     #[serde(default)]
-    sha256_checksum: Option<String>,
+    sha256_checksum: Option<Line>,
     #[serde(default)]
     temp_download_token: Option<String>,
 }
 
 impl From<DownloadWire> for Download {
     fn from(wire: DownloadWire) -> Download {
-        let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
+        fn filled<T: Into<String>>(text: Option<T>) -> Option<String> {
+            text.map(Into::into).filter(|text| !text.is_empty())
+        }
         Download {
-            os: wire.os,
-            architecture: wire.architecture,
-            url: wire.download_url,
-            filename: wire.filename,
+            os: wire.os.into(),
+            architecture: wire.architecture.into(),
+            url: wire.download_url.into(),
+            filename: wire.filename.into(),
             sha256: filled(wire.sha256_checksum).map(|sum| sum.to_lowercase()),
             token: filled(wire.temp_download_token).map(Secret::new),
         }

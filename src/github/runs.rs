@@ -6,6 +6,7 @@ use super::api::{GitHub, quoted, repo_path};
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use crate::model::{RepoName, RunOrigin};
+use crate::text::Line;
 
 /// What GitHub calls those whom a repository's owners let in ("author_association" in its documentation).
 const MEMBERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
@@ -26,12 +27,12 @@ struct RunWire {
 
 #[derive(Deserialize)]
 struct Named {
-    full_name: String,
+    full_name: Line,
 }
 
 #[derive(Deserialize)]
 struct User {
-    login: String,
+    login: Line,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +64,7 @@ impl GitHub {
             other => other?,
         };
         // A renamed repository is still answered for under its old name.
-        let own = wire.repository.map_or_else(|| repo.to_string(), |own| own.full_name);
+        let own = wire.repository.map_or_else(|| repo.to_string(), |own| own.full_name.into());
         let Some(fork) = wire.head_repository.map(|fork| fork.full_name) else {
             return Ok(Some(match wire.event.starts_with("pull_request") {
                 true => RunOrigin::Fork {
@@ -81,7 +82,7 @@ impl GitHub {
             (true, Some(branch), Some(actor)) => self.trust(repo, &fork, &branch, &actor.login)?,
             (true, ..) => Err("GitHub does not tell its branch and who pushed".to_owned()),
         };
-        Ok(Some(RunOrigin::Fork { from: fork, trust }))
+        Ok(Some(RunOrigin::Fork { from: fork.into(), trust }))
     }
 
     /// Whether all pull requests from the fork's branch are by members, and one of them by who pushed last: a member's
@@ -97,7 +98,7 @@ impl GitHub {
                 |pull: &PullWire| pull.head.repo.as_ref().is_none_or(|repo| repo.full_name.eq_ignore_ascii_case(fork));
             authors.extend(page.into_iter().filter(of_fork).map(|pull| {
                 let member = MEMBERS.contains(&pull.author_association.as_str());
-                (pull.user.map(|user| user.login).unwrap_or_default(), member)
+                (pull.user.map(|user| user.login.into()).unwrap_or_default(), member)
             }));
         })?;
         if let Some((stranger, _)) = authors.iter().find(|(_, member)| !member) {

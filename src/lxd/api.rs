@@ -16,6 +16,7 @@ use super::wire::{
 };
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType, Product, Timestamp};
+use crate::text::one_line;
 
 /// How long a call may take that the daemon answers at once.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -176,7 +177,8 @@ pub struct Error {
 impl Error {
     /// An error without anything underneath.
     pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error { tried: tried.into(), kind, message: message.into(), source: None }
+        let (tried, message) = (one_line(tried.into()), one_line(message.into()));
+        Error { tried, kind, message, source: None }
     }
 }
 
@@ -242,11 +244,11 @@ impl Lxd {
         let product = *self.product.get_or_init(|| Product::named(&server.environment.server));
         Ok(Server {
             product,
-            version: server.environment.server_version,
+            version: server.environment.server_version.into(),
             trusted: server.auth == "trusted",
             clustered: server.environment.server_clustered,
             extensions: server.api_extensions,
-            architectures: server.environment.architectures,
+            architectures: server.environment.architectures.into_iter().map(String::from).collect(),
         })
     }
 
@@ -542,10 +544,10 @@ impl Lxd {
                 let mend = "LXD is stuck or overloaded; its log tells, and a restart of it leaves instances running";
                 (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket}); {mend}"))
             }
-            Failure::Http(_) | Failure::TooLong => (ErrorKind::Malformed, format!("{failure} ({socket})")),
+            Failure::Http(_) | Failure::TooLong(_) => (ErrorKind::Malformed, format!("{failure} ({socket})")),
             Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
         };
-        Error { tried: tried.to_owned(), kind, message, source: Some(Box::new(failure)) }
+        Error { source: Some(Box::new(failure)), ..Error::new(tried, kind, message) }
     }
 }
 

@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     fn ended(id: &str) -> OperationJson {
-        OperationJson { id: id.to_owned(), status_code: 200, err: String::new(), metadata: Default::default() }
+        OperationJson { id: id.to_owned(), status_code: 200, err: Default::default(), metadata: Default::default() }
     }
 
     #[test]

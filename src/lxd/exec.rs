@@ -51,7 +51,7 @@ impl Lxd {
         };
         let (stdout, mut stderr) = (output("1"), output("2"));
         if stderr.is_empty() {
-            stderr = ended.err;
+            stderr = ended.err.into();
         }
         ExecResult { code, stdout, stderr }
     }

@@ -7,6 +7,10 @@ use super::api::{CALL_TIMEOUT, Error, ErrorKind, Lxd, instance_path};
 use super::transport::{Body, Keep, Response};
 use super::wire::envelope;
 use crate::http1::query_value;
+use crate::text::Line;
+
+/// Bytes of the longest listing of a directory that is taken: what is in it is up to the job.
+const LISTING: usize = 1024 * 1024;
 
 /// What a file is made like: Incus renamed LXD's headers, so that both forms are sent.
 fn attributes(kind: &str, mode: u32) -> Vec<(&'static str, String)> {
@@ -68,14 +72,17 @@ impl Lxd {
     ) -> Result<Option<Vec<String>>, Error> {
         let tried = format!("list {path} in instance {name}");
         let target = file_path(project, name, path);
-        let answer = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, Keep::All, timeout);
+        let answer = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, Keep::UpTo(LISTING), timeout);
         let response = match answer {
             Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
             other => other?,
         };
         match kind_of(&response) {
             // An empty one may come as null.
-            Some("directory") => Ok(Some(envelope(&response.body).ok().and_then(|e| e.metadata).unwrap_or_default())),
+            Some("directory") => {
+                let names: Option<Vec<Line>> = envelope(&response.body).ok().and_then(|envelope| envelope.metadata);
+                Ok(Some(names.unwrap_or_default().into_iter().map(String::from).collect()))
+            }
             _ => Ok(None),
         }
     }

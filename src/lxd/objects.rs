@@ -9,17 +9,19 @@ use super::api::{Error, ErrorKind, Lxd, Operation};
 use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices};
+use crate::text::{self, Line};
 
 /// An image of the server.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Image {
     /// In full.
+    #[serde(deserialize_with = "text::line")]
     pub fingerprint: String,
     /// `container` or `virtual-machine`.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "text::line")]
     pub kind: String,
     /// LXD's word: `x86_64`, `aarch64`, …
-    #[serde(default)]
+    #[serde(default, deserialize_with = "text::line")]
     pub architecture: String,
     /// Bytes.
     #[serde(default)]
@@ -78,7 +80,7 @@ pub struct Network {
     #[serde(default)]
     pub managed: bool,
     /// `bridge`, `ovn`, `physical`, …
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "text::line")]
     pub kind: String,
     /// `ipv4.address`, `ipv4.nat`, …
     #[serde(default, deserialize_with = "null_as_default")]
@@ -100,6 +102,7 @@ pub struct StoragePool {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Project {
     /// Unique.
+    #[serde(deserialize_with = "text::line")]
     pub name: String,
     /// `features.*`, `limits.*`, `restricted`, …
     #[serde(default, deserialize_with = "null_as_default")]
@@ -108,15 +111,15 @@ pub struct Project {
 
 #[derive(Deserialize)]
 struct AliasEntryJson {
-    target: String,
+    target: Line,
 }
 
 #[derive(Deserialize)]
 struct PoolJson {
     #[serde(default)]
-    driver: String,
+    driver: Line,
     #[serde(default)]
-    status: String,
+    status: Line,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +137,7 @@ struct SpaceJson {
 
 #[derive(Deserialize)]
 struct MemberJson {
-    server_name: String,
+    server_name: Line,
 }
 
 impl Lxd {
@@ -142,7 +145,7 @@ impl Lxd {
     pub fn image_alias(&self, project: &str, alias: &str) -> Result<Option<String>, Error> {
         let path = format!("/1.0/images/aliases/{}?project={}", path_segment(alias), query_value(project));
         let entry: Option<AliasEntryJson> = self.find(&format!("look up image alias {alias}"), path)?;
-        Ok(entry.map(|entry| entry.target))
+        Ok(entry.map(|entry| entry.target.into()))
     }
 
     /// An image by its fingerprint, which may be cut short while it is unique.
@@ -200,7 +203,7 @@ impl Lxd {
             fingerprint if fingerprint.is_empty() => {
                 Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the image's fingerprint"))
             }
-            fingerprint => Ok(fingerprint),
+            fingerprint => Ok(fingerprint.into()),
         }
     }
 
@@ -236,7 +239,7 @@ impl Lxd {
         // Some drivers and some permissions do not give it; a pool is a pool without it.
         let resources: Result<PoolResourcesJson, Error> = self.get(&tried, format!("{path}/resources"));
         let space = resources.ok().map(|r| (r.space.used, r.space.total)).filter(|(_, total)| *total > 0);
-        Ok(Some(StoragePool { driver: pool.driver, status: pool.status, space }))
+        Ok(Some(StoragePool { driver: pool.driver.into(), status: pool.status.into(), space }))
     }
 
     /// All projects that we may see.
@@ -248,6 +251,6 @@ impl Lxd {
     pub fn cluster_members(&self) -> Result<Vec<String>, Error> {
         let members: Vec<MemberJson> =
             self.get("list the cluster's members", "/1.0/cluster/members?recursion=1".to_owned())?;
-        Ok(members.into_iter().map(|member| member.server_name).collect())
+        Ok(members.into_iter().map(|member| member.server_name.into()).collect())
     }
 }

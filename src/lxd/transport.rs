@@ -64,6 +64,8 @@ pub enum Body<'a> {
 pub enum Keep {
     /// All, which fails beyond [`MAX_BODY`].
     All,
+    /// All, which fails beyond so many bytes.
+    UpTo(usize),
     /// The last so many bytes.
     Tail(usize),
 }
@@ -99,8 +101,8 @@ pub enum Failure {
     Timeout,
     /// The answer is not HTTP.
     Http(http1::Error),
-    /// The answer's body is longer than [`MAX_BODY`].
-    TooLong,
+    /// The answer's body is longer than so many bytes.
+    TooLong(usize),
     /// The content to be sent could not be read, or ended early.
     Content(io::Error),
 }
@@ -112,7 +114,7 @@ impl fmt::Display for Failure {
             Failure::Broken(error) => write!(f, "the connection broke: {error}"),
             Failure::Timeout => f.write_str("no complete answer before the deadline"),
             Failure::Http(error) => write!(f, "the answer is not HTTP: {error}"),
-            Failure::TooLong => write!(f, "the answer is longer than {MAX_BODY} bytes"),
+            Failure::TooLong(limit) => write!(f, "the answer is longer than {limit} bytes"),
             Failure::Content(error) => write!(f, "the content to be sent could not be read: {error}"),
         }
     }
@@ -123,7 +125,7 @@ impl std::error::Error for Failure {
         match self {
             Failure::Connect(error) | Failure::Broken(error) | Failure::Content(error) => Some(error),
             Failure::Http(error) => Some(error),
-            Failure::Timeout | Failure::TooLong => None,
+            Failure::Timeout | Failure::TooLong(_) => None,
         }
     }
 }
@@ -368,8 +370,10 @@ fn receive(stream: &UnixStream, request: &Request<'_>, received: &mut u64) -> Re
 }
 
 fn keep(body: &mut Vec<u8>, piece: &[u8], keep: Keep) -> Result<(), Failure> {
+    let whole = body.len().saturating_add(piece.len());
     match keep {
-        Keep::All if body.len().saturating_add(piece.len()) > MAX_BODY => return Err(Failure::TooLong),
+        Keep::All if whole > MAX_BODY => return Err(Failure::TooLong(MAX_BODY)),
+        Keep::UpTo(limit) if whole > limit => return Err(Failure::TooLong(limit)),
         Keep::Tail(limit) if body.len() > limit.saturating_mul(2).saturating_add(BLOCK) => {
             body.drain(..body.len().saturating_sub(limit));
         }
@@ -398,15 +402,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_taken_whole_up_to_the_cap_and_not_beyond() {
-        let check = |before: usize, piece: usize, fits: bool| {
+        let check = |most: Keep, before: usize, piece: usize, fits: bool| {
             let mut body = vec![0; before];
-            assert_eq!(keep(&mut body, &vec![0; piece], Keep::All).is_ok(), fits, "{before} + {piece}");
+            assert_eq!(keep(&mut body, &vec![0; piece], most).is_ok(), fits, "{most:?} {before} + {piece}");
             assert_eq!(body.len(), if fits { before + piece } else { before });
         };
-        check(MAX_BODY - 2, 1, true);
-        check(MAX_BODY - 1, 1, true);
-        check(MAX_BODY - 1, 2, false);
-        check(MAX_BODY, 1, false);
+        for (most, limit) in [(Keep::All, MAX_BODY), (Keep::UpTo(100), 100)] {
+            check(most, limit - 2, 1, true);
+            check(most, limit - 1, 1, true);
+            check(most, limit - 1, 2, false);
+            check(most, limit, 1, false);
+        }
     }
 
     #[test]

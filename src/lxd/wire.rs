@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::api::{Error, ErrorKind, Instance, InstanceStatus, Operation};
 use crate::model::{ConfigMap, InstanceType, Timestamp};
+use crate::text::{Line, one_line};
 
 /// The envelope around every answer but a file's.
 #[derive(Deserialize)]
@@ -16,7 +17,7 @@ pub(super) struct Envelope<T> {
     #[serde(rename = "type")]
     pub kind: String,
     #[serde(default, deserialize_with = "null_as_default")]
-    pub error: String,
+    pub error: Line,
     #[serde(default)]
     pub error_code: u16,
     pub metadata: Option<T>,
@@ -35,19 +36,19 @@ pub(super) struct ServerJson {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 pub(super) struct EnvironmentJson {
-    pub server: String,
-    pub server_version: String,
-    pub server_name: String,
+    pub server: Line,
+    pub server_version: Line,
+    pub server_name: Line,
     pub server_clustered: bool,
     #[serde(deserialize_with = "null_as_default")]
-    pub architectures: Vec<String>,
+    pub architectures: Vec<Line>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct InstanceJson {
-    name: String,
+    name: Line,
     #[serde(default)]
-    project: String,
+    project: Line,
     #[serde(rename = "type", default)]
     kind: String,
     #[serde(default)]
@@ -57,7 +58,7 @@ pub(super) struct InstanceJson {
     #[serde(default)]
     created_at: String,
     #[serde(default)]
-    location: String,
+    location: Line,
     #[serde(default, deserialize_with = "wanted_config")]
     config: ConfigMap,
 }
@@ -84,7 +85,7 @@ fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Er
             let mut wanted = ConfigMap::new();
             while let Some(Key(key)) = map.next_key()? {
                 if key.starts_with("user.") || OF_LXD.contains(&key.as_ref()) {
-                    wanted.insert(key.into_owned(), map.next_value()?);
+                    wanted.insert(one_line(key.into_owned()), map.next_value::<Line>()?.into());
                 } else {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -101,8 +102,8 @@ impl InstanceJson {
     /// `project` is the one that was asked for; old servers leave it out.
     pub fn into_instance(self, project: &str) -> Instance {
         Instance {
-            name: self.name,
-            project: if self.project.is_empty() { project.to_owned() } else { self.project },
+            name: self.name.into(),
+            project: if self.project.is_empty() { project.to_owned() } else { self.project.into() },
             kind: match self.kind.as_str() {
                 "virtual-machine" => InstanceType::VirtualMachine,
                 _ => InstanceType::Container,
@@ -116,7 +117,7 @@ impl InstanceJson {
             ephemeral: self.ephemeral,
             created_at: Timestamp::parse(&self.created_at),
             // A server outside a cluster calls itself "none".
-            location: if self.location == "none" { String::new() } else { self.location },
+            location: if self.location == "none" { String::new() } else { self.location.into() },
             config: self.config,
         }
     }
@@ -133,7 +134,7 @@ pub(super) struct OperationJson {
     pub id: String,
     pub status_code: u16,
     #[serde(default, deserialize_with = "null_as_default")]
-    pub err: String,
+    pub err: Line,
     #[serde(default, deserialize_with = "lenient")]
     pub metadata: OperationMetadata,
 }
@@ -148,7 +149,7 @@ pub(super) struct OperationMetadata {
     #[serde(deserialize_with = "null_as_default")]
     pub output: ConfigMap,
     /// Of an image that was fetched.
-    pub fingerprint: String,
+    pub fingerprint: Line,
 }
 
 impl OperationJson {
@@ -183,7 +184,7 @@ pub(super) fn succeeded(tried: &str, ended: &OperationJson) -> Result<(), Error>
     if ended.status_code == 200 {
         return Ok(());
     }
-    let message = if ended.err.is_empty() { "it failed without a reason".to_owned() } else { ended.err.clone() };
+    let message = if ended.err.is_empty() { "it failed without a reason".to_owned() } else { ended.err.to_string() };
     Err(Error::new(tried, ErrorKind::OperationFailed, message))
 }
 
@@ -199,12 +200,10 @@ pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<
         Ok(answer) if answer.kind == "error" => Err(refusal(tried, answer.error_code, body)),
         Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
         Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
-        Err(error) => Err(Error {
-            tried: tried.to_owned(),
-            kind: ErrorKind::Malformed,
-            message: format!("the answer is not LXD's JSON: {error}"),
-            source: Some(Box::new(error)),
-        }),
+        Err(error) => {
+            let message = format!("the answer is not LXD's JSON: {error}");
+            Err(Error { source: Some(Box::new(error)), ..Error::new(tried, ErrorKind::Malformed, message) })
+        }
     }
 }
 

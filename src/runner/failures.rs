@@ -16,6 +16,7 @@ use super::provision::SETUP_LOG;
 use crate::config::Config;
 use crate::lxd::{Instance, Lxd};
 use crate::model::{Timestamp, keys};
+use crate::text::escaped;
 
 /// Bytes that are kept of each log's end.
 pub const LOG_TAIL: usize = 64 * 1024;
@@ -116,9 +117,8 @@ impl Failures {
             ("job", job),
             ("why", why),
         ] {
-            let value: String =
-                masked(value).chars().take(VALUE).map(|c| if c.is_control() { ' ' } else { c }).collect();
-            text.push_str(&format!("{key}: {value}\n"));
+            let value: String = masked(value).chars().take(VALUE).collect();
+            text.push_str(&format!("{key}: {}\n", escaped(&value)));
         }
         let mut section = |title: &str, content: &str| text.push_str(&format!("\n==> {title}\n{content}\n"));
         let deadline = Instant::now() + PATIENCE;

@@ -1,5 +1,7 @@
 //! Takes credentials out of a text that is kept. None should be in it; but what a script prints is its author's.
 
+use crate::text::escaped_lines;
+
 /// What stands for a credential.
 const MASK: &str = "***";
 /// What GitHub's tokens begin with, and base64 of JSON: JIT configs, JWTs.
@@ -11,7 +13,7 @@ const REGISTRATION_TOKEN: usize = 29;
 /// What is as long as that, and mixed, is a key or a coded document: nobody reads it anyway.
 const BLOB: usize = 100;
 
-/// The text with [`MASK`] wherever something looks like a credential.
+/// The text with [`MASK`] wherever something looks like a credential, and without what a terminal would obey.
 pub fn masked(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;
@@ -23,7 +25,7 @@ pub fn masked(text: &str) -> String {
         rest = after;
     }
     kept.push_str(rest);
-    kept
+    escaped_lines(&kept).into_owned()
 }
 
 fn in_a_word(c: char) -> bool {
@@ -75,10 +77,9 @@ mod tests {
             }
         }
         let path = format!("/usr/share/{}", "Some/long-path/of2/".repeat(10));
-        for plain in
-            ["", "apt-get: E: Unable to locate package ghp", "x = 3\u{1b}[31m é\u{fffd}", "eyJust", &path[..99]]
-        {
+        for plain in ["", "apt-get: E: Unable to locate package ghp", "x = 3 é\u{fffd}", "eyJust", &path[..99]] {
             assert_eq!(masked(plain), plain);
         }
+        assert_eq!(masked("10%\r\u{1b}[31mred\n"), "10%\n\\x1b[31mred\n");
     }
 }

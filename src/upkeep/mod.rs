@@ -108,7 +108,7 @@ impl Upkeep {
             self.tell(&format!("webhook of {scope}"), installed);
             if let Some(id) = self.hooks.get(scope).map(|hook| hook.id) {
                 match hooks::ping(&self.github, scope, id, &url) {
-                    Ok(Err(why)) => error!("scope={scope} hook={id} msg=\"{why}\""),
+                    Ok(Err(why)) => error!("scope={scope} hook={id} msg={why:?}"),
                     Ok(Ok(())) => debug!("scope={scope} hook={id} msg=\"GitHub reaches us\""),
                     Err(error) => {
                         debug!("scope={scope} hook={id} msg=\"not known whether GitHub reaches us\" error=\"{error}\"")
@@ -183,7 +183,7 @@ impl Upkeep {
             Err(error) => {
                 let text = error.to_string();
                 if self.told.get(what) != Some(&text) {
-                    error!("what=\"{what}\" error=\"{text}\"");
+                    error!("what={what:?} error={text:?}");
                     self.told.insert(what.to_owned(), text);
                 }
             }

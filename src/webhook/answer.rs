@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use time::OffsetDateTime;
 use tiny_http::{Method, Request, StatusCode};
 
+use crate::text::escaped_lines;
+
 /// An answer: status, one line of text, and the methods for a 405.
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -59,11 +61,12 @@ impl Pen {
             self.whole.push_str("\r\n");
             return;
         }
+        let text = if *lines { Cow::Borrowed(&**text) } else { text.replace(['\r', '\n'], " ").into() };
+        let text = escaped_lines(&text);
         let length = text.len() + 1;
         let _ = write!(self.whole, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n");
         if !bodyless {
-            let one_line = |c: char| if c == '\r' || (c == '\n' && !lines) { ' ' } else { c };
-            self.whole.extend(text.chars().map(one_line));
+            self.whole.push_str(&text);
             self.whole.push('\n');
         }
     }
@@ -101,6 +104,8 @@ mod tests {
         let epoch = "Thu, 01 Jan 1970 00:00:00 GMT";
         check(Answer::new(200, "a\nb"), false, 0, &format!("{}a b\n", head("200 OK", epoch, "")));
         check(Answer::new(200, "a\nb"), true, 0, &head("200 OK", epoch, ""));
+        let orders = format!("{}a\\x1bc\n", head("200 OK", epoch, "").replace("h: 4", "h: 7"));
+        check(Answer::new(200, "a\u{1b}c"), false, 0, &orders);
         let two = Answer { lines: true, ..Answer::new(200, "a\nb") };
         check(two, false, 0, &format!("{}a\nb\n", head("200 OK", epoch, "")));
         let not_so = Answer { allow: Some("POST"), ..Answer::new(405, "no!") };

@@ -1,6 +1,5 @@
 //! What a delivery says: its signature, then its content. Pure functions over hostile bytes.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
@@ -8,6 +7,7 @@ use lxdrunner_payload::{self as payload, CheckRunEvent, Repository, WorkflowJobE
 use sha2::Sha256;
 
 use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, RunnerId, Secret, Timestamp};
+use crate::text::one_line;
 
 /// Why a delivery is not believed. The text is for whoever sets up the hook; it tells nothing about the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,10 +151,10 @@ fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {
         public: event.repository.private.map(|private| !private),
         labels: labels.iter().collect::<Labels>(),
         status,
-        runner_name: job.runner_name.map(Cow::into_owned).filter(|name| !name.is_empty()),
+        runner_name: job.runner_name.map(|name| one_line(name.into_owned())).filter(|name| !name.is_empty()),
         runner_id: job.runner_id.filter(|id| *id > 0).map(RunnerId),
         created_at: job.created_at.and_then(|text| Timestamp::parse(&text)),
-        name: job.name.map(|name| name.chars().take(200).collect()).unwrap_or_default(),
+        name: job.name.map(|name| one_line(name.chars().take(200).collect())).unwrap_or_default(),
     })))
 }
 

@@ -9,7 +9,7 @@ use sha2::Sha256;
 use super::support::*;
 use super::{Row, check_runs, row, table};
 
-fn signed(body: &[u8]) -> String {
+pub fn signed(body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(HOOK_SECRET.as_bytes()).unwrap();
     mac.update(body);
     let digits: String = mac.finalize().into_bytes().iter().map(|b| format!("{b:02x}")).collect();

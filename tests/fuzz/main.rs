@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
 use rng::Rng;
+use serde_json::Value;
 use targets::Target;
 
 #[global_allocator]
@@ -63,6 +64,67 @@ fn no_input_panics_hangs_or_takes_memory_without_bound() {
         all += executions;
     }
     println!("{all} executions, no panic, no hang, memory within bounds");
+}
+
+/// Each input of the corpus that has JSON, with each of its strings replaced, names of fields included.
+#[test]
+fn no_text_from_outside_is_left_as_it_is() {
+    let mut all = 0;
+    for mut target in targets::all() {
+        let mut inputs = corpus(target.name);
+        if target.name == "config" {
+            inputs.push(("a config".into(), CONFIG.as_bytes().to_vec()));
+        }
+        for (file, input) in inputs {
+            let head = input.iter().position(|b| *b == b'\n').map_or(0, |end| end + 1);
+            let Ok(good) = serde_json::from_slice::<Value>(&input[head..]) else { continue };
+            for n in 0..strings(&good, usize::MAX).1 {
+                // In ASCII, or it is no YAML.
+                let (bad, _) = strings(&good, n);
+                let ascii = |c: char| if c.is_ascii() { c.to_string() } else { format!("\\u{:04x}", u32::from(c)) };
+                let bad: String = bad.to_string().chars().map(ascii).collect();
+                let bad = [&input[..head], bad.as_bytes()].concat();
+                run(&mut target, &bad, &format!("{} with its string {n} replaced", file.display()));
+                all += 1;
+            }
+        }
+    }
+    println!("{all} strings replaced");
+    assert!(all > 400, "only {all}: is the corpus read?");
+}
+
+const HOSTILE: &str = "x\n<0>lxdrunner[1]: \r\u{1b}]0;a\u{7}\0\u{202e}\u{2028}\u{85}\u{9b}y";
+
+/// Much of what a config file may have, as JSON, which is YAML too.
+const CONFIG: &str = r##"
+{"pat": "t", "github_api": "http://127.0.0.1", "hooksecret_file": "/none", "webhook_url": "https://ci.example",
+"targets": [{"org": "acme"}, {"repo": "acme/app"}, {"enterprise": "e"}], "socket": "/s", "prefix": "ci", "cache_home": "c",
+"credentials": [{"name": "one", "pat_file": "/none"}], "ca_file": "/none", "reconcile_interval": "20s", "max_workers": 3,
+"repos": {"allow": ["acme/*"], "deny": ["acme/x"]}, "fork_policy": "auto", "runner_version": "2.1.0", "registration": "jit",
+"web_host": "::1", "web_tls": {"cert": "/none", "key": "/none"}, "web_trusted_proxies": ["::1"], "web_allow": ["github"],
+"web_metrics": ["::1"], "runnermap": [{"name": "one", "labels": ["a"], "image": "ubuntu:24.04", "type": "container",
+"profiles": ["p"], "setup_script": "/none", "config": {"limits.cpu": "1"}, "devices": {"d": {"type": "disk"}},
+"project": "p", "target": "@g", "runner_group": "g", "repos": ["acme/app"], "runner_arch": "x64", "runner_os": "linux"}]}"##;
+
+/// `value` with the string of this number replaced, and how many there are.
+fn strings(value: &Value, replaced: usize) -> (Value, usize) {
+    fn walk(value: &Value, replaced: usize, count: &mut usize) -> Value {
+        let mut text = |text: &str| {
+            *count += 1;
+            if *count == replaced + 1 { format!("{text}{HOSTILE}") } else { text.to_owned() }
+        };
+        match value {
+            Value::String(old) => text(old).into(),
+            Value::Array(all) => all.iter().map(|value| walk(value, replaced, count)).collect(),
+            Value::Object(all) => {
+                let names: Vec<String> = all.keys().map(|name| text(name)).collect();
+                names.into_iter().zip(all.values().map(|value| walk(value, replaced, count))).collect()
+            }
+            other => other.clone(),
+        }
+    }
+    let mut count = 0;
+    (walk(value, replaced.min(usize::MAX - 1), &mut count), count)
 }
 
 fn corpus(target: &str) -> Vec<(PathBuf, Vec<u8>)> {

@@ -1,6 +1,7 @@
 //! What is fed. A target is a function of bytes; `Err` says which property did not hold.
 
 use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use lxdrunner::config::{AppKey, Config, Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{GitHub, MAX_ANSWER, Purpose};
 use lxdrunner::http1::{Event, Parser};
-use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
+use lxdrunner::lxd::{Exec, Image, Lxd, NewInstance, Project, Source};
 use lxdrunner::model::{ConfigMap, Devices, InstanceType, JobId, RunnerId, Scope, Secret};
 use lxdrunner::webhook::event;
 use lxdrunner::websocket::Reader;
@@ -118,9 +119,28 @@ fn webhook(input: &[u8]) -> Result<(), String> {
             return Err("a signature was believed".to_owned());
         }
     }
-    drop(event::parse(&kind, body));
+    escaped(&format!("{:?}", event::parse(&kind, body).map_err(|error| error.to_string())))
+}
+
+/// What is read of `answer`, or why nothing is, as it is shown to people.
+fn read<T: Debug>(answer: Result<T, impl Display>) -> String {
+    format!("{:?}", answer.map_err(|error| error.to_string()))
+}
+
+/// Text from outside is escaped when it is read: then the debug form of a string has no escapes but of quotes and
+/// backslashes.
+fn escaped(debug: &str) -> Result<(), String> {
+    let mut rest = debug.chars();
+    while let Some(c) = rest.next() {
+        if c == '\\' && !matches!(rest.next(), Some('\\' | '"' | '\'')) {
+            return Err(format!("a control character is left: {debug:.500}"));
+        }
+    }
     Ok(())
 }
+
+/// Errors of a config file that are told each.
+const MOST_TOLD: usize = 100;
 
 fn config() -> Run {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-config-{}.yml", std::process::id()));
@@ -128,10 +148,14 @@ fn config() -> Run {
         std::fs::write(&file, input).map_err(|error| error.to_string())?;
         let loaded = Config::load(&file);
         drop(std::fs::remove_file(&file));
-        if let Err(errors) = loaded
-            && errors.to_string().trim().is_empty()
-        {
+        let Err(errors) = loaded else { return Ok(()) };
+        let told = errors.to_string();
+        if told.trim().is_empty() {
             return Err("a config was refused without a word".to_owned());
+        }
+        let lines = errors.len().min(MOST_TOLD + 1);
+        if told.split('\n').count() != lines || told.contains(|c: char| c.is_control() && c != '\n') {
+            return Err(format!("{lines} errors are not so many lines: {told:.500?}"));
         }
         Ok(())
     })
@@ -197,31 +221,31 @@ fn github() -> Run {
         let github = GitHub::new(&base, Secret::new("hunter2-token")).with_deadline(deadline);
         // It asks for its installation, for a token there, and then; each answer is the same.
         let as_app = || GitHub::of_config(&app).with_deadline(deadline);
-        let error = match call.as_str() {
-            "runners" => github.runners(&scope).err(),
-            "jobs" => github.open_jobs(&repo).err(),
-            "job" => github.job(&repo, JobId(7)).err(),
-            "repo" => github.repo(&repo).err(),
-            "repos" => github.org_repos("acme").err(),
-            "downloads" => github.runner_downloads(&scope).err(),
-            "group" => github.runner_group(&scope, "builders").err(),
-            "user" => github.user().err(),
-            "delete" => github.delete_runner(&scope, RunnerId(7)).err(),
-            "token" => github.registration_token(&scope).err(),
-            "orgs" => github.orgs().err(),
-            "user_repos" => github.user_repos().err(),
-            "runner_by_name" => github.runner_by_name(&scope, "lxdrunner-7-1").err(),
-            "run" => github.run_origin(&repo, 7, true).err(),
-            "runner_end" => github.runner_end(&scope, "2.330.0").err(),
-            "hooks" => github.hooks(&scope).err(),
-            "deliveries" => github.deliveries(&scope, 7, Purpose::List, |all| all.len() < 1000).err(),
-            "meta" => github.hook_networks().err(),
-            "app" => as_app().runners(&scope).err(),
-            _ => github.generate_jit_config(&scope, "lxdrunner-7-1", 1, &["self-hosted".to_owned()]).err(),
+        let told = match call.as_str() {
+            "runners" => read(github.runners(&scope)),
+            "jobs" => read(github.open_jobs(&repo)),
+            "job" => read(github.job(&repo, JobId(7))),
+            "repo" => read(github.repo(&repo)),
+            "repos" => read(github.org_repos("acme")),
+            "downloads" => read(github.runner_downloads(&scope)),
+            "group" => read(github.runner_group(&scope, "builders")),
+            "user" => read(github.user()),
+            "delete" => read(github.delete_runner(&scope, RunnerId(7))),
+            "token" => read(github.registration_token(&scope)),
+            "orgs" => read(github.orgs()),
+            "user_repos" => read(github.user_repos()),
+            "runner_by_name" => read(github.runner_by_name(&scope, "lxdrunner-7-1")),
+            "run" => read(github.run_origin(&repo, 7, true)),
+            "runner_end" => read(github.runner_end(&scope, "2.330.0")),
+            "hooks" => read(github.hooks(&scope)),
+            "deliveries" => read(github.deliveries(&scope, 7, Purpose::List, |all| all.len() < 1000)),
+            "meta" => read(github.hook_networks()),
+            "app" => read(as_app().runners(&scope)),
+            _ => read(github.generate_jit_config(&scope, "lxdrunner-7-1", 1, &["self-hosted".to_owned()])),
         };
-        match error.map(|error| format!("{error} {error:?}")) {
-            Some(text) if text.contains("hunter2") => Err(format!("the error tells the credential: {text}")),
-            _ => Ok(()),
+        match told.contains("hunter2") {
+            true => Err(format!("the credential is told: {told}")),
+            false => escaped(&told),
         }
     })
 }
@@ -250,33 +274,53 @@ fn lxd() -> Run {
         let _ = &guard;
         let (call, bytes) = call_and_answer(input);
         *answer.lock().unwrap() = bytes;
-        match call.as_str() {
-            "instances" => drop(lxd.instances("default", "x")),
-            "instance" => drop(lxd.instance("default", "x-7-1")),
-            "create" => drop(lxd.create("default", "", &new).and_then(|operation| lxd.wait(&operation, short))),
-            "exec" => drop(lxd.exec("default", "x-7-1", &exec, short)),
-            "patch" => drop(lxd.patch_config("default", "x-7-1", &ConfigMap::new(), Some("e"))),
-            "state" => drop(lxd.processes("default", "x-7-1")),
-            "pull" => drop(lxd.pull_file_tail("default", "x-7-1", "/x", 1000, Duration::from_secs(5))),
-            "images" => drop(lxd.images("default")),
-            "profile" => drop(lxd.profile("default", "default")),
-            "network" => drop(lxd.network("default", "br0")),
-            "pool" => drop(lxd.storage_pool("pool")),
-            "image" => drop(lxd.image("default", "abc")),
-            "alias" => drop(lxd.image_alias("default", "dev")),
-            "directory" => drop(lxd.list_directory("default", "x-7-1", "/x", short)),
-            "projects" => drop(lxd.projects()),
-            "members" => drop(lxd.cluster_members()),
+        let told = match call.as_str() {
+            "instances" => read(lxd.instances("default", "x")),
+            "instance" => read(lxd.instance("default", "x-7-1").map(|found| found.map(|(instance, _)| instance))),
+            "create" => read(lxd.create("default", "", &new).and_then(|operation| lxd.wait(&operation, short))),
+            // What a command prints, and what is in a file, is escaped when its credentials are masked.
+            "exec" => read(lxd.exec("default", "x-7-1", &exec, short).map(|done| done.code)),
+            "pull" => read(lxd.pull_file_tail("default", "x-7-1", "/x", 1000, Duration::from_secs(5)).map(drop)),
+            "patch" => read(lxd.patch_config("default", "x-7-1", &ConfigMap::new(), Some("e"))),
+            "state" => read(lxd.processes("default", "x-7-1")),
+            "images" => read(lxd.images("default").map(|images| images.into_iter().map(plain).collect::<Vec<_>>())),
+            "image" => read(lxd.image("default", "abc").map(|image| image.map(plain))),
+            // Other configs are only compared.
+            "profile" => read(lxd.profile("default", "default").map(drop)),
+            "network" => read(lxd.network("default", "br0").map(|network| network.map(|network| network.kind))),
+            "projects" => {
+                let names = |all: Vec<Project>| all.into_iter().map(|project| project.name).collect::<Vec<_>>();
+                read(lxd.projects().map(names))
+            }
+            "pool" => read(lxd.storage_pool("pool")),
+            "alias" => read(lxd.image_alias("default", "dev")),
+            "directory" => read(lxd.list_directory("default", "x-7-1", "/x", short)),
+            "members" => read(lxd.cluster_members()),
             "events" => {
                 let deadline = Instant::now() + Duration::from_secs(1);
+                let mut told = Vec::new();
                 if let Ok(mut events) = lxd.events() {
-                    while events.next_end().is_ok() && Instant::now() < deadline {}
+                    while told.len() < 100 && Instant::now() < deadline {
+                        match events.next_end() {
+                            Ok(ended) => told.push(format!("{ended:?}")),
+                            Err(error) => {
+                                told.push(format!("{:?}", error.to_string()));
+                                break;
+                            }
+                        }
+                    }
                 }
+                told.concat()
             }
-            _ => drop(lxd.server()),
-        }
-        Ok(())
+            _ => read(lxd.server().map(|server| (server.product, server.version, server.architectures))),
+        };
+        escaped(&told)
     })
+}
+
+/// What is shown of an image.
+fn plain(image: Image) -> (String, String, String) {
+    (image.fingerprint, image.kind, image.architecture)
 }
 
 /// A file or a folder.

@@ -32,7 +32,7 @@ fn what_is_and_what_was_is_told_in_numbers() {
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: false }]);
     let standings = [("main".to_owned(), standing(Some((4, 5)))), ("other".to_owned(), standing(None))];
     let page = text(&status(&stage.world, &stage.config, stage.now), &stage.config, &counters, &standings);
-    let class = r#"class="a \"small\"\\one\n""#;
+    let class = r#"class="a \"small\"\\one\\n""#;
     for line in [
         format!("lxdrunner_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
         "lxdrunner_lxd_up 1".to_owned(),
