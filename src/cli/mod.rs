@@ -6,6 +6,7 @@ pub mod check;
 pub mod demo;
 pub mod explain;
 pub mod failures;
+mod help;
 pub mod hooks;
 mod output;
 pub mod placeholders;
