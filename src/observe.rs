@@ -12,7 +12,7 @@ use log::debug;
 
 use crate::config::{Class, Config, ImageRef};
 use crate::github::GitHub;
-use crate::identity::maker;
+use crate::identity::{is_of_another_boot, maker};
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
@@ -51,6 +51,11 @@ impl Observer {
     pub fn look(&mut self, interest: &Interest, at_github: bool) -> Snapshot {
         let begun = interest.begun;
         // Instances first: so "instance there, runner absent" means that the runner is done.
+        let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
+        if due && !at_github {
+            // A server may join a cluster.
+            self.clustered = None;
+        }
         let instances = self.list();
         let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
         let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
@@ -60,7 +65,6 @@ impl Observer {
             self.warm.see(instances);
         }
         let github = at_github.then(|| self.watch.look(interest, &at_work));
-        let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
         let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
     }
@@ -129,7 +133,15 @@ pub fn list_instances(lxd: &Lxd, config: &Config, clustered: bool) -> Result<Vec
         let ours = |i: &lxd::Instance| {
             i.config.get(keys::OWNER) == Some(&config.prefix) && parse_name(&config.prefix, &i.name).is_some()
         };
-        all.extend(list.into_iter().filter(ours).map(|i| seen(i, booted)));
+        let list: Vec<lxd::Instance> = list.into_iter().filter(ours).collect();
+        let key = |i: &lxd::Instance, key: &str| i.config.get(key).cloned().unwrap_or_default();
+        let half_made = |i: &&lxd::Instance| Phase::parse(&key(i, keys::PHASE)) != Phase::Template;
+        // If the server has joined a cluster since it was last asked, their makers may live on other machines.
+        if !lxd.is_shared() && list.iter().filter(half_made).any(|i| is_of_another_boot(&key(i, keys::DAEMON))) {
+            lxd.server()?;
+        }
+        let shared = lxd.is_shared();
+        all.extend(list.into_iter().map(|i| seen(i, booted, shared)));
         if clustered {
             all.extend(lxd.images(project)?.iter().filter_map(|image| image_as_template(image, config, project)));
         }
@@ -156,7 +168,7 @@ pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> 
         recipe: property(keys::TEMPLATE).parse().ok(),
         status: Status::Stopped,
         created_at: None,
-        maker: maker(property(keys::DAEMON)),
+        maker: maker(property(keys::DAEMON), true),
         name: image.fingerprint.clone(),
     })
 }
@@ -169,7 +181,7 @@ fn booted_at() -> Option<Timestamp> {
 }
 
 /// An instance as decisions need it. Its keys are ours, but whoever is root in LXD can write anything into them.
-fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
+fn seen(instance: lxd::Instance, booted: Option<Timestamp>, shared: bool) -> InstanceSeen {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     InstanceSeen {
         class: key(keys::CLASS).unwrap_or_default().to_owned(),
@@ -182,7 +194,7 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>) -> InstanceSeen {
         // What runs on this host was not made before it booted, unless by a clock that was set right since: that says
         // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)
         created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),
-        maker: maker(key(keys::DAEMON).unwrap_or_default()),
+        maker: maker(key(keys::DAEMON).unwrap_or_default(), shared),
         name: instance.name,
         alias: None,
         project: instance.project,

@@ -5,9 +5,9 @@ mod support;
 
 use std::time::Duration;
 
-use lxdrunner::model::{ConfigMap, JobId};
+use lxdrunner::model::{ConfigMap, JobId, keys};
 use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::{Event, Fault, JobSpec};
+use lxdrunner::standin::github::{Event, Fault, JobSpec, Stage};
 use support::*;
 
 #[test]
@@ -157,6 +157,44 @@ fn a_kill_in_the_middle_of_provisioning_is_mended_by_the_next_start() {
     rig.restart();
     rig.daemon.wait(&["reason=\"abandoned while it was provisioned\""]);
     assert_eq!(rig.wait_done(job), "success");
+    rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn after_a_power_cut_what_was_half_made_is_cleared_away_at_once() {
+    let mut rig = Rig::new(Plan::default());
+    rig.insides.set_setup(Setup::Hangs("unpacking\n".to_owned()));
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=\"instance made\""]);
+    let name = rig.wait_instances(|names| names.len() == 1).remove(0);
+    rig.daemon.kill();
+    // The same process, but of another boot of this machine.
+    let identity = lxdrunner::identity::process_identity();
+    let mut parts: Vec<&str> = identity.split('.').collect();
+    parts[1] = "00000000";
+    let config = [(keys::DAEMON.to_owned(), parts.join("."))].into();
+    rig.lxd.patch_config("default", &name, &config, None).unwrap();
+    rig.standin().lose_power();
+    assert!(!rig.standin().instance("default", &name).unwrap().is_running(), "LXD started it again");
+    rig.insides.set_setup(Setup::Works);
+    rig.restart();
+    rig.daemon.wait(&[&format!("instance={name} "), "reason=\"abandoned while it was provisioned\""]);
+    assert_eq!(rig.wait_done(job), "success");
+    rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn after_a_power_cut_the_instance_of_a_job_is_not_started_again_and_goes() {
+    let mut rig = Rig::new(Plan::default());
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    rig.daemon.wait(&["msg=\"runner started\""]);
+    let running = rig.github.wait_for(PATIENCE, |state| (state.jobs[&job].stage == Stage::InProgress).then_some(()));
+    assert!(running.is_some());
+    rig.daemon.kill();
+    rig.standin().lose_power();
+    rig.restart();
+    rig.daemon.wait(&["msg=removed"]);
     rig.wait_instances(|names| names.is_empty());
 }
 

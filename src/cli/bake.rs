@@ -184,7 +184,7 @@ impl<'a> Bakery<'a> {
         if key(keys::OWNER) != self.config.prefix {
             return Err(format!("an instance {name} that is not ours exists"));
         }
-        Ok(Some(match (Phase::parse(key(keys::PHASE)), maker(key(keys::DAEMON))) {
+        Ok(Some(match (Phase::parse(key(keys::PHASE)), maker(key(keys::DAEMON), self.lxd.is_shared())) {
             (Phase::Template, _) => There::Ready,
             (_, Maker::Dead) => There::Abandoned(instance.created_at),
             _ => There::Being,

@@ -182,7 +182,7 @@ impl Hands<'_, '_> {
                 self.done(made)
             }
             Step::Look(_) => match self.executor.lxd.instance(&class.project, name) {
-                Ok(Some((instance, etag))) => Answer::Found(found(&instance, etag)),
+                Ok(Some((instance, etag))) => Answer::Found(found(&self.executor.lxd, &instance, etag)),
                 Ok(None) => Answer::Gone,
                 Err(error) => self.failed(error.into()),
             },

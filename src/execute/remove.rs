@@ -6,7 +6,7 @@ use log::{debug, info};
 
 use super::Executor;
 use crate::identity::{maker, process_identity};
-use crate::lxd::{self, Instance, api::ErrorKind, api::Operation};
+use crate::lxd::{self, Instance, Lxd, api::ErrorKind, api::Operation};
 use crate::model::{Phase, RunnerId, keys};
 use crate::runner::provision::look_inside;
 use crate::steps::Found;
@@ -79,7 +79,7 @@ impl Hands<'_> {
         match step {
             Step::Look | Step::LookAgain => match lxd.instance(project, name) {
                 Ok(Some((instance, etag))) => {
-                    let found = found(&instance, etag);
+                    let found = found(lxd, &instance, etag);
                     self.instance = Some(instance);
                     Answer::Found(found)
                 }
@@ -121,13 +121,13 @@ fn done(result: Result<(), lxd::Error>) -> Answer {
 }
 
 /// An instance as the decision needs it. What has no phase is taken for a runner's that was started: the most careful guess.
-pub(super) fn found(instance: &Instance, etag: String) -> Found {
+pub(super) fn found(lxd: &Lxd, instance: &Instance, etag: String) -> Found {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     Found {
         etag,
         owner: key(keys::OWNER).map(str::to_owned),
         phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),
-        maker: maker(key(keys::DAEMON).unwrap_or_default()),
+        maker: maker(key(keys::DAEMON).unwrap_or_default(), lxd.is_shared()),
         scoped: instance.config.contains_key(keys::SCOPE),
         runner: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
         status: instance.status.into(),

@@ -26,6 +26,8 @@ const WAIT_SLICE: Duration = Duration::from_secs(60);
 
 /// The API extension of servers that start what they create where they are asked to. Others ignore that they were.
 const STARTS_AT_CREATION: &str = "instance_create_start";
+/// The API extension of servers that know the instance's key `cluster.evacuate`.
+const EVACUATES: &str = "clustering_evacuation";
 
 /// A client of one LXD daemon. Cheap to share between threads; it holds idle connections only.
 #[derive(Debug)]
@@ -36,6 +38,8 @@ pub struct Lxd {
     starts_at_creation: AtomicBool,
     /// What answered first; another product has another socket.
     product: OnceLock<Product>,
+    shared: AtomicBool,
+    evacuates: AtomicBool,
 }
 
 /// What `GET /1.0` tells.
@@ -228,6 +232,8 @@ impl Lxd {
             ends: Arc::default(),
             starts_at_creation: AtomicBool::new(false),
             product: OnceLock::new(),
+            shared: AtomicBool::new(true),
+            evacuates: AtomicBool::new(false),
         }
     }
 
@@ -236,12 +242,24 @@ impl Lxd {
         self.transport.socket()
     }
 
+    /// Whether other machines use this LXD, too: so it is in a cluster, and may be before `server` was asked.
+    pub fn is_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Whether it knows `cluster.evacuate`: not before `server` was asked.
+    pub fn evacuates(&self) -> bool {
+        self.evacuates.load(Ordering::Relaxed)
+    }
+
     /// Who answers.
     pub fn server(&self) -> Result<Server, Error> {
         let server: ServerJson = self.get("ask LXD who it is", "/1.0".to_owned())?;
-        let starts = server.api_extensions.iter().any(|extension| extension == STARTS_AT_CREATION);
-        self.starts_at_creation.store(starts, Ordering::Relaxed);
         let product = *self.product.get_or_init(|| Product::named(&server.environment.server));
+        let has = |wanted: &str| server.api_extensions.iter().any(|extension| extension == wanted);
+        self.starts_at_creation.store(has(STARTS_AT_CREATION), Ordering::Relaxed);
+        self.evacuates.store(has(EVACUATES), Ordering::Relaxed);
+        self.shared.store(server.environment.server_clustered, Ordering::Relaxed);
         Ok(Server {
             product,
             version: server.environment.server_version.into(),

@@ -242,6 +242,22 @@ fn one_that_is_not_ephemeral_survives_its_stop() {
 }
 
 #[test]
+fn what_a_reboot_and_an_evacuation_do_to_an_instance_can_be_said() {
+    on_both("reboot", |bench| {
+        bench.lxd.server().unwrap();
+        assert!(bench.lxd.evacuates());
+        let name = bench.name(1);
+        let config = [("boot.autostart", "false"), ("cluster.evacuate", "stop")];
+        let config: ConfigMap = config.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let mut new = bench.new_instance(&name);
+        new.config.extend(config.clone());
+        bench.create(&new).unwrap();
+        let whole = bench.whole_config(&name);
+        assert!(config.iter().all(|(key, value)| whole.get(key) == Some(value)), "{whole:?}");
+    });
+}
+
+#[test]
 fn nothing_can_be_done_with_an_instance_that_is_not() {
     on_both("absent", |bench| {
         let name = bench.name(1);

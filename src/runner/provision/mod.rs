@@ -187,7 +187,8 @@ impl<'a> Provision<'a> {
     }
 
     fn order(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> NewInstance {
-        let mut config = self.class.config.clone();
+        let mut config = defaults(self.lxd.evacuates());
+        config.extend(self.class.config.clone());
         config.extend(keys);
         NewInstance {
             name: self.name.to_owned(),
@@ -319,6 +320,14 @@ impl<'a> Provision<'a> {
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// Config of everything that is made, unless the class says otherwise. A runner's job does not survive its host's reboot or
+/// evacuation: LXD must not start the instance again, without the job.
+fn defaults(evacuates: bool) -> ConfigMap {
+    let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
+    let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
+    all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What `product` makes an instance of this image from.

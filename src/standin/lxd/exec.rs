@@ -45,13 +45,15 @@ pub struct InstanceView {
     shared: Arc<Shared>,
     project: String,
     name: String,
+    /// The start that it looks at.
+    boot: u32,
 }
 
 impl InstanceView {
     pub(super) fn of(shared: &Arc<Shared>, project: &str, name: &str) -> Option<InstanceView> {
-        shared.lock().instance(project, name)?;
+        let boot = shared.lock().instance(project, name)?.boots;
         let (project, name) = (project.to_owned(), name.to_owned());
-        Some(InstanceView { shared: Arc::clone(shared), project, name })
+        Some(InstanceView { shared: Arc::clone(shared), project, name, boot })
     }
 
     /// The instance's name.
@@ -106,9 +108,13 @@ impl InstanceView {
         }
     }
 
-    /// What `poweroff` inside does: it stops, and vanishes where it is ephemeral.
+    /// What `poweroff` inside does: it stops, and vanishes where it is ephemeral. Does nothing where it was stopped since.
     pub fn power_off(&self) {
-        self.shared.lock().stop(&self.project, &self.name);
+        let mut state = self.shared.lock();
+        if state.instance(&self.project, &self.name).is_some_and(|i| i.is_up_since(self.boot)) {
+            state.stop(&self.project, &self.name);
+        }
+        drop(state);
         self.shared.changed.notify_all();
     }
 
@@ -116,7 +122,7 @@ impl InstanceView {
     pub fn wait_for_file(&self, path: &str) -> Option<Vec<u8>> {
         let mut state = self.shared.lock();
         loop {
-            let instance = state.instance(&self.project, &self.name).filter(|i| i.power != Power::Stopped)?;
+            let instance = state.instance(&self.project, &self.name).filter(|i| i.is_up_since(self.boot))?;
             if let Some(content) = instance.files.read(path).filter(|_| instance.power == Power::Running) {
                 return Some(content.to_vec());
             }
@@ -127,10 +133,10 @@ impl InstanceView {
         }
     }
 
-    /// Waits until it is stopped or gone.
+    /// Waits until it is stopped or gone; one that was stopped and started again counts.
     pub fn wait_for_stop(&self) {
         let mut state = self.shared.lock();
-        while state.instance(&self.project, &self.name).is_some_and(|i| i.power != Power::Stopped)
+        while state.instance(&self.project, &self.name).is_some_and(|i| i.is_up_since(self.boot))
             && !self.shared.is_stopping()
         {
             state = self.shared.wait(state, std::time::Duration::from_secs(1));
@@ -162,13 +168,14 @@ pub(super) fn exec(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer
     let of_config = config.iter().filter_map(|(key, value)| Some((key.strip_prefix("environment.")?, value)));
     let of_config = of_config.map(|(name, value)| (name.to_owned(), value.clone()));
     let environment: ConfigMap = of_config.chain(asked).collect();
+    let boot = instance.boots;
     let no_agent = instance.kind == InstanceType::VirtualMachine && instance.agent_polls > 0;
     let (id, json) = operations::begin(&mut state, DESCRIPTION, &project, name);
     if let Some(operation) = state.operations.get_mut(&id) {
         operation.metadata = json!({"record": record});
     }
     drop(state);
-    let view = InstanceView { shared: Arc::clone(shared), project, name: name.to_owned() };
+    let view = InstanceView { shared: Arc::clone(shared), project, name: name.to_owned(), boot };
     operations::spawn(shared, &id, move |shared, id| {
         if command.is_empty() {
             return Some(Err("Failed to retrieve PID of executing child process".to_owned()));

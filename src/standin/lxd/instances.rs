@@ -112,6 +112,7 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
         ephemeral: body.get("ephemeral").and_then(Value::as_bool).unwrap_or(false),
         created_at: Timestamp::now(),
         power: Power::Stopped,
+        boots: 0,
         processes: 0,
         agent_polls: 0,
         files: Tree::new(),
@@ -311,14 +312,7 @@ fn changed_power(shared: &Shared, project: &str, name: &str, action: &str) -> op
     let agent_polls = state.agent_polls;
     let Some(instance) = state.instance_mut(project, name) else { return Err("Instance not found".to_owned()) };
     match (action, instance.power) {
-        ("start", Power::Stopped) => {
-            instance.power = Power::Running;
-            instance.files.boot();
-            instance.processes = 7;
-            let virtual_machine = instance.kind == InstanceType::VirtualMachine;
-            instance.agent_polls = if virtual_machine { agent_polls } else { 0 };
-            instance.started();
-        }
+        ("start", Power::Stopped) => instance.start(agent_polls),
         ("start", _) => return Err("The instance is already running".to_owned()),
         ("stop", Power::Stopped) => return Err("The instance is already stopped".to_owned()),
         ("stop", _) => state.stop(project, name),

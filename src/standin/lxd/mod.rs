@@ -218,6 +218,12 @@ impl LxdStandin {
         self.shared.close_connections();
     }
 
+    /// The host loses power and boots: connections and operations end, instances stop or start again as LXD has it.
+    pub fn lose_power(&self) {
+        self.change(State::reboot);
+        self.shared.close_connections();
+    }
+
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.shared.lock());
         self.shared.changed.notify_all();

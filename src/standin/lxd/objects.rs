@@ -16,6 +16,7 @@ pub(super) fn server(state: &State) -> Answer {
         "instances",
         "virtual-machines",
         "api_filtering",
+        "clustering_evacuation",
     ];
     if state.starts_at_creation {
         extensions.push("instance_create_start");

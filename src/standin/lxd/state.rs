@@ -97,6 +97,8 @@ pub(super) struct InstanceRecord {
     pub ephemeral: bool,
     pub created_at: Timestamp,
     pub power: Power,
+    /// How often it was started.
+    pub boots: u32,
     pub processes: i64,
     /// Looks at its state that still find no agent.
     pub agent_polls: u32,
@@ -125,8 +127,18 @@ impl InstanceRecord {
         self.kind = original.kind;
     }
 
-    /// What starting does to its config.
-    pub fn started(&mut self) {
+    /// Whether it has run without a break since that start.
+    pub fn is_up_since(&self, boot: u32) -> bool {
+        self.power != Power::Stopped && self.boots == boot
+    }
+
+    /// What starting does to it.
+    pub fn start(&mut self, agent_polls: u32) {
+        self.power = Power::Running;
+        self.boots += 1;
+        self.files.boot();
+        self.processes = 7;
+        self.agent_polls = if self.kind == InstanceType::VirtualMachine { agent_polls } else { 0 };
         self.config.insert("volatile.last_state.power".to_owned(), "RUNNING".to_owned());
         self.config.remove("volatile.apply_template");
         if self.kind == InstanceType::Container {
@@ -302,6 +314,28 @@ impl State {
         if ephemeral {
             self.instances.remove(&key);
             self.note("instance-deleted", project, name);
+        }
+    }
+
+    /// What the host's power cut and boot do: operations are forgotten, all instances stop, none is deleted, and those are
+    /// started again that ran, unless `boot.autostart` says otherwise.
+    pub fn reboot(&mut self) {
+        self.operations.clear();
+        let agent_polls = self.agent_polls;
+        let keys: Vec<(String, String)> = self.instances.keys().cloned().collect();
+        for (project, name) in keys {
+            let Ok(instance) = self.find(&project, &name) else { continue };
+            let (config, _) = self.expanded(&instance.profiles, &instance.config, &instance.devices);
+            let key = |key: &str| config.get(key).map_or("", String::as_str);
+            let starts = match key("boot.autostart") {
+                "" => key("volatile.last_state.power") == "RUNNING",
+                chosen => matches!(chosen, "true" | "1" | "yes" | "on"),
+            };
+            let Some(instance) = self.instance_mut(&project, &name) else { continue };
+            (instance.power, instance.processes) = (Power::Stopped, 0);
+            if starts {
+                instance.start(agent_polls);
+            }
         }
     }
 
