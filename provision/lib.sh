@@ -438,7 +438,7 @@ build_image() {
     remove_tree "$work"
     as_root install -d -m 0755 "$work"
     say "building the base image from $release (about a minute)"
-    packages=systemd-sysv,udev,dbus,ca-certificates,curl,iproute2,sudo,procps
+    packages=systemd-sysv,libpam-systemd,udev,dbus,ca-certificates,curl,iproute2,sudo,procps
     # Older releases have it in systemd.
     [ -z "$(apt-cache madison systemd-resolved 2>/dev/null)" ] || packages=$packages,systemd-resolved
     # shellcheck disable=SC2086

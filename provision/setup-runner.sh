@@ -9,6 +9,7 @@
 # here is kept in /var/log/lxdrunner-setup.log too.
 #
 # Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting together may take (default 240).
+#              LXDRUNNER_PACKAGES, packages to install; LXDRUNNER_DOCKER=1, install Docker.
 set -eu
 
 base=/opt/lxdrunner
@@ -61,7 +62,19 @@ wait_for_boot() {
 # ---- the user ----
 
 make_user() {
-    id -u runner >/dev/null 2>&1 && return 0
+    id -u runner >/dev/null 2>&1 || add_user
+    # An image may bring the user, with or without a home.
+    home=$(eval echo ~runner)
+    if [ ! -d "$home" ]; then
+        mkdir -p "$home"
+        chown "runner:$(id -g runner)" "$home"
+    fi
+    if grep -q '^docker:' /etc/group; then
+        usermod -a -G docker runner 2>/dev/null || addgroup runner docker || say "cannot put runner into group docker, going on"
+    fi
+}
+
+add_user() {
     say "making user runner"
     shell=/bin/bash
     [ -x "$shell" ] || shell=/bin/sh
@@ -70,9 +83,6 @@ make_user() {
     else
         adduser -D -h /home/runner -s "$shell" runner
     fi || die "cannot make user runner (see above)"
-    if grep -q '^docker:' /etc/group; then
-        usermod -a -G docker runner 2>/dev/null || addgroup runner docker || say "cannot put runner into group docker, going on"
-    fi
 }
 
 # Jobs written for GitHub's own machines expect sudo to ask for nothing.
@@ -115,6 +125,16 @@ missing_libraries() {
 
 install_packages() {
     say "installing $*"
+    for try in 1 2 3; do
+        ! install_once "$@" || return 0
+        say "installing failed (try $try of 3)"
+        # Most often another package manager holds the lock.
+        [ "$try" = 3 ] || sleep 5
+    done
+    die "cannot install $* (see above); put it into the image"
+}
+
+install_once() {
     if command -v apk >/dev/null; then
         apk add --no-cache "$@"
     elif command -v apt-get >/dev/null; then
@@ -126,8 +146,29 @@ install_packages() {
     elif command -v zypper >/dev/null; then
         zypper --non-interactive install "$@"
     else
-        false
-    fi || die "cannot install $* (see above); put it into the image"
+        say "no package manager is known here"
+        return 1
+    fi
+}
+
+install_what_the_class_wants() {
+    export DEBIAN_FRONTEND=noninteractive
+    # Unquoted on purpose: each is a word.
+    # shellcheck disable=SC2086
+    [ -z "${LXDRUNNER_PACKAGES:-}" ] || install_packages $LXDRUNNER_PACKAGES
+    [ -n "${LXDRUNNER_DOCKER:-}" ] || return 0
+    if ! command -v dockerd >/dev/null; then
+        if command -v apt-get >/dev/null; then
+            install_packages docker.io
+        elif grep -q '^ID=fedora' /etc/os-release 2>/dev/null; then
+            install_packages moby-engine
+        else
+            install_packages docker
+        fi
+    fi
+    if [ -d /run/systemd/system ]; then
+        systemctl enable docker.service || say "cannot enable docker.service, going on"
+    fi
 }
 
 install_dependencies() {
@@ -164,6 +205,7 @@ setup() {
     say "setting up ${LXDRUNNER_NAME:-this instance}${LXDRUNNER_CLASS:+ (class $LXDRUNNER_CLASS)}"
     unpack
     wait_for_boot
+    install_what_the_class_wants
     make_user
     allow_sudo
     own_runner

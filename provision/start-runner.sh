@@ -4,8 +4,9 @@
 # start-runner.sh arm    waits for the boot's end and the network, and starts in the background a part that has
 #                        everything ready but the credentials and waits for these; exit code 0 means that it waits
 # start-runner.sh await  only waits for the boot's end and the network; for set-up scripts
+# start-runner.sh trust  waits like await, and has the system trust the authorities in /opt/lxdrunner/authorities.pem; for set-up scripts
 # start-runner.sh run    is that background part; it ends with the instance (arguments: how to change the user, and the
-#                        user's group)
+#                        ids of its group and itself)
 #
 # The credentials are one file, /run/lxdrunner/credentials, whose directory `arm` makes, in memory. It is taken
 # once its last line is `end`, and emptied before the runner starts. Its other lines are a name, a blank and a
@@ -39,8 +40,8 @@ newline='
 '
 # Variables of this script, which the environment of runner and job must not change.
 own_names='IFS UID EUID PPID BASHOPTS SHELLOPTS address base container credentials deadline destination device
-    document flags group_id kind length line log name newline now own_names place ready runner secret status switch
-    timeout up value word'
+    directory document flags group_id kind length line log module name newline now number own_names place ready rebuild
+    runner secret status switch timeout up user_id value word'
 
 say() {
     read -r up _ </proc/uptime
@@ -274,6 +275,30 @@ await() {
     wait_for_network
 }
 
+# ---- authorities ----
+
+# trust: puts each certificate where the system looks for more of them; its tools take one certificate a file only.
+trust() {
+    await
+    rebuild=update-ca-certificates
+    for directory in /etc/pki/ca-trust/source/anchors /etc/pki/trust/anchors /usr/local/share/ca-certificates; do
+        [ ! -d "$directory" ] || break
+    done
+    [ "$directory" != /etc/pki/ca-trust/source/anchors ] || rebuild=update-ca-trust
+    mkdir -p "$directory" || refuse "cannot make $directory (see above)"
+    rm -f "$directory"/lxdrunner-*.crt
+    number=0
+    while IFS= read -r line; do
+        case $line in *BEGIN\ CERTIFICATE*) number=$((number + 1)) ;; esac
+        printf '%s\n' "$line" >>"$directory/lxdrunner-$number.crt" || refuse "cannot write to $directory (see above)"
+    done <"$base/authorities.pem"
+    if command -v "$rebuild" >/dev/null; then
+        "$rebuild" || refuse "$rebuild does not take the certificates of ca_file (see above)"
+    else
+        say "the image has no $rebuild: of ca_file only Node.js knows; put the package ca-certificates into the image"
+    fi
+}
+
 # ---- in the foreground ----
 
 # The place for the credentials. Only once init has mounted /run: it would be hidden, or on disk, before.
@@ -296,6 +321,7 @@ make_place() {
 # user), stay beside it.
 choose_switch() {
     group_id=$(id -g runner) || refuse "no user runner; the set-up did not end well, see /var/log/lxdrunner-setup.log"
+    user_id=$(id -u runner)
     if setpriv --reuid=runner --regid="$group_id" --init-groups true 2>/dev/null; then
         switch=setpriv
     elif command -v runuser >/dev/null; then
@@ -309,17 +335,17 @@ choose_switch() {
 # the death of one process for want of memory is not the death of all. Should this script be killed,
 # systemd powers off in its place.
 detach() {
-    if [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password \
+    if [ -d /run/systemd/system ] && systemd-run --quiet --collect --no-ask-password --property=Delegate=yes \
         --unit=lxdrunner-runner --description='GitHub Actions runner' \
         --property=TasksMax=infinity --property=LimitNOFILE=1048576 --property=OOMPolicy=continue \
         --property=SuccessAction=poweroff-immediate --property=FailureAction=poweroff-immediate \
-        "$0" run "$switch" "$group_id"; then
+        "$0" run "$switch" "$group_id" "$user_id"; then
         return
     fi
     if command -v setsid >/dev/null; then
-        setsid "$0" run "$switch" "$group_id" </dev/null >/dev/null 2>&1 9<&- &
+        setsid "$0" run "$switch" "$group_id" "$user_id" </dev/null >/dev/null 2>&1 9<&- &
     else
-        nohup "$0" run "$switch" "$group_id" </dev/null >/dev/null 2>&1 9<&- &
+        nohup "$0" run "$switch" "$group_id" "$user_id" </dev/null >/dev/null 2>&1 9<&- &
     fi
 }
 
@@ -434,6 +460,28 @@ register() {
     unset ACTIONS_RUNNER_INPUT_TOKEN LXDRUNNER_NAME LXDRUNNER_URL LXDRUNNER_LABELS LXDRUNNER_GROUP
 }
 
+# What the runner itself is told by its environment.
+tell_the_runner() {
+    if [ -r "$base/authorities.pem" ] && [ -z "${NODE_EXTRA_CA_CERTS:-}" ]; then
+        # Node.js does not look where the system keeps its authorities.
+        export NODE_EXTRA_CA_CERTS="$base/authorities.pem"
+    fi
+    [ ! -r "$base/job-started.sh" ] || export ACTIONS_RUNNER_HOOK_JOB_STARTED="$base/job-started.sh"
+    [ ! -r "$base/job-completed.sh" ] || export ACTIONS_RUNNER_HOOK_JOB_COMPLETED="$base/job-completed.sh"
+}
+
+# The user's own systemd, which rootless Podman and `systemctl --user` need. It comes up while the runner does.
+begin_session() {
+    [ -d /run/systemd/system ] || return 0
+    # Where the image has the PAM module (libpam-systemd), without which it does not start.
+    for module in /usr/lib/*/security/pam_systemd.so /usr/lib64/security/pam_systemd.so /lib/security/pam_systemd.so; do
+        [ ! -e "$module" ] || break
+    done
+    [ -e "$module" ] || return 0
+    export XDG_RUNTIME_DIR="/run/user/$user_id" DBUS_SESSION_BUS_ADDRESS="unix:path=/run/user/$user_id/bus"
+    systemctl --no-block start "user@$user_id.service" 9<&- &
+}
+
 run() {
     trap power_off EXIT
     trap 'exit 1' HUP INT TERM
@@ -458,6 +506,8 @@ run() {
     LANG=${LANG:-C.UTF-8}
     export PATH HOME USER LOGNAME SHELL LANG
     unset OLDPWD
+    tell_the_runner
+    begin_session
 
     field secret
     secret=$value
@@ -484,8 +534,9 @@ run() {
 case ${1:-} in
 arm) arm </dev/null ;;
 await) await </dev/null ;;
+trust) trust </dev/null ;;
 run)
-    switch=${2:?} group_id=${3:?}
+    switch=${2:?} group_id=${3:?} user_id=${4:?}
     run
     ;;
 *) refuse "unknown argument '${1:-}': arm, await or run" ;;

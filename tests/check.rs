@@ -155,6 +155,19 @@ fn a_cache_that_cannot_be_written_to_is_told() {
 }
 
 #[test]
+fn whether_jobs_can_use_docker_is_told() {
+    let world = World::new("docker");
+    let check = |more: &str, told: &str| {
+        let (lines, failed) = world.check(TARGET, &format!("{CLASS}{more}"));
+        assert!(!failed);
+        has(&lines, &format!("ok   class \"one\": {told}"), "");
+    };
+    check("", "no Docker: jobs with `container:` or `services:` fail (security.nesting is off)");
+    check(", docker: true", "docker: installed while its template is baked");
+    check(", config: {security.nesting: true}", "Docker only where the image has it");
+}
+
+#[test]
 fn what_templates_and_standbys_cost_is_told() {
     let world = World::new("copies");
     let (lines, failed) = world.check(TARGET, &format!("{CLASS}, standby: 2"));

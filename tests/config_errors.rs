@@ -372,6 +372,25 @@ fn classes() {
     check_class("config: {limits.memory: 1.5}", "9: runnermap[0].config.limits.memory: is a number", "quotes");
     check_class("devices: {root: {path: /}}", "9: runnermap[0].devices.root: has no type", "type: disk");
     check_class("devices: [root]", "9: runnermap[0].devices: is a list", "mapping");
+    check_class("packages: git", "9: runnermap[0].packages: is text", "[git");
+    check_class("packages: [-y]", "9: runnermap[0].packages[0]: \"-y\" is not the name", "package manager");
+    check_class("docker: yes please", "9: runnermap[0].docker: is text", "true or false");
+    let forbids = "docker: true\n    config: {security.nesting: false}";
+    check_class(forbids, "9: runnermap[0].docker: needs security.nesting", "take security.nesting out");
+    check_class("hooks: x.sh", "9: runnermap[0].hooks: is text", "mapping");
+    check_class("hooks: {started: x}", "9: runnermap[0].hooks.started: unknown key", "job_started");
+    check_class("hooks: {job_started: /nowhere/x}", "9: runnermap[0].hooks.job_started: cannot read", "readable file");
+    check_class(
+        "setup_script: {after: /nowhere/x}",
+        "9: runnermap[0].setup_script.after: cannot read",
+        "readable file",
+    );
+    let script = std::path::absolute("provision/setup-runner.sh").unwrap();
+    let script = script.display();
+    let both = format!("setup_script: {{instead: {script}, after: {script}}}");
+    check_class(&both, "9: runnermap[0].setup_script.instead: leaves nothing", "before and after");
+    let unused = format!("setup_script: {script}\n    packages: [git]");
+    check_class(&unused, "10: runnermap[0].packages: is done by the built-in set-up", "{after: FILE}");
     check_class("env: [A=b]", "9: runnermap[0].env: is a list", "mapping");
     check_class("env: {A-B: x}", "9: runnermap[0].env.A-B: is not the name of a variable", "letters");
     check_class("env: {1A: x}", "9: runnermap[0].env.1A: is not the name", "no digit first");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lxdrunner::config::{
-    Class, Config, CredentialKind, ForkPolicy, ImageRef, Registration, RepoRules, WebAllow, WebTls,
+    Class, Config, CredentialKind, ForkPolicy, ImageRef, Inside, Registration, RepoRules, WebAllow, WebTls,
 };
 use lxdrunner::model::{InstanceType, Labels, Product, RunnerArch, Scope};
 
@@ -116,6 +116,8 @@ fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
         "webhook_url:",
         "targets: []",
         "setup_script:",
+        "packages:",
+        "hooks:",
     ];
     let uncomment = |line: &str| {
         let indent = &line[..line.len() - line.trim_start().len()];
@@ -201,7 +203,7 @@ fn defaults() {
         (class.project.as_str(), class.target.as_str(), class.runner_group.as_str()),
         ("default", "", "Default")
     );
-    assert_eq!((class.profiles.as_slice(), class.setup_script.as_deref()), (&["default".to_owned()][..], None));
+    assert_eq!((class.profiles.as_slice(), class.inside.instead.as_deref()), (&["default".to_owned()][..], None));
 }
 
 #[test]
@@ -259,7 +261,8 @@ runnermap:
     repos: [acme/gpu-*]
     standby: 2
     idle: 1
-  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false}
+  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false, packages: [git], docker: true,
+     setup_script: {before: setup.sh, after: setup.sh}, hooks: {job_started: setup.sh}}
   - {name: mirrored, labels: [y], image: 'ubuntu:24.04'}
   - {name: public, labels: [z], image: 'images:debian/12'}
 ";
@@ -296,7 +299,7 @@ runnermap:
     let class = &config.classes[0];
     assert_eq!((class.profiles.len(), class.max_workers), (2, 3));
     assert_eq!(class.labels, labels("self-hosted,linux,arm64,gpu,24"));
-    assert_eq!(class.setup_script.as_deref(), Some("#!/bin/sh\necho mine\n"));
+    assert_eq!(class.inside.instead.as_deref(), Some("#!/bin/sh\necho mine\n"));
     let instance: Vec<_> = class.config.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     assert_eq!(
         instance,
@@ -315,6 +318,11 @@ runnermap:
     assert_eq!((class.project.as_str(), class.target.as_str(), class.runner_group.as_str()), ("ci", "@gpu", "Heavy"));
     assert_eq!((class.template, class.standby, class.idle), (true, 2, 1));
     let other = &config.classes[1];
+    let Inside { packages, docker, instead, before, after, job_started, job_completed, .. } = &other.inside;
+    assert_eq!((packages.as_slice(), *docker, instead, job_completed), (&["git".to_owned()][..], true, &None, &None));
+    assert_eq!([before, after, job_started].map(|text| text.as_deref()), [Some("#!/bin/sh\necho mine\n"); 3]);
+    let nesting = |class: &Class| class.config.get("security.nesting").cloned();
+    assert_eq!(nesting(other).as_deref(), Some("true"));
     assert_eq!((other.template, other.standby, other.idle), (false, 0, 0));
     assert_eq!(config.classes[1].image, ImageRef::Local("fp".to_owned()));
 }

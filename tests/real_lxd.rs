@@ -64,6 +64,67 @@ if $await /opt/lxdrunner/start-runner.sh await; then exit 1; fi
     rig.wait_nothing_left();
 }
 
+/// Instead of a package manager: tells what it was asked for, and brings what Docker's package would.
+const BEFORE: &str = r#"#!/bin/sh
+set -eu
+ip route show default | grep -q via
+useradd --no-create-home --home-dir /home/runner runner
+cat >/usr/local/sbin/apt-get <<'FAKE'
+#!/bin/sh
+echo "$@" >>/var/tmp/apt
+case "$*" in *docker.io*) groupadd docker ;; esac
+FAKE
+chmod 755 /usr/local/sbin/apt-get
+"#;
+
+const AFTER: &str =
+    "#!/bin/sh\nid runner >/dev/null && test -x /opt/lxdrunner/runner/run.sh && echo after >/var/tmp/after\n";
+
+const WHAT_IS_INSIDE: &str = r#"
+set -eu
+grep -q 'install .* git make$' /var/tmp/apt
+test -e /var/tmp/after
+test -w "$HOME"
+id -Gn | grep -qw docker
+test -d /dev/.lxc/proc # nesting
+test "$(cat /var/tmp/hooked)" = "started as runner"
+test "$NODE_EXTRA_CA_CERTS" = /opt/lxdrunner/authorities.pem
+test "$(grep BEGIN "$NODE_EXTRA_CA_CERTS")" = "-----BEGIN CERTIFICATE-----"
+grep -qF "$(sed -n 3p "$NODE_EXTRA_CA_CERTS")" /etc/ssl/certs/ca-certificates.crt
+if test -e /usr/lib/*/security/pam_systemd.so; then
+    n=0
+    until test -S "$XDG_RUNTIME_DIR/systemd/private"; do n=$((n + 1)); test $n -lt 100; sleep 0.1; done
+    systemctl --user show-environment >/dev/null
+else
+    test -z "${XDG_RUNTIME_DIR:-}"
+fi
+"#;
+
+#[test]
+fn what_the_class_asks_for_is_inside() {
+    let scratch = Scratch::new();
+    let write = |name: &str, text: &str| std::fs::write(scratch.0.join(name), text).unwrap();
+    write("before.sh", BEFORE);
+    write("after.sh", AFTER);
+    write("started.sh", "#!/bin/bash\necho \"started as $(id -un)\" >/var/tmp/hooked\n");
+    write("completed.sh", "#!/bin/bash\necho \"completed $GITHUB_JOB\"\n");
+    // Of the file only the certificates go in.
+    let (key, certificate) = (include_str!("fixtures/keys/app.pem"), include_str!("fixtures/keys/cert.pem"));
+    write("ca.pem", &format!("{key}{certificate}"));
+    let at = scratch.0.display();
+    let class = format!(
+        "  - {{name: own, labels: [self-hosted], image: IMAGE, runner_arch: x64, template: false, docker: true,\n     \
+         packages: [git, make], setup_script: {{before: {at}/before.sh, after: {at}/after.sh}},\n     \
+         hooks: {{job_started: {at}/started.sh, job_completed: {at}/completed.sh}}}}\n"
+    );
+    let Some(rig) = Rig::real(Plan { classes: class, ..Plan::with(&format!("ca_file: {at}/ca.pem")) }) else { return };
+    let job = rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(WHAT_IS_INSIDE));
+    let log = || rig.github.with(|s| s.jobs[&job].log.clone());
+    assert_eq!(rig.wait_done(job), "success", "{}", log());
+    assert!(log().contains(&format!("completed {job}\n")), "{}", log());
+    rig.wait_nothing_left();
+}
+
 #[test]
 fn a_burst_each_job_in_an_instance_of_its_own() {
     let Some(rig) = Rig::real(Plan::with("max_workers: 3")) else { return };

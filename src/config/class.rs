@@ -5,7 +5,7 @@ use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{Class, Inside, Remote, file, guard, image, inside};
+use super::{Class, Remote, guard, image, inside};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
 const KEYS: &[&str] = &[
@@ -18,6 +18,9 @@ const KEYS: &[&str] = &[
     "profiles",
     "setup_script",
     "env",
+    "packages",
+    "docker",
+    "hooks",
     "max_workers",
     "template",
     "standby",
@@ -33,7 +36,6 @@ const KEYS: &[&str] = &[
 /// GitHub takes 1 to 100 labels with a runner, each of at most this many characters.
 const LONGEST_LABEL: usize = 100;
 const MOST_LABELS: usize = 100;
-const LONGEST_SCRIPT: u64 = 1024 * 1024;
 
 /// All classes. `None` where any of them is wrong.
 pub(super) fn classes(
@@ -49,7 +51,7 @@ pub(super) fn classes(
     if items.is_empty() {
         report.error(&map.path, "has no classes: no job would ever be served", mend);
     }
-    let common = inside::env(top, report);
+    let (common, authorities) = (inside::env(top, report), inside::authorities(top, base));
     let mut classes: Vec<Class> = Vec::new();
     for item in &items {
         let Some(mut class) = class(item, base, remotes, max_workers, report) else { continue };
@@ -59,6 +61,7 @@ pub(super) fn classes(
             .map(|(name, value)| (name.clone(), value.clone()))
             .chain(class.inside.env)
             .collect();
+        class.inside.authorities.clone_from(&authorities);
         if let Some(twin) = classes.iter().find(|c| c.name.to_lowercase() == class.name.to_lowercase()) {
             let what = format!("{:?} is the name of another class already", twin.name);
             report.error(&item.path.key("name"), what, "give each class a name of its own");
@@ -99,11 +102,6 @@ fn class(
         Some(item) => profiles(&item, report),
         None => Some(vec!["default".to_owned()]),
     };
-    let setup_script = match class.get("setup_script") {
-        Some(item) => setup_script(&item, base, report).map(Some),
-        None => Some(None),
-    };
-    let env = inside::env(&class, report);
     let max_workers = match class.get("max_workers") {
         Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
         None => Some(most),
@@ -115,10 +113,12 @@ fn class(
         let mend = "leave template out, or standby";
         report.error(&class.path.key("standby"), "needs a template, from which standbys are copied", mend);
     }
-    let config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
+    let mut config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
     let devices = class.get("devices").map_or(Some(Devices::new()), |i| devices(&i, report));
     let project = class.get("project").map_or(Some("default".to_owned()), |i| i.name(report));
-    let inside = env.zip(config.as_ref()).map(|(env, config)| Inside { env: inside::environment(config, env) });
+    // Its own errors are told even where others are.
+    let (kind_here, mut nothing) = (kind.unwrap_or(InstanceType::Container), ConfigMap::new());
+    let inside = inside::inside(&class, base, (kind_here, config.as_mut().unwrap_or(&mut nothing)), report);
     let target = match class.get("target") {
         Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
         Some(item) => item.name(report),
@@ -134,7 +134,6 @@ fn class(
         kind: kind?,
         arch: arch?,
         profiles: profiles?,
-        setup_script: setup_script?,
         inside: inside?,
         max_workers: max_workers?,
         template: template?,
@@ -278,23 +277,6 @@ fn profiles(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
         profiles.push(name);
     }
     (profiles.len() == items.len()).then_some(profiles)
-}
-
-fn setup_script(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<String> {
-    let path = base.join(item.text("the name of a script", report)?);
-    let shown = path.display();
-    match file::read_text(&path, LONGEST_SCRIPT) {
-        Ok(text) if text.starts_with("#!") => Some(text),
-        Ok(_) => {
-            report.error(&item.path, format!("{shown} does not start with #!"), "start the script with #!/bin/sh");
-            None
-        }
-        Err(error) => {
-            let mend = "name a readable file; without this key the built-in script is used";
-            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
-            None
-        }
-    }
 }
 
 fn instance_config(item: &Item<'_>, report: &mut Report) -> Option<ConfigMap> {

@@ -61,7 +61,7 @@ pub(super) fn read(
 }
 
 /// Many times what all public authorities take together.
-const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
+pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
 
 /// The certificates of a PEM file.
 fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {

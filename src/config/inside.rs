@@ -1,15 +1,172 @@
 //! What a class has put into its instances beside the runner.
 
+use std::path::Path as FilePath;
+
+use super::file;
+use super::github::LONGEST_BUNDLE;
+use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
-use crate::model::ConfigMap;
+use crate::model::{ConfigMap, InstanceType};
 
 /// What is put into an instance beside the runner. All of it is baked into templates.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Inside {
     /// Environment of set-up, runner and jobs. Not secret: jobs can read it.
     pub env: ConfigMap,
+    /// Packages of the image's distribution that the built-in set-up installs.
+    pub packages: Vec<String>,
+    /// True: Docker is installed, and the job's user may use it.
+    pub docker: bool,
+    /// The text of the script that replaces the built-in set-up.
+    pub instead: Option<String>,
+    /// The text of the script that runs before the built-in set-up.
+    pub before: Option<String>,
+    /// The text of the script that runs after it.
+    pub after: Option<String>,
+    /// The text of the script that the runner runs before a job's first step.
+    pub job_started: Option<String>,
+    /// The same, after its last one.
+    pub job_completed: Option<String>,
+    /// Certificates of authorities that are trusted inside, each in PEM.
+    pub authorities: Vec<String>,
 }
+
+/// What reads the keys of one class.
+struct Reader<'a, 'r> {
+    class: &'a Section<'a>,
+    base: &'a FilePath,
+    report: &'r mut Report,
+}
+
+/// What the class's keys say, given its LXD config, to which is added what they need of it.
+pub(super) fn inside(
+    class: &Section<'_>,
+    base: &FilePath,
+    lxd: (InstanceType, &mut ConfigMap),
+    report: &mut Report,
+) -> Option<Inside> {
+    let mut reader = Reader { class, base, report };
+    let (env, packages, setup) = (env(class, reader.report), reader.packages(), reader.setup_scripts());
+    let (hooks, docker) = (reader.hooks(), reader.docker(lxd.0, lxd.1));
+    let ([before, after, instead], [job_started, job_completed]) = (setup?, hooks?);
+    let (packages, docker) = (packages?, docker?);
+    for (key, asked) in [("packages", !packages.is_empty()), ("docker", docker)] {
+        if asked && instead.is_some() {
+            let fix = "write setup_script: {after: FILE}, or leave this out and install it in your script";
+            let what = "is done by the built-in set-up, which setup_script replaces";
+            reader.report.error(&class.path.key(key), what, fix);
+        }
+    }
+    let env = environment(lxd.1, env?);
+    let authorities = Vec::new();
+    Some(Inside { env, packages, docker, instead, before, after, job_started, job_completed, authorities })
+}
+
+impl Reader<'_, '_> {
+    fn packages(&mut self) -> Option<Vec<String>> {
+        let Some(item) = self.class.get("packages") else { return Some(Vec::new()) };
+        let items = item.list("a list of packages, such as [git, make]", self.report)?;
+        let package = |item: &Item<'_>| {
+            let name = item.text("the name of a package", self.report)?;
+            let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/".contains(c);
+            if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(plain) {
+                let fix = "write a name that the package manager of the image knows";
+                self.report.error(&item.path, format!("{name:?} is not the name of a package"), fix);
+                return None;
+            }
+            Some(name.to_owned())
+        };
+        items.iter().map(package).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Before, after and instead of the built-in set-up. A plain name is one that replaces it.
+    fn setup_scripts(&mut self) -> Option<[Option<String>; 3]> {
+        let Some(item) = self.class.get("setup_script") else { return Some([None, None, None]) };
+        if !matches!(item.node, Node::Map(_)) {
+            return self
+                .script(&item, "without this key the built-in set-up is used")
+                .map(|text| [None, None, Some(text)]);
+        }
+        let keys = ["before", "after", "instead"];
+        let scripts = self.scripts(&item, &keys)?;
+        if let [before, after, Some(_)] = &scripts
+            && (before.is_some() || after.is_some())
+        {
+            let fix = "keep instead, or before and after";
+            self.report.error(&item.path.key("instead"), "leaves nothing to be before or after of", fix);
+            return None;
+        }
+        Some(scripts)
+    }
+
+    fn hooks(&mut self) -> Option<[Option<String>; 2]> {
+        let Some(item) = self.class.get("hooks") else { return Some([None, None]) };
+        self.scripts(&item, &["job_started", "job_completed"])
+    }
+
+    fn scripts<const N: usize>(&mut self, item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
+        let section = Section::new(item, keys, self.report)?;
+        let texts = keys.map(|key| match section.get(key) {
+            Some(item) => self.script(&item, "name a script").map(Some),
+            None => Some(None),
+        });
+        if texts.contains(&None) {
+            return None;
+        }
+        Some(texts.map(Option::flatten))
+    }
+
+    fn script(&mut self, item: &Item<'_>, otherwise: &str) -> Option<String> {
+        let path = self.base.join(item.text("the name of a script", self.report)?);
+        let shown = path.display();
+        match file::read_text(&path, LONGEST_SCRIPT) {
+            Ok(text) if text.starts_with("#!") => Some(text),
+            Ok(_) => {
+                let fix = "start the script with #!/bin/sh";
+                self.report.error(&item.path, format!("{shown} does not start with #!"), fix);
+                None
+            }
+            Err(error) => {
+                let fix = format!("name a readable file; {otherwise}");
+                self.report.error(&item.path, format!("cannot read {shown}: {error}"), fix);
+                None
+            }
+        }
+    }
+
+    /// Adds what Docker needs of a container's config where the class does not set it itself.
+    fn docker(&mut self, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
+        let wanted = self.class.get("docker").map_or(Some(false), |item| item.flag(self.report))?;
+        if !wanted || kind == InstanceType::VirtualMachine {
+            return Some(wanted);
+        }
+        if config.get(NESTING).is_some_and(|text| text == "false") {
+            let fix = format!("take {NESTING} out of config");
+            self.report.error(&self.class.path.key("docker"), format!("needs {NESTING}, which config forbids"), fix);
+            return None;
+        }
+        for key in FOR_DOCKER {
+            config.entry((*key).to_owned()).or_insert_with(|| "true".to_owned());
+        }
+        Some(true)
+    }
+}
+
+/// The certificates in `ca_file`, each in PEM, and nothing else that the file has. That it cannot be read is told elsewhere.
+pub(super) fn authorities(top: &Section<'_>, base: &FilePath) -> Vec<String> {
+    let Some(Node::Text(name)) = top.get("ca_file").map(|item| item.node) else { return Vec::new() };
+    let text = file::read_text(&base.join(name), LONGEST_BUNDLE).unwrap_or_default();
+    let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
+    let certificates = text.split(begin).skip(1).filter_map(|part| part.split_once(end));
+    certificates.map(|(inner, _)| format!("{begin}{inner}{end}\n")).collect()
+}
+
+/// What lets a container run containers.
+pub const NESTING: &str = "security.nesting";
+/// The settings that LXD's manual has for Docker in a container; without the interceptions some images cannot be unpacked.
+const FOR_DOCKER: &[&str] = &[NESTING, "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr"];
+const LONGEST_SCRIPT: u64 = 1024 * 1024;
 
 /// The script that reads them in the instance, which has variables of its own.
 const START_SCRIPT: &str = include_str!("../../provision/start-runner.sh");
@@ -31,7 +188,7 @@ pub(super) fn env(holder: &Section<'_>, report: &mut Report) -> Option<ConfigMap
 }
 
 /// What `environment.*` of a class's config says, and on top of it the class's `env`.
-pub(super) fn environment(config: &ConfigMap, env: ConfigMap) -> ConfigMap {
+fn environment(config: &ConfigMap, env: ConfigMap) -> ConfigMap {
     let of_config = config.iter().filter_map(|(key, value)| {
         let name = key.strip_prefix("environment.").filter(|_| !value.contains(char::is_control))?;
         Some((name.to_owned(), value.clone()))

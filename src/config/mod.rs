@@ -31,7 +31,7 @@ pub use github::{GitHubConfig, hook_address};
 pub(crate) use guard::testkit_rules;
 pub use guard::{ForkPolicy, Glob, RepoRules};
 pub use image::{ImageRef, Origin, PublicRemote, Remote};
-pub use inside::Inside;
+pub use inside::{Inside, NESTING};
 pub use report::{ConfigErrors, Warning};
 pub use web::{Network, NotANetwork, WebAllow, WebTls};
 
@@ -126,8 +126,6 @@ pub struct Class {
     pub arch: RunnerArch,
     /// LXD profiles, in order.
     pub profiles: Vec<String>,
-    /// The text of the set-up script where it is not the embedded one.
-    pub setup_script: Option<String>,
     /// What is put into its instances beside the runner.
     pub inside: Inside,
     /// Instances of this class at once.

@@ -84,6 +84,10 @@ impl Insides {
         match command.first().map(String::as_str) {
             Some("/opt/lxdrunner/setup-runner.sh") => self.set_up(view, environment),
             Some("/opt/lxdrunner/seal-template.sh") => ExecOutcome::code(0),
+            Some("/opt/lxdrunner/setup-before.sh" | "/opt/lxdrunner/setup-after.sh") => ExecOutcome::code(0),
+            Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word != "arm") => {
+                ExecOutcome::code(0)
+            }
             Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word == "arm") => {
                 self.arm(view)
             }

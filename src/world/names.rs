@@ -74,8 +74,8 @@ pub fn parse_name(prefix: &str, name: &str) -> Option<Named> {
 
 /// What makes templates of a class alike: its settings, and the `scripts` that are built in.
 pub(crate) fn shape(class: &Class, scripts: &str) -> String {
-    let Class { image, kind, arch, profiles, setup_script, inside, config, devices, project, target, .. } = class;
-    let parts = (image, kind, arch, profiles, setup_script, inside, config, devices, project, target, scripts);
+    let Class { image, kind, arch, profiles, inside, config, devices, project, target, .. } = class;
+    let parts = (image, kind, arch, profiles, inside, config, devices, project, target, scripts);
     digest(&format!("{parts:?}"))
 }
 
@@ -162,9 +162,8 @@ mod tests {
         let base = of(&usual);
         let of_base = |fingerprint: &str, version: &str, form: Form| recipe(&base, fingerprint, version, form);
         check(&base, &of(&Class { max_workers: 9, standby: 3, idle: 1, ..usual.clone() }), true);
-        check(&base, &of(&Class { setup_script: Some("x".to_owned()), ..usual.clone() }), false);
         let env = [("A".to_owned(), "b".to_owned())].into();
-        check(&base, &of(&Class { inside: Inside { env }, ..usual.clone() }), false);
+        check(&base, &of(&Class { inside: Inside { env, ..Inside::default() }, ..usual.clone() }), false);
         check(&base, &of(&Class { profiles: vec![], ..usual.clone() }), false);
         check(&base, &of(&Class { kind: InstanceType::VirtualMachine, ..usual.clone() }), false);
         check(&base, &shape(&usual, "other scripts"), false);

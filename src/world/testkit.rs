@@ -18,7 +18,6 @@ pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
         kind: InstanceType::Container,
         arch: RunnerArch::X64,
         profiles: vec!["default".to_owned()],
-        setup_script: None,
         inside: Default::default(),
         max_workers,
         template: true,

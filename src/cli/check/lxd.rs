@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Findings;
 use super::images::{Found, ImageServers, Wanted};
-use crate::config::{Class, Config, Origin};
-use crate::lxd::{Image, Lxd, Server};
-use crate::model::{Devices, InstanceType, RunnerArch};
+use crate::config::{Class, Config, NESTING, Origin};
+use crate::lxd::{Image, Lxd, Profile, Server};
+use crate::model::{ConfigMap, Devices, InstanceType, RunnerArch};
 use crate::runner::provision::is_fingerprint;
 use crate::world::{Form, form_of};
 
@@ -69,6 +69,21 @@ fn server(lxd: &Lxd, findings: &mut Findings<'_>) -> Option<Server> {
     }
 }
 
+/// Whether jobs with `container:` or `services:` can run, as far as it is seen from outside.
+fn docker(name: &str, class: &Class, of_profiles: &ConfigMap, findings: &mut Findings<'_>) {
+    let nesting = class.config.get(NESTING).or(of_profiles.get(NESTING)).is_some_and(|text| text == "true");
+    let told = match class.kind {
+        _ if class.inside.docker => "docker: installed while its template is baked".to_owned(),
+        InstanceType::Container if !nesting => {
+            format!(
+                "no Docker: jobs with `container:` or `services:` fail ({NESTING} is off); docker: true sets it all up"
+            )
+        }
+        _ => "Docker only where the image has it; docker: true installs it".to_owned(),
+    };
+    findings.ok(format!("{name}: {told}"));
+}
+
 struct Asked<'a> {
     lxd: &'a Lxd,
     server: &'a Server,
@@ -85,7 +100,8 @@ impl Asked<'_> {
             return;
         }
         self.image(&name, class, findings);
-        let Some(mut devices) = self.profiles(&name, class, findings) else { return };
+        let Some(Profile { config, mut devices }) = self.profiles(&name, class, findings) else { return };
+        docker(&name, class, &config, findings);
         // The instance's own devices come last and replace those of the same name.
         devices.extend(class.devices.clone());
         self.disk(&name, class, &devices, findings);
@@ -219,12 +235,15 @@ impl Asked<'_> {
     }
 
     /// The devices of all profiles; `None` where one is missing.
-    fn profiles(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Devices> {
-        let mut devices = Devices::new();
+    fn profiles(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Profile> {
+        let mut all = Profile { config: ConfigMap::new(), devices: Devices::new() };
         let mut whole = true;
         for profile in &class.profiles {
             match self.lxd.profile(&class.project, profile) {
-                Ok(Some(found)) => devices.extend(found.devices),
+                Ok(Some(found)) => {
+                    all.config.extend(found.config);
+                    all.devices.extend(found.devices);
+                }
                 Ok(None) => {
                     let (product, client) = (self.server.product, self.server.product.client());
                     let fix = format!("see {client} profile list, or make it: {client} profile create {profile}");
@@ -240,7 +259,7 @@ impl Asked<'_> {
         if whole {
             findings.ok(format!("{name}: profiles {}", class.profiles.join(", ")));
         }
-        whole.then_some(devices)
+        whole.then_some(all)
     }
 
     fn disk(&mut self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {

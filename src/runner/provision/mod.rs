@@ -7,19 +7,18 @@
 
 mod hand_over;
 mod inside;
+mod set_up;
 mod stages;
 
-use std::fs::File;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
+use log::info;
 
 use crate::config::{Class, ImageRef, Origin};
 use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::lxd::{self, Exec, Lxd, NewInstance};
 use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
-use crate::runner::package::Package;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::look_inside;
@@ -236,52 +235,6 @@ impl<'a> Provision<'a> {
             std::thread::sleep(Duration::from_millis(500));
         }
         Ok(())
-    }
-
-    /// Pushes the package and the scripts, and sets the runner up; `baking` tells the script that copies follow.
-    pub fn prepare(&self, package: &Package, baking: bool) -> Result<(), Failure> {
-        self.lxd.make_directory(&self.class.project, self.name, DIRECTORY, 0o755)?;
-        let path = &package.path;
-        let file = |source| Failure::File { path: path.display().to_string(), source };
-        let mut content = File::open(path).map_err(file)?;
-        let length = content.metadata().map_err(file)?.len();
-        let begun = Instant::now();
-        let left = self.left("push the runner package")?;
-        let package_path = format!("{DIRECTORY}/package.tar.gz");
-        self.lxd.push_file(&self.class.project, self.name, &package_path, 0o644, &mut content, length, left)?;
-        debug!("instance={} step=push bytes={length} took={:?}", self.name, begun.elapsed());
-        // In the instance both are called the same; what is told is to lead to the one that is at fault.
-        let (what, setup) = match self.class.setup_script.as_deref() {
-            Some(own) => ("setup_script", own),
-            None => ("setup-runner.sh", SETUP_SCRIPT),
-        };
-        self.push("start-runner.sh", START_SCRIPT)?;
-        self.push("setup-runner.sh", setup)?;
-        self.push_inside()?;
-        let begun = Instant::now();
-        let mut environment = self.class.inside.env.clone();
-        environment.extend([
-            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), self.patience(what)?),
-            ("LXDRUNNER_NAME".to_owned(), self.name.to_owned()),
-            ("LXDRUNNER_CLASS".to_owned(), self.class.name.clone()),
-        ]);
-        if baking {
-            environment.insert("LXDRUNNER_BAKING".to_owned(), "1".to_owned());
-        }
-        let setup = self.begin_script(&[&format!("{DIRECTORY}/setup-runner.sh")], environment)?;
-        self.end_script(what, &setup, SETUP_LOG)?;
-        debug!("instance={} step=setup took={:?}", self.name, begun.elapsed());
-        Ok(())
-    }
-
-    /// What the class has put into its instances for `start-runner.sh` to find.
-    fn push_inside(&self) -> Result<(), Failure> {
-        let env = &self.class.inside.env;
-        if env.is_empty() {
-            return Ok(());
-        }
-        let lines: String = env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        self.push("environment", &lines)
     }
 
     fn push(&self, file: &str, text: &str) -> Result<(), Failure> {
