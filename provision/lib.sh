@@ -427,27 +427,38 @@ fetch_image() {
                      \"server\": \"$server\", \"alias\": \"debian/12\"}}" >/dev/null
 }
 
-# The mirror and the release that this machine itself is installed from.
+# own_mirror: where this machine's own packages come from.
+own_mirror() {
+    # shellcheck disable=SC2016
+    apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
+        awk -v release="$(os_release VERSION_CODENAME)" '$2 == release && $3 == "main" { print $1; exit }'
+}
+
 build_image() {
+    work=$state/image.tmp
+    make_image "$work"
+    logged "importing the base image" client image import "$work/metadata.tar" "$work/root.squashfs" --alias "$image_alias"
+    remove_tree "$work"
+}
+
+# make_image FOLDER: the base image's two files, metadata.tar and root.squashfs, of the release that this machine runs.
+make_image() {
     need debootstrap squashfs-tools
     release=$(os_release VERSION_CODENAME)
-    # shellcheck disable=SC2016
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' |
-        awk -v release="$release" '$2 == release && $3 == "main" { print $1; exit }')
-    work=$state/image.tmp
-    remove_tree "$work"
-    as_root install -d -m 0755 "$work"
+    remove_tree "$1"
+    as_root install -d -m 0755 "$1"
     say "building the base image from $release (about a minute)"
     packages=systemd-sysv,libpam-systemd,udev,dbus,ca-certificates,curl,iproute2,sudo,procps
     # Older releases have it in systemd.
     [ -z "$(apt-cache madison systemd-resolved 2>/dev/null)" ] || packages=$packages,systemd-resolved
-    # shellcheck disable=SC2086
-    logged "building the base image" as_root debootstrap --variant=minbase --include="$packages" "$release" "$work/root" $mirror
-    printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' | as_root tee "$work/root/etc/systemd/network/eth0.network" >/dev/null
-    logged "enabling the image's network" as_root chroot "$work/root" systemctl enable systemd-networkd systemd-resolved
-    as_root find "$work/root/var/cache/apt/archives" "$work/root/var/lib/apt/lists" -type f -delete
-    as_root ln -sf ../run/systemd/resolve/stub-resolv.conf "$work/root/etc/resolv.conf"
-    cat <<YAML | as_root tee "$work/metadata.yaml" >/dev/null
+    # shellcheck disable=SC2046
+    logged "building the base image" as_root debootstrap --variant=minbase --include="$packages" "$release" "$1/root" $(own_mirror)
+    printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n' | as_root tee "$1/root/etc/systemd/network/eth0.network" >/dev/null
+    allow_services "$1/root/etc/systemd/system/service.d"
+    logged "enabling the image's network" as_root chroot "$1/root" systemctl enable systemd-networkd systemd-resolved
+    as_root find "$1/root/var/cache/apt/archives" "$1/root/var/lib/apt/lists" -type f -delete
+    as_root ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/root/etc/resolv.conf"
+    cat <<YAML | as_root tee "$1/metadata.yaml" >/dev/null
 architecture: $(uname -m)
 creation_date: $(date +%s)
 properties: {os: $(os_release ID), release: $release, description: "$release, for lxdrunner's demo and tests"}
@@ -455,13 +466,26 @@ templates:
   /etc/hostname: {when: [create, copy], template: hostname.tpl}
   /etc/hosts: {when: [create, copy], template: hosts.tpl}
 YAML
-    as_root mkdir "$work/templates"
-    echo '{{ container.name }}' | as_root tee "$work/templates/hostname.tpl" >/dev/null
-    echo '127.0.0.1 localhost {{ container.name }}' | as_root tee "$work/templates/hosts.tpl" >/dev/null
-    logged "packing the base image" as_root tar -C "$work" -cf "$work/metadata.tar" metadata.yaml templates
-    logged "packing the base image" as_root mksquashfs "$work/root" "$work/root.squashfs" -noappend -comp gzip -quiet -no-progress
-    logged "importing the base image" client image import "$work/metadata.tar" "$work/root.squashfs" --alias "$image_alias"
-    remove_tree "$work"
+    as_root mkdir "$1/templates"
+    echo '{{ container.name }}' | as_root tee "$1/templates/hostname.tpl" >/dev/null
+    echo '127.0.0.1 localhost {{ container.name }}' | as_root tee "$1/templates/hosts.tpl" >/dev/null
+    logged "packing the base image" as_root tar -C "$1" -cf "$1/metadata.tar" metadata.yaml templates
+    logged "packing the base image" as_root mksquashfs "$1/root" "$1/root.squashfs" -noappend -comp gzip -quiet -no-progress
+}
+
+# allow_services FOLDER: AppArmor refuses the mounts that these settings need in an unprivileged container, and
+# systemd-networkd would not start. The official images of LXD and Incus carry the same.
+allow_services() {
+    as_root install -d -m 0755 "$1"
+    cat <<INI | as_root tee "$1/zzz-lxc-service.conf" >/dev/null
+[Service]
+ProcSubset=all
+ProtectProc=default
+ProtectControlGroups=no
+ProtectKernelTunables=no
+NoNewPrivileges=no
+LoadCredential=
+INI
 }
 
 ensure_image() {
