@@ -297,14 +297,12 @@ fn lxd() {
     check_top("prefix: Runner", "1: prefix: \"Runner\" cannot start", "a-z");
     check_top("prefix: 7up", "1: prefix: \"7up\" cannot start", "a letter");
     check_top("prefix: a-", "1: prefix: \"a-\" cannot start", "a letter");
-    check_top("prefix: abcdefghijklmnopqrstu", "1: prefix: \"abcdefghijklmnopqrstu\" cannot", "20 at most");
-    check_top(
-        "remotes: {main: {addr: 'https://x:8443'}}",
-        "1: remotes.main.addr: remote LXD servers",
-        "leave addr empty",
-    );
-    check_top("remotes: {main: {addr: /other}}", "1: remotes.main.addr: contradicts socket", "keep one");
-    check_top("remotes: {main: {protocol: http}}", "1: remotes.main.protocol: \"http\"", "lxd");
+    check_top("prefix: abcdefghijklmnopqrstu", "1: prefix: \"abcdefghijklmnopqrstu\" cannot", "20 characters at most");
+    // `remotes.main` is the Python daemon's: there web_tls must be written.
+    let main = |line: &str, start: &str, fix: &str| check_top(&format!("web_tls: true\nremotes: {line}"), start, fix);
+    main("{main: {addr: 'https://x:8443'}}", "2: remotes.main.addr: a remote LXD needs", "without a value");
+    main("{main: {addr: /other}}", "2: remotes.main.addr: contradicts socket", "keep one");
+    main("{main: {protocol: http}}", "2: remotes.main.protocol: \"http\"", "lxd");
     check_top("remotes: {own: {}}", "1: remotes.own.addr: is missing", "https://");
     check_top("remotes: {own: {addr: 'http://x'}}", "1: remotes.own.addr: is not the address", "https://");
     check_top(
@@ -409,7 +407,7 @@ fn classes() {
     check_text(
         two(twins),
         "9: runnermap[1].labels: classes \"one\" and \"two\" have the same labels",
-        "tell them apart",
+        "tell the two apart",
     );
 }
 

@@ -221,8 +221,8 @@ targets: [{org: ACME}, {repo: Alice/Tool}, {enterprise: big}]
 allow_public_repos: true
 repos: {allow: [acme/*, alice/tool], deny: [acme/secret-*]}
 fork_policy: deny
+socket: /run/lxd.socket
 remotes:
-  main: {addr: unix:///run/lxd.socket}
   own: {addr: https://own.example/, protocol: lxd}
   ubuntu: {addr: https://mirror.example}
 prefix: ci-7

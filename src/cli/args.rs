@@ -252,6 +252,10 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
             Arg::Value(word) => {
                 return Err(format!("unexpected argument {:?} (see lxdrunner --help)", word.to_string_lossy()));
             }
+            Arg::Short('l') => {
+                let fix = "-v for DEBUG, nothing for any other level (see lxdrunner --help)";
+                return Err(format!("-l LEVEL is an option of the Python daemon; write {fix}"));
+            }
             other => return Err(hint(other.unexpected())),
         }
     }
@@ -384,6 +388,7 @@ mod tests {
         check_error("--nonsense", "--help");
         check_error("-x", "--help");
         check_error("-c", "--help");
+        check_error("-l DEBUG", "write -v for DEBUG");
         check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders, demo");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");

@@ -8,7 +8,7 @@ use super::report::Report;
 use super::{Class, Remote, guard, image, inside};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name",
     "labels",
     "image",
@@ -68,8 +68,9 @@ pub(super) fn classes(
         }
         if let Some(twin) = classes.iter().find(|c| c.labels == class.labels) {
             let what = format!("classes {:?} and {:?} have the same labels ({})", twin.name, class.name, class.labels);
-            let mend = "give one of them a label of its own, so that a job's runs-on can tell them apart";
-            report.error(&item.path.key("labels"), what, mend);
+            let fix = "remove one, or give one a label of its own: every runner has \
+                       self-hosted, linux and its processor, so jobs cannot tell the two apart";
+            report.error(&item.path.key("labels"), what, fix);
         }
         classes.push(class);
     }

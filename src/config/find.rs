@@ -18,13 +18,19 @@ impl Config {
         top::config(path, &text, &tree)
     }
 
-    /// The config file: `explicit` where it is given, else the first that exists of `./config.yml`,
-    /// `$XDG_CONFIG_HOME/lxdrunner/config.yml` (`~/.config` where that is not set) and `/etc/lxdrunner/config.yml`.
+    /// The config file: `explicit` where it is given, else `$LXDRCFG`, which the Python daemon reads, else the first that
+    /// exists of `./config.yml`, `$XDG_CONFIG_HOME/lxdrunner/config.yml` (`~/.config` where that is not set) and
+    /// `/etc/lxdrunner/config.yml`.
     pub fn find(explicit: Option<PathBuf>) -> Result<PathBuf, String> {
-        if let Some(path) = explicit {
-            return Ok(path);
-        }
         let set = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        match (explicit, set("LXDRCFG")) {
+            (Some(path), Some(other)) if path != other => {
+                let (path, other) = (path.display(), other.display());
+                return Err(format!("-c names {path} and LXDRCFG in the environment {other} — unset LXDRCFG"));
+            }
+            (Some(path), _) | (None, Some(path)) => return Ok(path),
+            (None, None) => {}
+        }
         first_file(&config_candidates(set("XDG_CONFIG_HOME"), set("HOME")))
     }
 }

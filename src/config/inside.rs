@@ -2,11 +2,11 @@
 
 use std::path::Path as FilePath;
 
-use super::file;
 use super::github::LONGEST_BUNDLE;
 use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
+use super::{file, original};
 use crate::model::{ConfigMap, InstanceType};
 
 /// What is put into an instance beside the runner. All of it is baked into templates.
@@ -83,6 +83,12 @@ impl Reader<'_, '_> {
     /// Before, after and instead of the built-in set-up. A plain name is one that replaces it.
     fn setup_scripts(&mut self) -> Option<[Option<String>; 3]> {
         let Some(item) = self.class.get("setup_script") else { return Some([None, None, None]) };
+        if let Node::Text(name) = item.node
+            && original::is_own_script(&self.base.join(name))
+        {
+            self.report.warn(&item.path, "is the Python daemon's own script: the built-in set-up is used");
+            return Some([None, None, None]);
+        }
         if !matches!(item.node, Node::Map(_)) {
             return self
                 .script(&item, "without this key the built-in set-up is used")
@@ -121,6 +127,14 @@ impl Reader<'_, '_> {
         let path = self.base.join(item.text("the name of a script", self.report)?);
         let shown = path.display();
         match file::read_text(&path, LONGEST_SCRIPT) {
+            Ok(text) if original::script_word(&text).is_some() => {
+                let word = original::script_word(&text).unwrap_or_default();
+                let what = format!("{shown} is written for the Python daemon: it names {word}");
+                let fix = "take out what unpacks, registers and starts the runner and powers off, and write setup_script: \
+                           {after: FILE}; lxdrunner does the rest (README, Coming from the Python daemon)";
+                self.report.error(&item.path, what, fix);
+                None
+            }
             Ok(text) if text.starts_with("#!") => Some(text),
             Ok(_) => {
                 let fix = "start the script with #!/bin/sh";

@@ -12,6 +12,7 @@ mod guard;
 mod image;
 mod inside;
 mod node;
+mod original;
 mod read;
 mod report;
 mod secret;

@@ -39,6 +39,28 @@ impl Node {
             Node::Map(_) => "a mapping",
         }
     }
+
+    /// True or false, also in quotes and in the words that YAML 1.1 has for them.
+    pub(super) fn flag(&self) -> Option<bool> {
+        match self {
+            Node::Bool(flag) => Some(*flag),
+            Node::Text(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "yes" | "on" => Some(true),
+                "false" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A whole number, also in quotes.
+    pub(super) fn whole_number(&self) -> Option<i128> {
+        match self {
+            Node::Int(number) => Some(*number),
+            Node::Text(text) if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+            _ => None,
+        }
+    }
 }
 
 /// One step from a value to a part of it.

@@ -106,17 +106,15 @@ impl<'a> Item<'a> {
     }
 
     pub(super) fn flag(&self, report: &mut Report) -> Option<bool> {
-        match self.node {
-            Node::Bool(flag) => Some(*flag),
-            _ => self.wrong("true or false", report),
-        }
+        let flag = self.node.flag();
+        if flag.is_none() { self.wrong("true or false", report) } else { flag }
     }
 
     /// A whole number within `least..=most`.
     pub(super) fn number(&self, least: u32, most: u32, report: &mut Report) -> Option<u32> {
-        match self.node {
-            Node::Int(number) => {
-                let fit = u32::try_from(*number).ok().filter(|n| (least..=most).contains(n));
+        match self.node.whole_number() {
+            Some(number) => {
+                let fit = u32::try_from(number).ok().filter(|n| (least..=most).contains(n));
                 if fit.is_none() {
                     report.error(&self.path, format!("{number} does not fit"), format!("write {least} to {most}"));
                 }

@@ -9,8 +9,8 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, file, find_socket, github, guard, secret,
-    socket_candidates, web,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, file, find_socket, github, guard, original,
+    secret, socket_candidates, web,
 };
 use crate::model::Secret;
 
@@ -52,14 +52,8 @@ const KEYS: &[&str] = &[
     "cache_home",
     "env",
     "runnermap",
-    // Of the original; each is a warning now.
+    // The Python daemon's name of cache_home.
     "pkgdir",
-    "setupscript",
-    "activecfg",
-    "rundelay",
-    "cleanup",
-    "def_repo_args",
-    "def_org_args",
 ];
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,6 +73,8 @@ pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config
 
 fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let base = file.parent().unwrap_or(FilePath::new(""));
+    let translated = original::translate(tree, base, report);
+    let tree = translated.as_ref().unwrap_or(tree);
     let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
 
     let (github, targets) = github::read(&top, base, report);
@@ -103,7 +99,6 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let (remotes, main) = remotes(&top, report);
     let max_workers = top.get("max_workers").map_or(Some(10), |i| i.number(1, 10_000, report)).unwrap_or(10) as usize;
     let classes = class::classes(&top, base, &remotes, max_workers, report);
-    retired(&top, base, report);
 
     let long = DAY * 30;
     let mut length = |key: &str, default: u64, most: Duration| match top.get(key) {
@@ -214,7 +209,11 @@ fn remotes(top: &Section<'_>, report: &mut Report) -> (BTreeMap<String, Remote>,
     };
     for (name, item) in section.entries() {
         let Some(one) = Section::new(&item, &["addr", "protocol"], report) else { continue };
-        if matches!(name, "main" | "local") {
+        if name == "local" && one.get("addr").is_some_and(|i| matches!(i.node, Node::Text(t) if t.starts_with("http")))
+        {
+            let what = "local means the server that lxdrunner runs on";
+            report.error(&item.path, what, "give this remote another name, here and in image");
+        } else if matches!(name, "main" | "local") {
             main = local_remote(&one, report).or(main);
         } else if name.is_empty() || name.contains([':', '/', ' ']) {
             report.error(&item.path, "is not a remote's name", "write a name without colons, slashes and spaces");
@@ -238,8 +237,8 @@ fn local_remote(one: &Section<'_>, report: &mut Report) -> Option<SocketPath> {
     let addr = one.get("addr")?;
     let text = addr.text("nothing (the local socket is found), or the path of a unix socket", report)?;
     if text.starts_with("https:") || text.starts_with("http:") {
-        let mend = "run lxdrunner on the LXD server itself, and leave addr empty";
-        report.error(&addr.path, "remote LXD servers are not supported yet", mend);
+        let fix = "run lxdrunner on that server itself, and write addr: without a value";
+        report.error(&addr.path, "a remote LXD needs `servers`, which lxdrunner does not have yet", fix);
         return None;
     }
     let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
@@ -257,8 +256,13 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
             _ => false,
         };
         if !plain || !uri.as_ref().is_some_and(served) {
-            let mend = "write https://HOST/PATH (plain http only for a mirror on this machine)";
-            report.error(&item.path, "is not the address of an image server", mend);
+            let fix = match text.strip_prefix("http://") {
+                Some(rest) => {
+                    format!("write addr: https://{rest} (without TLS only a mirror on this machine is taken)")
+                }
+                None => "write addr: https://HOST/PATH".to_owned(),
+            };
+            report.error(&item.path, "is not the address of an image server", fix);
             return None;
         }
         Some(text.trim_end_matches('/').to_owned())
@@ -274,34 +278,6 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
         }),
     };
     Some(Remote { addr: addr?, protocol: protocol? })
-}
-
-/// What the original knew and this does not need, with what replaced it.
-fn retired(top: &Section<'_>, base: &FilePath, report: &mut Report) {
-    if let Some(item) = top.get("pkgdir") {
-        let used =
-            if top.get("cache_home").is_some() { "cache_home is used" } else { "its value is used as cache_home" };
-        report.warn(&item.path, format!("is called cache_home now; {used}"));
-    }
-    if let Some(item) = top.get("setupscript") {
-        let there = matches!(item.node, Node::Text(name) if base.join(name).exists());
-        let fate = if there { "the file is not used" } else { "there is no such file, and none is needed" };
-        let text =
-            "set-up is built in; a class may have its own with setup_script (it has other duties than the original's)";
-        report.warn(&item.path, format!("{text}: {fate}"));
-    }
-    let others = [
-        ("activecfg", "is not needed any more: every class of runnermap is active, each job goes to the one that fits"),
-        ("rundelay", "is not needed any more: a job is started at once, and once, however often it is announced"),
-        ("cleanup", "is not needed any more: what is over is always removed"),
-        ("def_repo_args", "is not needed any more: see targets"),
-        ("def_org_args", "is not needed any more: see targets"),
-    ];
-    for (key, text) in others {
-        if top.get(key).is_some() {
-            report.warn(&top.path.key(key), text);
-        }
-    }
 }
 
 /// True for this machine itself, where nobody listens on the way.
@@ -346,15 +322,18 @@ fn socket(top: &Section<'_>, main: Option<SocketPath>, report: &mut Report) -> O
     }
 }
 
+fn is_prefix(text: &str) -> bool {
+    let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    plain && text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-') && text.len() <= PREFIX_MAX
+}
+
 fn prefix(item: &Item<'_>, report: &mut Report) -> Option<String> {
     let text = item.text("a short name", report)?;
-    let plain = text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
-    let starts = text.starts_with(|c: char| c.is_ascii_lowercase());
-    if !plain || !starts || text.ends_with('-') || text.len() > PREFIX_MAX {
-        let mend = format!(
-            "write a letter, then letters (a-z), digits or '-', {PREFIX_MAX} at most: instances are called by it"
-        );
-        report.error(&item.path, format!("{text:?} cannot start the name of an instance"), mend);
+    if !is_prefix(text) {
+        let rule = format!("a letter, then letters (a-z), digits or '-', {PREFIX_MAX} characters at most");
+        let close: String = text.to_lowercase().replace(['_', '.', ' '], "-").trim_matches('-').to_owned();
+        let fix = if is_prefix(&close) { format!("write prefix: {close} ({rule})") } else { format!("write {rule}") };
+        report.error(&item.path, format!("{text:?} cannot start the name of an instance"), fix);
         return None;
     }
     Some(text.to_owned())

@@ -101,10 +101,10 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
 
 pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<WebTls> {
     let Some(item) = top.get("web_tls") else { return Some(WebTls::Off) };
-    match item.node {
-        Node::Bool(false) => Some(WebTls::Off),
-        Node::Bool(true) => Some(WebTls::SelfSigned),
-        Node::Map(_) => {
+    match (item.node.flag(), item.node) {
+        (Some(false), _) => Some(WebTls::Off),
+        (Some(true), _) => Some(WebTls::SelfSigned),
+        (None, Node::Map(_)) => {
             let files = Section::new(&item, &["cert", "key"], report)?;
             let mut file = |key: &str| {
                 let item = files.require(key, "write the name of a PEM file", report)?;
@@ -121,7 +121,7 @@ pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Op
             let (cert, key) = (file("cert"), file("key"));
             Some(WebTls::Files { cert: cert?, key: key? })
         }
-        other => {
+        (None, other) => {
             report.error(&item.path, format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}");
             None
         }
