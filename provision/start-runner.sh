@@ -3,8 +3,9 @@
 #
 # start-runner.sh arm    waits for the boot's end and the network, and starts in the background a part that has
 #                        everything ready but the credentials and waits for these; exit code 0 means that it waits
-# start-runner.sh await  only waits for the boot's end and the network; for set-up scripts
+# start-runner.sh await  only waits for cloud-init's end and the network; for set-up scripts
 # start-runner.sh trust  waits like await, and has the system trust the authorities in /opt/lxdrunner/authorities.pem; for set-up scripts
+# start-runner.sh settle waits until everything that boots has started, and makes the instance ready to be frozen
 # start-runner.sh run    is that background part; it ends with the instance (arguments: how to change the user, and the
 #                        ids of its group and itself)
 #
@@ -22,7 +23,7 @@
 # The secret travels only in memory and in the runner's own environment: never in an argument, a unit's
 # properties or a file on disk.
 #
-# Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm` or `await` may take (default 240).
+# Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm`, `await` or `settle` may take (default 240).
 set -u
 
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -35,6 +36,7 @@ runner=$base/runner
 place=/run/lxdrunner
 credentials=$place/credentials
 ready=$place/ready
+watchdogs_off=$place/watchdogs-off
 log=/var/log/lxdrunner-runner.log
 newline='
 '
@@ -375,6 +377,34 @@ arm() {
     wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
 }
 
+# Degraded, where some unit failed, is an end as well.
+# shellcheck disable=SC2317
+boot_ended() {
+    case $(systemctl is-system-running 2>/dev/null) in
+    initializing | starting) ;;
+    *) return 0 ;;
+    esac
+    # systemctl is a process each time.
+    sleep 0.3 2>/dev/null || sleep 1
+    return 1
+}
+
+# The clock goes on while an instance is frozen. At the thaw systemd kills what has been starting for too long, and each
+# service whose watchdog was not heard for too long.
+settle() {
+    is_systemd || return 0
+    set_deadline
+    if ! wait_until boot_ended; then
+        starting=$(systemctl --no-legend --no-pager list-jobs | sed -n 's/^ *[0-9]* *\([^ ]*\) .* running *$/\1/p' | tr '\n' ' ')
+        refuse "the boot has not ended after $timeout s, and what is starting when it is frozen is killed at the thaw; still starting: ${starting:-nothing}"
+    fi
+    if systemctl service-watchdogs no; then
+        : >"$watchdogs_off"
+    else
+        say "this systemd cannot switch watchdogs off: a service with WatchdogSec= that is frozen for longer is killed at the thaw"
+    fi
+}
+
 # ---- in the background ----
 
 # The instance is thrown away, so the quickest way is the best: nothing is synced or stopped first.
@@ -440,6 +470,13 @@ field() {
     value=${value%%"$newline"*}
 }
 
+# What ran out while the instance was frozen is passed over within moments of the thaw, and a service's next sign of life
+# sets its watchdog again. The pause is for a host that is busy.
+restore_watchdogs() {
+    [ -e "$watchdogs_off" ] || return 0
+    (sleep 30 && systemctl service-watchdogs yes) 9<&- &
+}
+
 register() {
     field name
     export LXDRUNNER_NAME="$value"
@@ -498,6 +535,7 @@ run() {
     take_credentials
     read_environment
     # It may have been frozen for long since it was ready.
+    restore_watchdogs
     set_deadline
     wait_for_network
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
@@ -535,9 +573,10 @@ case ${1:-} in
 arm) arm </dev/null ;;
 await) await </dev/null ;;
 trust) trust </dev/null ;;
+settle) settle </dev/null ;;
 run)
     switch=${2:?} group_id=${3:?} user_id=${4:?}
     run
     ;;
-*) refuse "unknown argument '${1:-}': arm, await or run" ;;
+*) refuse "unknown argument '${1:-}': arm, await, trust, settle or run" ;;
 esac

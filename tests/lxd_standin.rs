@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{ErrorKind, Exec, InstanceStatus, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
 use lxdrunner::standin::lxd::{Call, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
@@ -138,6 +139,40 @@ fn a_virtual_machine_has_no_agent_at_first() {
     assert!(seen[..2] == [-1, -1] && seen[2] > 0 && seen[3] > 0, "{seen:?}");
     let (instance, _) = lxd.instance("default", "a").unwrap().unwrap();
     assert_eq!((instance.kind, instance.status), (InstanceType::VirtualMachine, InstanceStatus::Running));
+}
+
+#[test]
+fn keys_of_a_virtual_machine_are_set_also_where_its_agent_could_not_be_told() {
+    let images = vec![ImageEntry::virtual_machine("vm")];
+    let (_dir, standin, lxd) = start("vmkeys", Options { images, agent_polls: 1000, ..Options::default() });
+    let new = new_instance("a", InstanceType::VirtualMachine, "vm");
+    lxd.wait(&lxd.create("default", "", &new).unwrap(), PATIENCE).unwrap();
+    let key = |value: &str| ConfigMap::from([(keys::PHASE.to_owned(), value.to_owned())]);
+    let etag = || lxd.instance("default", "a").unwrap().unwrap().1;
+    let status = |value: &str| {
+        let path = "/1.0/instances/a?project=default".to_owned();
+        let body = Body::Json(serde_json::json!({"config": key(value)}).to_string().into_bytes());
+        let (headers, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let request = Request { method: "PATCH", target: path, headers, body, keep: Keep::All, deadline };
+        Transport::new(lxd.socket()).exchange(request).unwrap().status
+    };
+    let sets = |value: &str| {
+        lxd.patch_config("default", "a", &key(value), Some(&etag())).unwrap();
+        assert_eq!(lxd.instance("default", "a").unwrap().unwrap().0.config[keys::PHASE], value);
+    };
+    assert_eq!(status("stopped"), 200);
+    run(&lxd, "a");
+    assert_eq!(status("starting"), 500, "5.0.2 wants its agent");
+    sets("running");
+    lxd.wait(&lxd.set_state("default", "a", "freeze", false).unwrap(), PATIENCE).unwrap();
+    assert_eq!(status("freezing"), 500);
+    sets("frozen");
+    // What was not done is told as ever.
+    standin.faults().next("PATCH", "", Fault::Status(500, String::new()));
+    let refused = lxd.patch_config("default", "a", &key("x"), Some(&etag()));
+    assert_eq!(refused.map_err(|error| error.kind), Err(ErrorKind::Refused(500)));
+    let stale = lxd.patch_config("default", "a", &key("frozen"), Some("stale"));
+    assert_eq!(stale.map_err(|error| error.kind), Err(ErrorKind::PreconditionFailed));
 }
 
 #[test]

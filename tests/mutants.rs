@@ -187,6 +187,18 @@ const MUTANTS: &[Mutant] = &[
         to: "        if found.owner.as_ref() != Some(&self.prefix) {\n",
     },
     Mutant {
+        rule: "a virtual machine is thawed before it is claimed",
+        file: "src/steps/making.rs",
+        from: "                Some(Some(_)) if self.virtual_machine => Step::ThawUnclaimed,\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a virtual machine is called a standby before it is frozen",
+        file: "src/steps/making.rs",
+        from: "            (_, Step::Settle) if !self.virtual_machine => Step::Freeze,\n",
+        to: "            (_, Step::Settle) => Step::Freeze,\n            (_, Step::Freeze) => Step::Look(Why::ToFinish),\n",
+    },
+    Mutant {
         rule: "another daemon has its time from its claim on",
         file: "src/plan/remove.rs",
         from: "let had = now.since(instance.begun_at);",

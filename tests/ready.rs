@@ -56,6 +56,29 @@ fn a_job_claims_a_standby_and_the_next_one_is_prepared() {
 }
 
 #[test]
+fn a_virtual_machine_that_is_a_standby_is_never_written_to_while_it_is_frozen() {
+    let classes = "  - {name: vm, labels: [self-hosted], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64, standby: 1}\n";
+    let mut rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
+    for round in 1..=2 {
+        rig.daemon.wait_count(&["msg=\"standby ready\""], round);
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        rig.daemon.wait(&[&format!("job={job}"), "from=standby", "msg=\"instance made\""]);
+    }
+    rig.daemon.wait_count(&["msg=\"standby ready\""], 3);
+    let written_to = |rig: &Rig| rig.daemon.count(&["lxd call=\"set keys", "status=500"]);
+    assert_eq!(written_to(&rig), 0);
+    // Its ETag is not known to another process, and it is thawed and claimed all the same.
+    rig.restart();
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
+    assert_eq!(written_to(&rig), 0);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn a_standbys_files_are_kept_ready_for_the_push() {
     let rig = Rig::new(plan(", standby: 1", ""));
     rig.daemon.wait(&["msg=\"standby ready\""]);

@@ -226,7 +226,8 @@ impl Hands<'_, '_> {
                 }
                 claimed.map_or_else(|error| self.not_claimed(error), |()| Answer::Done)
             }
-            Step::Thaw => self.done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
+            Step::Thaw | Step::ThawUnclaimed => self.done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
+            Step::SetClock => self.done(provision.set_clock()),
             Step::HandOver => {
                 self.opening.take().map(Begun::end);
                 let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
@@ -247,6 +248,7 @@ impl Hands<'_, '_> {
                 Answer::Done
             }
             Step::Seal => self.done(provision.seal()),
+            Step::Settle => self.done(provision.settle()),
             Step::Freeze => {
                 let frozen = provision.freeze();
                 if frozen.is_ok() && class.kind == InstanceType::Container {

@@ -95,6 +95,11 @@ impl Insides {
                 let working = self.runner(view.name()).is_some_and(|r| r.progress() == Progress::Working);
                 ExecOutcome::code(i64::from(!working))
             }
+            Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word == "settle") => {
+                ExecOutcome::code(0)
+            }
+            // A virtual machine's clock is set.
+            Some("date") => ExecOutcome::code(0),
             _ => ExecOutcome::not_found(),
         }
     }

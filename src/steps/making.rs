@@ -18,12 +18,17 @@
 //!    something else, the scope where GitHub refuses, the package where there is none, else what the instance was to be made
 //!    from.
 //! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
+//! 11. A standby is frozen only after its boot has ended: the clock goes on while it is frozen, and systemd kills at the
+//!     thaw what was starting for too long by then.
+//! 12. Keys of a virtual machine are changed only while it runs: LXD tells its agent of each change, and answers with a
+//!     failure where the agent does not listen. So it is called a standby before it is frozen, and thawed before it is
+//!     claimed. The claim decides all the same whose it is; a standby that is found thawed is removed.
 
 use super::Found;
 use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
-use crate::model::{Phase, RunnerArch, RunnerId, Scope};
+use crate::model::{InstanceType, Phase, RunnerArch, RunnerId, Scope};
 use crate::world::{Form, Origin, Outcome, RemoveReason, Status, Subject};
 
 #[cfg(test)]
@@ -105,14 +110,20 @@ pub enum Step {
     Claim {
         etag: String,
     },
+    /// Let a virtual machine go on that is not claimed yet.
+    ThawUnclaimed,
     /// Let it go on.
     Thaw,
+    /// Set the clock of a virtual machine, which stood still while it was frozen.
+    SetClock,
     /// Hand over the credentials, upon which the runner starts.
     HandOver,
     /// Note that it needs nobody any more, and its registration where that is not noted yet.
     NoteStarted(Option<RunnerId>),
     /// Take from a template what copies must not share, and stop it.
     Seal,
+    /// Wait until its boot has ended, and make it ready to be frozen for long.
+    Settle,
     Freeze,
     /// Call it what it is now, if its ETag is still this one: also [`Answer::Changed`].
     Finish {
@@ -200,11 +211,15 @@ pub struct Making {
     asked: u32,
     /// True once a standby was looked at to be claimed.
     looked: bool,
+    virtual_machine: bool,
+    /// Whether a virtual machine was thawed before its claim, or why not; `None` before that was tried.
+    thawed: Option<Result<(), String>>,
 }
 
 impl Making {
     /// Nothing is done yet. `prefix` is what our instances' owner key says.
     pub fn new(what: What, class: &Class, prefix: &str) -> Making {
+        let virtual_machine = class.kind == InstanceType::VirtualMachine;
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
         let claims = matches!(what, What::Runner { from: Origin::Standby { .. }, .. });
         let step = if claims { Step::BeginRegister } else { Step::Create };
@@ -220,6 +235,8 @@ impl Making {
             image: None,
             asked: 0,
             looked: false,
+            virtual_machine,
+            thawed: None,
         }
     }
 
@@ -258,6 +275,11 @@ impl Making {
             }
             (Step::Look(Why::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => self.lost("it is gone"),
             (Step::Look(Why::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),
+            (Step::ThawUnclaimed, Answer::Failed { unreachable: false, reason }) => {
+                // Another process may have thawed it, to claim it.
+                self.thawed = Some(Err(reason));
+                Next::Take(Step::Look(Why::ToClaim))
+            }
             (Step::Claim { .. }, Answer::Changed) if !self.looked => Next::Take(Step::Look(Why::ToClaim)),
             (Step::Claim { .. }, Answer::Changed) => self.lost("somebody else claimed it"),
             (Step::Claim { .. }, Answer::Unsure(error)) => {
@@ -311,10 +333,10 @@ impl Making {
     }
 
     /// What follows where a step worked; `None` where that is not the step's answer.
-    fn done(&self, step: &Step) -> Option<Next> {
+    fn done(&mut self, step: &Step) -> Option<Next> {
         let (copied, claims) = match &self.what {
             What::Runner { from: Origin::Template(_), .. } => (true, None),
-            What::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag)),
+            What::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag.clone())),
             _ => (false, None),
         };
         Some(Next::Take(match (&self.what, step) {
@@ -322,13 +344,22 @@ impl Making {
             (What::Runner { .. }, Step::Start) => Step::BeginRegister,
             (_, Step::Start) => Step::Started,
             (_, Step::BeginRegister) => match claims {
-                Some(Some(etag)) => Step::Claim { etag: etag.clone() },
+                Some(Some(_)) if self.virtual_machine => Step::ThawUnclaimed,
+                Some(Some(etag)) => Step::Claim { etag },
                 Some(None) => Step::Look(Why::ToClaim),
                 None => Step::Started,
             },
             (_, Step::OpenFiles) => Step::Armed,
+            (_, Step::ThawUnclaimed) => {
+                self.thawed = Some(Ok(()));
+                match claims {
+                    Some(Some(etag)) if !self.looked => Step::Claim { etag },
+                    _ => Step::Look(Why::ToClaim),
+                }
+            }
+            (_, Step::Claim { .. }) if self.virtual_machine => Step::SetClock,
             (_, Step::Claim { .. }) => Step::Thaw,
-            (_, Step::Thaw) => Step::Credentials,
+            (_, Step::Thaw | Step::SetClock) => Step::Credentials,
             // A copy has its runner inside, and nothing to do that would be in vain without credentials.
             (What::Runner { .. }, Step::Started) if !copied => Step::Credentials,
             (What::Template(_), Step::Started) => Step::SetUp,
@@ -338,11 +369,14 @@ impl Making {
             (_, Step::SetUp) => Step::Arm,
             (_, Step::Arm) if copied => Step::Credentials,
             (_, Step::Arm) => Step::Armed,
-            (What::Standby, Step::Armed) => Step::Freeze,
+            (What::Standby, Step::Armed) => Step::Settle,
+            (_, Step::Settle) if !self.virtual_machine => Step::Freeze,
             (_, Step::Armed) => Step::HandOver,
             (_, Step::HandOver) => Step::NoteStarted(self.registered.filter(|_| self.claims())),
-            (_, Step::Seal | Step::Freeze) => Step::Look(Why::ToFinish),
+            (What::Standby, Step::Finish { .. }) if self.virtual_machine => Step::Freeze,
             (What::Standby, Step::Finish { .. }) => Step::Look(Why::ForEtag),
+            (_, Step::Freeze) if self.virtual_machine => Step::Look(Why::ForEtag),
+            (_, Step::Seal | Step::Settle | Step::Freeze) => Step::Look(Why::ToFinish),
             (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked)),
             _ => return None,
         }))
@@ -415,10 +449,12 @@ impl Making {
         if found.owner.as_ref() != Some(&self.prefix) || found.phase != Phase::Standby {
             return self.lost("somebody else claimed it");
         }
-        if found.status != Status::Frozen {
-            return self.lost("it is not frozen any more");
+        match (self.thawed.clone(), found.status) {
+            (None, Status::Frozen) if self.virtual_machine => Next::Take(Step::ThawUnclaimed),
+            (None, Status::Frozen) | (Some(_), Status::Running) => Next::Take(Step::Claim { etag: found.etag }),
+            (Some(Err(reason)), Status::Frozen) => self.fail(Stop::Failed { blame: self.blame(), reason }),
+            _ => self.lost("it is not frozen any more"),
         }
-        Next::Take(Step::Claim { etag: found.etag })
     }
 
     /// GitHub answered.

@@ -65,7 +65,7 @@ runnermap:
 const READY: [(&str, &str); 4] = [
     (", template: false", ", template: false"),
     ("", ""),
-    (", standby: 2", ", standby: 1"),
+    (", standby: 2", ", standby: 1, type: virtual-machine"),
     (", standby: 1, idle: 1", ", template: false"),
 ];
 

@@ -1,7 +1,7 @@
 //! Launches, bakes and standbys: the real steps, taken against the models.
 
 use lxdrunner::github::Deletion;
-use lxdrunner::model::{Phase, RunnerId, Scope};
+use lxdrunner::model::{InstanceType, Phase, RunnerId, Scope};
 use lxdrunner::steps::making::{self, Answer, Making, What, Why};
 use lxdrunner::world::{Action, Outcome};
 
@@ -10,9 +10,10 @@ use crate::stage::{Ev, Inst, Stage};
 
 /// True from the moment that the instance is this making's.
 pub fn has_it_in_hand(step: &making::Step) -> bool {
-    use making::Step::{BeginRegister, Claim, Create, Look, OpenFiles};
+    use making::Step::{BeginRegister, Claim, Create, Look, OpenFiles, ThawUnclaimed};
 
-    !matches!(step, Create | BeginRegister | OpenFiles | Claim { .. } | Look(Why::ToClaim | Why::Whose))
+    let before = matches!(step, Create | BeginRegister | OpenFiles | Claim { .. } | ThawUnclaimed);
+    !before && !matches!(step, Look(Why::ToClaim | Why::Whose))
 }
 
 /// How long the step takes before it acts, in milliseconds; `None` for what acts on nothing.
@@ -29,7 +30,8 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
         Started => (100, 2000),
         SetUp if matches!(what, What::Template(_)) => (1000, 60_000),
         SetUp => (500, 8000),
-        Claim { .. } | Thaw | NoteRunner(_) => (5, 300),
+        Claim { .. } | Thaw | ThawUnclaimed | SetClock | NoteRunner(_) => (5, 300),
+        Settle => (100, 20_000),
         NoteStarted(_) | Finish { .. } => (20, 500),
         Seal | Freeze => (50, 2000),
         Publish => (1000, 30_000),
@@ -143,6 +145,7 @@ impl Stage {
             SetUp if matches!(what, What::Template(_)) && self.fault(self.faults.bake) => failed("the set-up failed"),
             Claim { etag } => self.claim(e, lxd, name, etag),
             HandOver => self.hand_over(e, lxd, name),
+            ThawUnclaimed => self.thaw_unclaimed(lxd, name),
             step => self.change(e, lxd, name, (what, step)),
         };
         match step {
@@ -223,6 +226,7 @@ impl Stage {
 
     fn claim(&mut self, e: &Execution, lxd: usize, name: &str, etag: &str) -> Answer {
         let Action::Launch { scope, job, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        self.check_agent(lxd, name, "claimed");
         let Some(inst) = self.lxd[lxd].get_mut(name) else { return Answer::Gone };
         if inst.version.to_string() != etag {
             return Answer::Changed;
@@ -240,15 +244,48 @@ impl Stage {
         Answer::Done
     }
 
+    fn is_virtual_machine(&self, inst: &Inst) -> bool {
+        let class = self.config.classes.iter().find(|class| class.name == inst.class);
+        class.is_some_and(|class| class.kind == InstanceType::VirtualMachine)
+    }
+
+    /// LXD waits in vain for the agent of a virtual machine that is frozen, and then fails, though the keys are changed.
+    fn check_agent(&self, lxd: usize, name: &str, what: &str) {
+        if self.lxd[lxd].get(name).is_some_and(|inst| inst.frozen && self.is_virtual_machine(inst)) {
+            self.fail(&format!("virtual machine {name} was {what} while it was frozen"));
+        }
+    }
+
+    /// Whoever is first lets it go on, and nobody has claimed it yet.
+    fn thaw_unclaimed(&mut self, lxd: usize, name: &str) -> Answer {
+        match self.lxd[lxd].get_mut(name) {
+            Some(inst) if inst.frozen => {
+                inst.frozen = false;
+                Answer::Done
+            }
+            Some(_) => failed("it is running already"),
+            None => failed("not found"),
+        }
+    }
+
     /// A step that changes the instance; it must be this execution's own.
     fn change(&mut self, e: &Execution, lxd: usize, name: &str, (what, step): (&What, &making::Step)) -> Answer {
         use making::Step::*;
 
+        if matches!(step, NoteRunner(_) | NoteStarted(_) | Finish { .. }) {
+            self.check_agent(lxd, name, "noted on");
+        }
+        let Some(inst) = self.lxd[lxd].get(name) else { return failed("not found") };
+        let virtual_machine = self.is_virtual_machine(inst);
         let Some(inst) = self.lxd[lxd].get_mut(name) else { return failed("not found") };
         if inst.owner.is_some_and(|owner| owner != (e.daemon, e.life)) {
             // What runs in an instance ends with it.
-            if matches!(step, Started | SetUp | Armed) {
+            if matches!(step, Started | SetUp | Armed | Settle) {
                 return failed("it stopped meanwhile");
+            }
+            // It is a standby already, and somebody removes it.
+            if matches!(step, Freeze) && virtual_machine {
+                return failed("not found");
             }
             // The note is written without a look, for speed; whoever has the name by now writes its own over it before its
             // runner starts.
@@ -258,8 +295,8 @@ impl Stage {
         }
         match step {
             Start => inst.running = true,
-            Started | SetUp | Armed if !inst.running => return failed("it does not run"),
-            Started | SetUp | Armed => return Answer::Done,
+            Started | SetUp | Armed | Settle if !inst.running => return failed("it does not run"),
+            Started | SetUp | Armed | Settle | SetClock => return Answer::Done,
             Thaw => inst.frozen = false,
             Freeze => inst.frozen = true,
             Seal => inst.running = false,

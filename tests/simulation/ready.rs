@@ -76,6 +76,10 @@ impl Stage {
                 if of(Phase::Template) != usize::from(class.template) {
                     return Err(format!("{} templates of {} on {lxd}", of(Phase::Template), class.name));
                 }
+                let standby = |i: &Inst| i.owner.is_some() && i.phase == Phase::Standby;
+                if let Some((name, _)) = map.iter().find(|(_, i)| standby(i) && !i.frozen) {
+                    return Err(format!("standby {name} is not frozen"));
+                }
                 if of(Phase::Standby) != class.standby {
                     return Err(format!("{} standbys of {} on {lxd}", of(Phase::Standby), class.name));
                 }

@@ -16,7 +16,7 @@ use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
 
 /// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.
 pub const CREDENTIALS: &str = "/run/lxdrunner/credentials";
-const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
+pub(super) const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
 
 /// What a runner proves itself with.
 #[derive(Debug)]
@@ -71,9 +71,14 @@ impl Provision<'_> {
     /// # Errors
     /// What LXD says.
     pub fn arm(&self) -> Result<Operation, Failure> {
+        self.start_script("arm")
+    }
+
+    /// Begins `start-runner.sh WHAT`.
+    pub(super) fn start_script(&self, what: &str) -> Result<Operation, Failure> {
         let patience = self.patience("start-runner.sh")?;
         let environment = ConfigMap::from([("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience)]);
-        self.begin_script(&[&format!("{DIRECTORY}/start-runner.sh"), "arm"], environment)
+        self.begin_script(&[&format!("{DIRECTORY}/start-runner.sh"), what], environment)
     }
 
     /// Waits until the instance waits for credentials. From here on it may be frozen and thawed before they come.

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log::debug;
 
+use super::hand_over::RUNNER_LOG;
 use super::{DIRECTORY, Failure, Provision, SETUP_LOG};
 use crate::lxd::{self, ErrorKind, Exec};
 use crate::model::{ConfigMap, InstanceType, Phase, keys};
@@ -67,6 +68,15 @@ impl Provision<'_> {
         })
     }
 
+    /// Waits until the armed instance's boot has ended, and makes it ready to be frozen for long.
+    ///
+    /// # Errors
+    /// The script's own words where the boot does not end; what LXD says.
+    pub fn settle(&self) -> Result<(), Failure> {
+        let settling = self.start_script("settle")?;
+        self.end_script("start-runner.sh", &settling, RUNNER_LOG)
+    }
+
     /// Freezes the instance: it keeps its memory and uses no processor.
     ///
     /// # Errors
@@ -84,20 +94,25 @@ impl Provision<'_> {
         self.lxd.patch_config(&self.class.project, self.name, config, Some(etag))
     }
 
-    /// Lets a frozen instance go on, with the right time: a virtual machine's clock stood still meanwhile.
+    /// Lets a frozen instance go on.
     ///
     /// # Errors
     /// What LXD says.
     pub fn thaw(&self) -> Result<(), Failure> {
         let thawing = self.lxd.set_state(&self.class.project, self.name, "unfreeze", false)?;
-        self.wait(&thawing, "unfreeze the standby")?;
-        if self.class.kind == InstanceType::VirtualMachine {
-            let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            let command = ["date", "-s", &format!("@{seconds}")].map(str::to_owned).to_vec();
-            let exec = Exec { command, environment: ConfigMap::new(), record: false };
-            let set = self.lxd.exec(&self.class.project, self.name, &exec, self.left("set the clock")?)?;
-            debug!("instance={} step=clock code={}", self.name, set.code);
-        }
+        self.wait(&thawing, "unfreeze the standby")
+    }
+
+    /// Sets the clock of a virtual machine, which stood still while it was frozen.
+    ///
+    /// # Errors
+    /// What LXD says.
+    pub fn set_clock(&self) -> Result<(), Failure> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let command = ["date", "-s", &format!("@{seconds}")].map(str::to_owned).to_vec();
+        let exec = Exec { command, environment: ConfigMap::new(), record: false };
+        let set = self.lxd.exec(&self.class.project, self.name, &exec, self.left("set the clock")?)?;
+        debug!("instance={} step=clock code={}", self.name, set.code);
         Ok(())
     }
 }

@@ -243,10 +243,26 @@ pub(super) fn patch(shared: &Shared, ask: &Ask, name: &str) -> Result<Answer, An
     if let Some(unknown) = config.keys().find(|key| !KNOWN_KEYS.iter().any(|known| key.starts_with(known))) {
         return Err(Answer::error(500, &format!("Invalid config: Unknown configuration key: {unknown}")));
     }
+    let told = config.keys().any(|key| key.starts_with("user."));
     instance.config.extend(config);
+    let deaf = agent_fails(instance).filter(|_| told && instance.kind == InstanceType::VirtualMachine);
+    let deaf = deaf.filter(|why| *why == FROZEN || NEEDS_AGENT.contains(&state.version.as_str()));
     drop(state);
     shared.changed.notify_all();
-    Ok(Answer::sync(json!({})))
+    deaf.map_or_else(|| Ok(Answer::sync(json!({}))), |why| Err(Answer::error(500, why)))
+}
+
+/// Versions of LXD to which a running virtual machine whose agent has not started is a failure, too.
+const NEEDS_AGENT: [&str; 6] = ["5.0.2", "5.0.3", "5.21.0", "5.21.1", "5.21.2", "6.1"];
+const FROZEN: &str = "Failed to connect to lxd-agent";
+
+/// What LXD says when it has changed a virtual machine's keys and cannot tell the agent.
+fn agent_fails(instance: &InstanceRecord) -> Option<&'static str> {
+    match instance.power {
+        Power::Frozen => Some(FROZEN),
+        Power::Running if instance.agent_polls > 0 => Some("LXD VM agent isn't currently running"),
+        _ => None,
+    }
 }
 
 pub(super) fn delete(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer, Answer> {

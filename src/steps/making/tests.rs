@@ -83,7 +83,12 @@ fn end(outcome: Outcome) -> String {
 /// Takes `steps`, each of which is answered with [`Done`] unless it stands in `answers`, and comes to this end.
 #[track_caller]
 fn check(what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
-    let mut making = Making::new(what, &class("small", &[], 1), "ci");
+    check_of(InstanceType::Container, what, answers, steps, expected);
+}
+
+#[track_caller]
+fn check_of(kind: InstanceType, what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+    let mut making = Making::new(what, &Class { kind, ..class("small", &[], 1) }, "ci");
     let mut answers = answers.iter().peekable();
     let mut way = Vec::new();
     let outcome = loop {
@@ -144,7 +149,7 @@ fn what_works_goes_step_by_step() {
         "baked",
     );
     let preparing = There(there(Phase::Preparing, Maker::Us));
-    let way = "create start started arm armed freeze look-tofinish finish-e2 look-foretag";
+    let way = "create start started arm armed settle freeze look-tofinish finish-e2 look-foretag";
     let ready = There(there(Phase::Standby, Maker::Unknown));
     check(
         What::Standby,
@@ -157,6 +162,44 @@ fn what_works_goes_step_by_step() {
     // Nor does a note that could not be written from a runner.
     let way = "beginregister claim-e1 thaw credentials handover started-7";
     check(claim(Some("e1")), &[("credentials", registered()), ("started-7", no())], way, "launched 7");
+}
+
+#[test]
+fn a_virtual_machine_is_frozen_as_a_standby_and_thawed_before_it_is_claimed() {
+    #[track_caller]
+    fn check_vm(what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+        check_of(InstanceType::VirtualMachine, what, answers, steps, expected);
+    }
+    let preparing = ("look-tofinish", There(there(Phase::Preparing, Maker::Us)));
+    let made = "create start started arm armed settle look-tofinish finish-e2 freeze";
+    let ready = ("look-foretag", There(there(Phase::Standby, Maker::Us)));
+    check_vm(What::Standby, &[preparing.clone(), ready], &format!("{made} look-foretag"), "prepared Some(\"e2\")");
+    let said = "Standby(\"small\") made=true: no";
+    check_vm(What::Standby, &[preparing, ("freeze", no())], &format!("{made} logs"), said);
+
+    let hears = ("credentials", registered());
+    let claimed = "setclock credentials handover started-7";
+    let way = format!("beginregister thawunclaimed claim-e1 {claimed}");
+    check_vm(claim(Some("e1")), &[hears.clone()], &way, "launched 7");
+    let standby = |status: Status| ("look-toclaim", There(Found { status, ..there(Phase::Standby, Maker::Unknown) }));
+    let (frozen, running) = (standby(Status::Frozen), standby(Status::Running));
+    let way = format!("beginregister look-toclaim thawunclaimed look-toclaim claim-e2 {claimed}");
+    check_vm(claim(None), &[frozen.clone(), running.clone(), hears.clone()], &way, "launched 7");
+    let way = format!("beginregister thawunclaimed claim-e1 look-toclaim claim-e2 {claimed}");
+    check_vm(claim(Some("e1")), &[("claim-e1", Changed), running.clone(), hears.clone()], &way, "launched 7");
+    // Somebody else was faster; or thawed it and died; or it does not thaw.
+    let thaw = ("thawunclaimed", no());
+    let refused = ("credentials", refused());
+    let taken = ("look-toclaim", There(there(Phase::Provisioning, Maker::Unknown)));
+    let way = "beginregister thawunclaimed look-toclaim credentials";
+    check_vm(claim(Some("e1")), &[thaw.clone(), taken, refused.clone()], way, "lost: somebody else claimed it");
+    check_vm(claim(Some("e1")), &[thaw.clone(), ("look-toclaim", Gone), refused.clone()], way, "lost: it is gone");
+    let way = format!("beginregister thawunclaimed look-toclaim claim-e2 {claimed}");
+    check_vm(claim(Some("e1")), &[thaw.clone(), running.clone(), hears], &way, "launched 7");
+    let way = "beginregister look-toclaim credentials";
+    check_vm(claim(None), &[running, refused.clone()], way, "lost: it is not frozen any more");
+    let way = "beginregister thawunclaimed look-toclaim credentials logs";
+    check_vm(claim(Some("e1")), &[thaw, frozen, refused], way, "Standby(\"small\") made=true: no");
 }
 
 #[test]
@@ -351,9 +394,9 @@ fn what_was_changed_while_it_was_made_is_not_called_ready() {
     );
     let said = "Bake(\"small\") made=true: no";
     check(What::Template(Form::Instance), &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
-    let way = "create start started arm armed freeze look-tofinish logs";
+    let way = "create start started arm armed settle freeze look-tofinish logs";
     check(What::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
-    let way = "create start started arm armed freeze look-answers";
+    let way = "create start started arm armed settle freeze look-answers";
     check(What::Standby, &[("freeze", silence()), ("look-answers", silence())], way, "Host made=true: silence");
 }
 
