@@ -1,5 +1,5 @@
 //! Templates and standbys on a real LXD: what a copy must not share, and that a claimed standby works.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod support;
 
@@ -188,4 +188,53 @@ fn a_class_that_was_edited_gets_a_template_and_standbys_of_its_own() {
     }
     let (job, _) = identified(&rig);
     rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
+}
+
+/// A unit whose start takes ten seconds, beside those that every systemd has.
+const SLOW_UNIT: &str = r#"
+cat >/etc/systemd/system/slow.service <<UNIT
+[Service]
+Type=notify
+NotifyAccess=all
+ExecStart=/bin/sh -c 'sleep 10; systemd-notify --ready; exec sleep infinity'
+[Install]
+WantedBy=multi-user.target
+UNIT
+mkdir -p /etc/systemd/system/multi-user.target.wants
+ln -sf ../slow.service /etc/systemd/system/multi-user.target.wants/slow.service
+"#;
+
+/// What failed, and what systemd killed because the clock went on.
+const UNITS: &str = r#"
+sudo systemctl --failed --plain --no-legend | sed 's/^\([^ ]*\).*/failed=\1/'
+sudo journalctl -b --no-pager | sed -n 's/.*systemd.1.: \(.*\.service: \(Watchdog timeout\|[a-z-]* operation timed out\).*\)/killed=\1/p'
+begun=$(date +%s%N)
+echo "slow=$(systemctl is-active slow.service)"
+networkctl >/dev/null && echo "networkctl_ms=$(($(date +%s%N) / 1000000 - begun / 1000000))"
+"#;
+
+/// `LXDRUNNER_TEST_FROZEN=210` is how long it waits, in seconds: the watchdogs of systemd's own services run out after 180.
+#[test]
+fn a_standby_that_was_frozen_for_minutes_has_all_its_units() {
+    let Some(seconds) = std::env::var("LXDRUNNER_TEST_FROZEN").ok().and_then(|seconds| seconds.parse().ok()) else {
+        return;
+    };
+    let scratch = Scratch::new();
+    let script = scratch.0.join("setup.sh");
+    let (first, rest) = include_str!("../provision/setup-runner.sh").split_once('\n').unwrap();
+    std::fs::write(&script, format!("{first}\n{SLOW_UNIT}{rest}")).unwrap();
+    let Some(rig) = Rig::real(plan(&format!(", standby: 1, setup_script: {}", script.display()))) else { return };
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    // What fails in every boot of this image; the job may come before there is a standby.
+    let (job, usual) = run(&rig, &format!("timeout 60 systemctl is-system-running --wait; {UNITS}"));
+    println!("job={job} {}", rig.daemon.wait(&[&format!("job={job}"), "msg=\"instance made\""]));
+    rig.wait_instances(|names| names.iter().any(|name| name.contains("-standby-")));
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    let (job, log) = run(&rig, UNITS);
+    rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
+    println!("usual: {usual}\nthawed after {seconds} s: {log}");
+    let lost = |line: &&str| (line.contains("failed=") || line.contains("killed=")) && !usual.contains(line.trim());
+    assert_eq!(log.lines().filter(lost).collect::<Vec<_>>(), Vec::<&str>::new(), "{log}");
+    assert_eq!(value(&log, "slow"), "active");
 }
