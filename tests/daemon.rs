@@ -126,6 +126,21 @@ fn a_virtual_machine_is_waited_for_until_its_agent_answers() {
 }
 
 #[test]
+fn a_virtual_machine_whose_agent_never_answers_is_told_with_what_to_look_at() {
+    let classes = "  - {name: vm, labels: [vm], image: standin-vm, type: virtual-machine, runner_os: linux, runner_arch: x64, template: false}\n";
+    let plan = Plan { classes: classes.to_owned(), ..Plan::with("provision_timeout: 10") };
+    let rig = Rig::prepared(plan, |before| before.lxd.unwrap().set_agent_polls(u32::MAX));
+    let job = rig.github.queue(&repo(), JobSpec::new(&["vm"]));
+    rig.daemon.wait(&["INFO", "msg=\"waiting for the virtual machine's agent\" seconds="]);
+    let told = rig.daemon.wait(&["ERROR", &format!("job={job}"), "agent did not answer within 10 s"]);
+    for part in ["provision_timeout", "lxc console", "security.secureboot", "lxd-agent"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let said = rig.daemon.count(&["waiting for the virtual machine's agent"]);
+    assert_eq!(said, 1, "the next time is half a minute later");
+}
+
+#[test]
 fn a_burst_beyond_the_cap_is_served_in_turn() {
     let rig = Rig::new(Plan::with("max_workers: 3"));
     let jobs: Vec<_> = (0..12).map(|_| rig.queue()).collect();

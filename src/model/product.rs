@@ -31,6 +31,14 @@ impl Product {
         }
     }
 
+    /// What answers inside a virtual machine: the name of its unit, of the program and of Debian's package.
+    pub fn agent(self) -> &'static str {
+        match self {
+            Product::Lxd => "lxd-agent",
+            Product::Incus => "incus-agent",
+        }
+    }
+
     /// The group whose members may do everything on the socket.
     pub fn group(self) -> &'static str {
         match self {

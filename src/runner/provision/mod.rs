@@ -45,6 +45,8 @@ const DIRECTORY: &str = "/opt/lxdrunner";
 pub(super) const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 /// Lines of a failed script's output that are kept.
 const TAIL_LINES: usize = 40;
+/// How often the wait for a virtual machine's agent is reported, after the first [`PROGRESS_EVERY`].
+const AGENT_PROGRESS_EVERY: Duration = Duration::from_secs(30);
 /// An operation that takes longer is reported every time that this has passed again.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub enum Failure {
     File { path: String, source: std::io::Error },
     /// The place for the credentials is not there (any more): they were not written.
     NotArmed(lxd::Error),
+    /// A virtual machine's agent did not answer before the provisioning deadline.
+    NoAgent { product: Product, after: Duration },
     /// The provisioning deadline passed.
     TooLate { step: &'static str, after: Duration },
 }
@@ -99,6 +103,16 @@ impl std::fmt::Display for Failure {
                 f,
                 "{error}; start-runner.sh had made the place for the credentials, and it is gone: did the instance stop \
                  or boot again?"
+            ),
+            Failure::NoAgent { product, after } => write!(
+                f,
+                "the virtual machine's agent did not answer within {} s (provision_timeout). While it is there, its console \
+                 ({} console NAME) shows whether it boots: an image that is not signed needs security.secureboot: \"false\" \
+                 in the class's config. Where it boots, the image lacks the unit {agent}, or this host the program {agent} \
+                 (Debian has a package {agent} beside the server). Where it is slow, raise provision_timeout",
+                after.as_secs(),
+                product.client(),
+                agent = product.agent(),
             ),
             Failure::TooLate { step, after } => {
                 write!(f, "{step}: not done within {} s (provision_timeout)", after.as_secs())
@@ -224,15 +238,23 @@ impl<'a> Provision<'a> {
             return Ok(());
         }
         // The agent comes up, is restarted once by the guest's own set-up, and comes up again: twice in a row counts.
-        // LXD has no event for it, hence the look every half second.
-        let mut answers = 0;
+        // LXD has no event for it.
+        let (begun, mut answers, mut tell_at) = (Instant::now(), 0, PROGRESS_EVERY);
         while answers < 2 {
-            self.left("wait for the virtual machine's agent")?;
+            if self.left("wait for the agent").is_err() {
+                return Err(Failure::NoAgent { product: self.lxd.product(), after: self.limit });
+            }
             match self.lxd.processes(&self.class.project, self.name)? {
                 count if count >= 0 => answers += 1,
                 _ => answers = 0,
             }
-            std::thread::sleep(Duration::from_millis(500));
+            let waited = begun.elapsed();
+            if waited >= tell_at && answers == 0 {
+                let seconds = waited.as_secs();
+                info!("instance={} msg=\"waiting for the virtual machine's agent\" seconds={seconds}", self.name);
+                tell_at = waited + AGENT_PROGRESS_EVERY;
+            }
+            std::thread::sleep(agent_pause(waited));
         }
         Ok(())
     }
@@ -292,6 +314,12 @@ pub fn source(image: &ImageRef, product: Product) -> Source {
     if is_fingerprint(&name) { Source::Fingerprint(name) } else { Source::Alias(name) }
 }
 
+/// The pause before the next look for a virtual machine's agent. Each look is work for LXD and the virtual machine, which a
+/// slow boot has no time for.
+fn agent_pause(waited: Duration) -> Duration {
+    if waited < Duration::from_secs(10) { Duration::from_millis(500) } else { Duration::from_secs(2) }
+}
+
 /// True for what can only be meant as an image's fingerprint, whole or its first 12 digits and more.
 pub fn is_fingerprint(name: &str) -> bool {
     (12..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit())
@@ -327,6 +355,12 @@ mod tests {
         assert!(hung("one\ntwo\n").ends_with("(provision_timeout); the end of its log:\none\ntwo"));
         let mute = hung("\n");
         assert!(mute.contains("/var/log/lxdrunner-setup.log") && mute.lines().count() == 1, "{mute}");
+    }
+
+    #[test]
+    fn a_virtual_machine_that_boots_slowly_is_looked_at_less_often() {
+        assert_eq!(agent_pause(Duration::from_millis(9_999)), Duration::from_millis(500));
+        assert_eq!(agent_pause(Duration::from_secs(10)), Duration::from_secs(2));
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl LxdStandin {
         self.change(|state| drop(state.pools.insert(name.to_owned(), driver.to_owned())));
     }
 
+    /// Makes the agents of virtual machines that are started next come after that many looks.
+    pub fn set_agent_polls(&self, polls: u32) {
+        self.change(|state| state.agent_polls = polls);
+    }
+
     /// Makes the next starts take that long.
     pub fn set_start_delay(&self, delay: Duration) {
         self.change(|state| state.start_delay = delay);
