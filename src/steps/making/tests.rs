@@ -180,7 +180,7 @@ fn a_virtual_machine_is_frozen_as_a_standby_and_thawed_before_it_is_claimed() {
     let hears = ("credentials", registered());
     let claimed = "setclock credentials handover started-7";
     let way = format!("beginregister thawunclaimed claim-e1 {claimed}");
-    check_vm(claim(Some("e1")), &[hears.clone()], &way, "launched 7");
+    check_vm(claim(Some("e1")), std::slice::from_ref(&hears), &way, "launched 7");
     let standby = |status: Status| ("look-toclaim", There(Found { status, ..there(Phase::Standby, Maker::Unknown) }));
     let (frozen, running) = (standby(Status::Frozen), standby(Status::Running));
     let way = format!("beginregister look-toclaim thawunclaimed look-toclaim claim-e2 {claimed}");
