@@ -43,7 +43,7 @@ newline='
 # Variables of this script, which the environment of runner and job must not change.
 own_names='IFS UID EUID PPID BASHOPTS SHELLOPTS address base container credentials deadline destination device
     directory document flags group_id kind length line log module name newline now number own_names place ready rebuild
-    runner secret status switch timeout up user_id value word'
+    runner secret starting status switch timeout up user_id value watchdogs_off word'
 
 say() {
     read -r up _ </proc/uptime
