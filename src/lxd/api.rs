@@ -11,9 +11,7 @@ use serde_json::json;
 
 use super::ends::{ASK_FIRST, ASK_LAST, Ends, Waited};
 use super::transport::{Body, Failure, Keep, Request, Response, Transport, Upgraded};
-use super::wire::{
-    Envelope, InstanceJson, OperationJson, ServerJson, StateJson, envelope, metadata, refusal, succeeded,
-};
+use super::wire::{InstanceJson, OperationJson, ServerJson, StateJson, metadata, refusal, succeeded};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType, Product, Timestamp};
 use crate::text::one_line;
@@ -350,43 +348,6 @@ impl Lxd {
             path = format!("{path}&target={}", query_value(target));
         }
         self.start_operation(&format!("create instance {}", new.name), "POST", path, Some(&body))
-    }
-
-    /// Merges `config` into the instance's own. 412 where `etag` is given and stale.
-    ///
-    /// LXD commits the change before it tells the agent of a virtual machine of it, and answers with a failure where that one
-    /// does not listen: for every frozen one, and in LXD 5.0.2, 5.0.3, 5.21.0 to 5.21.2 and 6.1 for each whose agent has not
-    /// started. So a failure of the server is followed by a look at the keys.
-    pub fn patch_config(&self, project: &str, name: &str, config: &ConfigMap, etag: Option<&str>) -> Result<(), Error> {
-        match self.try_patch_config(project, name, config, etag) {
-            Err(error) if matches!(error.kind, ErrorKind::Refused(500..) | ErrorKind::OperationFailed) => {
-                let has_all = |i: &Instance| config.iter().all(|(key, value)| i.config.get(key) == Some(value));
-                match self.instance(project, name) {
-                    Ok(Some((instance, _))) if has_all(&instance) => {
-                        log::debug!("instance={name} msg=\"keys are set all the same\" error=\"{error}\"");
-                        Ok(())
-                    }
-                    _ => Err(error),
-                }
-            }
-            other => other,
-        }
-    }
-
-    fn try_patch_config(&self, project: &str, name: &str, config: &ConfigMap, etag: Option<&str>) -> Result<(), Error> {
-        let tried = format!("set keys of instance {name}");
-        let body = Body::Json(json!({"config": config}).to_string().into_bytes());
-        let headers = etag.map(|etag| ("If-Match", etag.to_owned())).into_iter().collect();
-        let path = instance_path(project, name, "");
-        let stream = self.ends.stream();
-        let response = self.exchange(&tried, "PATCH", path, headers, body, Keep::All, CALL_TIMEOUT)?;
-        // Incus and a server with many members may do it in the background.
-        match envelope::<OperationJson>(&response.body) {
-            Ok(Envelope { kind, metadata: Some(operation), .. }) if kind == "async" => {
-                self.wait(&operation.handle(&tried, stream), CALL_TIMEOUT)
-            }
-            _ => Ok(()),
-        }
     }
 
     /// `start`, `stop`, `freeze`, `unfreeze`.

@@ -5,6 +5,7 @@ mod ends;
 pub mod events;
 mod exec;
 mod files;
+mod keys;
 mod objects;
 pub mod transport;
 mod wire;
