@@ -182,8 +182,12 @@ fn http_means_what_it_means() {
     world.check("GET / HTTP/1.1\r\n\r\n", 404, "/hooks/lxdrunner");
     world.check("POST /hooks/lxdrunner/../x HTTP/1.1\r\nContent-Length: 0\r\n\r\n", 404, "/hooks/lxdrunner");
     world.check("POST /hooks/lxdrunner HTTP/1.1\r\n\r\n", 411, "Content-Length");
-    let form = "POST /hooks/lxdrunner HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 2\r\n\r\nx=";
-    world.check(form, 415, "set Content type to application/json");
+    let form = String::from_utf8(delivery("ping", "1", b"x=", "")).unwrap();
+    world.check(
+        form.replacen("application/json", "application/x-www-form-urlencoded", 1),
+        415,
+        "set Content type to application/json",
+    );
     world.check("not http at all\r\n\r\n", 400, "HTTP");
     world.check("GET / HTTP/3.0\r\n\r\n", 400, "HTTP");
     world.check(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\n\n", 400, "HTTP");
@@ -195,10 +199,10 @@ fn http_means_what_it_means() {
         "100-continue",
     );
     let both = "POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}";
-    world.check(both, 400, "make no sense");
-    world.check("POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "make no sense");
-    world.check("POST / HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}", 400, "make no sense");
-    world.check("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n{}", 400, "make no sense");
+    world.check(both, 400, "invalid Content-Length");
+    world.check("POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "invalid Content-Length");
+    world.check("POST / HTTP/1.1\r\nContent-Length: -2\r\n\r\n{}", 400, "invalid Content-Length");
+    world.check("POST / HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n{}", 400, "invalid Content-Length");
     world.check_hints(0);
 }
 
@@ -301,7 +305,8 @@ fn slow_and_silent_clients_are_cut_off() {
     let mut silent = world.connect();
     assert!(read_answer(&mut silent).starts_with("HTTP/1.1 408 "));
     let mut slow = world.connect();
-    slow.write_all(b"POST /hooks/lxdrunner HTTP/1.1\r\nContent-Length: 9\r\n\r\n{").unwrap();
+    let whole = delivery("ping", "1", b"{}", "");
+    slow.write_all(&whole[..whole.len() - 1]).unwrap();
     assert!(read_answer(&mut slow).starts_with("HTTP/1.1 408 "));
 }
 
@@ -340,9 +345,62 @@ fn what_is_too_much_for_the_memory_is_told_so() {
     // Not whole, so that it is to be kept.
     let _ = stream.write_all(&whole[..whole.len() - 1]);
     let answer = read_answer(&mut stream);
-    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("try again"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry later"), "{answer}");
     world.check(delivery("ping", "1", b"{}", ""), 202, "pong");
     world.check_hints(1);
+}
+
+#[test]
+fn what_cannot_be_signed_is_refused_before_its_body_comes() {
+    let world = start();
+    for (signature, part) in [
+        ("", "no X-Hub-Signature-256"),
+        ("X-Hub-Signature-256: sha256=00\r\n", "hexadecimal"),
+        ("X-Hub-Signature: sha1=0123456789012345678901234567890123456789\r\n", "sha1"),
+    ] {
+        let head = format!("POST /hooks/lxdrunner HTTP/1.1\r\n{signature}Content-Length: {LONGEST_BODY}\r\n\r\n");
+        let mut stream = world.connect();
+        stream.write_all(head.as_bytes()).unwrap();
+        let answer = read_answer(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains(part), "{signature} {answer}");
+    }
+}
+
+#[test]
+fn whole_requests_count_as_memory_until_they_are_answered() {
+    let (entered, begun) = crossbeam_channel::bounded(2);
+    let (go_on, wait) = crossbeam_channel::bounded::<()>(0);
+    let deliver = move |_| {
+        entered.send(()).unwrap();
+        let _ = wait.recv();
+    };
+    let whole = delivery("workflow_job", "1", QUEUED, "");
+    let limits = Limits { memory: whole.len() * 5 / 2, ..Limits::default() };
+    let health = || Health::Good("ok".to_owned());
+    let receiver = Receiver::start_with("127.0.0.1:0".parse().unwrap(), Secret::new(SECRET), deliver, health, limits);
+    let address = receiver.unwrap().local_addr();
+    let send = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    // Two are being answered: there is room for half another.
+    let two = ["1", "2"].map(|id| {
+        let stream = send(&delivery("workflow_job", id, QUEUED, "Connection: close\r\n"));
+        begun.recv_timeout(PATIENCE).unwrap();
+        stream
+    });
+    let answer = read_answer(&mut send(&whole[..whole.len() - 1]));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    drop(go_on);
+    for mut stream in two {
+        assert!(read_answer(&mut stream).starts_with("HTTP/1.1 202 "));
+    }
+    // Then for another whole one.
+    let mut third = send(&whole[..whole.len() - 1]);
+    third.shutdown(Shutdown::Write).unwrap();
+    assert!(read_answer(&mut third).starts_with("HTTP/1.1 400 "));
 }
 
 #[test]

@@ -22,9 +22,10 @@ pub enum SignatureError {
     Wrong,
 }
 
-impl fmt::Display for SignatureError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl SignatureError {
+    /// The reason and the fix.
+    pub const fn text(self) -> &'static str {
+        match self {
             SignatureError::Missing => "no X-Hub-Signature-256: set the hook's Secret to the hooksecret of lxdrunner",
             SignatureError::OnlySha1 => {
                 "only the old X-Hub-Signature (sha1): X-Hub-Signature-256 is needed; update GitHub Enterprise Server, \
@@ -32,7 +33,13 @@ impl fmt::Display for SignatureError {
             }
             SignatureError::Malformed => "X-Hub-Signature-256 is not sha256= and 64 hexadecimal digits",
             SignatureError::Wrong => "wrong signature: the hook's Secret is not the hooksecret of lxdrunner",
-        })
+        }
+    }
+}
+
+impl fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 
@@ -41,17 +48,22 @@ impl std::error::Error for SignatureError {}
 /// Checks that `body` was signed with `secret`, in constant time. `header` is the value of `X-Hub-Signature-256`, or
 /// of `X-Hub-Signature` where there is only that (see "Validating webhook deliveries" in GitHub's documentation).
 pub fn verify(secret: &Secret, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
-    let header = header.ok_or(SignatureError::Missing)?.trim();
-    if header.starts_with("sha1=") {
-        return Err(SignatureError::OnlySha1);
-    }
-    let claimed = header.strip_prefix("sha256=").and_then(decode_hex).ok_or(SignatureError::Malformed)?;
+    let claimed = claimed(header)?;
     if secret.is_empty() {
         return Err(SignatureError::Wrong);
     }
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).map_err(|_| SignatureError::Wrong)?;
     mac.update(body);
     mac.verify_slice(&claimed).map_err(|_| SignatureError::Wrong)
+}
+
+/// The signature that a header claims, `sha256=` and 64 hexadecimal digits.
+pub(super) fn claimed(header: Option<&str>) -> Result<[u8; 32], SignatureError> {
+    let header = header.ok_or(SignatureError::Missing)?.trim();
+    if header.starts_with("sha1=") {
+        return Err(SignatureError::OnlySha1);
+    }
+    header.strip_prefix("sha256=").and_then(decode_hex).ok_or(SignatureError::Malformed)
 }
 
 fn decode_hex(text: &str) -> Option<[u8; 32]> {

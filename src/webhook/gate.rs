@@ -51,7 +51,7 @@ pub struct Limits {
     pub per_address: usize,
     /// Bytes of request line and headers.
     pub head: usize,
-    /// Bytes held of requests that are not whole yet, of all connections together.
+    /// Bytes held of requests, of all connections together, until they are answered.
     pub memory: usize,
     /// From the connection until TLS is agreed upon.
     pub handshake_time: Duration,
@@ -75,7 +75,7 @@ impl Default for Limits {
             connections: 512,
             per_address: 256,
             head: 16 * 1024,
-            memory: LONGEST_BODY + 7 * 1024 * 1024,
+            memory: LONGEST_BODY + 1024 * 1024,
             handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
@@ -213,7 +213,7 @@ impl Gate {
                 None => self.let_in(now),
                 Some(at) if at <= now || !self.crowd.is_served() => {
                     self.shared.tally.flush(now + Duration::from_secs(1));
-                    log::info!("msg=\"ends, as it was told to; jobs that run do not notice\"");
+                    log::info!("msg=\"shutting down on SIGTERM; running jobs are not affected\"");
                     std::process::exit(0);
                 }
                 Some(_) => {}
@@ -277,9 +277,9 @@ impl Gate {
         }
         self.alarm = Some(self.alarm.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
         self.crowd.put_back(at, client);
-        while self.crowd.memory > self.shared.limits.memory {
+        while self.crowd.memory + self.within.held() > self.shared.limits.memory {
             let Some(heaviest) = self.crowd.heaviest() else { break };
-            self.shed(heaviest, "too much memory for requests that are not whole");
+            self.shed(heaviest, "too much memory for requests");
         }
     }
 

@@ -54,6 +54,11 @@ impl Words {
         }
     }
 
+    /// The signature; the old one where there is only that.
+    pub(super) fn signature(&self) -> Option<&str> {
+        self.get(Field::Signature).or_else(|| self.get(Field::OldSignature))
+    }
+
     pub(super) fn get(&self, field: Field) -> Option<&str> {
         let (begin, end) = (*self.places.get(field as usize)?)?;
         self.text.get(begin..end)
@@ -68,6 +73,8 @@ pub(super) struct Letter {
     pub(super) peer: Option<IpAddr>,
     /// True where they may read the metrics.
     pub(super) measures: bool,
+    /// True where they may read why the daemon is not well, beside who reads the metrics: this machine.
+    pub(super) is_local: bool,
     /// Its body, behind what else was read with it; `None` where it has none, or none that is of interest.
     pub(super) bytes: Option<Vec<u8>>,
     /// Where in them it begins.

@@ -189,9 +189,12 @@ impl Desk {
     fn answer(&self, request: &Request, letter: &Letter) -> Answer {
         let path = request.url().split('?').next().unwrap_or_default();
         match (path, request.method()) {
+            // Names of targets and LXD's words are for this machine and for those whom web_metrics names.
             ("/healthz", Method::Get | Method::Head) => match (self.answers.health)() {
-                Health::Good(words) => Answer::new(200, words),
-                Health::Bad(reason) => Answer::new(503, reason),
+                Health::Good(words) if letter.measures || letter.is_local => Answer::new(200, words),
+                Health::Good(_) => Answer::new(200, "ok"),
+                Health::Bad(reason) if letter.measures || letter.is_local => Answer::new(503, reason),
+                Health::Bad(_) => Answer::new(503, "not ok"),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
             // Nobody else is told that there is such a thing.
@@ -200,7 +203,7 @@ impl Desk {
                     Answer { lines: true, ..Answer::new(200, text.trim_end().to_owned()) }
                 }
                 Some(_) => Answer::new(503, "longer than an answer may be: lxdrunner status --metrics tells"),
-                None => Answer::new(503, "the daemon does not tell"),
+                None => Answer::new(503, "metrics unavailable: the main loop does not answer"),
             },
             (HOOK_PATH, Method::Post) => self.delivery(letter),
             (HOOK_PATH, _) => Answer { allow: Some("POST"), ..Answer::new(405, "webhooks are posted here by GitHub") },
@@ -222,7 +225,7 @@ impl Desk {
                 return Answer::new(415, mend);
             }
         }
-        let signature = words.get(Field::Signature).or_else(|| words.get(Field::OldSignature));
+        let signature = words.signature();
         if let Err(error) = verify(&self.secret, body, signature) {
             refused(Kind::Unsigned, &error.to_string());
             return Answer::new(401, error.to_string());

@@ -32,7 +32,41 @@ fn a_proxy_tells_who_asks() {
     check("X-Forwarded-For: 192.0.2.7, 198.51.100.7\r\n", "403");
     check("X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-For: 198.51.100.7\r\n", "403");
     // The proxy itself: its own health check.
-    check("", "202");
+    check("X-Forwarded-For: 127.0.0.1\r\n", "202");
+}
+
+#[test]
+fn who_cannot_be_told_is_not_let_in() {
+    let door = open(&["127.0.0.1"], true, &[], Limits::default());
+    for line in
+        [&b""[..], b"X-Forwarded-For: \xff\r\n", b"X-Forwarded-For:\r\n", b"X-Forwarded-For: 140.82.112.1, x\r\n"]
+    {
+        let answer = door.ask(&[b"GET /healthz HTTP/1.1\r\n", line, b"\r\n"].concat());
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("X-Forwarded-For"), "{line:?} {answer}");
+    }
+    // A proxy that is not named, by whatever header it adds.
+    let door = open(&[], true, &[], Limits::default());
+    for line in ["Via: 1.1 x\r\n", "Forwarded: for=192.0.2.7\r\n", "X-Real-IP: 192.0.2.7\r\n"] {
+        let answer = door.ask(format!("GET /healthz HTTP/1.1\r\n{line}\r\n").as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{line} {answer}");
+    }
+}
+
+#[test]
+fn strangers_hear_of_health_no_more_than_whether_it_is_good() {
+    let check = |line: &str, details: bool| {
+        let door = measured(&["127.0.0.1"], &["192.0.2.7"], String::new());
+        let answer = door.ask(format!("GET /healthz HTTP/1.1\r\n{line}\r\n").as_bytes());
+        let told = if details { "\r\n\r\nok instances=0\n" } else { "\r\n\r\nok\n" };
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(told), "{line} {answer}");
+    };
+    check("X-Forwarded-For: 192.0.2.8\r\n", false);
+    check("X-Forwarded-For: x\r\n", false);
+    check("", false);
+    check("X-Forwarded-For: 192.0.2.7\r\n", true);
+    check("X-Forwarded-For: 127.0.0.1\r\n", true);
+    let door = measured(&[], &[], String::new());
+    assert!(door.ask(b"GET /healthz HTTP/1.1\r\n\r\n").ends_with("ok instances=0\n"), "this machine");
 }
 
 fn measured(proxies: &[&str], by: &[&str], metrics: String) -> Door {
@@ -61,6 +95,8 @@ fn metrics_are_for_those_who_are_named() {
     check(&["127.0.0.1"], &["192.0.2.7"], "X-Forwarded-For: 192.0.2.7\r\n", true);
     check(&["127.0.0.1"], &["192.0.2.7"], "X-Forwarded-For: 192.0.2.7, 192.0.2.8\r\n", false);
     check(&["127.0.0.1"], &["192.0.2.7"], "", false);
+    check(&["127.0.0.1"], &["127.0.0.1"], "", false);
+    check(&["127.0.0.1"], &["127.0.0.1"], "X-Forwarded-For: x\r\n", false);
 }
 
 #[test]
@@ -116,12 +152,12 @@ fn the_daemon_asks_github_where_its_webhooks_come_from() {
     let rig = Rig::new(allowing());
     rig.daemon.wait(&["web_allow=github networks=3"]);
     assert_eq!([from(&rig, "140.82.112.1"), from(&rig, "198.51.100.7")], ["404", "403"]);
-    assert_ne!(rig.health().0, 403);
+    assert_eq!(from(&rig, "127.0.0.1"), "404");
 
     let rig = Rig::prepared(allowing(), |before| before.github.inject(Fault::status("/meta", 500, "later").times(100)));
     rig.daemon.wait(&["WARN", "web_allow=github", "nobody is let in from there until it does"]);
     assert_eq!(from(&rig, "140.82.112.1"), "403");
-    assert_ne!(rig.health().0, 403);
+    assert_eq!(from(&rig, "127.0.0.1"), "404");
 
     let rig = Rig::prepared(allowing(), |before| before.github.with(|state| state.hook_networks.clear()));
     rig.daemon.wait(&["WARN", "this server does not tell: name its address in web_allow"]);

@@ -1,6 +1,7 @@
 //! Answers: those that the gate gives itself, and those of the server within on their way out.
 
 use crate::webhook::LONGEST_ANSWER;
+use crate::webhook::event::SignatureError;
 use crate::webhook::tally::Kind;
 
 /// An answer that the gate gives itself. The connection ends with it.
@@ -17,7 +18,7 @@ impl Refusal {
     }
 
     pub(super) const BUSY: Refusal =
-        Refusal::new(Kind::Crowded, "503 Service Unavailable", "too much at once: try again");
+        Refusal::new(Kind::Crowded, "503 Service Unavailable", "too many requests, retry later");
     pub(super) const LATE: Refusal =
         Refusal::new(Kind::Late, "408 Request Timeout", "the request took too long to arrive");
     pub(super) const CUT_HEAD: Refusal =
@@ -32,18 +33,23 @@ impl Refusal {
         Refusal::new(Kind::Malformed, "413 Content Too Large", "the body is longer than 25 MB, GitHub's limit");
     pub(super) const NOT_HTTP: Refusal = Refusal::new(Kind::Malformed, "400 Bad Request", "not an HTTP/1.1 request");
     pub(super) const FRAMING: Refusal =
-        Refusal::new(Kind::Malformed, "400 Bad Request", "Content-Length or Transfer-Encoding make no sense");
+        Refusal::new(Kind::Malformed, "400 Bad Request", "invalid Content-Length or Transfer-Encoding");
     pub(super) const EXPECTATION: Refusal =
         Refusal::new(Kind::Malformed, "417 Expectation Failed", "no other expectation than 100-continue is known");
     pub(super) const NO_SERVER: Refusal =
-        Refusal::new(Kind::Unanswered, "502 Bad Gateway", "no answer from within: see the log");
+        Refusal::new(Kind::Unanswered, "502 Bad Gateway", "internal timeout, see the daemon's log");
     pub(super) const NOT_ALLOWED: Refusal =
         Refusal::new(Kind::NotAllowed, "403 Forbidden", "web_allow of lxdrunner does not name this address");
     pub(super) const HIDDEN: Refusal = Refusal::new(
         Kind::NotAllowed,
         "403 Forbidden",
-        "web_allow of lxdrunner cannot tell who asks: name the proxy's address in web_trusted_proxies",
+        "lxdrunner cannot tell whether web_allow names who asks: name the proxy in web_trusted_proxies, and let it set X-Forwarded-For",
     );
+
+    /// A delivery that cannot be GitHub's.
+    pub(super) const fn unsigned(error: SignatureError) -> Refusal {
+        Refusal::new(Kind::Unsigned, "401 Unauthorized", error.text())
+    }
 
     /// The whole answer.
     pub(super) fn encode(&self) -> Vec<u8> {

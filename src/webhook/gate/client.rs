@@ -71,6 +71,7 @@ pub(super) struct Client {
     from_proxy: bool,
     /// True where who asks may read the metrics.
     measures: bool,
+    is_local: bool,
     phase: Phase,
     /// When its phase began.
     since: Instant,
@@ -120,6 +121,7 @@ impl Client {
             holder: (!from_proxy).then(|| super::crowd::holder(peer)),
             from_proxy,
             measures: false,
+            is_local: false,
             phase,
             since: now,
             deadline: now + if plain { limits.head_time } else { limits.handshake_time },
@@ -324,7 +326,7 @@ impl Client {
 
     fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
         self.seen = 0;
-        if let Err(refusal) = self.identify(head.forwarded_for.as_deref(), shared) {
+        if let Err(refusal) = self.identify(&head, shared).and_then(|()| head.check_signature()) {
             self.refuse(refusal, now, shared);
             return None;
         }
@@ -350,19 +352,24 @@ impl Client {
     }
 
     /// Finds out who asks, where a proxy speaks for others, and whether they may.
-    fn identify(&mut self, forwarded_for: Option<&str>, shared: &Shared) -> Result<(), Refusal> {
+    fn identify(&mut self, head: &Head, shared: &Shared) -> Result<(), Refusal> {
         let peers = &shared.peers;
-        if self.from_proxy {
-            self.peer = peers.behind(self.peer, forwarded_for);
-            self.holder = Some(super::crowd::holder(self.peer));
-            if !peers.allows(self.peer) {
-                return Err(Refusal::NOT_ALLOWED);
-            }
-        } else if peers.is_restricted() && self.peer.is_loopback() && forwarded_for.is_some() {
-            return Err(Refusal::HIDDEN);
+        let known = match self.from_proxy {
+            true => peers.behind(head.forwarded_for.as_deref()),
+            // A proxy that is not named passes on anybody's requests.
+            false => (!head.proxied).then_some(self.peer),
+        };
+        self.peer = known.unwrap_or(self.peer);
+        self.holder = Some(super::crowd::holder(self.peer));
+        // A proxy elsewhere was let in by its own address.
+        let hidden = known.is_none() && (self.from_proxy || self.peer.is_loopback());
+        match () {
+            () if hidden && peers.is_restricted() => return Err(Refusal::HIDDEN),
+            () if self.from_proxy && !peers.allows(self.peer) => return Err(Refusal::NOT_ALLOWED),
+            () => {}
         }
-        // Of whom a proxy speaks that is not named, nothing is known.
-        self.measures = (self.from_proxy || forwarded_for.is_none()) && peers.may_measure(self.peer);
+        self.measures = known.is_some_and(|address| peers.may_measure(address));
+        self.is_local = known.is_some_and(|address| address.is_loopback());
         Ok(())
     }
 
@@ -406,9 +413,11 @@ impl Client {
         };
         self.seen = 0;
         let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
-        let (peer, measures) = (Some(self.peer), self.measures);
-        let letter = Letter { words: head.words, peer, measures, bytes: has_body.then_some(bytes), body_at };
-        Some(Exchange { slot: 0, serial: self.serial, line: head.line, letter, bodyless, keep_alive })
+        let (peer, measures, is_local) = (Some(self.peer), self.measures, self.is_local);
+        let bytes = has_body.then_some(bytes);
+        let held = bytes.as_ref().map_or(0, Vec::len);
+        let letter = Letter { words: head.words, peer, measures, is_local, bytes, body_at };
+        Some(Exchange { slot: 0, serial: self.serial, line: head.line, held, letter, bodyless, keep_alive })
     }
 
     /// `None` where something was read, or the end.

@@ -123,7 +123,7 @@ impl Crowd {
 
     /// Who is to end when memory is needed: of those that are not being served now, the one that holds most.
     pub(super) fn heaviest(&self) -> Option<usize> {
-        let idle = self.all().filter(|(_, client)| client.idle_since().is_some());
+        let idle = self.all().filter(|(_, client)| client.idle_since().is_some() && client.held() > 0);
         idle.max_by_key(|(_, client)| client.held()).map(|(at, _)| at)
     }
 }

@@ -2,10 +2,15 @@
 //! words out.
 
 use super::answer::Refusal;
-use crate::webhook::LONGEST_BODY;
+use crate::webhook::event::claimed;
 use crate::webhook::letters::{Field, Words};
+use crate::webhook::{HOOK_PATH, LONGEST_BODY};
 
 const MOST_HEADERS: usize = 100;
+
+/// Headers that proxies add.
+const PROXIES: [&str; 7] =
+    ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via", "x-real-ip", "x-forwarded-port"];
 
 /// How a body's end is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,10 @@ pub(super) struct Head {
     /// True for HEAD, whose answer has no body.
     pub(super) bodyless: bool,
     posted: bool,
+    /// True for a delivery: it must be signed.
+    pub(super) is_delivery: bool,
+    /// True where a header says that a proxy passed it on.
+    pub(super) proxied: bool,
     /// Every X-Forwarded-For, joined as if it were one.
     pub(super) forwarded_for: Option<String>,
 }
@@ -74,6 +83,8 @@ pub(super) fn parse_head(bytes: &[u8], most: usize) -> Result<Option<(Head, usiz
         keep_alive: newer,
         bodyless: method == "HEAD",
         posted: method == "POST",
+        is_delivery: method == "POST" && target.split('?').next() == Some(HOOK_PATH),
+        proxied: false,
         forwarded_for: None,
     };
     for header in request.headers.iter() {
@@ -100,6 +111,7 @@ fn decimal(text: &str) -> Option<usize> {
 impl Head {
     fn take(&mut self, name: &str, value: Option<&str>, newer: bool) -> Result<(), Refusal> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
+        self.proxied |= PROXIES.iter().any(|known| is(known));
         if is("content-length") {
             let length = value.and_then(decimal).ok_or(Refusal::FRAMING)?;
             // Also refuses a length beside chunks, and two different lengths: the tricks of request smuggling.
@@ -131,7 +143,8 @@ impl Head {
             if !all.is_empty() {
                 all.push(',');
             }
-            all.push_str(value.unwrap_or_default());
+            // What is no text names nobody.
+            all.push_str(value.unwrap_or("?"));
         } else if let Some((field, _)) = Field::ALL.into_iter().find(|(_, known)| is(known)) {
             let printable = |v: &&str| v.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
             if let Some(value) = value.filter(printable) {
@@ -139,6 +152,14 @@ impl Head {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a delivery whose signature cannot be one, before its body is read.
+    pub(super) fn check_signature(&self) -> Result<(), Refusal> {
+        match claimed(self.words.signature()) {
+            Err(error) if self.is_delivery && self.body != Framing::None => Err(Refusal::unsigned(error)),
+            _ => Ok(()),
+        }
     }
 
     /// True where the declared length is more than anybody may send.
@@ -197,6 +218,11 @@ mod tests {
     fn forwarders_are_joined() {
         let (_, head) = parsed("GET / HTTP/1.1\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: c\r\n\r\n").unwrap();
         assert_eq!(head.forwarded_for.as_deref(), Some("a, b,c"));
+        let text = b"GET / HTTP/1.1\r\nX-Forwarded-For: a\r\nX-Forwarded-For: \xff\r\n\r\n";
+        let (head, _) = parse_head(text, 1024).unwrap().unwrap();
+        assert_eq!(head.forwarded_for.as_deref(), Some("a,?"));
+        let proxied = |line: &str| parsed(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n")).unwrap().1.proxied;
+        assert!(proxied("Via: 1.1 x") && proxied("forwarded: for=x") && proxied("X-Real-IP: x") && !proxied("Host: x"));
     }
 
     #[test]

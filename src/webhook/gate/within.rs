@@ -22,6 +22,8 @@ pub(super) struct Exchange {
     pub(super) serial: u64,
     /// Method and path.
     pub(super) line: Vec<u8>,
+    /// Bytes of its body, which are in memory until it is answered.
+    pub(super) held: usize,
     pub(super) letter: Letter,
     pub(super) bodyless: bool,
     pub(super) keep_alive: bool,
@@ -40,6 +42,8 @@ pub(super) struct Within {
     letters: Arc<Letters>,
     /// Bundles so far.
     count: u64,
+    /// Bytes of bodies that are not answered yet.
+    held: usize,
 }
 
 struct Link {
@@ -91,11 +95,21 @@ impl Within {
                 answers: Vec::new(),
             });
         }
-        Ok(Within { links, waiting: VecDeque::new(), letters, count: 0 })
+        Ok(Within { links, waiting: VecDeque::new(), letters, count: 0, held: 0 })
     }
 
     /// Takes a request, to be handed on by [`Within::send`] when it is its turn.
-    pub(super) fn submit(&mut self, mut exchange: Exchange, now: Instant) {
+    pub(super) fn submit(&mut self, exchange: Exchange, now: Instant) {
+        self.held += exchange.held;
+        self.place(exchange, now);
+    }
+
+    /// Bytes of bodies that are not answered yet, also of clients that are gone.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
+
+    fn place(&mut self, mut exchange: Exchange, now: Instant) {
         let lanes = if exchange.is_delivery() { 1..self.links.len() } else { 0..1 };
         let lane = self.links.get_mut(lanes).into_iter().flatten().min_by_key(|link| link.exchanges.len());
         match lane.filter(|link| link.exchanges.len() < link.depth) {
@@ -127,7 +141,12 @@ impl Within {
 
     /// The client does not wait any more.
     pub(super) fn forget(&mut self, serial: u64) {
-        self.waiting.retain(|exchange| exchange.serial != serial);
+        let held = &mut self.held;
+        self.waiting.retain(|exchange| {
+            let stays = exchange.serial != serial;
+            *held -= if stays { 0 } else { exchange.held };
+            stays
+        });
     }
 
     /// A link has bytes for us, or room for ours. Adds the answers that are whole.
@@ -142,11 +161,13 @@ impl Within {
         answered: &mut Vec<Answered>,
     ) -> io::Result<()> {
         let Some(link) = self.links.get_mut(n) else { return Ok(()) };
+        let before = answered.len();
         link.go_on(scratch, answered)?;
+        self.held -= answered.iter().skip(before).map(|answered| answered.exchange.held).sum::<usize>();
         while let Some(at) = self.waiting.iter().position(|exchange| exchange.is_delivery() == (n > 0)) {
             let has_room = self.links.get(n).is_some_and(|link| link.exchanges.len() < link.depth);
             let Some(next) = has_room.then(|| self.waiting.remove(at)).flatten() else { break };
-            self.submit(next, now);
+            self.place(next, now);
         }
         Ok(())
     }
