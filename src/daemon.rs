@@ -58,6 +58,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let lxd = Arc::new(Lxd::new(&config.socket));
     let github = Arc::new(GitHub::of_config(&config.github));
     let (events, inbox) = bounded::<Event>(EVENTS);
+    let clock = Clock::set();
     let (asker, questions) = answers::channel();
     let lost = Arc::new(AtomicBool::new(false));
 
@@ -102,11 +103,12 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let observer = |name: &str, at_github: bool| {
         // One look under way and none waiting: the planner asks again when it is back.
         let (ask, asked) = bounded::<Interest>(1);
-        let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github));
+        let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
         let events = events.clone();
         threads::spawn(name, move || {
             for interest in asked {
-                let snapshot = observer.look(&interest, at_github);
+                // A loop that is gone ends the process.
+                let snapshot = observer.look(&interest, at_github, &mut |event| drop(events.send(event)));
                 if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
                     return;
                 }
@@ -127,7 +129,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         });
     }
     let (look_lxd, look_github) = (observer("look-lxd", false), observer("look-github", true));
-    let hands = Hands { trace, actions, look_lxd, look_github };
+    let hands = Hands { trace, actions, look_lxd, look_github, clock };
     turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)
 }
 
@@ -145,6 +147,7 @@ struct Hands {
     actions: Sender<Action>,
     look_lxd: Sender<Interest>,
     look_github: Sender<Interest>,
+    clock: Clock,
 }
 
 /// Another number in each process, so that the names that follow from it do not meet.
@@ -227,8 +230,7 @@ fn turn_for_ever(
     let mut world = World::new(config, seed(), &scripts_digest());
     let mut narrator = Narrator::default();
     let mut counters = Counters::default();
-    let clock = Clock::set();
-    let mut turned = Instant::now();
+    let (clock, mut turned) = (hands.clock, Instant::now());
     loop {
         let now = clock.now();
         let wake_at = decide(&mut world, config, hands, &mut narrator, now);

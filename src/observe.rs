@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
+use crate::clock::Clock;
 use crate::config::{Class, Config, ImageRef};
 use crate::github::GitHub;
 use crate::identity::{is_of_another_boot, maker};
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{Form, ImageSeen, InstanceSeen, Interest, Named, Snapshot, Status, form_of, parse_name};
+use crate::world::{Event, Form, ImageSeen, InstanceSeen, Interest, Named, Snapshot, Status, form_of, parse_name};
 use github::Watch;
 use warm::Warm;
 
@@ -36,8 +37,8 @@ pub struct Observer {
 
 impl Observer {
     /// Asks nothing yet.
-    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>) -> Observer {
-        let watch = Watch::new(Arc::clone(&config), github);
+    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, clock: Clock) -> Observer {
+        let watch = Watch::new(Arc::clone(&config), github, clock);
         let warm = Warm::new(Arc::clone(&config), Arc::clone(&lxd));
         Observer { config, lxd, watch, warm, images_at: None, clustered: None }
     }
@@ -47,8 +48,8 @@ impl Observer {
         self.warm.keep();
     }
 
-    /// Looks; `interest` is what the world said when it asked for it.
-    pub fn look(&mut self, interest: &Interest, at_github: bool) -> Snapshot {
+    /// Looks; `interest` is what the world said when it asked for it. What is found before the end is reported at once.
+    pub fn look(&mut self, interest: &Interest, at_github: bool, report: &mut dyn FnMut(Event)) -> Snapshot {
         let begun = interest.begun;
         // Instances first: so "instance there, runner absent" means that the runner is done.
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
@@ -64,7 +65,7 @@ impl Observer {
         {
             self.warm.see(instances);
         }
-        let github = at_github.then(|| self.watch.look(interest, &at_work));
+        let github = at_github.then(|| self.watch.look(interest, &at_work, report));
         let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
     }

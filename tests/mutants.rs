@@ -222,6 +222,18 @@ const MUTANTS: &[Mutant] = &[
         from: "        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {",
         to: "        if instance.is_anothers() {",
     },
+    Mutant {
+        rule: "a job whose runner ended is asked for before it is launched for again",
+        file: "src/plan/stock.rs",
+        from: "                    (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a job that is not listed is asked for before it is called over",
+        file: "src/world/snapshot.rs",
+        from: "for_each(|job| self.job_is_not_listed(job));",
+        to: "for_each(|job| self.job_is_over(job, now, notes));",
+    },
 ];
 
 /// The tree with one text replaced, below the directory that cargo gives tests.

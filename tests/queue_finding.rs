@@ -107,6 +107,32 @@ fn a_run_is_seldom_asked_for_while_its_jobs_run_here_and_each_time_once_their_in
 }
 
 #[test]
+fn a_job_is_found_in_a_run_that_waits_for_an_approval() {
+    let config = "polling: true\nreconcile_interval: 1\n".to_owned();
+    let rig = Rig::new(Plan { config, web: false, ..Plan::default() });
+    let repo = "acme/app".parse().unwrap();
+    let approval = JobSpec { waiting: true, ..JobSpec::new(&["self-hosted"]) };
+    let first = rig.github.queue(&repo, approval);
+    let run = rig.github.with(|state| state.jobs[&first].run);
+    let job = rig.github.queue_in_run(&repo, run, JobSpec::new(&["self-hosted"]));
+    assert_eq!(rig.wait_done(job), "success");
+}
+
+#[test]
+fn a_job_that_ran_between_two_looks_gets_no_second_instance() {
+    let config = "polling: true\nreconcile_interval: 5\n".to_owned();
+    let rig = Rig::new(Plan { config, web: false, ..Plan::default() });
+    for _ in 0..4 {
+        let job = rig.queue();
+        assert_eq!(rig.wait_done(job), "success");
+        rig.daemon.wait(&[&format!("job={job}"), "msg=\"job runs\""]);
+    }
+    rig.wait_nothing_left();
+    assert_eq!(rig.daemon.count(&["msg=\"runner started\""]), 4);
+    assert_eq!(rig.daemon.count(&["ran_a_job=false"]), 0);
+}
+
+#[test]
 fn a_repository_that_vanishes_is_told_and_then_forgotten() {
     let rig = Rig::new(Plan { config: "reconcile_interval: 1\n".to_owned(), ..Plan::default() });
     let gone = "acme/gone".parse().unwrap();

@@ -53,7 +53,7 @@ impl Narrator {
 fn same(before: &Reason, now: &Reason) -> bool {
     match (before, now) {
         (Reason::Paused { blame: a, .. }, Reason::Paused { blame: b, .. }) => a == b,
-        (Reason::HeldBack { .. }, Reason::HeldBack { .. }) => true,
+        (Reason::HeldBack { hold: a, .. }, Reason::HeldBack { hold: b, .. }) => a == b,
         // None is news after the other.
         (Reason::Covered | Reason::LaunchesBusy, Reason::Covered | Reason::LaunchesBusy) => true,
         _ => before == now,
@@ -80,6 +80,7 @@ fn level(reason: &Reason, labels: &str) -> Level {
         Reason::ClassFull { .. } | Reason::HostFull { .. } | Reason::HeldBack { .. } | Reason::NoPackage(_) => {
             Level::Info
         }
+        Reason::Asked(_) => Level::Debug,
         // What failed was told when it failed, but who asks the log for a job is to find it.
         Reason::Paused { .. } | Reason::LxdUnknown => Level::Info,
         Reason::Covered | Reason::LaunchesBusy => Level::Debug,
@@ -135,7 +136,7 @@ fn tell(note: &Note) {
             info!("instance={instance} was={} msg=\"instance gone\"", phase.as_str());
         }
         Note::InstanceGone { instance, job, took_job, .. } => {
-            info!("{}instance={instance} ran_a_job={took_job} msg=\"instance gone\"", of(*job));
+            info!("{}instance={instance} ran_a_job={} msg=\"instance gone\"", of(*job), took_job.as_str());
         }
         Note::Kept { instance, why } => info!("instance={instance} msg=\"kept\" reason={why:?}"),
         Note::RemoveFailed { instance, reason, failures, until, news } => {

@@ -19,11 +19,18 @@ use crate::model::{Job, JobId, JobStatus, RepoName};
 /// worth a job that waits forever.
 pub const TURNS: u64 = 10;
 
+/// The states in which GitHub lists runs that may have queued jobs. A run waits for an approval, or for its concurrency group,
+/// while other jobs of it are queued.
+const STATES: [&str; 5] = ["queued", "in_progress", "waiting", "pending", "requested"];
+/// The first so many are asked for in each look, of the others one in turn from the second look on: GitHub counts each request
+/// against its limit for a minute, unchanged or not.
+const ALWAYS: usize = 2;
+
 /// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
 #[derive(Clone, Debug, Default)]
 pub struct QueueSeen {
-    queued: Listing<(u64, Option<bool>)>,
-    in_progress: Listing<(u64, Option<bool>)>,
+    /// The open runs, by the place of their state in [`STATES`].
+    open: [Listing<(u64, Option<bool>)>; STATES.len()],
     runs: BTreeMap<u64, Run>,
     looks: u64,
     /// Something changed that the caller was not told of yet.
@@ -36,6 +43,8 @@ struct Run {
     jobs: Listing<Job>,
     /// Its jobs were the same as the time before when it was last asked for.
     unchanged: bool,
+    /// It was not asked for its jobs at the last look.
+    unasked: bool,
 }
 
 impl Run {
@@ -51,24 +60,29 @@ impl Run {
 }
 
 impl QueueSeen {
-    /// The jobs that were open at the last look.
+    /// The jobs that were open at the last look, of the runs that were asked for theirs.
     pub fn jobs(&self) -> Vec<Job> {
-        let all = self.runs.values().flat_map(|run| run.jobs.items());
+        let all = self.runs.values().filter(|run| !run.unasked).flat_map(|run| run.jobs.items());
         let jobs: BTreeMap<JobId, &Job> = all.map(|job| (job.id, job)).collect();
         jobs.into_values().cloned().collect()
     }
 
-    /// How many runs were open at the last look: a look takes two requests and at most one for each of them.
+    /// The open runs that were not asked for their jobs at the last look.
+    pub fn unasked(&self) -> BTreeSet<u64> {
+        self.runs.iter().filter(|(_, run)| run.unasked).map(|(id, _)| *id).collect()
+    }
+
+    /// How many runs were open at the last look: a look takes three requests and at most one for each of them.
     pub fn open_runs(&self) -> usize {
         self.runs.len()
     }
 }
 
 impl GitHub {
-    /// Every job that is not completed, of the runs in the states queued and in_progress; all pages. For a queue that
+    /// Every job that is not completed, of all open runs; all pages. For a queue that
     /// something pointed us to; whoever looks again and again uses [`GitHub::open_jobs_if_changed`].
     ///
-    /// A run in progress may have queued jobs, so both are asked. A run that vanishes meanwhile has none.
+    /// A run in any of the [`STATES`] may have queued jobs. A run that vanishes meanwhile has none.
     pub fn open_jobs(&self, repo: &RepoName) -> Result<Vec<Job>, Error> {
         let mut seen = QueueSeen::default();
         self.bring_up_to_date(Purpose::Ask, repo, &mut seen, &BTreeSet::new())?;
@@ -80,7 +94,7 @@ impl GitHub {
     /// before: runs that are served by these alone are not asked for each time.
     ///
     /// Only what changed is sent again; what did not is answered by 304, which costs nothing of the hourly limit. A
-    /// repository without open runs takes two requests, and one more for each open run that may have changed. They are
+    /// repository without open runs takes three requests, and one more for each open run that may have changed. They are
     /// listings, so they have the listings' share: where that is used up, the error is [`ErrorKind::RateLimited`] with the
     /// time to come again, and what was brought up to date before it is in `seen` already.
     ///
@@ -103,7 +117,12 @@ impl GitHub {
         at_work: &BTreeSet<String>,
     ) -> Result<(), Error> {
         let mut open = BTreeMap::new();
-        for (status, listing) in [("queued", &mut seen.queued), ("in_progress", &mut seen.in_progress)] {
+        let turn = (seen.looks > 0).then_some(ALWAYS + seen.looks as usize % (STATES.len() - ALWAYS));
+        for (place, (status, listing)) in STATES.iter().zip(&mut seen.open).enumerate() {
+            if purpose == Purpose::List && place >= ALWAYS && Some(place) != turn {
+                open.extend(listing.items().copied());
+                continue;
+            }
             let tried = format!("list the {status} runs of repo:{repo}");
             let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
             let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
@@ -116,7 +135,8 @@ impl GitHub {
         seen.looks += 1;
         for (id, public) in open {
             let run = seen.runs.entry(id).or_default();
-            if run.is_settled(at_work) && id % TURNS != seen.looks % TURNS {
+            run.unasked = run.is_settled(at_work) && id % TURNS != seen.looks % TURNS;
+            if run.unasked {
                 continue;
             }
             let tried = format!("list the jobs of run {id} of repo:{repo}");

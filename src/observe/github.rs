@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::github::{Error, ErrorKind, GitHub, Listing, QueueSeen, Repo};
 use crate::model::{Job, RepoName, Runner, Scope, Timestamp};
 use crate::plan::queues::{Pace, Queues, ROUND, ROUND_POLLING};
-use crate::world::{GitHubSeen, Interest};
+use crate::world::{Event, GitHubSeen, Interest, Queue};
 
 /// How long the lists of what there is to serve are believed, and those of the runners of scopes where nothing of ours is.
 const LISTS_KEPT: Duration = Duration::from_secs(600);
@@ -40,13 +40,20 @@ struct Repos {
 
 impl Watch {
     /// Asks nothing yet.
-    pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Watch {
-        let (clock, targets, runners, repos) = (Clock::set(), None, BTreeMap::new(), BTreeMap::new());
+    pub fn new(config: Arc<Config>, github: Arc<GitHub>, clock: Clock) -> Watch {
+        let (targets, runners, repos) = (None, BTreeMap::new(), BTreeMap::new());
         Watch { config, github, clock, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
     }
 
-    /// Looks; `at_work` are the instances that were seen to run, just before.
-    pub fn look(&mut self, interest: &Interest, at_work: &BTreeSet<String>) -> GitHubSeen {
+    /// Looks; `at_work` are the instances that were seen to run, just before. Each queue is reported as soon as it is
+    /// there: one after the other they take long, and a job must not wait for the others'. The runners come last: one that
+    /// is listed as busy then has a job that was told.
+    pub fn look(
+        &mut self,
+        interest: &Interest,
+        at_work: &BTreeSet<String>,
+        report: &mut dyn FnMut(Event),
+    ) -> GitHubSeen {
         let mut seen = GitHubSeen::default();
         let targets = match self.targets() {
             Ok(targets) => targets,
@@ -55,6 +62,7 @@ impl Watch {
                 return seen;
             }
         };
+        report(Event::Targets(targets.clone()));
         seen.targets = Some(Ok(targets.clone()));
         for scope in &targets {
             if let Some(runners) = self.runners(scope, interest.scopes.contains(scope)) {
@@ -62,7 +70,7 @@ impl Watch {
             }
         }
         seen.gone = self.find_repos(&targets);
-        self.look_at_queues(interest, at_work, &mut seen);
+        self.look_at_queues(interest, at_work, report);
         seen
     }
 
@@ -138,7 +146,7 @@ impl Watch {
         gone
     }
 
-    fn look_at_queues(&mut self, interest: &Interest, at_work: &BTreeSet<String>, seen: &mut GitHubSeen) {
+    fn look_at_queues(&mut self, interest: &Interest, at_work: &BTreeSet<String>, report: &mut dyn FnMut(Event)) {
         interest.repos.iter().for_each(|repo| self.queues.sign(repo, self.clock.now()));
         let (mut unanswered, mut limited) = (0, BTreeSet::new());
         for repo in self.queues.next(&self.pace(), self.clock.now()) {
@@ -146,6 +154,7 @@ impl Watch {
             if unanswered >= GIVE_UP || limited.contains(&repo.owner.to_lowercase()) {
                 continue;
             }
+            let asked_at = self.clock.now();
             let queue = self.seen.entry(repo.clone()).or_default();
             let jobs = match self.github.open_jobs_if_changed(&repo, queue, at_work) {
                 Ok(changed) => {
@@ -153,7 +162,7 @@ impl Watch {
                     let open = queue.open_runs();
                     let counted = if changed.is_some() { u32::try_from(1 + open).unwrap_or(u32::MAX) } else { 0 };
                     self.queues.looked(&repo, counted, open > 0, self.clock.now());
-                    Ok(self.with_visibility(&repo, changed.unwrap_or_else(|| self.jobs_seen(&repo))))
+                    Ok(self.with_visibility(&repo, self.jobs_seen(&repo)))
                 }
                 Err(error) => {
                     match error.kind {
@@ -170,7 +179,8 @@ impl Watch {
                     Err(error.to_string())
                 }
             };
-            seen.jobs.push((repo, jobs));
+            let unasked = self.seen.get(&repo).map(QueueSeen::unasked).unwrap_or_default();
+            report(Event::Queue(Box::new(Queue { repo, begun: interest.begun, asked_at, jobs, unasked })));
         }
     }
 

@@ -12,9 +12,7 @@ use super::stock::Stock;
 use super::{LAUNCHES_AT_ONCE, Plan, Reason, plan};
 use crate::config::{Class, Config, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
-use crate::world::{
-    Action, Event, Instance, JobState, Origin, Refusal, RunnerState, Subject, World, class_for, scope_for,
-};
+use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +89,9 @@ fn elsewhere(world: &World, job: &Job, all: &mut Explanation) {
         (JobStatus::Waiting, _) => {
             format!("job {id} waits at GitHub for something else than a runner: an approval, or its concurrency group")
         }
-        (JobStatus::Queued, _) => format!("job {id} is over, as a delivery told; GitHub still lists it as queued"),
+        (JobStatus::Queued, _) => format!(
+            "job {id} is over, as GitHub told before; it says now that the job is queued, and the next look at GitHub decides"
+        ),
     };
     about(job, None, all);
 }
@@ -142,7 +142,7 @@ fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, pla
         return format!("job {id} is next: instance {name} is made for it now");
     }
     match plan.deferred.iter().find(|(job, _)| *job == id).map(|(_, reason)| reason) {
-        Some(Reason::Refused(refusal)) if is_undecided(refusal) => format!("job {id} waits: {refusal}"),
+        Some(Reason::Refused(refusal)) if refusal.is_undecided() => format!("job {id} waits: {refusal}"),
         Some(Reason::Refused(refusal)) => format!("job {id} is not served here: {refusal}"),
         Some(Reason::Covered) => match overdue(world, config, now, state) {
             Some(name) => format!(
@@ -155,11 +155,6 @@ fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, pla
         Some(reason) => format!("job {id} waits: {reason}"),
         None => format!("job {id} waits, and nothing is known of why"),
     }
-}
-
-/// True where the refusal is no more than a question that is not answered yet.
-fn is_undecided(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown)
 }
 
 /// GitHub gives a job to an idle runner within seconds; after this something keeps it from doing so.
@@ -339,7 +334,7 @@ fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: 
     let look = world.github_look.ended_at.map(|at| at.after(config.reconcile_interval));
     let text = match reason {
         None => "the instance is made, GitHub gives its runner the job".to_owned(),
-        Some(Reason::Refused(refusal)) if is_undecided(refusal) => "it is decided when GitHub has told".to_owned(),
+        Some(Reason::Refused(refusal)) if refusal.is_undecided() => "it is decided when GitHub has told".to_owned(),
         Some(Reason::Refused(_)) => {
             "nothing here; it is left for other runners, and GitHub cancels it after a day".to_owned()
         }
@@ -347,7 +342,10 @@ fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: 
             "GitHub gives it to the first runner that is online; one that is not within {} is replaced",
             length(config.provision_timeout)
         ),
-        Some(Reason::Paused { until, .. } | Reason::HeldBack { until }) => {
+        Some(Reason::Asked(_)) => {
+            "GitHub's answer decides: where the job still waits, an instance is launched".to_owned()
+        }
+        Some(Reason::Paused { until, .. } | Reason::HeldBack { until, .. }) => {
             format!("it is tried again {}", at_in(*until, now))
         }
         Some(Reason::ClassFull { .. } | Reason::HostFull { .. }) => {

@@ -21,8 +21,8 @@ use std::time::Duration;
 pub use explain::{Explanation, explain};
 
 use crate::config::{Config, ForkPolicy};
-use crate::model::{JobId, RunnerArch, Scope, Timestamp};
-use crate::world::{Action, Flight, Refusal, Subject, UnknownJob, World, scope_for};
+use crate::model::{Job, JobId, RunnerArch, Scope, Timestamp};
+use crate::world::{Action, Doubt, Flight, Hold, JobState, Refusal, Subject, UnknownJob, World, scope_for};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -89,8 +89,10 @@ pub enum Reason {
     LaunchesBusy,
     /// Something fails; it is tried again then.
     Paused { blame: Subject, reason: String, until: Timestamp },
-    /// Runners for it ended without a job, or another daemon is at it.
-    HeldBack { until: Timestamp },
+    /// Another process launched it, or runners for it ended (`wasted` of them) and it still waits.
+    HeldBack { hold: Hold, wasted: u32, until: Timestamp },
+    /// GitHub is asked about it first.
+    Asked(Doubt),
     /// The runner package is not there yet.
     NoPackage(RunnerArch),
     /// LXD cannot be asked what exists.
@@ -118,11 +120,17 @@ impl fmt::Display for Reason {
             Reason::Paused { blame, reason, until } => {
                 write!(f, "{blame} failed, next try at {}: {reason}", until.to_rfc3339())
             }
-            Reason::HeldBack { until } => write!(
+            Reason::HeldBack { hold: Hold::NameTaken, until, .. } => write!(
                 f,
-                "another daemon is at it, or its last runner ended without a job; next try at {}",
+                "the name of its instance or runner is taken, another process may be launching it; next try at {}",
                 until.to_rfc3339()
             ),
+            Reason::HeldBack { hold: Hold::RunnersEnded, wasted, until } => write!(
+                f,
+                "runners launched for it ended {wasted} times, and GitHub says that it still waits; next try at {}",
+                until.to_rfc3339()
+            ),
+            Reason::Asked(doubt) => doubt.fmt(f),
             Reason::NoPackage(arch) => write!(f, "the runner package for linux-{arch} is being fetched"),
             Reason::LxdUnknown => f.write_str("LXD does not answer"),
         }
@@ -196,6 +204,14 @@ fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
 fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, actions: &mut Vec<Action>) {
     let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
     let idle = |flight: Flight| !world.flights.contains_key(&flight);
+    // What keeps jobs waiting goes first.
+    for (id, question) in &world.questions {
+        let Some(state) = world.jobs.get(id).filter(|_| idle(Flight::Job(*id))) else { continue };
+        match question.not_before.filter(|until| *until > now) {
+            Some(until) => plan.wake(until),
+            None => actions.push(look_up(state)),
+        }
+    }
     for (job, UnknownJob { repo, public, .. }) in &world.unknown_jobs {
         if idle(Flight::Job(*job)) && served(repo) {
             actions.push(Action::LookUpJob { repo: repo.clone(), job: *job, public: *public });
@@ -217,6 +233,11 @@ fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, ac
             actions.push(Action::LookAtRepo { repo: repo.clone() });
         }
     }
+}
+
+fn look_up(state: &JobState) -> Action {
+    let Job { id, repo, public, .. } = &state.job;
+    Action::LookUpJob { repo: repo.clone(), job: *id, public: *public }
 }
 
 fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {

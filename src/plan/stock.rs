@@ -312,9 +312,10 @@ pub(super) fn demand<'a>(
             Ok((scope, class)) => {
                 let group = groups.entry((scope, *class)).or_default();
                 group.queued += 1;
-                match job.not_before {
-                    Some(until) if until > now => {
-                        plan.deferred.push((id, Reason::HeldBack { until }));
+                match (world.doubt(id), job.not_before) {
+                    (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),
+                    (None, Some((until, hold))) if until > now => {
+                        plan.deferred.push((id, Reason::HeldBack { hold, wasted: job.wasted, until }));
                         plan.wake(until);
                     }
                     _ => group.jobs.push(job),

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobStatus, Phase, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Event, GitHubSeen, InstanceSeen, Judged, Note, Outcome, RemoveReason, Status};
+use crate::world::{Doubt, Event, GitHubSeen, InstanceSeen, Judged, Note, Outcome, RemoveReason, Status};
 
 const NONE: [(String, RemoveReason); 0] = [];
 
@@ -553,7 +553,10 @@ fn a_runner_that_is_busy_before_its_job_is_told_has_one_of_those_that_wait() {
     let busy = || vec![runner(1, "lxdrunner-1-1", true, true)];
     stage.runners(acme(), busy());
     stage.jobs(vec![job(1, "acme/app", &["linux"])]);
-    assert_eq!(stage.reason(1), Some(Reason::Covered));
+    let instance = "lxdrunner-1-1".to_owned();
+    assert_eq!(stage.reason(1), Some(Reason::Asked(Doubt::RunnerBusy { instance })));
+    stage.answer(Some(job(1, "acme/app", &["linux"])));
+    assert_eq!(stage.reason(1), Some(Reason::Covered), "it may have the job all the same, for a moment");
     stage.told(1, JobStatus::InProgress, Some("lxdrunner-1-1"));
     stage.queued(2);
     assert_eq!(stage.launches(), ["lxdrunner-2-1"], "once it is told, the runner is no supply");
@@ -563,6 +566,7 @@ fn a_runner_that_is_busy_before_its_job_is_told_has_one_of_those_that_wait() {
     stage.queued(1);
     stage.launch_all();
     stage.runners(acme(), busy());
+    stage.answer(Some(job(1, "acme/app", &["linux"])));
     stage.pass(10);
     assert_eq!(stage.launches(), ["lxdrunner-1-2"]);
 }

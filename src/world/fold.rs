@@ -1,8 +1,9 @@
 //! How each event changes what we know.
 
+use super::doubts::Doubt;
 use super::guard::joined;
 use super::matching::{Refusal, place};
-use super::{Event, Hint, Instance, JobState, MAX_JOBS, Note, RunnerState, UnknownJob, World};
+use super::{Event, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World};
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
@@ -22,6 +23,8 @@ impl World {
                 self.lxd_look.wanted = true;
             }
             Event::Snapshot(snapshot) => self.fold_snapshot(*snapshot, config, now, &mut notes),
+            Event::Targets(targets) => self.fold_targets(targets, config, &mut notes),
+            Event::Queue(queue) => self.fold_queue(*queue, config, now, &mut notes),
             Event::Outcome(action, outcome) => {
                 self.flights.remove(&action.flight());
                 self.fold_outcome(action, outcome, config, now, &mut notes);
@@ -63,7 +66,12 @@ impl World {
         match job.status {
             JobStatus::Queued => self.job_is_queued(job, config, now, notes),
             JobStatus::Waiting => {
-                self.jobs.remove(&job.id);
+                // A job waits before it is queued: what says so just after a delivery told of the queueing lags behind it.
+                let heard = |j: &JobState| j.job.status == JobStatus::Queued && now.since(j.heard_at) <= LISTING_LAG;
+                if !self.jobs.get(&job.id).is_some_and(heard) {
+                    self.jobs.remove(&job.id);
+                    self.questions.remove(&job.id);
+                }
             }
             JobStatus::InProgress => {
                 if !self.over.contains_key(&job.id) {
@@ -109,7 +117,16 @@ impl World {
         }
         // GitHub's clock and ours differ: nobody gets ahead by coming from the future.
         let queued_at = job.created_at.unwrap_or(now).min(now);
-        let state = JobState { job, place, queued_at, not_before: None, wasted: 0, heard_at: now, touched: seq };
+        let state = JobState {
+            job,
+            place,
+            queued_at,
+            not_before: None,
+            wasted: 0,
+            heard_at: now,
+            asked_at: None,
+            touched: seq,
+        };
         notes.extend(joined(&state, config));
         self.jobs.insert(state.job.id, state);
     }
@@ -119,6 +136,7 @@ impl World {
         let Some(instance) = self.instances.get_mut(name) else { return };
         if self.jobs.values().any(|j| j.job.status == JobStatus::InProgress && runs_on(&j.job, instance)) {
             instance.took_job = true;
+            instance.named = true;
             instance.runner = RunnerState::Busy;
         }
     }
@@ -135,6 +153,7 @@ impl World {
             Some(instance) => {
                 instance.touched = seq;
                 instance.took_job = true;
+                instance.named = true;
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
                 if !instance.perhaps_never_started() {
@@ -147,6 +166,7 @@ impl World {
             }
             None => false,
         };
+        self.questions.remove(&job.id);
         let was = self.jobs.remove(&job.id);
         if was.as_ref().is_some_and(|w| w.job.status == JobStatus::Queued && w.place.is_ok()) || (was.is_none() && ours)
         {
@@ -158,6 +178,7 @@ impl World {
             not_before: None,
             wasted: 0,
             heard_at: now,
+            asked_at: None,
             touched: self.seq,
             job,
         };
@@ -171,6 +192,7 @@ impl World {
         if let Some(instance) = self.instance_of(job) {
             instance.touched = seq;
             instance.took_job = true;
+            instance.named = true;
             // Nor one of an instance that had the name before.
             instance.job_is_over |= certain && !instance.perhaps_never_started();
             instance.handover_since = None;
@@ -194,9 +216,15 @@ impl World {
 
     pub(super) fn job_is_over(&mut self, job: JobId, now: Timestamp, notes: &mut Vec<Note>) {
         self.unknown_jobs.remove(&job);
+        let question = self.questions.remove(&job);
         let was = self.jobs.remove(&job);
         if let Some(was) = was.filter(|was| was.place.is_ok()) {
-            let ours = self.instances.values().any(|instance| runs_on(&was.job, instance));
+            let ended = match question.map(|question| question.doubt) {
+                Some(Doubt::RunnerEnded { instance }) => Some(instance),
+                _ => None,
+            };
+            let ours = ended.is_some() && ended == was.job.runner_name
+                || self.instances.values().any(|instance| runs_on(&was.job, instance));
             notes.push(Note::JobOver { job, ours });
         }
         if self.over.len() < MAX_JOBS {

@@ -33,6 +33,13 @@ pub enum Refusal {
     VisibilityUnknown,
 }
 
+impl Refusal {
+    /// True where it is no more than a question that is not answered yet.
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown)
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -6,6 +6,7 @@
 //! touched since is left alone, since the snapshot may be older than what we know.
 
 mod action;
+mod doubts;
 mod failures;
 mod fold;
 mod guard;
@@ -30,12 +31,13 @@ use crate::model::{
     Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
 };
 pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
+pub use doubts::Doubt;
 pub(crate) use failures::pause_after;
 pub use failures::{Entry, Failures, STUCK, Subject};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
-pub use note::Note;
+pub use note::{Note, TookJob};
 pub use templates::{ImageSeen, form_of, recipe_of};
 
 /// Everything that can happen to the main thread.
@@ -45,8 +47,12 @@ pub enum Event {
     Hint(Hint),
     /// A delivery could not be queued: GitHub knows better, look there.
     HintsLost,
-    /// A look at LXD, or at LXD and GitHub.
+    /// A look at LXD, or at LXD and the runners at GitHub.
     Snapshot(Box<Snapshot>),
+    /// The scopes that we serve, as a look at GitHub begins.
+    Targets(Vec<Scope>),
+    /// The open jobs of one repository.
+    Queue(Box<Queue>),
     /// A worker is done with an action.
     Outcome(Action, Outcome),
     /// LXD says that an instance with a name like ours stopped or was deleted.
@@ -87,10 +93,21 @@ pub struct GitHubSeen {
     pub targets: Option<Result<Vec<Scope>, String>>,
     /// The registered runners, for each scope that was asked.
     pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
-    /// The jobs that are not completed, for each repository that was asked.
-    pub jobs: Vec<(RepoName, Result<Vec<Job>, String>)>,
     /// Repositories that were there and are not any more, or are not served any more.
     pub gone: Vec<RepoName>,
+}
+
+/// The jobs of a repository that are not completed, as a look at GitHub found them.
+#[derive(Debug)]
+pub struct Queue {
+    pub repo: RepoName,
+    /// [`World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// When this repository was asked, by the clock of decisions: a look asks one after the other, and takes long.
+    pub asked_at: Timestamp,
+    pub jobs: Result<Vec<Job>, String>,
+    /// Open runs that were not asked for their jobs: nothing is said of these.
+    pub unasked: BTreeSet<u64>,
 }
 
 /// An instance's status, as far as decisions need it.
@@ -168,6 +185,12 @@ pub struct Instance {
     pub stopped_since: Option<Timestamp>,
     /// True once its runner was given a job.
     pub took_job: bool,
+    /// True once GitHub told which job its runner has.
+    named: bool,
+    /// True where we removed it while its runner was idle.
+    removed_idle: bool,
+    /// True once the end of its runner was noted.
+    end_noted: bool,
     /// True once GitHub told that the job that it took is over.
     pub job_is_over: bool,
     /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
@@ -196,6 +219,9 @@ impl Instance {
             started_at: (seen.phase == Phase::Started).then_some(now),
             stopped_since: (seen.status == Status::Stopped).then_some(now),
             took_job: false,
+            named: false,
+            removed_idle: false,
+            end_noted: false,
             job_is_over: false,
             seen_busy: false,
             handover_since: None,
@@ -233,12 +259,30 @@ pub struct JobState {
     pub place: Result<(Scope, usize), Refusal>,
     /// When GitHub made it, else when we heard of it: its place in the line.
     pub queued_at: Timestamp,
-    /// No launch for it before this moment.
-    pub not_before: Option<Timestamp>,
+    /// No launch for it before this moment, and why.
+    pub not_before: Option<(Timestamp, Hold)>,
     /// Runners launched for it that ended without taking any job.
     pub wasted: u32,
     heard_at: Timestamp,
+    /// When GitHub was last asked about this one job.
+    asked_at: Option<Timestamp>,
     touched: u64,
+}
+
+impl JobState {
+    /// How long GitHub has not told of it.
+    pub fn unheard(&self, now: Timestamp) -> Duration {
+        now.since(self.asked_at.map_or(self.heard_at, |at| at.max(self.heard_at)))
+    }
+}
+
+/// Why nothing is launched for a job for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// The name of its instance or runner is taken: another process launched it.
+    NameTaken,
+    /// GitHub says that it still waits, though runners that were launched for it ended.
+    RunnersEnded,
 }
 
 /// What is known of the runners of a scope.
@@ -336,6 +380,8 @@ pub struct World {
     pub(crate) taken: BTreeMap<String, Timestamp>,
     /// Jobs known by their check run only.
     pub(crate) unknown_jobs: BTreeMap<JobId, UnknownJob>,
+    /// Jobs that GitHub is asked about before anything is concluded.
+    pub(crate) questions: BTreeMap<JobId, doubts::Question>,
     /// Runs whose origin matters.
     pub(crate) runs: guard::Runs,
     /// Repositories whose queue is worth a look.
@@ -403,6 +449,7 @@ impl World {
             flights: BTreeMap::new(),
             taken: BTreeMap::new(),
             unknown_jobs: BTreeMap::new(),
+            questions: BTreeMap::new(),
             runs: BTreeMap::new(),
             look_at: BTreeMap::new(),
             heard: BTreeSet::new(),
@@ -426,6 +473,9 @@ impl World {
         if let Action::LookAtRepo { repo } = action {
             // What is heard of it from here on asks for another look.
             self.look_at.remove(repo);
+        }
+        if let Action::LookUpJob { job, .. } = action {
+            self.job_is_asked_for(*job);
         }
         let unnamed = matches!(action, Action::Launch { job: None, .. } | Action::PrepareStandby { .. });
         self.names_given += u64::from(unnamed);
@@ -517,6 +567,11 @@ impl World {
         let idle = |i: &Instance| i.seen.phase == Phase::Started && matches!(i.runner, RunnerState::Idle(_));
         let phase = |phase: Phase| count(&|i| i.seen.phase == phase);
         (phase(Phase::Standby), count(&idle), phase(Phase::Template))
+    }
+
+    /// The job of this id, unless it is over.
+    pub fn job(&self, id: JobId) -> Option<&JobState> {
+        self.jobs.get(&id)
     }
 
     /// The jobs that are not over.

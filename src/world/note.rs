@@ -3,6 +3,26 @@
 use crate::model::{JobId, Phase, Scope, Timestamp};
 use crate::world::Subject;
 
+/// Whether the runner of an instance that ended had a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TookJob {
+    Yes,
+    No,
+    /// It was started, and GitHub told of no job yet.
+    Unknown,
+}
+
+impl TookJob {
+    /// One word for the log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TookJob::Yes => "true",
+            TookJob::No => "false",
+            TookJob::Unknown => "unknown",
+        }
+    }
+}
+
 /// One line of the log, still as data. The daemon gives it its level and its words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
@@ -38,7 +58,7 @@ pub enum Note {
         logs_kept: bool,
     },
     /// An instance that was there is not there any more.
-    InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: bool },
+    InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: TookJob },
     /// A removal did not happen.
     Kept { instance: String, why: String },
     /// A removal failed and will be tried again. `news` is false where the same was said before.

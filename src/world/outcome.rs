@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Action, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World, failures::Recorded};
+use super::{
+    Action, Hold, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World, failures::Recorded,
+};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
 
 /// A busy instance that was to go is left alone for so long.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -88,27 +90,7 @@ impl World {
                 }
                 _ => {}
             },
-            Action::LookUpJob { repo, job, .. } => {
-                self.unknown_jobs.remove(&job);
-                match outcome {
-                    Outcome::JobFound(Some(found)) => {
-                        let waits = found.status == JobStatus::Queued;
-                        if waits && self.jobs.get(&found.id).is_some_and(|known| known.wasted > 0) {
-                            // Its runner did end without it: as those do whose version GitHub refuses.
-                            for package in self.packages.values_mut() {
-                                package.suspect_since.get_or_insert(now);
-                            }
-                        }
-                        self.fold_job(*found, config, now, notes);
-                    }
-                    Outcome::JobFound(None) => {}
-                    Outcome::LookFailed { reason } => {
-                        self.github_look.wanted = true;
-                        notes.push(Note::LookFailed { what: format!("job {job} of {repo}"), reason });
-                    }
-                    _ => {}
-                }
-            }
+            Action::LookUpJob { repo, job, .. } => self.fold_lookup((repo, job), outcome, config, now, notes),
             Action::LookUpRun { repo, run, .. } => match outcome {
                 Outcome::RunFound(origin) => self.fold_origin((repo, run), Ok(origin), config, now, notes),
                 Outcome::LookFailed { reason } => self.fold_origin((repo, run), Err(reason), config, now, notes),
@@ -157,7 +139,7 @@ impl World {
             Outcome::Clash { reason } => {
                 // Whoever has it gets time to bring it up; what he made shows in the next look.
                 if let Some(state) = job.and_then(|job| self.jobs.get_mut(&job)) {
-                    state.not_before = Some(now.after(STAND_BACK));
+                    state.not_before = Some((now.after(STAND_BACK), Hold::NameTaken));
                 }
                 self.taken.insert(name.clone(), now);
                 self.lxd_look.wanted = true;
@@ -256,7 +238,13 @@ impl World {
 
     fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp, notes: &mut Vec<Note>) {
         match outcome {
-            Outcome::Removed => self.instance_is_gone(name, now, notes),
+            Outcome::Removed => {
+                if let Some(instance) = self.instances.get_mut(name) {
+                    // Its registration went first: it got no job after it was seen idle.
+                    instance.removed_idle = matches!(instance.runner, RunnerState::Idle(_));
+                }
+                self.instance_is_gone(name, now, notes);
+            }
             Outcome::Changed { why } => {
                 self.lxd_look.wanted = true;
                 match self.instances.get(name) {

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use super::fold::runs_on;
 use super::matching::scope_for;
-use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{
-    Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, REMEMBER_OVER,
-    RunnerState, STUCK, Snapshot, Status, Subject, UnknownJob, World, pause_after,
+    Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
+    REMEMBER_OVER, RunnerState, STUCK, Snapshot, Status, Subject, TookJob, World,
 };
 use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Job, JobId, JobStatus, Phase, RepoName, Runner, Scope, Timestamp};
+use crate::model::{Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
 
 impl World {
     pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
@@ -95,6 +94,7 @@ impl World {
                         known.begun_at = now;
                     }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
+                    let name = seen.name.clone();
                     // What runs stays started, even where its key could not be written.
                     let started = known.seen.phase == Phase::Started;
                     let phase = if started { Phase::Started } else { seen.phase };
@@ -103,6 +103,9 @@ impl World {
                         Status::Stopped => known.stopped_since.or(Some(now)),
                         _ => None,
                     };
+                    if known.stopped_since.is_some() {
+                        self.runner_ended(&name);
+                    }
                 }
                 None => {
                     let made_at = seen.created_at.unwrap_or(now).max(not_before).min(now);
@@ -125,6 +128,7 @@ impl World {
     }
 
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
+        self.runner_ended(name);
         let Some(gone) = self.instances.remove(name) else { return };
         if let Some((Entry { failures: failures @ STUCK.., .. }, _)) =
             self.failures.worked(&Subject::Removal(name.to_owned()))
@@ -132,7 +136,11 @@ impl World {
             notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
         }
         self.gone.insert(name.to_owned(), self.seq);
-        let took_job = gone.took_job;
+        let took_job = match (gone.took_job, gone.started_at) {
+            (true, _) => TookJob::Yes,
+            (false, Some(_)) if !gone.removed_idle => TookJob::Unknown,
+            (false, _) => TookJob::No,
+        };
         let (job, phase) = (gone.seen.job, gone.seen.phase);
         notes.push(Note::InstanceGone { instance: gone.label().to_owned(), job, phase, took_job });
         if gone.started_at.is_some() || phase == Phase::Baking {
@@ -140,33 +148,27 @@ impl World {
             // A registration may be listed for a moment, and deliveries that name it may come for a while.
             self.taken.insert(name.to_owned(), now);
         }
-        if took_job || gone.started_at.is_none() {
+        if gone.took_job || gone.started_at.is_none() {
             return;
         }
         if let Some(scope) = gone.seen.scope {
             // GitHub keeps the registration of a runner that never had a job.
             self.doubtful.insert(scope, self.seq);
         }
-        // Its runner ended without a job that we know of. Where the job still waits, something may be wrong with
-        // the runner itself: the next one waits a little longer each time.
-        let waiting = gone.seen.job.and_then(|job| self.jobs.get_mut(&job));
-        if let Some(job) = waiting.filter(|j| j.job.status == JobStatus::Queued) {
-            job.wasted += 1;
-            job.not_before = Some(now.after(pause_after(job.wasted, LONGEST_WASTE_PAUSE)));
-            // Or it had this very job, and the deliveries that said so were lost.
-            let Job { id, repo, public, .. } = &job.job;
-            self.unknown_jobs.insert(*id, UnknownJob { repo: repo.clone(), public: *public, heard_at: now });
+    }
+
+    pub(super) fn fold_targets(&mut self, targets: Vec<Scope>, config: &Config, notes: &mut Vec<Note>) {
+        self.recovered(&Subject::Targets, notes);
+        if self.targets.as_deref() != Some(&targets) {
+            self.targets = Some(targets);
+            self.place_again(|_| true, config, notes);
         }
     }
 
     fn fold_github(&mut self, begun: u64, seen: GitHubSeen, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
         match seen.targets {
             Some(Ok(targets)) => {
-                self.recovered(&Subject::Targets, notes);
-                if self.targets.as_deref() != Some(&targets) {
-                    self.targets = Some(targets);
-                    self.place_again(|_| true, config, notes);
-                }
+                self.fold_targets(targets, config, notes);
             }
             Some(Err(reason)) => {
                 self.trouble(Subject::Targets, &reason, now, notes);
@@ -195,21 +197,12 @@ impl World {
         for repo in seen.gone {
             // Whether it was removed or is kept out by now: nothing there is ours to say.
             self.failures.worked(&Subject::Queue(repo.clone()));
-            let left: Vec<JobId> = self.jobs.values().filter(|j| j.job.repo == repo).map(|j| j.job.id).collect();
-            left.into_iter().for_each(|job| drop(self.jobs.remove(&job)));
-        }
-        for (repo, jobs) in seen.jobs {
-            match jobs {
-                Ok(jobs) => {
-                    self.recovered(&Subject::Queue(repo.clone()), notes);
-                    self.fold_jobs(begun, &repo, jobs, config, now, notes);
-                }
-                Err(reason) => self.trouble(Subject::Queue(repo), &reason, now, notes),
-            }
+            self.jobs.retain(|_, state| state.job.repo != repo);
         }
     }
 
     fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp, notes: &mut Vec<Note>) {
+        let (mut ended, mut handed) = (Vec::new(), Vec::new());
         let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
         let running = self.jobs.values().map(|j| &j.job).filter(|j| j.status == JobStatus::InProgress);
         let at_work: std::collections::BTreeMap<&str, &Job> =
@@ -254,10 +247,11 @@ impl World {
             let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
             let named = at_work.get(instance.seen.name.as_str()).is_some_and(|job| runs_on(job, instance));
             if idle && !instance.seen_busy && !named {
-                instance.took_job = false;
+                (instance.took_job, instance.named) = (false, false);
             }
             if runner.is_some_and(|r| r.busy) && instance.runner != RunnerState::Busy && !named {
                 instance.handover_since = Some(now);
+                handed.extend(instance.seen.job.map(|job| (job, instance.seen.name.clone())));
             }
             instance.runner = match (runner, instance.runner) {
                 (Some(r), _) if r.busy => RunnerState::Busy,
@@ -271,6 +265,13 @@ impl World {
                 (None, RunnerState::Idle(_) | RunnerState::Busy) => RunnerState::Done(now),
                 (None, before) => before,
             };
+            if matches!(instance.runner, RunnerState::Done(_)) {
+                ended.push(instance.seen.name.clone());
+            }
+        }
+        ended.iter().for_each(|name| self.runner_ended(name));
+        for (job, instance) in handed {
+            self.doubt_a_queued_job(job, Doubt::RunnerBusy { instance });
         }
         self.all_recovered(over, notes);
         let view = self.scopes.entry(scope).or_default();
@@ -282,40 +283,39 @@ impl World {
         view.listed_at = Some(now);
     }
 
-    /// A repository's open jobs, whole: what is not among them is not open any more.
-    fn fold_jobs(
-        &mut self,
-        begun: u64,
-        repo: &RepoName,
-        jobs: Vec<Job>,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    /// A repository's open jobs: GitHub is asked what became of the others.
+    pub(super) fn fold_queue(&mut self, queue: Queue, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+        let Queue { repo, begun, asked_at, jobs, unasked } = queue;
+        let what = Subject::Queue(repo.clone());
+        let jobs = match jobs {
+            Ok(jobs) => jobs,
+            Err(reason) => return self.trouble(what, &reason, now, notes),
+        };
+        self.recovered(&what, notes);
         let open: std::collections::BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
         for job in jobs {
             if self.jobs.get(&job.id).is_some_and(|known| known.touched > begun) {
                 continue;
             }
             if job.status == JobStatus::Queued {
-                self.believe_listing(job.id, now);
+                self.believe_listing(job.id, asked_at);
             }
-            self.fold_job(job, config, now, notes);
+            // It says what was so then, not what is so now.
+            self.fold_job(job, config, asked_at, notes);
         }
-        let stale = |job: &&JobState| {
-            let unheard = now.since(job.heard_at) > LISTING_LAG;
-            &job.job.repo == repo && !open.contains(&job.job.id) && job.touched <= begun && unheard
+        let unlisted = |job: &&JobState| {
+            let unheard = asked_at.since(job.heard_at) > LISTING_LAG;
+            let asked = job.job.repo == repo && !unasked.contains(&job.job.run_id);
+            asked && !open.contains(&job.job.id) && job.touched <= begun && unheard
         };
-        let closed: Vec<JobId> = self.jobs.values().filter(stale).map(|j| j.job.id).collect();
-        for job in closed {
-            self.job_is_over(job, now, notes);
-        }
+        let unlisted: Vec<JobId> = self.jobs.values().filter(unlisted).map(|j| j.job.id).collect();
+        unlisted.into_iter().for_each(|job| self.job_is_not_listed(job));
     }
 
     /// GitHub lists as queued what we take for taken or over. Within the time that its listings lag, we know better;
     /// after that, it does.
-    fn believe_listing(&mut self, job: JobId, now: Timestamp) {
-        let lagging = |at: Timestamp| now.since(at) <= LISTING_LAG;
+    fn believe_listing(&mut self, job: JobId, asked_at: Timestamp) {
+        let lagging = |at: Timestamp| asked_at.since(at) <= LISTING_LAG;
         if self.over.get(&job).is_some_and(|at| !lagging(*at)) {
             self.over.remove(&job);
         }
@@ -353,6 +353,7 @@ impl World {
         self.over.retain(|_, at| now.since(*at) < REMEMBER_OVER);
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);
         self.taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
+        self.questions.retain(|job, _| self.jobs.contains_key(job));
         self.unknown_jobs.retain(|_, job| now.since(job.heard_at) < Duration::from_secs(600));
         self.forget_runs();
         self.look_at.retain(|_, at| now.since(*at) < Duration::from_secs(600));

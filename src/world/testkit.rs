@@ -164,8 +164,23 @@ impl Stage {
 
     /// A look that finds the instances we know of, and these open jobs in acme/app.
     pub fn jobs(&mut self, jobs: Vec<Job>) -> Vec<Note> {
+        self.queue(self.world.seq(), self.now, jobs)
+    }
+
+    /// The open jobs of acme/app, as they were listed then.
+    pub fn queue(&mut self, begun: u64, asked_at: Timestamp, jobs: Vec<Job>) -> Vec<Note> {
         let repo = "acme/app".parse().unwrap();
-        self.github(GitHubSeen { jobs: vec![(repo, Ok(jobs))], ..GitHubSeen::default() })
+        self.fold(Event::Queue(Box::new(Queue { repo, begun, asked_at, jobs: Ok(jobs), unasked: BTreeSet::new() })))
+    }
+
+    /// GitHub answers each question about a job that is to be asked now.
+    pub fn answer(&mut self, found: Option<Job>) {
+        for action in self.plan().actions {
+            if let Action::LookUpJob { .. } = &action {
+                self.world.dispatched(&action);
+                self.outcome(action, Outcome::JobFound(found.clone().map(Box::new)));
+            }
+        }
     }
 
     pub fn github(&mut self, github: GitHubSeen) -> Vec<Note> {

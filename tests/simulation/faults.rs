@@ -18,6 +18,8 @@ pub struct Faults {
     pub duplicate: u64,
     pub late: u64,
     pub lag: u64,
+    pub slow: u64,
+    pub hidden: u64,
     pub lie: u64,
     pub sick_runner: u64,
     pub no_power_off: u64,
@@ -85,6 +87,7 @@ impl Stage {
         self.lxd_up.iter_mut().for_each(|up| *up = true);
         self.pool_full.iter_mut().for_each(|full| *full = false);
         self.lost_operations.clear();
+        self.github.jobs.iter_mut().for_each(|job| job.hidden = false);
         self.lxd.iter_mut().flat_map(|map| map.values_mut()).for_each(|inst| inst.hangs_until = 0);
     }
 

@@ -21,6 +21,8 @@ pub struct JobRow {
     pub done: Option<u64>,
     /// From a stranger's fork.
     pub fork: bool,
+    /// Its run is in a state that the listings do not have.
+    pub hidden: bool,
 }
 
 impl JobRow {
@@ -126,7 +128,7 @@ impl GitHub {
 
     /// Every job of the repository that is open at `time`.
     pub fn open_jobs(&self, repo: usize, time: u64) -> Vec<Job> {
-        let known = self.jobs.iter().filter(|j| j.repo == repo && j.created <= time);
+        let known = self.jobs.iter().filter(|j| j.repo == repo && j.created <= time && !j.hidden);
         known.map(|j| j.at(time)).filter(|j| j.status != JobStatus::Completed).collect()
     }
 

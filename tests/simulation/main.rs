@@ -95,6 +95,8 @@ fn stage(seed: u64, config: &Config) -> Stage {
         duplicate: 50,
         late: 30 * hardness,
         lag: 100 * hardness,
+        slow: 12 * hardness,
+        hidden: 20 * hardness,
         lie: 25 * hardness,
         sick_runner: 10 * hardness,
         no_power_off: 10 * hardness,
@@ -118,6 +120,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         calm: false,
         calm_at: DAWN + TROUBLES.as_millis() as u64 + jobs_left * 15_000,
         token,
+        polling: (seed / READY.len() as u64) % 5 == 2,
         clustered: (seed / READY.len() as u64).is_multiple_of(3),
         image: 1,
         queue: BTreeMap::new(),
@@ -225,10 +228,25 @@ fn happen(stage: &mut Stage, ev: Ev) {
         }
         Ev::Ask { daemon, life, mut snapshot } if alive(stage, daemon, life) => {
             snapshot.github = Some(stage.ask_github());
-            stage.after(1, 3000, Ev::Look { daemon, life, snapshot });
+            let targets = stage.config.targets.clone();
+            stage.fold(daemon, Event::Targets(targets));
+            stage.after(1, 1500, Ev::AskQueue { daemon, life, place: 0, snapshot });
+        }
+        Ev::AskQueue { daemon, life, place, snapshot } if alive(stage, daemon, life) => {
+            let queue = Box::new(stage.ask_queue(place, snapshot.begun));
+            let takes = stage.answer_takes();
+            stage.after(takes, takes, Ev::Queue { daemon, life, place, queue, snapshot });
+        }
+        Ev::Queue { daemon, life, place, queue, snapshot } if alive(stage, daemon, life) => {
+            stage.fold(daemon, Event::Queue(queue));
+            let place = place + 1;
+            match place < github::REPOS.len() {
+                true => stage.after(0, 1, Ev::AskQueue { daemon, life, place, snapshot }),
+                false => stage.after(0, 1, Ev::Look { daemon, life, snapshot }),
+            }
         }
         Ev::Look { daemon, life, snapshot } if alive(stage, daemon, life) => stage.looked(daemon, *snapshot),
-        Ev::List { .. } | Ev::Ask { .. } | Ev::Look { .. } => {}
+        Ev::List { .. } | Ev::Ask { .. } | Ev::AskQueue { .. } | Ev::Queue { .. } | Ev::Look { .. } => {}
         Ev::ImageMoves => stage.image_moves(),
         Ev::Crash(daemon) => stage.crash(daemon),
         Ev::Restart(daemon) => stage.boot(daemon),

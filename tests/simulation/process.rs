@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use lxdrunner::model::{JobStatus, Phase, Scope};
+use lxdrunner::model::{JobId, JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
 use lxdrunner::world::{Action, Event, Flight, Judged, Note, Outcome, RemoveReason, Snapshot, World};
 
@@ -27,6 +27,9 @@ pub struct Process {
     listed: u64,
     scopes_known: BTreeMap<Scope, bool>,
     launched: BTreeSet<String>,
+    /// By job: the instances that were launched for it, and how often GitHub did not tell of it.
+    launched_for: BTreeMap<JobId, BTreeSet<String>>,
+    unanswered: BTreeMap<JobId, u32>,
     pub told: Told,
     idle_turns: u32,
 }
@@ -46,6 +49,8 @@ impl Process {
             listed: 0,
             scopes_known: BTreeMap::new(),
             launched: BTreeSet::new(),
+            launched_for: BTreeMap::new(),
+            unanswered: BTreeMap::new(),
             told: Told::default(),
             idle_turns: 0,
         }
@@ -210,6 +215,9 @@ impl Stage {
         }
         process.working -= 1;
         process.flights.remove(&action.flight());
+        if let (Action::LookUpJob { job, .. }, Outcome::LookFailed { .. }) = (&action, &outcome) {
+            *process.unanswered.entry(*job).or_default() += 1;
+        }
         self.hand_out(daemon);
         self.fold(daemon, Event::Outcome(action, outcome));
         self.check_caps();
@@ -219,8 +227,18 @@ impl Stage {
     fn check_note(&mut self, daemon: usize, note: &Note) {
         let process = &mut self.daemons[daemon];
         match note {
-            Note::JobOver { job, .. } => process.told.is_over(*job),
-            Note::Launched { instance, .. } => drop(process.launched.insert(instance.clone())),
+            Note::JobOver { job, .. } => {
+                process.told.is_over(*job);
+                if self.github.job(job.0).done.is_none() {
+                    self.fail(&format!("daemon {daemon} calls job {job} over, and it is not"));
+                }
+            }
+            Note::Launched { instance, job } => {
+                process.launched.insert(instance.clone());
+                if let Some(job) = job {
+                    process.launched_for.entry(*job).or_default().insert(instance.clone());
+                }
+            }
             Note::InstanceGone { instance, .. } => {
                 process.launched.remove(instance);
                 let ours = |i: &&Inst| i.owner == Some((daemon, process.life)) && i.process.is_some();
@@ -254,6 +272,9 @@ impl Stage {
             {
                 self.fail(&format!("daemon {daemon} plans {action:?}, for a stranger's job"));
             }
+            if let Some(instance) = self.ran_here(daemon, action) {
+                self.fail(&format!("daemon {daemon} plans {action:?}: its runner {instance} had the job and ended"));
+            }
             let waits = |j: &&lxdrunner::world::JobState| {
                 j.job.status == JobStatus::Queued && j.place.as_ref() == Ok(&(scope.clone(), *class))
             };
@@ -282,6 +303,19 @@ impl Stage {
                 self.fail(&format!("daemon {daemon} plans {action:?}, on an unknown or without need"));
             }
         }
+    }
+
+    /// The instance that the job of a launch was launched for before, where its runner had the job and is not there any more:
+    /// one question tells.
+    fn ran_here(&self, daemon: usize, launch: &Action) -> Option<&str> {
+        let process = &self.daemons[daemon];
+        let Action::Launch { job: Some(job), .. } = launch else { return None };
+        let (_, runner, id) = self.github.jobs.iter().find(|row| row.id == job.0)?.taken.as_ref()?;
+        let by_us = self.github.runners.iter().any(|row| row.id == *id && row.by == Some(daemon));
+        let asked = process.unanswered.get(job).is_none_or(|failures| *failures < 5);
+        let launched = process.launched_for.get(job).is_some_and(|all| all.contains(runner));
+        let there = self.lxd[process.lxd].get(runner).is_some_and(|inst| inst.process.is_some());
+        (by_us && launched && asked && !there).then_some(runner)
     }
 
     /// What is done and on its way out needs no place, within limits.

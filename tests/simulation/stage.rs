@@ -6,7 +6,7 @@ use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
-use lxdrunner::world::{GitHubSeen, InstanceSeen, Outcome, Snapshot};
+use lxdrunner::world::{GitHubSeen, InstanceSeen, Outcome, Queue, Snapshot};
 
 use crate::day::Day;
 use crate::execution::{Execution, Luck};
@@ -35,6 +35,8 @@ pub enum Ev {
     Step(u64),
     List { daemon: usize, life: u32, begun: u64, github: bool },
     Ask { daemon: usize, life: u32, snapshot: Box<Snapshot> },
+    AskQueue { daemon: usize, life: u32, place: usize, snapshot: Box<Snapshot> },
+    Queue { daemon: usize, life: u32, place: usize, queue: Box<Queue>, snapshot: Box<Snapshot> },
     Look { daemon: usize, life: u32, snapshot: Box<Snapshot> },
     Crash(usize),
     Restart(usize),
@@ -109,6 +111,8 @@ pub struct Stage {
     /// From here on all is well.
     pub calm_at: u64,
     pub token: bool,
+    /// No webhook tells of anything.
+    pub polling: bool,
     /// LXD is a cluster: templates are images.
     pub clustered: bool,
     /// The number of what the image's name stands for.
@@ -188,7 +192,8 @@ impl Stage {
         };
         let id = FIRST_JOB + self.github.jobs.len() as u64;
         let fork = self.rng.chance(80);
-        let row = JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork, run: id };
+        let hidden = !self.polling && self.fault(self.faults.hidden);
+        let row = JobRow { id, repo, labels, created: self.now, taken: None, done: None, fork, run: id, hidden };
         self.tell(format!("job {id} queued in {} {:?}", REPOS[repo], row.labels));
         self.github.jobs.push(row);
         self.webhook(id);
@@ -225,9 +230,19 @@ impl Stage {
             return;
         }
         let new = FIRST_JOB + self.github.jobs.len() as u64;
-        let JobRow { repo, labels, fork, run, .. } = self.github.job(id);
-        let (repo, labels, fork, run) = (*repo, labels.clone(), *fork, *run);
-        self.github.jobs.push(JobRow { id: new, run, repo, labels, created: self.now, taken: None, done: None, fork });
+        let JobRow { repo, labels, fork, run, hidden, .. } = self.github.job(id);
+        let (repo, labels, fork, run, hidden) = (*repo, labels.clone(), *fork, *run, *hidden);
+        self.github.jobs.push(JobRow {
+            id: new,
+            run,
+            repo,
+            labels,
+            created: self.now,
+            taken: None,
+            done: None,
+            fork,
+            hidden,
+        });
         self.tell(format!("job {id} runs again: job {new} is queued"));
         self.webhook(new);
         self.after(100, 3000, Ev::Assign);
@@ -235,6 +250,9 @@ impl Stage {
 
     /// Tells every daemon how the job stands, unless the delivery is lost; perhaps twice, perhaps late.
     pub fn webhook(&mut self, id: u64) {
+        if self.polling {
+            return;
+        }
         let now = self.now;
         let job = self.github.job(id).at(now);
         for daemon in 0..self.daemons.len() {
@@ -412,7 +430,7 @@ impl Stage {
         Ok(ours.collect())
     }
 
-    /// What a look at GitHub finds; each listing may be late, may lie and may fail.
+    /// What a look at GitHub finds of runners; each listing may be late, may lie and may fail.
     pub fn ask_github(&mut self) -> GitHubSeen {
         let mut seen = GitHubSeen { targets: Some(Ok(self.config.targets.clone())), ..GitHubSeen::default() };
         for scope in self.config.targets.clone() {
@@ -423,15 +441,22 @@ impl Stage {
             };
             seen.runners.push((scope, answer));
         }
-        for (at, repo) in REPOS.iter().enumerate() {
-            let time = self.lagged();
-            let answer = match self.listing_fails() {
-                true => Err("502".to_owned()),
-                false => Ok(self.github.open_jobs(at, time)),
-            };
-            seen.jobs.push((repo.parse().unwrap(), answer));
-        }
         seen
+    }
+
+    /// What it finds in one repository's queue.
+    pub fn ask_queue(&mut self, place: usize, begun: u64) -> Queue {
+        let (asked_at, time) = (self.time(), self.lagged());
+        let jobs = match self.listing_fails() {
+            true => Err("502".to_owned()),
+            false => Ok(self.github.open_jobs(place, time)),
+        };
+        Queue { repo: REPOS[place].parse().unwrap(), begun, asked_at, jobs, unasked: BTreeSet::new() }
+    }
+
+    /// How long GitHub takes to answer; a look asks one queue after the other.
+    pub fn answer_takes(&mut self) -> u64 {
+        if self.fault(self.faults.slow) { self.rng.range(5_000, 45_000) } else { self.rng.range(20, 1500) }
     }
 
     pub fn lagged(&mut self) -> u64 {

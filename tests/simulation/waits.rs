@@ -9,6 +9,8 @@ use crate::stage::{FIRST_JOB, Inst, Stage};
 
 /// A job may lack a runner on its way for so long although there is a place; milliseconds.
 const LONGEST: u64 = 45_000;
+/// The same where only looks tell of jobs.
+const LONGEST_POLLING: u64 = 120_000;
 /// Who is not online after so long will not come.
 const COMES: u64 = 150_000;
 
@@ -52,7 +54,8 @@ impl Stage {
                 }
                 let key = (scope.clone(), class.name.clone());
                 let at = since.get(&key).copied().unwrap_or(self.now);
-                if self.now - at > LONGEST {
+                let longest = if self.polling { LONGEST_POLLING } else { LONGEST };
+                if self.now - at > longest {
                     self.fail(&format!("job {} waits, although there is a place for its runner", first.id));
                 }
                 self.waits.since.insert(key, at);

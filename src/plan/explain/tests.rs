@@ -156,7 +156,7 @@ fn a_job_that_nobody_told_of() {
     check(&stage, 1, Some(&of(JobStatus::Completed, Some("x"))), "is over; x ran it", &[]);
     check(&stage, 1, Some(&of(JobStatus::InProgress, Some("x"))), "runs on x, a runner of others", &[]);
     stage.told(1, JobStatus::Completed, None);
-    check(&stage, 1, Some(&told), "is over, as a delivery told", &[]);
+    check(&stage, 1, Some(&told), "is over, as GitHub told before", &[]);
 }
 
 #[test]

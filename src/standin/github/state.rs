@@ -352,18 +352,18 @@ impl State {
         id
     }
 
-    /// A run's status: that of its jobs together.
+    /// A run's status: that of its jobs together. While one waits for an approval the run waits, whatever the others do.
     pub(super) fn run_status(&self, run: u64) -> Stage {
         let stages: Vec<Stage> = self.jobs.values().filter(|job| job.run == run).map(|job| job.stage).collect();
         let has = |stage: Stage| stages.contains(&stage);
         if stages.iter().all(|stage| *stage == Stage::Completed) {
             Stage::Completed
+        } else if has(Stage::Waiting) {
+            Stage::Waiting
         } else if has(Stage::InProgress) || has(Stage::Completed) {
             Stage::InProgress
-        } else if has(Stage::Queued) {
-            Stage::Queued
         } else {
-            Stage::Waiting
+            Stage::Queued
         }
     }
 
