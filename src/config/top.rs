@@ -395,3 +395,46 @@ fn cache_home(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option
     }
     Some(base.join(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config.yml.example");
+    const README: &str = include_str!("../../README.md");
+
+    /// `# key: type, default …. A sentence.`
+    #[track_caller]
+    fn check_example(key: &str, indent: &str) {
+        let start = format!("{indent}# {key}: ");
+        let at = EXAMPLE.find(&format!("\n{start}"));
+        let at =
+            at.unwrap_or_else(|| panic!("config.yml.example has no line {start}TYPE, default VALUE. What it does."));
+        let comment = EXAMPLE[at..].trim_start().lines().map_while(|line| line.trim_start().strip_prefix("# "));
+        let comment = comment.collect::<Vec<_>>().join(" ");
+        let (types, text) = comment.split_once(". ").unwrap_or_default();
+        assert!(types.contains(", default ") || types.contains(", required"), "config.yml.example: {comment}");
+        assert!(!text.is_empty(), "config.yml.example does not say what {key} does: {comment}");
+    }
+
+    #[test]
+    fn every_key_is_in_the_example_and_in_the_readme() {
+        let reference = README.split_once("\n## Config reference\n").unwrap().1.split_once("\n## ").unwrap().0;
+        let (top, classes) = reference.split_once("| key of a class |").unwrap();
+        #[track_caller]
+        fn check_readme(table: &str, key: &str) {
+            let cells = table.lines().filter_map(|line| line.split('|').nth(1));
+            let named = format!("`{key}`");
+            let found = cells.flat_map(|cell| cell.split(", ")).any(|one| one.trim() == named);
+            assert!(found, "README's config reference has no row for {key}");
+        }
+        for key in KEYS.iter().filter(|key| **key != "pkgdir") {
+            check_example(key, "");
+            check_readme(top, key);
+        }
+        for key in class::KEYS {
+            check_example(key, "    ");
+            check_readme(classes, key);
+        }
+    }
+}
