@@ -13,6 +13,7 @@ short_form() {
 }
 
 long_form() {
+    try_it
     socket_activation
     restart_and_upgrade
     stop_and_start
@@ -129,6 +130,12 @@ beside_a_job() {
     done_in 400 "$running" "$queued"
     within 120 "all is quiet" is_quiet
     [ -z "$(jobs_that_ran_twice)" ] || fail "ran twice: $(jobs_that_ran_twice)"
+    played
+}
+
+try_it() {
+    play "README: see it work"
+    in_guest 'cd lxdrunner && LXDRUNNER_BIN=/usr/local/bin/lxdrunner provision/try.sh' </dev/null || fail "try.sh failed (see above)"
     played
 }
 
