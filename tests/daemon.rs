@@ -8,6 +8,7 @@ use std::time::Duration;
 use lxdrunner::model::{ConfigMap, JobId, keys};
 use lxdrunner::standin::farm::Setup;
 use lxdrunner::standin::github::{Event, Fault, JobSpec, Stage};
+use lxdrunner::standin::lxd::ImageEntry;
 use support::*;
 
 #[test]
@@ -28,6 +29,30 @@ fn a_queued_job_gets_an_instance_and_everything_is_gone_afterwards() {
     let told: Vec<&String> = log.iter().filter(|line| line.contains(&about) && line.contains("INFO")).collect();
     assert!(told.len() <= 5, "{told:#?}");
     assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+/// The image that README's first config names, on a server that can fetch it only where it has images for the product.
+#[test]
+fn an_ubuntu_image_starts_jobs_on_lxd_and_on_incus() {
+    for (product, alias) in [("lxd", "24.04"), ("incus", "ubuntu/24.04/cloud")] {
+        let classes = Plan::default().classes.replace("IMAGE", "'ubuntu:24.04'");
+        let rig = Rig::prepared(Plan { classes, ..Plan::default() }, |before| {
+            let lxd = before.lxd.unwrap();
+            lxd.set_product(product);
+            lxd.add_image(ImageEntry::container(alias));
+        });
+        assert_eq!(rig.wait_done(rig.queue()), "success", "{product}");
+    }
+}
+
+/// What the failed launch says of an image server that has images for the other product only.
+#[test]
+fn a_server_with_images_for_the_other_product_is_named_with_the_fix() {
+    let classes = Plan::default().classes.replace("IMAGE", "'images:debian/12/cloud'");
+    let remotes = "remotes: {images: {addr: 'https://images.linuxcontainers.org'}}";
+    let rig = Rig::new(Plan { classes, ..Plan::with(remotes) });
+    rig.queue();
+    rig.daemon.wait(&["has images for Incus only, not for LXD", "write addr: https://images.lxd.canonical.com"]);
 }
 
 #[test]

@@ -137,11 +137,23 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
     }))
 }
 
+/// The public image servers have images for one product each.
+fn serves(server: &str, product: &str) -> bool {
+    match server.split("://").nth(1).and_then(|rest| rest.split('/').next()) {
+        Some("images.linuxcontainers.org") => product == "incus",
+        Some("images.lxd.canonical.com" | "cloud-images.ubuntu.com") => product != "incus",
+        _ => true,
+    }
+}
+
 /// What the operation of a create does.
 fn made(state: &mut State, key: (String, String), source: &Value, mut record: InstanceRecord) -> operations::Outcome {
     let text = |name: &str| source.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let by_fingerprint = |start: &str| state.images.iter().find(|image| image.fingerprint.starts_with(start));
-    // An image server's images are the stand-in's own: it has no other.
+    // An image server's images are the stand-in's own, where the server has images for this product.
+    if let Some(server) = text("server").filter(|server| !serves(server, &state.product)) {
+        return Err(format!("Failed getting remote image info: Failed getting image from {server}: not found"));
+    }
     let copied = text("type") == Some("copy");
     let base = record.config.get("volatile.base_image").cloned().unwrap_or_default();
     let image = match (text("alias"), text("fingerprint")) {
