@@ -10,7 +10,7 @@ use lxdrunner::cli::check::{Findings, ask};
 use lxdrunner::config::Config;
 use lxdrunner::standin::farm;
 use lxdrunner::standin::github::{Fault, GitHubStandin};
-use lxdrunner::standin::lxd::LxdStandin;
+use lxdrunner::standin::lxd::{ImageEntry, LxdStandin};
 
 use image_server::ImageServer;
 
@@ -304,6 +304,19 @@ fn hints_name_the_client_of_the_product() {
     check("image: standin, target: there", "target \"there\", but Incus is not a cluster", "leave target out");
     check("image: standin, profiles: []", "neither the profiles nor the class have a root", "incus profile device add");
     check("image: standin, profiles: []", "neither the profiles nor the class have a network", "incus network attach");
+}
+
+#[test]
+fn what_an_image_requires_of_its_instances_is_told() {
+    let world = World::new("requires");
+    let properties = [("requirements.nesting".to_owned(), "true".to_owned())].into();
+    world.lxd.add_image(ImageEntry { properties, ..ImageEntry::container("needy") });
+    let class = "labels: [x], runner_arch: x64, image: needy";
+    let (lines, failed) = world.check(TARGET, class);
+    assert!(failed);
+    has(&lines, "FAIL class \"one\": image needy starts only with security.nesting=true", "in the class");
+    let (lines, failed) = world.check(TARGET, &format!("{class}, config: {{security.nesting: true}}"));
+    assert!(!failed, "{lines:#?}");
 }
 
 #[test]

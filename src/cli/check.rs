@@ -1,6 +1,7 @@
 //! `lxdrunner check`: whether everything that the config names is in order, one line each.
 
 mod cache;
+mod forbidden;
 mod github;
 mod images;
 mod lxd;

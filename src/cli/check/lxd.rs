@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Findings;
 use super::images::{Found, ImageServers, Wanted};
+use super::{Findings, forbidden};
 use crate::config::{Class, Config, NESTING, Origin};
-use crate::lxd::{Image, Lxd, Profile, Server};
+use crate::lxd::{Image, Lxd, Profile, Project, Server};
 use crate::model::{ConfigMap, Devices, InstanceType, RunnerArch};
 use crate::runner::provision::is_fingerprint;
 use crate::world::{Form, form_of};
@@ -96,12 +96,15 @@ impl Asked<'_> {
     fn class(&mut self, class: &Class, findings: &mut Findings<'_>) {
         let name = format!("class {:?}", class.name);
         self.machine(&name, class, findings);
-        if !self.project(&name, class, findings) {
-            return;
-        }
-        self.image(&name, class, findings);
-        let Some(Profile { config, mut devices }) = self.profiles(&name, class, findings) else { return };
+        let Some(project) = self.project(&name, class, findings) else { return };
+        let image = self.image(&name, class, findings);
+        let Some(Profile { mut config, mut devices }) = self.profiles(&name, class, findings) else { return };
         docker(&name, class, &config, findings);
+        config.extend(class.config.clone());
+        forbidden::by_project(&name, class, &config, &project, findings);
+        if let Some(image) = image {
+            forbidden::by_image(&name, class, &config, &image, findings);
+        }
         // The instance's own devices come last and replace those of the same name.
         devices.extend(class.devices.clone());
         self.disk(&name, class, &devices, findings);
@@ -148,26 +151,39 @@ impl Asked<'_> {
         }
     }
 
-    fn project(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> bool {
-        match self.lxd.projects() {
-            Ok(projects) if projects.iter().any(|p| p.name == class.project) => true,
-            Ok(_) => {
+    /// The class's project; `None` where there is none.
+    fn project(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Project> {
+        let found = self.lxd.projects().map(|all| all.into_iter().find(|one| one.name == class.project));
+        match found {
+            Ok(Some(project)) => Some(project),
+            Ok(None) => {
                 let Server { product, .. } = self.server;
                 let fix = format!("make it: {} project create {}", product.client(), class.project);
                 findings.fail(format!("{name}: {product} has no project {:?}", class.project), fix);
-                false
+                None
             }
             Err(error) => {
                 findings.warn(format!("{name}: {error}"));
-                true
+                Some(Project { name: class.project.clone(), config: ConfigMap::new() })
             }
         }
     }
 
-    fn image(&mut self, name: &str, class: &Class, findings: &mut Findings<'_>) {
+    /// The class's image, where it is on the server.
+    fn image(&mut self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Image> {
         let product = self.server.product;
         if let Some(origin) = class.image.origin(product) {
-            return self.fetched_image(name, class, &origin, findings);
+            let Origin { server, alias, .. } = &origin;
+            let fits = |one: &Image| one.comes_from(server, alias) && one.kind == class.kind.as_str();
+            let here = self.lxd.images(&class.project).unwrap_or_default().into_iter().find(fits);
+            match &here {
+                Some(one) => {
+                    let (image, short) = (&class.image, one.fingerprint.get(..12).unwrap_or(&one.fingerprint));
+                    findings.ok(format!("{name}: image {image} ({short}, {}) was fetched from {server}", one.kind));
+                }
+                None => self.image_server(name, class, &origin, findings),
+            }
+            return here;
         }
         let alias = &class.image.to_string();
         let fingerprint = self.lxd.image_alias(&class.project, alias).map(|found| found.unwrap_or(alias.clone()));
@@ -184,6 +200,7 @@ impl Asked<'_> {
                 } else {
                     findings.ok(what);
                 }
+                return Some(image);
             }
             Ok(None) => {
                 let fix = format!("see {} image list, or write REMOTE:ALIAS, such as ubuntu:24.04", product.client());
@@ -191,18 +208,13 @@ impl Asked<'_> {
             }
             Err(error) => findings.fail_as_told(format!("{name}: {error}")),
         }
+        None
     }
 
-    /// An image that comes from an image server: whether it is here already, and if not, whether the server has it.
-    fn fetched_image(&mut self, name: &str, class: &Class, origin: &Origin, findings: &mut Findings<'_>) {
+    /// Whether an image server has the class's image.
+    fn image_server(&mut self, name: &str, class: &Class, origin: &Origin, findings: &mut Findings<'_>) {
         let (product, image) = (self.server.product, &class.image);
         let Origin { server, protocol, alias } = origin;
-        let here = self.lxd.images(&class.project).unwrap_or_default();
-        let fits = |one: &&Image| one.comes_from(server, alias) && one.kind == class.kind.as_str();
-        if let Some(found) = here.iter().find(fits) {
-            let short = found.fingerprint.get(..12).unwrap_or(&found.fingerprint);
-            return findings.ok(format!("{name}: image {image} ({short}, {}) was fetched from {server}", found.kind));
-        }
         if let Some(told) = origin.of_other_product(product) {
             return findings.fail_as_told(format!("{name}: image {image}: {told}"));
         }
