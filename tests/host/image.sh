@@ -10,7 +10,7 @@ host_packages+=,iptables,iproute2,linux-image-amd64,initramfs-tools,ca-certifica
 
 # Changes with everything that goes into the disks.
 recipe() {
-    cat "$top/tests/host/image.sh" "$top/provision/lib.sh" | sha256sum
+    { cat "$top/tests/host/image.sh" && declare -f make_image allow_services; } | sha256sum
 }
 
 ensure_host() {
