@@ -7,7 +7,8 @@
 mod answers;
 mod front;
 mod metrics;
-mod narrate;
+#[doc(hidden)]
+pub mod narrate;
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -290,9 +291,10 @@ fn decide(
             Err(_) => break,
         }
     }
-    narrator.tell_deferred(&plan.deferred, world);
+    let more = narrator.tell_deferred(&plan.deferred, world);
+    let wake_at = if more { Some(now) } else { plan.wake_at };
     // A look that is due but whose hands are busy must not make the loop spin: its end is an event.
-    plan.wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
+    wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 
 #[cfg(test)]

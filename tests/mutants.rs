@@ -229,6 +229,18 @@ const MUTANTS: &[Mutant] = &[
         to: "",
     },
     Mutant {
+        rule: "another daemon's idle runner does not make room",
+        file: "src/plan/ready.rs",
+        from: "let spared = left_alone || instance.is_anothers();",
+        to: "let spared = left_alone;",
+    },
+    Mutant {
+        rule: "another daemon's runners go by its own timeouts",
+        file: "src/plan/remove.rs",
+        from: "        let anothers = instance.is_anothers();",
+        to: "        let anothers = false;",
+    },
+    Mutant {
         rule: "a job that is not listed is asked for before it is called over",
         file: "src/world/snapshot.rs",
         from: "for_each(|job| self.job_is_not_listed(job));",

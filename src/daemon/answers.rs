@@ -79,8 +79,7 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
     let Known { world, config, github, counters, now } = *known;
     match question {
         Question::Job { job, told } => {
-            let known = world.jobs().find(|state| state.job.id == *job);
-            let repo = known.map(|state| state.job.repo.to_string());
+            let repo = world.job(*job).map(|state| state.job.repo.to_string());
             let mut explained = explain(world, config, now, *job, told.as_ref());
             explained.details.push(("budget", limits(github).trim().to_owned()));
             Answer { repo, text: explained.to_string() }

@@ -66,7 +66,7 @@ impl Counters {
         };
         *self.made.entry((class, what, from, came)).or_default() += 1;
         if let (Action::Launch { job: Some(job), .. }, Outcome::Launched { .. }) = (action, outcome)
-            && let Some(state) = world.jobs().find(|state| state.job.id == *job)
+            && let Some(state) = world.job(*job)
         {
             self.waits.entry(class).or_default().observe(now.since(state.queued_at));
         }
@@ -125,11 +125,11 @@ pub(super) fn text(status: &Status, config: &Config, counters: &Counters, standi
 fn now(page: &mut Page, status: &Status) {
     let seconds = |length: Option<Duration>| length.map_or("NaN".to_owned(), |length| length.as_secs_f64().to_string());
     page.single("lxd_up", "gauge", "1 where LXD answers.", u8::from(status.lxd.is_ok()));
-    page.single("lxd_look_age_seconds", "gauge", "Since LXD was last looked at.", seconds(status.looked_at_lxd));
+    page.single("lxd_look_age_seconds", "gauge", "Since LXD last answered a look.", seconds(status.looked_at_lxd));
     page.single(
         "github_look_age_seconds",
         "gauge",
-        "Since GitHub was last looked at.",
+        "Since GitHub last answered a look.",
         seconds(status.looked_at_github),
     );
     page.single("troubles", "gauge", "What does not work, as healthz tells it.", status.troubles.len());

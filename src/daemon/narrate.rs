@@ -1,17 +1,23 @@
 //! What the log says of changes and decisions: each thing once, when it changes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use log::{Level, debug, error, info, log, warn};
 
-use crate::model::JobId;
+use crate::model::{Job, JobId};
 use crate::plan::Reason;
-use crate::world::{Note, Refusal, STUCK, World};
+use crate::world::{JobState, Note, Refusal, STUCK, World};
+
+/// Jobs of which the log tells in one turn of the loop. A reason that holds for ten thousand jobs is written in many turns, so
+/// that none of them takes long.
+const IN_A_TURN: usize = 250;
+/// Reasons that are remembered of one job; after that nothing more is told of it.
+const REASONS: usize = 16;
 
 /// Writes the log, and remembers what it said of which job.
 #[derive(Default)]
 pub struct Narrator {
-    told: BTreeMap<JobId, Reason>,
+    told: BTreeMap<JobId, Vec<Reason>>,
 }
 
 impl Narrator {
@@ -20,32 +26,46 @@ impl Narrator {
         notes.iter().for_each(tell);
     }
 
-    /// Tells why nothing is launched for a job, where that is news.
-    pub fn tell_deferred(&mut self, deferred: &[(JobId, Reason)], world: &World) {
-        if !self.told.is_empty() {
-            let known: BTreeSet<JobId> = world.jobs().map(|j| j.job.id).collect();
-            self.told.retain(|job, _| known.contains(job));
+    /// Tells why nothing is launched for a job, each reason once. Returns true where there is more to tell.
+    pub fn tell_deferred(&mut self, deferred: &[(JobId, Reason)], world: &World) -> bool {
+        let (news, more) = self.news(deferred, world);
+        for (state, reason) in news {
+            let Job { id, repo, labels, .. } = &state.job;
+            let labels = labels.to_string();
+            log!(
+                level(reason, &labels),
+                "job={id} repo={repo} labels={labels:?} msg=\"not launched\" reason={:?}",
+                shortened(reason.to_string())
+            );
         }
+        more
+    }
+
+    /// The reasons that were not told yet, of so many jobs; true where there are more of them.
+    fn news<'a>(
+        &mut self,
+        deferred: &'a [(JobId, Reason)],
+        world: &'a World,
+    ) -> (Vec<(&'a JobState, &'a Reason)>, bool) {
+        self.told.retain(|job, _| world.job(*job).is_some());
+        let mut news = Vec::new();
         for (job, reason) in deferred {
-            match reason {
+            let told = self.told.get(job).map(Vec::as_slice).unwrap_or_default();
+            let known = match reason {
                 // Come and go with every launch, also between two failures for the same reason.
-                Reason::Covered | Reason::LaunchesBusy if self.told.contains_key(job) => continue,
+                Reason::Covered | Reason::LaunchesBusy => !told.is_empty(),
                 // Just started; the first look is under way.
-                Reason::LxdUnknown if world.lxd.is_none() => continue,
-                _ => {}
+                Reason::LxdUnknown if world.lxd.is_none() => true,
+                _ => told.len() >= REASONS || told.iter().any(|before| same(before, reason)),
+            };
+            let Some(state) = world.job(*job).filter(|_| !known) else { continue };
+            if news.len() == IN_A_TURN {
+                return (news, true);
             }
-            if self.told.get(job).is_none_or(|before| !same(before, reason)) {
-                let state = world.jobs().find(|j| j.job.id == *job);
-                let repo = state.map(|j| j.job.repo.to_string()).unwrap_or_default();
-                let labels = state.map(|j| j.job.labels.to_string()).unwrap_or_default();
-                log!(
-                    level(reason, &labels),
-                    "job={job} repo={repo} labels={labels:?} msg=\"not launched\" reason={:?}",
-                    shortened(reason.to_string())
-                );
-                self.told.insert(*job, reason.clone());
-            }
+            news.push((state, reason));
+            self.told.entry(*job).or_default().push(reason.clone());
         }
+        (news, false)
     }
 }
 
@@ -54,8 +74,6 @@ fn same(before: &Reason, now: &Reason) -> bool {
     match (before, now) {
         (Reason::Paused { blame: a, .. }, Reason::Paused { blame: b, .. }) => a == b,
         (Reason::HeldBack { hold: a, .. }, Reason::HeldBack { hold: b, .. }) => a == b,
-        // None is news after the other.
-        (Reason::Covered | Reason::LaunchesBusy, Reason::Covered | Reason::LaunchesBusy) => true,
         _ => before == now,
     }
 }
@@ -172,5 +190,50 @@ fn tell(note: &Note) {
         }
         Note::Recovered { what } => warn!("what={:?} msg=\"works again\"", what.to_string()),
         Note::LookFailed { what, reason } => warn!("what={what:?} msg=\"GitHub did not tell\" reason={reason:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::model::JobStatus;
+    use crate::world::testkit::*;
+
+    #[test]
+    fn each_reason_is_told_once_for_each_job_and_many_jobs_in_many_turns() {
+        let mut stage = Stage::new(Config { max_workers: 1, ..config() });
+        let busy = || vec![seen("lxdrunner-90-1", 90)];
+        stage.lxd(busy());
+        stage.runners(acme(), vec![runner(90, "lxdrunner-90-1", true, true)]);
+        stage.pass(60);
+        let jobs = IN_A_TURN * 2 + 10;
+        for id in 1..=jobs as u64 {
+            stage.queued(id);
+        }
+        let mut narrator = Narrator::default();
+        let mut tell = |stage: &Stage| {
+            let plan = stage.plan();
+            let (mut lines, mut turns) = (0, 0);
+            loop {
+                let (news, more) = narrator.news(&plan.deferred, &stage.world);
+                assert!(news.len() <= IN_A_TURN);
+                (lines, turns) = (lines + news.len(), turns + 1);
+                if !more {
+                    return (lines, turns);
+                }
+            }
+        };
+        assert_eq!(tell(&stage), (jobs, 3), "the host is full");
+        assert_eq!(tell(&stage), (0, 1));
+        for expected in [jobs, 0, 0] {
+            stage.snapshot(stage.world.seq(), None, None);
+            assert_eq!(tell(&stage).0, expected, "LXD does not answer");
+            stage.pass(1).lxd(busy());
+            assert_eq!(tell(&stage).0, 0, "the host is full, as before");
+        }
+        stage.told(1, JobStatus::Completed, None);
+        tell(&stage);
+        assert_eq!(narrator.told.len(), jobs - 1);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::launch::origin;
 use super::stock::Stock;
-use super::{LAUNCHES_AT_ONCE, Plan, Reason, plan};
+use super::{Group, LAUNCHES_AT_ONCE, Plan, Reason, plan};
 use crate::config::{Class, Config, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
@@ -124,7 +124,7 @@ fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Ex
     {
         let stock = Stock::count(world, config, now);
         line(world, state, scope, class, all);
-        supply(world, now, scope, class, all);
+        supply(world, now, (scope, *at), class, all);
         caps(&stock, config, *at, class, all);
         source(world, &stock, now, *at, class, all);
         obstacles(world, now, scope, class, all);
@@ -246,7 +246,7 @@ fn line(world: &World, state: &JobState, scope: &Scope, class: &Class, all: &mut
 }
 
 /// The runners that may get it.
-fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut Explanation) {
+fn supply(world: &World, now: Timestamp, (scope, place): Group<'_>, class: &Class, all: &mut Explanation) {
     let instances = world.instances.values().filter(|i| is_of(i, scope, class));
     for instance in instances {
         let age = length(now.since(instance.made_at));
@@ -263,8 +263,8 @@ fn supply(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &mut
         all.say("instance", format!("{}: {how}; made {age} ago", instance.seen.name));
     }
     for action in world.flights.values() {
-        if let Action::Launch { name, scope: at, job, from, .. } = action
-            && at == scope
+        if let Action::Launch { name, class: of, scope: at, job, from } = action
+            && (at, *of) == (scope, place)
             && !world.instances.contains_key(name)
         {
             let why = job.map_or_else(|| "to be kept idle".to_owned(), |job| format!("for job {job}"));
@@ -349,7 +349,12 @@ fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: 
             format!("it is tried again {}", at_in(*until, now))
         }
         Some(Reason::ClassFull { .. } | Reason::HostFull { .. }) => {
-            let oldest = world.instances.values().min_by_key(|i| i.made_at);
+            let class = match reason {
+                Some(Reason::ClassFull { class, .. }) => Some(class),
+                _ => None,
+            };
+            let ends = |i: &&Instance| i.seen.phase.has_runner() && class.is_none_or(|class| i.seen.class == *class);
+            let oldest = world.instances.values().filter(ends).min_by_key(|i| i.made_at);
             let oldest =
                 oldest.map(|i| format!("; the oldest, {}, was made {} ago", i.seen.name, length(now.since(i.made_at))));
             format!("the next instance that ends makes room{}", oldest.unwrap_or_default())

@@ -22,7 +22,9 @@ pub use explain::{Explanation, explain};
 
 use crate::config::{Config, ForkPolicy};
 use crate::model::{Job, JobId, RunnerArch, Scope, Timestamp};
-use crate::world::{Action, Doubt, Flight, Hold, JobState, Refusal, Subject, UnknownJob, World, scope_for};
+use crate::world::{
+    Action, Doubt, Flight, Hold, Instance, JobState, Refusal, RunnerState, Subject, UnknownJob, World, scope_for,
+};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -228,11 +230,32 @@ fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, ac
             }
         }
     }
+    let not_taken = not_taken(world, now, &plan.deferred);
+    actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));
     for repo in world.look_at.keys() {
         if idle(Flight::Repo(repo.clone())) && served(repo) {
             actions.push(Action::LookAtRepo { repo: repo.clone() });
         }
     }
+}
+
+/// GitHub gives a job to an idle runner within seconds: where it did not for this long, the job may be over, or was given to
+/// another runner, and the delivery that told of it was lost.
+const NOT_TAKEN: Duration = Duration::from_secs(180);
+
+/// Jobs that wait beside a runner that could have taken them long ago, and that GitHub has not told of for as long. An
+/// enterprise's queues are never listed.
+fn not_taken<'a>(world: &'a World, now: Timestamp, deferred: &[(JobId, Reason)]) -> impl Iterator<Item = &'a JobState> {
+    let long_idle = |i: &&Instance| matches!(i.runner, RunnerState::Idle(since) if now.since(since) > NOT_TAKEN);
+    let idle: BTreeSet<&Scope> =
+        world.instances.values().filter(long_idle).filter_map(|i| i.seen.scope.as_ref()).collect();
+    let covered = deferred.iter().filter(|(_, reason)| *reason == Reason::Covered);
+    let states: Vec<&JobState> = match idle.is_empty() {
+        true => Vec::new(),
+        false => covered.filter_map(|(job, _)| world.job(*job)).collect(),
+    };
+    let fits = move |state: &&JobState| state.place.as_ref().is_ok_and(|(scope, _)| idle.contains(scope));
+    states.into_iter().filter(fits).filter(move |state| state.unheard(now) > NOT_TAKEN)
 }
 
 fn look_up(state: &JobState) -> Action {

@@ -201,7 +201,9 @@ impl<'a> Keeping<'a, '_> {
         for instance in self.world.instances.values() {
             let name = instance.seen.name.as_str();
             let left_alone = self.world.left_alone_until(instance, self.now).is_some();
-            if self.stock.in_flight.contains_key(name) || planned.contains(name) || left_alone {
+            // Another living daemon hears of the same jobs, and makes room for them itself.
+            let spared = left_alone || instance.is_anothers();
+            if self.stock.in_flight.contains_key(name) || planned.contains(name) || spared {
                 continue;
             }
             let class = super::stock::class_index(self.config, &instance.seen.class);

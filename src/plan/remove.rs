@@ -109,8 +109,8 @@ pub(super) fn runners_known(world: &World, scope: &Scope) -> bool {
 impl<'a> Budget<'a, '_> {
     fn reason(&mut self, instance: &'a Instance) -> Option<RemoveReason> {
         let (config, now) = (self.config, self.now);
-        // What another living daemon is at goes by that one's rules, which may be others; what is over is over for all.
-        let anothers = instance.seen.maker == Maker::Other;
+        // Another living daemon may have other timeouts: its instances go by these. What is finished anyone may remove.
+        let anothers = instance.is_anothers();
         let age = now.since(instance.made_at);
         if age > config.max_lifetime && instance.seen.phase != Phase::Template && !anothers {
             return Some(RemoveReason::TooOld);

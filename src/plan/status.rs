@@ -131,7 +131,7 @@ pub struct Status {
     pub troubles: Vec<(Subject, String)>,
     /// What is tried again only after a pause, and why.
     pub paused: Vec<(String, String)>,
-    /// How long ago LXD and GitHub were looked at; `None`: not yet.
+    /// How long ago LXD and GitHub last answered a look; `None`: not yet.
     pub looked_at_lxd: Option<Duration>,
     pub looked_at_github: Option<Duration>,
     /// Why LXD counts as not well.
@@ -166,7 +166,6 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
             _ => {}
         }
     }
-    let looked = |look: &crate::world::Look| look.ended_at.map(|at| now.since(at));
     let trouble = |(what, entry): (&Subject, &Entry)| (what.clone(), entry.reason.clone());
     let pauses = world.failures.iter().filter(|(what, pause)| pause.until > now && is_paused_by_it(what));
     let paused = pauses.map(|(blame, pause)| {
@@ -183,8 +182,8 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         stuck: stuck(world).collect(),
         troubles: world.troubles().map(trouble).collect(),
         paused: paused.collect(),
-        looked_at_lxd: looked(&world.lxd_look),
-        looked_at_github: looked(&world.github_look),
+        looked_at_lxd: world.lxd_answered_at().map(|at| now.since(at)),
+        looked_at_github: world.github_answered_at().map(|at| now.since(at)),
         lxd: world.lxd_health(now),
     }
 }

@@ -392,6 +392,7 @@ pub struct World {
     /// True while LXD tells of instances that end by itself.
     pub(crate) listening: bool,
     pub(crate) github_look: Look,
+    github_answered_at: Option<Timestamp>,
     /// Scopes that may have a registration of ours whose making we did not hear of, and the number of the event that left us
     /// in doubt: their runners are listed whatever else there is.
     doubtful: BTreeMap<Scope, u64>,
@@ -456,6 +457,7 @@ impl World {
             lxd_look: Look::default(),
             listening: false,
             github_look: Look::default(),
+            github_answered_at: None,
             doubtful: BTreeMap::new(),
             templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
             seed,
@@ -549,6 +551,16 @@ impl World {
     pub(crate) fn left_alone_until(&self, instance: &Instance, now: Timestamp) -> Option<Timestamp> {
         let failed = self.failed_removal(instance).map(|entry| entry.until);
         instance.leave_until.max(failed).filter(|until| *until > now)
+    }
+
+    /// When LXD last answered a look.
+    pub fn lxd_answered_at(&self) -> Option<Timestamp> {
+        self.listed.1
+    }
+
+    /// When GitHub last answered a question of a look.
+    pub fn github_answered_at(&self) -> Option<Timestamp> {
+        self.github_answered_at
     }
 
     /// True where the job is known to be over.

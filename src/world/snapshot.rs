@@ -180,6 +180,7 @@ impl World {
         for (scope, runners) in seen.runners {
             match runners {
                 Ok(runners) => {
+                    self.github_answered_at = Some(now);
                     if self.recovered(&Subject::Runners(scope.clone()), notes) {
                         self.recovered(&Subject::Scope(scope.clone()), notes);
                     }
@@ -291,6 +292,7 @@ impl World {
             Ok(jobs) => jobs,
             Err(reason) => return self.trouble(what, &reason, now, notes),
         };
+        self.github_answered_at = self.github_answered_at.max(Some(asked_at));
         self.recovered(&what, notes);
         let open: std::collections::BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
         for job in jobs {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use lxdrunner::model::{JobId, JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
-use lxdrunner::world::{Action, Event, Flight, Judged, Note, Outcome, RemoveReason, Snapshot, World};
+use lxdrunner::world::{Action, Event, Flight, Instance, Judged, Note, Outcome, RemoveReason, Snapshot, World};
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
@@ -292,6 +292,11 @@ impl Stage {
                     let without_github = matches!(reason, RemoveReason::TooOld | RemoveReason::Finished)
                         || (*reason == RemoveReason::Abandoned && half_made);
                     let thrown_away = *reason == RemoveReason::Abandoned && process.launched.contains(name);
+                    // Another living daemon's instances go by that one's rules.
+                    let by_our_rules = !matches!(reason, RemoveReason::Finished | RemoveReason::Abandoned);
+                    if by_our_rules && instance.is_some_and(Instance::is_anothers) {
+                        self.fail(&format!("daemon {daemon} plans {action:?}, of another daemon"));
+                    }
                     process.lxd_known && !thrown_away && (without_github || scope.as_ref().is_none_or(known))
                 }
                 Action::Deregister { scope, .. } => process.lxd_known && known(scope),

@@ -193,3 +193,24 @@ fn lengths_of_time_are_short() {
     let text = Explanation { summary: "one".to_owned(), details: vec![("job", "x".to_owned())] }.to_string();
     assert_eq!(text, "one\n  job:      x");
 }
+
+#[test]
+fn what_makes_room_is_a_runner_of_the_class_that_is_full_and_launches_of_other_classes_are_not_told() {
+    use crate::plan::ready::tests::{settle, stage, with};
+    use crate::world::InstanceSeen;
+
+    let mut stage = stage(Config { max_workers: 3, ..with(0, 0) });
+    settle(&mut stage);
+    let template = stage.world.instances().next().unwrap().seen.clone();
+    let busy = InstanceSeen { class: "gpu".to_owned(), ..seen("lxdrunner-90-1", 90) };
+    stage.pass(3600).lxd(vec![template, busy]);
+    stage.runners(acme(), vec![runner(90, "lxdrunner-90-1", true, true)]);
+    stage.pass(60);
+    stage.queued(5);
+    stage.queued(6);
+    stage.dispatch();
+    stage.fold(Event::Hint(Hint::Job(job(1, "acme/app", &["gpu"]))));
+    check(&stage, 1, None, "job 1 waits", &[("next", "; the oldest, lxdrunner-90-1, was made")]);
+    let told = explain(&stage.world, &stage.config, stage.now, JobId(1), None).to_string();
+    assert!(!told.contains("lxdrunner-5-1"), "{told}");
+}

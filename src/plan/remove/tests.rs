@@ -1,10 +1,11 @@
 //! What another daemon with our prefix is at, or keeps ready by other settings, is left to that one.
 
+use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Phase, Recipe};
+use crate::model::{Hint, Phase, Recipe};
 use crate::plan::ready::tests::{images, kept, kinds, settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{InstanceSeen, Note, RemoveReason, Status};
+use crate::world::{Event, InstanceSeen, Note, RemoveReason, Status};
 
 fn others_recipe() -> Option<Recipe> {
     Some(Recipe { shape: "another".to_owned(), content: "x".to_owned() })
@@ -123,4 +124,24 @@ fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
     check(started(), Some(true), 601, None);
     check(started(), Some(true), 24 * 3600 + 1, Some(RemoveReason::TooOld));
     check(InstanceSeen { status: Status::Stopped, ..started() }, None, 6, Some(RemoveReason::Finished));
+}
+
+#[test]
+fn another_living_daemons_runners_go_by_its_own_timeouts_and_make_no_room() {
+    // Another process of this machine, or one elsewhere that made it since this process first looked.
+    for maker in [Maker::Other, Maker::Unknown] {
+        let mut stage = Stage::new(Config { max_workers: 1, ..config() });
+        stage.pass(1).lxd(vec![InstanceSeen { job: None, maker, ..seen("lxdrunner-idle-0123abcd", 5) }]);
+        let listed = |busy: bool| vec![runner(5, "lxdrunner-idle-0123abcd", true, busy)];
+        stage.runners(acme(), listed(false));
+        stage.pass(601).runners(acme(), listed(false));
+        stage.fold(Event::Hint(Hint::Job(job(1, "acme/app", &["gpu"]))));
+        assert_eq!(stage.removals(), [], "{maker:?}: idle for longer than our idle_timeout, in the way of a job");
+        stage.runners(acme(), listed(true));
+        stage.pass(24 * 3600 + 1);
+        assert_eq!(stage.removals(), [], "{maker:?}: older than our max_lifetime");
+        stage.runners(acme(), vec![]);
+        stage.pass(61);
+        assert_eq!(stage.removals().len(), 1, "{maker:?}: what is finished anyone may remove");
+    }
 }

@@ -110,3 +110,21 @@ fn launches_that_fail_again_and_again_are_trouble() {
     assert_eq!(fail(Subject::Template("small".to_owned()), 9).len(), 1, "jobs start from the image");
     assert_eq!(fail(Subject::Idle("small".to_owned()), 3)[1], "idle runners of class \"small\"");
 }
+
+#[test]
+fn the_ages_of_looks_count_answers_and_not_tries() {
+    let mut stage = Stage::new(config());
+    stage.jobs(vec![]);
+    stage.pass(60);
+    stage.snapshot(stage.world.seq(), None, None);
+    let repo = "acme/app".parse().unwrap();
+    let failed = crate::world::Queue {
+        repo,
+        begun: stage.world.seq(),
+        asked_at: stage.now,
+        jobs: Err("502".to_owned()),
+        unasked: Default::default(),
+    };
+    stage.fold(crate::world::Event::Queue(Box::new(failed)));
+    check(&stage, &["looked at LXD 60 s ago, at GitHub 60 s ago"]);
+}

@@ -2,10 +2,11 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Doubt;
+use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus};
 use crate::plan::Reason;
 use crate::world::testkit::*;
-use crate::world::{Action, Event, Hold, InstanceSeen, Note, Outcome, Queue, Status};
+use crate::world::{Action, Event, Hold, InstanceSeen, Note, Outcome, Queue, RemoveReason, Status};
 
 #[test]
 fn a_job_that_is_listed_no_more_is_over_unless_it_is_news() {
@@ -149,4 +150,29 @@ fn github_is_believed_over_what_we_heard_once_its_listings_cannot_lag_any_more()
     assert_eq!(stage.launches(), Vec::<String>::new(), "the listing may be older than the delivery");
     stage.pass(30).jobs(open);
     assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+}
+
+#[test]
+fn a_job_that_waits_beside_an_idle_runner_for_minutes_is_asked_for() {
+    // The queues of an enterprise are never listed.
+    let scope: crate::model::Scope = "enterprise:big".parse().unwrap();
+    let mut stage = Stage::new(Config { targets: vec![scope.clone()], ..config() });
+    stage.queued(1);
+    stage.launch_all();
+    let idle = || vec![runner(1, "lxdrunner-1-1", true, false)];
+    let questions =
+        |stage: &Stage| stage.plan().actions.into_iter().filter(|a| matches!(a, Action::LookUpJob { .. })).count();
+    stage.runners(scope.clone(), idle());
+    for (passed, expected) in [(100, 0), (100, 1)] {
+        stage.pass(passed).runners(scope.clone(), idle());
+        assert_eq!(questions(&stage), expected);
+    }
+    stage.answer(Some(job(1, "acme/app", &["self-hosted"])));
+    assert_eq!((questions(&stage), stage.reason(1)), (0, Some(Reason::Covered)), "it waits, as GitHub says");
+    stage.pass(181);
+    assert_eq!(questions(&stage), 1);
+    // The delivery of its end was lost.
+    stage.answer(Some(Job { status: JobStatus::Completed, ..job(1, "acme/app", &["self-hosted"]) }));
+    stage.pass(600).runners(scope, idle());
+    assert_eq!(stage.removals(), [("lxdrunner-1-1".to_owned(), RemoveReason::Idle)]);
 }
