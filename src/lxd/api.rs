@@ -527,21 +527,26 @@ impl Lxd {
 
     fn failed(&self, tried: &str, failure: Failure, timeout: Duration) -> Error {
         let socket = self.socket().display();
+        let product = self.product.get().copied().unwrap_or_else(|| Product::of_socket(self.socket()));
         let (kind, message) = match &failure {
             Failure::Connect(error) => {
-                let mend = match error.kind() {
+                let fix = match error.kind() {
                     io::ErrorKind::PermissionDenied => {
-                        "add the user that lxdrunner runs as to the group that owns the socket (lxd, or incus-admin)"
+                        let group = product.group();
+                        format!("add the user that lxdrunner runs as to the group that owns the socket ({group})")
                     }
-                    io::ErrorKind::NotFound => "is LXD installed and running? `socket` in the config says where it is",
-                    _ => "is LXD running?",
+                    io::ErrorKind::NotFound => {
+                        format!("is {product} installed and running? `socket` in the config says where it is")
+                    }
+                    _ => format!("is {product} running?"),
                 };
-                (ErrorKind::Unreachable, format!("{failure} ({socket}); {mend}"))
+                (ErrorKind::Unreachable, format!("{failure} ({socket}); {fix}"))
             }
-            Failure::Broken(_) => (ErrorKind::Unreachable, format!("{failure} ({socket}); was LXD restarted?")),
+            Failure::Broken(_) => (ErrorKind::Unreachable, format!("{failure} ({socket}); was {product} restarted?")),
             Failure::Timeout => {
-                let mend = "LXD is stuck or overloaded; its log tells, and a restart of it leaves instances running";
-                (ErrorKind::Timeout, format!("{failure} of {timeout:.1?} ({socket}); {mend}"))
+                let fix = "see its log; a restart of it leaves instances running";
+                let what = format!("{failure} of {timeout:.1?} ({socket})");
+                (ErrorKind::Timeout, format!("{what}; {product} is stuck or overloaded: {fix}"))
             }
             Failure::Http(_) | Failure::TooLong(_) => (ErrorKind::Malformed, format!("{failure} ({socket})")),
             Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
@@ -568,6 +573,8 @@ mod tests {
         let check = |kind: io::ErrorKind, mend: &str| {
             let failure = Failure::Connect(kind.into());
             let error = Lxd::new("/run/x.socket").failed("ask", failure, CALL_TIMEOUT);
+            let incus = Lxd::new("/run/incus/x.socket").failed("ask", Failure::Connect(kind.into()), CALL_TIMEOUT);
+            assert!(!incus.message.contains("LXD") && !incus.message.contains("(lxd)"), "{incus}");
             assert_eq!(error.kind, ErrorKind::Unreachable);
             assert!(error.message.contains(mend) && error.message.contains("/run/x.socket"), "{error}");
             assert!(std::error::Error::source(&error).is_some_and(|source| source.source().is_some()));
