@@ -10,11 +10,13 @@ host_packages+=,iptables,iproute2,linux-image-amd64,initramfs-tools,ca-certifica
 
 # Changes with everything that goes into the disks.
 recipe() {
-    { cat "$top/tests/host/image.sh" && declare -f make_image allow_services; } | sha256sum
+    { echo "$host_packages" && declare -f make_root first_boot make_image allow_services; } | sha256sum
 }
 
 ensure_host() {
-    need qemu-system-x86 qemu-utils debootstrap debian-archive-keyring squashfs-tools e2fsprogs openssh-client curl jq
+    need qemu-system-x86
+    # Where it is of another release than QEMU, its installation removed it.
+    need qemu-utils debootstrap debian-archive-keyring squashfs-tools e2fsprogs openssh-client curl jq
     [ "$(cat "$state/recipe" 2>/dev/null)" != "$(recipe)" ] || return 0
     rm -f "$state/recipe"
     [ -e "$state/key" ] || ssh-keygen -q -t ed25519 -N '' -C tests/host.sh -f "$state/key"
