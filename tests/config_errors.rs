@@ -127,7 +127,7 @@ fn files_that_are_not_what_they_should_be() {
     check_text(format!("{GOOD}x-a: !odd b\n"), "9: is not YAML", "tags");
     // A value that does not fit its tag is not quoted: it may be a secret.
     check_text("pat: !!int hunter2\n", "1: a value does not fit its YAML tag", "");
-    check_text("pat: !!bool abc 'hunter2'\n", "1: is not YAML", "");
+    check_text("pat: !!bool abc 'hunter2'\n", "1: a value does not fit its YAML tag", "");
 }
 
 #[test]

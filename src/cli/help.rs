@@ -35,7 +35,7 @@ Commands:
   demo          Show the whole story on this machine, without a GitHub account
 
 Options:
-  -c, --config FILE   The config file. Without it, the first of ./config.yml,
+  -c, --config FILE   The config file. Without it, $LXDRCFG, or the first of ./config.yml,
                       $XDG_CONFIG_HOME/lxdrunner/config.yml (~/.config/…), /etc/lxdrunner/config.yml
   -v, --verbose       Log every call (as LXDRUNNER_LOG=debug does)
   -h, --help          This text; after a command, the command's
