@@ -226,6 +226,12 @@ fn what_lxd_lacks_is_told_each_with_its_mend() {
         "neither the profiles nor the class have a network",
         "attach-profile",
     );
+    world.lxd.set_virtual_machines(false);
+    let virtual_machine = "image: standin-vm, type: virtual-machine";
+    check(&world, virtual_machine, "LXD here runs no virtual machines", "driver: lxc | qemu");
+    world.lxd.set_virtual_machines(true);
+    let (lines, failed) = world.check(TARGET, &format!("labels: [self-hosted], runner_arch: x64, {virtual_machine}"));
+    assert!(!failed, "{lines:?}");
     let pool = "image: standin, devices: {root: {type: disk, path: /, pool: none}}";
     check(&world, pool, "LXD has no storage pool \"none\"", "lxc storage list");
     let network = "image: standin, devices: {eth0: {type: nic, network: none}}";

@@ -79,6 +79,21 @@ fn a_virtual_machine_that_is_a_standby_is_never_written_to_while_it_is_frozen() 
 }
 
 #[test]
+fn a_template_is_baked_of_the_image_that_fits_its_type_where_an_image_server_has_both() {
+    let classes = "  - {name: vm, labels: [self-hosted], image: \"servers:both\", type: virtual-machine, runner_os: linux, runner_arch: x64}\n";
+    let remotes = "remotes: {servers: {addr: https://images.invalid, protocol: simplestreams}}";
+    let plan = Plan { classes: classes.to_owned(), ..Plan::with(remotes) };
+    let rig = Rig::prepared(plan, |before| {
+        let standin = before.lxd.unwrap();
+        standin.serve_image(ImageEntry::container("both"));
+        standin.serve_image(ImageEntry::virtual_machine("both"));
+    });
+    rig.daemon.wait(&["class=\"vm\"", "msg=\"image fetched\""]);
+    rig.daemon.wait(&["class=\"vm\"", "msg=\"template ready\""]);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn a_standbys_files_are_kept_ready_for_the_push() {
     let rig = Rig::new(plan(", standby: 1", ""));
     rig.daemon.wait(&["msg=\"standby ready\""]);

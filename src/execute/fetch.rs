@@ -4,6 +4,7 @@ use log::info;
 
 use super::Executor;
 use crate::config::{Class, Origin};
+use crate::lxd::RemoteImage;
 use crate::model::{RunnerArch, Scope};
 use crate::runner::package::life_of;
 use crate::world::{Outcome, Subject};
@@ -16,7 +17,8 @@ impl Executor {
             return Outcome::Clash { reason: "its image is this server's own".to_owned() };
         };
         let Origin { server, protocol, alias } = &origin;
-        match self.lxd.fetch_image(&class.project, server, protocol, alias, self.config.provision_timeout) {
+        let image = RemoteImage { server, protocol, alias, kind: class.kind };
+        match self.lxd.fetch_image(&class.project, &image, self.config.provision_timeout) {
             Ok(fingerprint) => {
                 info!("class={:?} image={alias} fingerprint={fingerprint} msg=\"image fetched\"", class.name);
                 Outcome::ImageFetched { fingerprint }

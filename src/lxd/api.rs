@@ -53,6 +53,8 @@ pub struct Server {
     pub clustered: bool,
     /// API extensions that it has.
     pub extensions: Vec<String>,
+    /// Whether it runs virtual machines; `None` where it does not say.
+    pub virtual_machines: Option<bool>,
     /// Processors that it runs instances of, in LXD's words: `x86_64`, `aarch64`, …
     pub architectures: Vec<String>,
 }
@@ -262,6 +264,7 @@ impl Lxd {
             product,
             version: server.environment.server_version.into(),
             trusted: server.auth == "trusted",
+            virtual_machines: server.environment.runs_virtual_machines(),
             clustered: server.environment.server_clustered,
             extensions: server.api_extensions,
             architectures: server.environment.architectures.into_iter().map(String::from).collect(),

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::api::{Error, ErrorKind, Lxd, Operation};
 use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};
-use crate::model::{ConfigMap, Devices};
+use crate::model::{ConfigMap, Devices, InstanceType};
 use crate::text::{self, Line};
 
 /// An image of the server.
@@ -60,6 +60,19 @@ struct UpdateSourceJson {
     server: String,
     #[serde(default)]
     alias: String,
+}
+
+/// An image of an image server.
+#[derive(Clone, Copy, Debug)]
+pub struct RemoteImage<'a> {
+    /// Its base URL.
+    pub server: &'a str,
+    /// `simplestreams` or `lxd`.
+    pub protocol: &'a str,
+    /// The image's name there.
+    pub alias: &'a str,
+    /// An alias may stand for an image of each type.
+    pub kind: InstanceType,
 }
 
 /// Settings that instances share.
@@ -156,16 +169,12 @@ impl Lxd {
 
     /// Fetches an image server's image, as an instance that is made of it would, and returns its fingerprint. LXD keeps it
     /// up to date.
-    pub fn fetch_image(
-        &self,
-        project: &str,
-        server: &str,
-        protocol: &str,
-        alias: &str,
-        timeout: Duration,
-    ) -> Result<String, Error> {
+    pub fn fetch_image(&self, project: &str, image: &RemoteImage<'_>, timeout: Duration) -> Result<String, Error> {
+        let RemoteImage { server, protocol, alias, kind } = image;
         let tried = format!("fetch image {alias} from {server}");
-        let source = json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias});
+        // Without its type LXD fetches the container's image of an alias that stands for both.
+        let source = json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias,
+            "image_type": kind.as_str()});
         let body = json!({"source": source, "auto_update": true});
         let path = format!("/1.0/images?project={}", query_value(project));
         self.made_image(&tried, path, &body, timeout)

@@ -40,8 +40,24 @@ pub(super) struct EnvironmentJson {
     pub server_version: Line,
     pub server_name: Line,
     pub server_clustered: bool,
+    /// `lxc`, or `lxc | qemu`.
+    pub driver: String,
+    /// Not known to LXD 5.0.
+    #[serde(deserialize_with = "null_as_default")]
+    pub instance_types: Vec<String>,
     #[serde(deserialize_with = "null_as_default")]
     pub architectures: Vec<Line>,
+}
+
+impl EnvironmentJson {
+    /// Whether it runs virtual machines; `None` where it does not say.
+    pub fn runs_virtual_machines(&self) -> Option<bool> {
+        match self.driver.as_str() {
+            _ if !self.instance_types.is_empty() => Some(self.instance_types.iter().any(|t| t == "virtual-machine")),
+            "" => None,
+            driver => Some(driver.split('|').any(|one| one.trim() == "qemu")),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -128,8 +128,8 @@ impl Asked<'_> {
                 findings.fail(what, "change runner_arch");
             }
         }
-        if class.kind == InstanceType::VirtualMachine && !std::path::Path::new("/dev/kvm").exists() {
-            findings.warn(format!("{name}: no /dev/kvm here; virtual machines need hardware virtualisation"));
+        if class.kind == InstanceType::VirtualMachine {
+            self.virtual_machines(name, findings);
         }
         if class.target.is_empty() {
             return;
@@ -148,6 +148,27 @@ impl Asked<'_> {
                 }
                 Err(error) => findings.warn(format!("{name}: {error}")),
             }
+        }
+    }
+
+    fn virtual_machines(&self, name: &str, findings: &mut Findings<'_>) {
+        let (product, client) = (self.server.product, self.server.product.client());
+        match self.server.virtual_machines {
+            Some(false) if self.server.clustered => findings.warn(format!(
+                "{name}: {product} runs no virtual machines on the member that answers; others of the cluster may"
+            )),
+            Some(false) => {
+                let fix = format!(
+                    "{product} needs /dev/kvm and QEMU with firmware (Debian: apt install qemu-system-x86 ovmf qemu-utils gdisk {}); \
+                     then restart it, and {client} info says driver: lxc | qemu",
+                    product.agent()
+                );
+                findings.fail(format!("{name}: {product} here runs no virtual machines ({client} info: driver)"), fix);
+            }
+            _ if !std::path::Path::new("/dev/kvm").exists() => {
+                findings.warn(format!("{name}: no /dev/kvm here; virtual machines need hardware virtualisation"));
+            }
+            _ => {}
         }
     }
 

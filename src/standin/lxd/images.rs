@@ -1,4 +1,4 @@
-//! Images that are made of instances, and that go.
+//! Images that are fetched or made of instances, and that go.
 
 use std::sync::Arc;
 
@@ -14,9 +14,35 @@ use crate::model::ConfigMap;
 /// Ways to pack an image that the stand-in has.
 const COMPRESSIONS: [&str; 4] = ["", "none", "gzip", "zstd"];
 
-/// Only the publishing of an instance; nothing is fetched.
-pub(super) fn publish(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> {
+pub(super) fn make(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> {
     let body = ask.json()?;
+    match body.pointer("/source/type").and_then(Value::as_str) {
+        Some("image") => Ok(operations::run(shared, "Downloading image", ask.project(), "", move |shared| {
+            fetched(&mut shared.lock(), &body)
+        })),
+        _ => publish(shared, ask, &body),
+    }
+}
+
+/// Where the type is not said, an alias stands for its container image.
+fn fetched(state: &mut State, body: &Value) -> operations::Outcome {
+    let text =
+        |key: &str| body.pointer(&format!("/source/{key}")).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (server, alias, kind) = (text("server"), text("alias"), text("image_type"));
+    let kind = if kind.is_empty() { "container" } else { &kind };
+    let Some(image) = state.served.iter().find(|image| image.alias == alias && image.kind.as_str() == kind) else {
+        return Err(
+            "Failed getting remote image info: Failed getting image: The requested image couldn't be found".to_owned()
+        );
+    };
+    let (fingerprint, size) = (image.fingerprint.clone(), image.size);
+    let image = ImageEntry { alias: String::new(), fetched_from: Some((server, alias)), ..image.clone() };
+    state.images.retain(|other| other.fingerprint != fingerprint);
+    state.images.push(image);
+    Ok(json!({"fingerprint": fingerprint, "size": size.to_string()}))
+}
+
+fn publish(shared: &Arc<Shared>, ask: &Ask, body: &Value) -> Result<Answer, Answer> {
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let name = text(body.get("source").and_then(|source| source.get("name")));
     let alias = text(body.pointer("/aliases/0/name"));
@@ -55,7 +81,8 @@ fn published(
     // The name is looked at last, and the image stays without one where another has it.
     let taken = !alias.is_empty() && state.images.iter().any(|image| image.alias == alias);
     let (own, name) = (fingerprint.clone(), if taken { "" } else { alias }.to_owned());
-    state.images.push(ImageEntry { alias: name, fingerprint: own, kind, architecture, properties, size });
+    let fetched_from = None;
+    state.images.push(ImageEntry { alias: name, fingerprint: own, kind, architecture, properties, size, fetched_from });
     state.published.insert(fingerprint.clone(), files);
     if taken {
         return Err(format!("Alias already exists: {alias}"));

@@ -166,6 +166,11 @@ impl LxdStandin {
         self.shared.lock().images.clone()
     }
 
+    /// From here on it says that it runs virtual machines, or does not.
+    pub fn set_virtual_machines(&self, runs: bool) {
+        self.change(|state| state.virtual_machines = runs);
+    }
+
     /// Fills or empties the storage pool.
     pub fn set_pool_full(&self, full: bool) {
         self.change(|state| state.pool_full = full);
@@ -189,6 +194,11 @@ impl LxdStandin {
     /// Adds an image.
     pub fn add_image(&self, image: ImageEntry) {
         self.change(|state| state.images.push(image));
+    }
+
+    /// Adds an image to what can be fetched of image servers.
+    pub fn serve_image(&self, image: ImageEntry) {
+        self.change(|state| state.served.push(image));
     }
 
     /// Removes an image by its alias.

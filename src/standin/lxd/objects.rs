@@ -25,7 +25,7 @@ pub(super) fn server(state: &State) -> Answer {
         "api_extensions": extensions,
         "api_status": "stable", "api_version": "1.0", "auth": "trusted", "public": false, "config": {},
         "environment": {"server": state.product, "server_version": state.version, "server_clustered": state.clustered,
-            "server_name": "standin", "architectures": ["x86_64", "i686"], "storage": "btrfs"},
+            "driver": if state.virtual_machines { "lxc | qemu" } else { "lxc" }, "server_name": "standin", "architectures": ["x86_64", "i686"], "storage": "btrfs"},
     }))
 }
 
@@ -83,7 +83,9 @@ fn list<'a>(objects: impl Iterator<Item = (&'a str, Value)>, room: &str, whole: 
 fn image(image: &ImageEntry) -> Value {
     let names: Vec<&str> = [image.alias.as_str()].into_iter().filter(|name| !name.is_empty()).collect();
     let aliases: Vec<Value> = names.iter().map(|name| json!({"name": name, "description": ""})).collect();
-    json!({"fingerprint": image.fingerprint, "type": image.kind.as_str(), "architecture": image.architecture,
+    let source = image.fetched_from.as_ref();
+    let source = source.map(|(server, alias)| json!({"server": server, "alias": alias, "protocol": "simplestreams"}));
+    json!({"fingerprint": image.fingerprint, "type": image.kind.as_str(), "architecture": image.architecture, "update_source": source,
         "properties": image.properties, "aliases": aliases, "size": image.size,
         "public": false, "cached": false, "auto_update": false, "profiles": ["default"],
         "uploaded_at": "2026-01-01T00:00:00Z", "created_at": "2026-01-01T00:00:00Z"})

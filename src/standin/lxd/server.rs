@@ -257,7 +257,7 @@ fn route(shared: &Arc<Shared>, ask: &Ask) -> Answer {
         ("DELETE", ["instances", name, "logs", log]) => files::delete_log(shared, ask, name, log),
         ("GET", ["instances", name, "files"]) => files::get(&shared.lock(), ask, name),
         ("POST", ["instances", name, "files"]) => files::post(shared, ask, name),
-        ("POST", ["images"]) => images::publish(shared, ask),
+        ("POST", ["images"]) => images::make(shared, ask),
         ("DELETE", ["images", fingerprint]) => images::delete(shared, ask, fingerprint),
         ("GET", ["operations"]) => Ok(operations::list(&shared.lock())),
         ("GET", ["operations", id]) => operations::get(&shared.lock(), id),

@@ -26,6 +26,8 @@ pub struct ImageEntry {
     pub properties: ConfigMap,
     /// Bytes.
     pub size: u64,
+    /// The image server, and its name there, where it was fetched.
+    pub fetched_from: Option<(String, String)>,
 }
 
 impl ImageEntry {
@@ -38,12 +40,14 @@ impl ImageEntry {
             architecture: "x86_64".to_owned(),
             properties: map(&[("os", "debian"), ("release", "bookworm"), ("description", "Debian bookworm")]),
             size: 80_000_000,
+            fetched_from: None,
         }
     }
 
     /// A virtual machine's.
     pub fn virtual_machine(alias: &str) -> ImageEntry {
-        ImageEntry { kind: InstanceType::VirtualMachine, ..ImageEntry::container(alias) }
+        let fingerprint = hex(&Sha256::digest(format!("{alias}, as a virtual machine").as_bytes()));
+        ImageEntry { kind: InstanceType::VirtualMachine, fingerprint, ..ImageEntry::container(alias) }
     }
 }
 
@@ -174,7 +178,10 @@ pub(super) struct State {
     pub start_delay: Duration,
     pub pool_full: bool,
     pub agent_polls: u32,
+    pub virtual_machines: bool,
     pub images: Vec<ImageEntry>,
+    /// What every image server has.
+    pub served: Vec<ImageEntry>,
     /// What instances of the images begin with that were made of others, by fingerprint.
     pub published: BTreeMap<String, Tree>,
     pub profiles: BTreeMap<String, ProfileEntry>,
@@ -206,7 +213,9 @@ impl State {
             start_delay: options.start_delay,
             pool_full: options.pool_full,
             agent_polls: options.agent_polls,
+            virtual_machines: true,
             images: options.images.clone(),
+            served: Vec::new(),
             published: BTreeMap::new(),
             profiles: BTreeMap::from([("default".to_owned(), ProfileEntry { config: ConfigMap::new(), devices })]),
             networks: BTreeMap::from([("lxdbr0".to_owned(), bridge), ("lo".to_owned(), loopback)]),
