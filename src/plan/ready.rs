@@ -11,7 +11,7 @@ use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_i
 use super::stock::Stock;
 use super::{Group, LAUNCHES_AT_ONCE, Plan};
 use crate::config::{Class, Config};
-use crate::model::{Phase, Timestamp};
+use crate::model::{InstanceType, Phase, Timestamp};
 use crate::world::{
     Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, World, nth_random, random_name,
     template_name,
@@ -147,6 +147,18 @@ impl<'a> Keeping<'a, '_> {
         }
     }
 
+    /// True while the image of virtual machines is unpacked for a job. LXD up to 5.0.2 names the AppArmor profile of that after
+    /// the image alone, so that of two at a time one is denied its own file.
+    fn unpacks(&self, class: &Class) -> bool {
+        let same = |at: &usize| {
+            self.config.classes.get(*at).is_some_and(|of| of.kind == class.kind && of.image == class.image)
+        };
+        let unpacks =
+            |action: &Action| matches!(action, Action::Launch { class, from: Origin::Image, .. } if same(class));
+        let mut actions = self.world.flights.values().chain(&self.plan.actions);
+        class.kind == InstanceType::VirtualMachine && actions.any(unpacks)
+    }
+
     /// One template at a time, and none while a job of its class waits.
     fn bake(&mut self) {
         let (world, config, now) = (self.world, self.config, self.now);
@@ -175,7 +187,7 @@ impl<'a> Keeping<'a, '_> {
             let there =
                 world.instances.values().any(|i| i.label() == name) || self.stock.in_flight.contains_key(name.as_str());
             let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
-            if there || stood_back || self.no_place(at, class) {
+            if there || stood_back || self.no_place(at, class) || self.unpacks(class) {
                 continue;
             }
             let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());

@@ -4,7 +4,7 @@ mod as_images;
 
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{JobStatus, Phase, Recipe, RunnerId};
+use crate::model::{InstanceType, JobStatus, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
 use crate::world::{
     Action, Event, Form, ImageSeen, InstanceSeen, Note, Origin, Outcome, RemoveReason, Snapshot, Status, Subject,
@@ -122,6 +122,21 @@ fn jobs_do_not_wait_for_a_bake_and_a_bake_waits_for_jobs() {
     stage.queued(1);
     stage.queued(2);
     assert_eq!(kinds(&stage.dispatch()), ["image"], "no place is left for it");
+}
+
+#[test]
+fn two_virtual_machines_are_not_unpacked_of_one_image_at_a_time() {
+    let of_vms = |mut config: Config| {
+        config.classes[0].kind = InstanceType::VirtualMachine;
+        config
+    };
+    let mut stage = stage(of_vms(with(0, 0)));
+    stage.queued(1);
+    let launch = stage.dispatch();
+    assert_eq!(kinds(&launch), ["image"]);
+    assert_eq!(kinds(&stage.dispatch()), [] as [&str; 0]);
+    stage.outcome(launch[0].clone(), Outcome::Launched { runner: Some(RunnerId(900)) });
+    assert_eq!(kinds(&stage.dispatch()), ["bake"]);
 }
 
 #[test]
