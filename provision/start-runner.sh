@@ -23,7 +23,8 @@
 # The secret travels only in memory and in the runner's own environment: never in an argument, a unit's
 # properties or a file on disk.
 #
-# Environment: LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm`, `await` or `settle` may take (default 240).
+# Environment: LXDRUNNER_WAIT_FOR, units that `arm` waits for.
+#              LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm`, `await` or `settle` may take (default 240).
 set -u
 
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -43,7 +44,7 @@ newline='
 # Variables of this script, which the environment of runner and job must not change.
 own_names='IFS UID EUID PPID BASHOPTS SHELLOPTS address base container credentials deadline destination device
     directory document flags group_id kind length line log module name newline now number own_names place ready rebuild
-    runner secret starting status switch timeout up user_id value watchdogs_off word'
+    runner secret starting status switch timeout unit units up user_id value watchdogs_off word'
 
 say() {
     read -r up _ </proc/uptime
@@ -374,6 +375,7 @@ arm() {
         choose_switch
         if make_place; then detach; fi
     fi
+    wait_for_units
     wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
 }
 
@@ -403,6 +405,20 @@ settle() {
     else
         say "this systemd cannot switch watchdogs off: a service with WatchdogSec= that is frozen for longer is killed at the thaw"
     fi
+}
+
+# Starting a unit waits where it is starting already, and does nothing where it has started.
+wait_for_units() {
+    units=${LXDRUNNER_WAIT_FOR:-}
+    [ -n "$units" ] || return 0
+    is_systemd || refuse "wait_for names units of systemd ($units), and this image has another init"
+    uptime_seconds
+    # Unquoted on purpose: each is a word.
+    # shellcheck disable=SC2086
+    timeout "$((deadline > now ? deadline - now : 1))" systemctl start $units && return 0
+    # shellcheck disable=SC2086
+    systemctl --no-pager --lines=5 status $units
+    refuse "what wait_for names ($units) has not started within $timeout s (see above); correct wait_for, or the image"
 }
 
 # ---- in the background ----

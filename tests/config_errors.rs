@@ -370,6 +370,9 @@ fn classes() {
     check_class("config: {limits.memory: 1.5}", "9: runnermap[0].config.limits.memory: is a number", "quotes");
     check_class("devices: {root: {path: /}}", "9: runnermap[0].devices.root: has no type", "type: disk");
     check_class("devices: [root]", "9: runnermap[0].devices: is a list", "mapping");
+    check_class("wait_for: docker.service", "9: runnermap[0].wait_for: is text", "[docker.service]");
+    check_class("wait_for: [docker]", "9: runnermap[0].wait_for[0]: \"docker\" is not the name", "docker.service");
+    check_class("wait_for: [--now.service]", "9: runnermap[0].wait_for[0]: \"--now.service\" is not the name", "whole");
     check_class("packages: git", "9: runnermap[0].packages: is text", "[git");
     check_class("packages: [-y]", "9: runnermap[0].packages[0]: \"-y\" is not the name", "package manager");
     check_class("docker: yes please", "9: runnermap[0].docker: is text", "true or false");

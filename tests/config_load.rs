@@ -261,7 +261,7 @@ runnermap:
     repos: [acme/gpu-*]
     standby: 2
     idle: 1
-  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false, packages: [git], docker: true,
+  - {name: local, labels: [x], image: 'local:fp', runner_arch: arm, template: false, packages: [git], wait_for: [a@b.service], docker: true,
      setup_script: {before: setup.sh, after: setup.sh}, hooks: {job_started: setup.sh}}
   - {name: mirrored, labels: [y], image: 'ubuntu:24.04'}
   - {name: public, labels: [z], image: 'images:debian/12'}
@@ -318,6 +318,7 @@ runnermap:
     assert_eq!((class.project.as_str(), class.target.as_str(), class.runner_group.as_str()), ("ci", "@gpu", "Heavy"));
     assert_eq!((class.template, class.standby, class.idle), (true, 2, 1));
     let other = &config.classes[1];
+    assert_eq!(other.wait_for, ["a@b.service"]);
     let Inside { packages, docker, instead, before, after, job_started, job_completed, .. } = &other.inside;
     assert_eq!((packages.as_slice(), *docker, instead, job_completed), (&["git".to_owned()][..], true, &None, &None));
     assert_eq!([before, after, job_started].map(|text| text.as_deref()), [Some("#!/bin/sh\necho mine\n"); 3]);

@@ -19,6 +19,7 @@ pub(super) const KEYS: &[&str] = &[
     "setup_script",
     "env",
     "packages",
+    "wait_for",
     "docker",
     "hooks",
     "max_workers",
@@ -103,6 +104,7 @@ fn class(
         Some(item) => profiles(&item, report),
         None => Some(vec!["default".to_owned()]),
     };
+    let wait_for = class.get("wait_for").map_or(Some(Vec::new()), |i| wait_for(&i, report));
     let max_workers = match class.get("max_workers") {
         Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
         None => Some(most),
@@ -136,6 +138,7 @@ fn class(
         arch: arch?,
         profiles: profiles?,
         inside: inside?,
+        wait_for: wait_for?,
         max_workers: max_workers?,
         template: template?,
         standby: standby?,
@@ -147,6 +150,22 @@ fn class(
         runner_group: runner_group?,
         repos: repos?,
     })
+}
+
+fn wait_for(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
+    let items = item.list("a list of systemd units, such as [docker.service]", report)?;
+    let unit = |item: &Item<'_>, report: &mut Report| {
+        let name = item.text("the name of a systemd unit", report)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
+        let whole = name.rsplit_once('.').is_some_and(|(name, kind)| !name.is_empty() && !kind.is_empty());
+        if !whole || name.starts_with('-') || name.len() > 255 || !name.chars().all(plain) {
+            let fix = "write its whole name: docker.service; multi-user.target stands for the whole boot";
+            report.error(&item.path, format!("{name:?} is not the name of a systemd unit"), fix);
+            return None;
+        }
+        Some(name.to_owned())
+    };
+    items.iter().map(|item| unit(item, report)).collect::<Vec<_>>().into_iter().collect()
 }
 
 /// How many of something are kept ready; more than the class may have instances would never be reached.

@@ -129,6 +129,8 @@ pub struct Class {
     pub profiles: Vec<String>,
     /// What is put into its instances beside the runner.
     pub inside: Inside,
+    /// Units of systemd that have started before a job starts.
+    pub wait_for: Vec<String>,
     /// Instances of this class at once.
     pub max_workers: usize,
     /// False: every job starts from the image, and no template is baked.

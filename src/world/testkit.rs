@@ -19,6 +19,7 @@ pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
         arch: RunnerArch::X64,
         profiles: vec!["default".to_owned()],
         inside: Default::default(),
+        wait_for: Vec::new(),
         max_workers,
         template: true,
         standby: 0,

@@ -77,7 +77,10 @@ impl Provision<'_> {
     /// Begins `start-runner.sh WHAT`.
     pub(super) fn start_script(&self, what: &str) -> Result<Operation, Failure> {
         let patience = self.patience("start-runner.sh")?;
-        let environment = ConfigMap::from([("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience)]);
+        let mut environment = ConfigMap::from([("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience)]);
+        if !self.class.wait_for.is_empty() {
+            environment.insert("LXDRUNNER_WAIT_FOR".to_owned(), self.class.wait_for.join(" "));
+        }
         self.begin_script(&[&format!("{DIRECTORY}/start-runner.sh"), what], environment)
     }
 
