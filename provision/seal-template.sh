@@ -95,6 +95,17 @@ forget_logs_and_downloads() {
     rm -rf /var/log/journal/* /run/log/journal/* /var/cache/apt/archives/*.deb
 }
 
+# What most workflows take for granted. The daemon tells of lines with this word.
+tell_what_is_missing() {
+    missing=
+    for program in git sudo tar curl; do
+        command -v "$program" >/dev/null || missing="$missing $program"
+    done
+    [ -z "$missing" ] || say "WARNING: the image lacks$missing, which most workflows call (without git actions/checkout has no history); add them to the image or to packages of the class"
+}
+
+/opt/lxdrunner/start-runner.sh calm || say "cannot keep packages from being updated by themselves, going on"
+tell_what_is_missing
 forget_machine_id
 forget_host_keys
 forget_name

@@ -202,6 +202,7 @@ setup() {
     uptime_seconds
     deadline=$((now + timeout))
     owned=yes
+    "$base/start-runner.sh" calm || say "cannot keep packages from being updated by themselves, going on"
     say "setting up ${LXDRUNNER_NAME:-this instance}${LXDRUNNER_CLASS:+ (class $LXDRUNNER_CLASS)}"
     unpack
     wait_for_boot

@@ -5,6 +5,7 @@
 #                        everything ready but the credentials and waits for these; exit code 0 means that it waits
 # start-runner.sh await  only waits for cloud-init's end and the network; for set-up scripts
 # start-runner.sh trust  waits like await, and has the system trust the authorities in /opt/lxdrunner/authorities.pem; for set-up scripts
+# start-runner.sh calm   keeps what updates packages by itself from running
 # start-runner.sh settle waits until everything that boots has started, and makes the instance ready to be frozen
 # start-runner.sh run    is that background part; it ends with the instance (arguments: how to change the user, and the
 #                        ids of its group and itself)
@@ -241,6 +242,22 @@ wait_for_systemd() {
     wait_until systemd_listens || refuse "systemd has not come up after $timeout s; see the instance's console log"
 }
 
+# What updates packages by itself holds their lock in the middle of a job. systemd never starts a unit that is masked before
+# it reads it; one that it has read already is stopped.
+stop_updates() {
+    [ -d /etc/systemd/system ] || return 0
+    units=
+    for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service \
+        unattended-upgrades.service dnf-makecache.timer dnf-makecache.service dnf-automatic.timer \
+        dnf-automatic-install.timer dnf-automatic-download.timer dnf-automatic-notifyonly.timer; do
+        [ ! -L "/etc/systemd/system/$unit" ] || continue
+        [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ] || continue
+        ln -s /dev/null "/etc/systemd/system/$unit" && units="$units $unit"
+    done
+    # shellcheck disable=SC2086
+    [ -z "$units" ] || ! systemd_listens || systemctl --no-block stop $units
+}
+
 cloud_init_ended() {
     [ -e /run/cloud-init/result.json ]
 }
@@ -273,6 +290,7 @@ wait_for_cloud_init() {
 await() {
     set_deadline
     if is_systemd; then wait_for_systemd; fi
+    stop_updates
     wait_for_cloud_init
     read_environment
     wait_for_network
@@ -363,6 +381,7 @@ arm() {
     [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
     if is_systemd; then
         wait_for_systemd
+        stop_updates
         # Before the background part, and while systemd is busy anyway: it answers to that once the boot is half over.
         choose_switch
         if make_place; then detach; fi
@@ -541,7 +560,7 @@ run() {
     umask 022
     exec </dev/null >>"$log" 2>&1
     # A job sees what a login of `runner` would, and nothing of ours.
-    unset LXDRUNNER_SETUP_TIMEOUT LXDRUNNER_NAME LXDRUNNER_CLASS INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
+    unset LXDRUNNER_SETUP_TIMEOUT LXDRUNNER_WAIT_FOR LXDRUNNER_NAME LXDRUNNER_CLASS INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
         MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     cd "$runner" || fail "no $runner"
@@ -590,9 +609,10 @@ arm) arm </dev/null ;;
 await) await </dev/null ;;
 trust) trust </dev/null ;;
 settle) settle </dev/null ;;
+calm) stop_updates </dev/null ;;
 run)
     switch=${2:?} group_id=${3:?} user_id=${4:?}
     run
     ;;
-*) refuse "unknown argument '${1:-}': arm, await, trust, settle or run" ;;
+*) refuse "unknown argument '${1:-}': arm, await, trust, calm, settle or run" ;;
 esac

@@ -145,6 +145,15 @@ fn an_idle_runner_takes_the_job_and_another_takes_its_place() {
 }
 
 #[test]
+fn what_an_image_lacks_is_told_once_it_is_baked() {
+    let rig = Rig::prepared(plan("", ""), |before| {
+        before.insides.set_sealing("lxdrunner-seal: 3.1 WARNING: the image lacks git\nlxdrunner-seal: 3.2 sealed\n");
+    });
+    rig.daemon.wait(&["WARN", "class=\"small\" template=", "msg=\"the image lacks git\""]);
+    rig.daemon.wait(&["msg=\"template ready\""]);
+}
+
+#[test]
 fn a_bake_that_fails_is_told_and_jobs_start_from_the_image() {
     let failing = |before: &Before<'_>| before.insides.set_baking(Setup::Fails(7, "no mirror\n".to_owned()));
     let rig = Rig::prepared(plan("", ""), failing);

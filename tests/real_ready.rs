@@ -153,6 +153,32 @@ fn a_standby_takes_its_job_and_another_is_prepared() {
     assert_eq!(rig.complaints(), Vec::<String>::new());
 }
 
+/// What updates packages by itself does not run beside a job, and units of the class have started.
+const QUIET: &str = r#"
+test -e /usr/lib/systemd/system/apt-daily.timer
+for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service; do
+    echo "$unit=$(systemctl is-enabled $unit) $(systemctl is-active $unit)"
+done
+echo "boot=$(systemctl is-active multi-user.target)"
+"#;
+
+#[test]
+fn nothing_updates_packages_beside_a_job_and_the_class_says_what_a_job_waits_for() {
+    let class = ", wait_for: [multi-user.target]";
+    let Some(rig) = Rig::real(plan(class)) else { return };
+    let (first, of_image) = run(&rig, QUIET);
+    rig.daemon.wait(&[&format!("job={first}"), "from=image", "msg=\"instance made\""]);
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let (second, of_template) = run(&rig, QUIET);
+    rig.daemon.wait(&[&format!("job={second}"), "from=template", "msg=\"instance made\""]);
+    for log in [of_image, of_template] {
+        for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily-upgrade.service"] {
+            assert_eq!(value(&log, unit), "masked inactive", "{log}");
+        }
+        assert_eq!(value(&log, "boot"), "active");
+    }
+}
+
 #[test]
 fn a_script_that_fails_while_baking_keeps_no_job_from_the_image() {
     let scratch = Scratch::new();

@@ -14,4 +14,5 @@ pub use api::{
     Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Operation, Server, Source,
 };
 pub use events::Events;
+pub use exec::EndedExec;
 pub use objects::{Image, Network, Profile, Project, RemoteImage, StoragePool};

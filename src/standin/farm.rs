@@ -44,6 +44,7 @@ pub struct Insides {
 struct Inner {
     setup: Setup,
     baking: Setup,
+    sealing: String,
     hold: bool,
     mute: bool,
     runners: BTreeMap<String, Arc<SimulatedRunner>>,
@@ -62,6 +63,11 @@ impl Insides {
     /// How they behave while a template is baked.
     pub fn set_baking(&self, setup: Setup) {
         self.lock().baking = setup;
+    }
+
+    /// What the script says that seals a template.
+    pub fn set_sealing(&self, says: &str) {
+        says.clone_into(&mut self.lock().sealing);
     }
 
     /// Whether jobs of runners that start from now on last until [`SimulatedRunner::let_finish`].
@@ -83,7 +89,9 @@ impl Insides {
     fn execute(&self, view: &InstanceView, command: &[String], environment: &ConfigMap) -> ExecOutcome {
         match command.first().map(String::as_str) {
             Some("/opt/lxdrunner/setup-runner.sh") => self.set_up(view, environment),
-            Some("/opt/lxdrunner/seal-template.sh") => ExecOutcome::code(0),
+            Some("/opt/lxdrunner/seal-template.sh") => {
+                ExecOutcome { stdout: self.lock().sealing.clone(), ..ExecOutcome::code(0) }
+            }
             Some("/opt/lxdrunner/setup-before.sh" | "/opt/lxdrunner/setup-after.sh") => ExecOutcome::code(0),
             Some("/opt/lxdrunner/start-runner.sh") if command.get(1).is_some_and(|word| word != "arm") => {
                 ExecOutcome::code(0)

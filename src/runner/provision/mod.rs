@@ -16,7 +16,7 @@ use log::info;
 
 use crate::config::{Class, ImageRef, Origin};
 use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
-use crate::lxd::{self, Exec, Lxd, NewInstance};
+use crate::lxd::{self, EndedExec, Exec, Lxd, NewInstance};
 use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
 use crate::trace::Mark;
@@ -278,10 +278,11 @@ impl<'a> Provision<'a> {
         Ok(self.lxd.start_exec(&self.class.project, self.name, &exec)?)
     }
 
-    fn end_script(&self, file: &'static str, operation: &Operation, log: &str) -> Result<(), Failure> {
+    /// What ended well, for its output to be fetched.
+    fn end_script(&self, file: &'static str, operation: &Operation, log: &str) -> Result<EndedExec, Failure> {
         let left = self.left(file)?;
         match self.lxd.end_exec(operation, left) {
-            Ok(ended) if ended.code == 0 => Ok(()),
+            Ok(ended) if ended.code == 0 => Ok(ended),
             Ok(ended) => {
                 let result = self.lxd.exec_output(&self.class.project, ended);
                 let output = format!("{}{}", result.stdout, result.stderr);

@@ -81,7 +81,7 @@ impl Provision<'_> {
         let program = format!("{DIRECTORY}/{file}");
         let command: Vec<&str> = [program.as_str()].into_iter().chain(argument).collect();
         let running = self.begin_script(&command, self.environment(what, baking)?)?;
-        self.end_script(what, &running, SETUP_LOG)
+        self.end_script(what, &running, SETUP_LOG).map(drop)
     }
 
     /// What the scripts of the set-up are told.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use log::debug;
+use log::{debug, warn};
 
 use super::hand_over::RUNNER_LOG;
 use super::{DIRECTORY, Failure, Provision, SETUP_LOG};
@@ -25,7 +25,11 @@ impl Provision<'_> {
         self.push("seal-template.sh", SEAL_SCRIPT)?;
         let environment = ConfigMap::from([("LXDRUNNER_NAME".to_owned(), self.name.to_owned())]);
         let sealing = self.begin_script(&[&format!("{DIRECTORY}/seal-template.sh")], environment)?;
-        self.end_script("seal-template.sh", &sealing, SETUP_LOG)?;
+        let sealed = self.end_script("seal-template.sh", &sealing, SETUP_LOG)?;
+        let said = self.lxd.exec_output(&self.class.project, sealed).stdout;
+        for (_, warning) in said.lines().take(100).filter_map(|line| line.split_once("WARNING: ")) {
+            warn!("class={:?} template={} msg={warning:?}", self.class.name, self.name);
+        }
         let project = &self.class.project;
         if self.class.kind == InstanceType::VirtualMachine {
             // What it holds in memory must get to its disk.
@@ -74,7 +78,7 @@ impl Provision<'_> {
     /// The script's own words where the boot does not end; what LXD says.
     pub fn settle(&self) -> Result<(), Failure> {
         let settling = self.start_script("settle")?;
-        self.end_script("start-runner.sh", &settling, RUNNER_LOG)
+        self.end_script("start-runner.sh", &settling, RUNNER_LOG).map(drop)
     }
 
     /// Freezes the instance: it keeps its memory and uses no processor.
