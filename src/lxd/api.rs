@@ -262,9 +262,9 @@ impl Lxd {
         self.shared.store(server.environment.server_clustered, Ordering::Relaxed);
         Ok(Server {
             product,
+            virtual_machines: server.environment.runs_virtual_machines(),
             version: server.environment.server_version.into(),
             trusted: server.auth == "trusted",
-            virtual_machines: server.environment.runs_virtual_machines(),
             clustered: server.environment.server_clustered,
             extensions: server.api_extensions,
             architectures: server.environment.architectures.into_iter().map(String::from).collect(),
