@@ -324,10 +324,11 @@ impl Rig {
         }
     }
 
-    /// Lines that ask for attention, those about the rig's own config aside.
+    /// Lines that ask for attention, those about the rig's own config and image aside.
     pub fn complaints(&self) -> Vec<String> {
         let asks = |line: &String| line.contains(" WARN ") || line.contains(" ERROR ");
-        self.daemon.log().into_iter().filter(|line| asks(line) && !line.contains(" WARN  config ")).collect()
+        let own = |line: &String| line.contains(" WARN  config ") || line.contains("msg=\"the image lacks ");
+        self.daemon.log().into_iter().filter(|line| asks(line) && !own(line)).collect()
     }
 
     /// Queues a job; the webhook goes out by itself.
