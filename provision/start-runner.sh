@@ -247,11 +247,9 @@ wait_for_systemd() {
 stop_updates() {
     [ -d /etc/systemd/system ] || return 0
     units=
-    for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service \
-        unattended-upgrades.service dnf-makecache.timer dnf-makecache.service dnf-automatic.timer \
-        dnf-automatic-install.timer dnf-automatic-download.timer dnf-automatic-notifyonly.timer; do
-        [ ! -L "/etc/systemd/system/$unit" ] || continue
-        [ -e "/lib/systemd/system/$unit" ] || [ -e "/usr/lib/systemd/system/$unit" ] || continue
+    for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service unattended-upgrades.service \
+        dnf-makecache.timer dnf-makecache.service dnf-automatic.timer dnf-automatic-install.timer dnf-automatic-download.timer; do
+        if [ -L "/etc/systemd/system/$unit" ] || [ ! -e "/lib/systemd/system/$unit" ]; then continue; fi
         ln -s /dev/null "/etc/systemd/system/$unit" && units="$units $unit"
     done
     # shellcheck disable=SC2086
@@ -398,20 +396,16 @@ arm() {
     wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
 }
 
-# Degraded, where some unit failed, is an end as well.
 # shellcheck disable=SC2317
 boot_ended() {
-    case $(systemctl is-system-running 2>/dev/null) in
-    initializing | starting) ;;
-    *) return 0 ;;
-    esac
     # systemctl is a process each time.
     sleep 0.3 2>/dev/null || sleep 1
-    return 1
+    case $(systemctl is-system-running 2>/dev/null) in
+    initializing | starting) return 1 ;;
+    esac
 }
 
-# The clock goes on while an instance is frozen. At the thaw systemd kills what has been starting for too long, and each
-# service whose watchdog was not heard for too long.
+# The clock goes on while it is frozen: at the thaw systemd kills what is starting, or silent to its watchdog, for too long.
 settle() {
     is_systemd || return 0
     set_deadline
@@ -419,23 +413,17 @@ settle() {
         starting=$(systemctl --no-legend --no-pager list-jobs | sed -n 's/^ *[0-9]* *\([^ ]*\) .* running *$/\1/p' | tr '\n' ' ')
         refuse "the boot has not ended after $timeout s, and what is starting when it is frozen is killed at the thaw; still starting: ${starting:-nothing}"
     fi
-    if systemctl service-watchdogs no; then
-        : >"$watchdogs_off"
-    else
-        say "this systemd cannot switch watchdogs off: a service with WatchdogSec= that is frozen for longer is killed at the thaw"
-    fi
+    ! systemctl service-watchdogs no || : >"$watchdogs_off"
 }
 
-# Starting a unit waits where it is starting already, and does nothing where it has started.
+# Starting a unit waits where it is starting already, and does nothing where it has started. Each word is one.
+# shellcheck disable=SC2086
 wait_for_units() {
     units=${LXDRUNNER_WAIT_FOR:-}
     [ -n "$units" ] || return 0
     is_systemd || refuse "wait_for names units of systemd ($units), and this image has another init"
     uptime_seconds
-    # Unquoted on purpose: each is a word.
-    # shellcheck disable=SC2086
     timeout "$((deadline > now ? deadline - now : 1))" systemctl start $units && return 0
-    # shellcheck disable=SC2086
     systemctl --no-pager --lines=5 status $units
     refuse "what wait_for names ($units) has not started within $timeout s (see above); correct wait_for, or the image"
 }
@@ -505,13 +493,6 @@ field() {
     value=${value%%"$newline"*}
 }
 
-# What ran out while the instance was frozen is passed over within moments of the thaw, and a service's next sign of life
-# sets its watchdog again. The pause is for a host that is busy.
-restore_watchdogs() {
-    [ -e "$watchdogs_off" ] || return 0
-    (sleep 30 && systemctl service-watchdogs yes) 9<&- &
-}
-
 register() {
     field name
     export LXDRUNNER_NAME="$value"
@@ -570,7 +551,8 @@ run() {
     take_credentials
     read_environment
     # It may have been frozen for long since it was ready.
-    restore_watchdogs
+    # What ran out meanwhile is passed over soon after the thaw; a service's next sign of life sets its watchdog again.
+    if [ -e "$watchdogs_off" ]; then (sleep 30 && systemctl service-watchdogs yes) 9<&- & fi
     set_deadline
     wait_for_network
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
