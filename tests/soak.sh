@@ -34,7 +34,7 @@ esac
 
 set_up_build
 cd "$top"
-cargo test --locked --no-run --test soak || die "the test does not build (see above)"
+cargo test --locked --no-run --test soak --test real_ready || die "the test does not build (see above)"
 trap end_of_own EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -45,3 +45,6 @@ mkdir -p "$state/tmp"
 with_socket env LXDRUNNER_TEST_LXD_SOCKET="$socket" LXDRUNNER_TEST_IMAGE="$image_alias" LXDRUNNER_TEST_REQUIRE_LXD=1 \
     LXDRUNNER_SOAK_JOBS="$jobs" LXDRUNNER_SOAK_KILLS="$kills" LXDRUNNER_SOAK_RESTART="'$top/tests/soak.sh' --restart-lxd" \
     LXDRUNNER_SOAK_OWN=1 TMPDIR="$state/tmp" cargo test --locked --test soak -- --nocapture 9>&-
+# A standby that waits for longer than systemd's watchdogs do.
+with_socket env LXDRUNNER_TEST_LXD_SOCKET="$socket" LXDRUNNER_TEST_IMAGE="$image_alias" LXDRUNNER_TEST_REQUIRE_LXD=1 \
+    LXDRUNNER_TEST_FROZEN=210 TMPDIR="$state/tmp" cargo test --locked --test real_ready frozen_for -- --nocapture 9>&-
