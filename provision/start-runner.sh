@@ -243,14 +243,14 @@ wait_for_systemd() {
 }
 
 # What updates packages by itself holds their lock in the middle of a job. systemd never starts a unit that is masked before
-# it reads it; one that it has read already is stopped.
+# it reads it; one that it has read is stopped, with `again` also where it was masked earlier in this boot.
 stop_updates() {
     [ -d /etc/systemd/system ] || return 0
     units=
     for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service unattended-upgrades.service \
         dnf-makecache.timer dnf-makecache.service dnf-automatic.timer dnf-automatic-install.timer dnf-automatic-download.timer; do
-        if [ -L "/etc/systemd/system/$unit" ] || [ ! -e "/lib/systemd/system/$unit" ]; then continue; fi
-        ln -s /dev/null "/etc/systemd/system/$unit" && units="$units $unit"
+        if [ "${1:-}" != again ] && [ -L "/etc/systemd/system/$unit" ] || [ ! -e "/lib/systemd/system/$unit" ]; then continue; fi
+        ln -sf /dev/null "/etc/systemd/system/$unit" && units="$units $unit"
     done
     # shellcheck disable=SC2086
     [ -z "$units" ] || ! systemd_listens || systemctl --no-block stop $units
@@ -288,7 +288,7 @@ wait_for_cloud_init() {
 await() {
     set_deadline
     if is_systemd; then wait_for_systemd; fi
-    stop_updates
+    stop_updates again
     wait_for_cloud_init
     read_environment
     wait_for_network
