@@ -133,11 +133,11 @@ read_environment() {
 # reads a file whole.
 if [ -n "${BASH_VERSION:-}" ] && eval 'exec 9<> <(:)' 2>/dev/null; then
     # shellcheck disable=SC3045
-    nap() { read -r -t 0.005 -u 9 _ || return 0; }
+    nap() { read -r -t "${1:-0.005}" -u 9 _ || return 0; }
     # shellcheck disable=SC3045
     read_document() { IFS= read -r -d '' document <"$1" || return 0; }
 else
-    nap() { sleep 0.01 2>/dev/null || sleep 1; }
+    nap() { sleep "${1:-0.01}" 2>/dev/null || sleep 1; }
     read_document() { document=$(cat "$1"); }
 fi
 
@@ -154,12 +154,12 @@ set_deadline() {
 }
 
 # wait_until CONDITION…: polls, because neither a route nor cloud-init's end is an event that sh can wait
-# for. Fails when the deadline has passed.
+# for; seldom once it takes long, as on a host without network. Fails when the deadline has passed.
 wait_until() {
     while ! "$@"; do
         uptime_seconds
         [ "$now" -lt "$deadline" ] || return 1
-        nap
+        if [ $((now + timeout - deadline)) -lt 5 ]; then nap; else nap 0.1; fi
     done
 }
 

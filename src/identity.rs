@@ -102,14 +102,20 @@ fn machine() -> Option<String> {
 /// What is known of the process that wrote `identity`. `shared` tells whether processes of other machines reach this LXD,
 /// as in a cluster.
 pub fn maker(identity: &str, shared: bool) -> Maker {
-    if identity == ours() {
+    maker_seen_by(ours(), identity, shared, &start_time)
+}
+
+/// The same for the process `own`, to which the processes with a start time show in `/proc`.
+pub fn maker_seen_by(own: &str, identity: &str, shared: bool, start_time: &dyn Fn(&str) -> Option<u64>) -> Maker {
+    if identity == own {
         return Maker::Us;
     }
-    let (Some(there), Some(here)) = (Parts::of(identity), Parts::of(ours())) else { return Maker::Unknown };
+    let (Some(there), Some(here)) = (Parts::of(identity), Parts::of(own)) else { return Maker::Unknown };
     if there.boot != here.boot {
         return if is_of_boot_before(there, here, shared) { Maker::Dead } else { Maker::Unknown };
     }
-    let visible = there.user == here.user || sees_other_users();
+    // Processes of other users may be hidden (`hidepid` in proc(5)): the first process is root's.
+    let visible = there.user == here.user || start_time("1").is_some();
     if there.namespace != here.namespace || !visible {
         return Maker::Unknown;
     }
@@ -135,12 +141,6 @@ fn is_of_boot_before(there: Parts<'_>, here: Parts<'_>, shared: bool) -> bool {
         // Containers made of one image may have one id and one name on several members.
         true => on_hosts && same_machine,
     }
-}
-
-/// Whether processes of other users show in `/proc` (`hidepid` in proc(5)): the first process is root's.
-fn sees_other_users() -> bool {
-    static SEES: OnceLock<bool> = OnceLock::new();
-    *SEES.get_or_init(|| start_time("1").is_some())
 }
 
 #[cfg(test)]

@@ -93,6 +93,9 @@ fn a_failure_is_kept_where_the_unit_forbids_to_change_owners() {
     // The build needs it, too.
     assert!(std::process::Command::new("cc").arg("-o").arg(&shim).arg(&source).status().unwrap().success());
     rig.restart_with(|config| Daemon::start_under(&shim, config));
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    // As `systemctl clean --what=cache` does.
+    std::fs::remove_dir_all(rig.scratch.0.join("cache")).unwrap();
     rig.insides.set_setup(Setup::Fails(7, "no\n".to_owned()));
     let job = rig.queue();
     rig.daemon.wait(&["msg=removed", "see="]);
@@ -130,6 +133,21 @@ fn what_root_left_in_the_cache_does_not_stop_the_daemons_user() {
     the_one(&rig);
     rig.insides.set_setup(Setup::Works);
     assert_eq!(rig.wait_done(job), "success");
+}
+
+#[test]
+fn of_a_start_that_lxd_refuses_lxds_own_log_is_kept() {
+    let classes = Plan::default()
+        .classes
+        .replace("template: false", "template: false, config: {raw.idmap: both 4000000000 1000}");
+    let rig = Rig::new(Plan { classes, ..Plan::default() });
+    rig.queue();
+    let line = rig.daemon.wait(&["ERROR", "launch failed"]);
+    assert!(line.contains("forkstart the instance") && line.contains("/<instance>/lxc.conf: exit status 1"), "{line}");
+    assert!(line.contains("LXD's log of the start:") && line.contains("newuidmap"), "{line}");
+    rig.daemon.wait(&["msg=removed"]);
+    let text = std::fs::read_to_string(&kept(&rig)[0]).unwrap();
+    assert!(text.contains("exit status 1") && text.contains("ERROR    conf - newuidmap failed"), "{text}");
 }
 
 #[test]
@@ -271,7 +289,7 @@ fn an_instance_that_cannot_be_removed_is_named_until_it_is_gone_and_the_others_g
     rig.github.hook_by_itself(true);
     rig.github.deliver(job, "queued");
     let about = format!("instance={name} ");
-    let first = rig.daemon.wait(&["WARN", &about, "could not be removed", "failures=1", "next_try="]);
+    let first = rig.daemon.wait(&["INFO", &about, "could not be removed", "failures=1", "next_try="]);
     // Why it is not deleted is that it runs.
     assert!(first.contains("Failed to stop"), "{first}");
     assert!(!rig.health().1.contains("stuck="), "a hiccup is none: {}", rig.health().1);

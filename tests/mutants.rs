@@ -217,6 +217,18 @@ const MUTANTS: &[Mutant] = &[
         to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) && self.quiet => {",
     },
     Mutant {
+        rule: "a process of another boot of this machine is dead",
+        file: "src/identity.rs",
+        from: "        false => on_hosts || same_machine,",
+        to: "        false => same_machine && !on_hosts,",
+    },
+    Mutant {
+        rule: "LXD does not start again what ran before a reboot",
+        file: "src/steps/mod.rs",
+        from: "    let all = [(\"boot.autostart\", \"false\")].into_iter().chain(evacuate);",
+        to: "    let all = evacuate.into_iter();",
+    },
+    Mutant {
         rule: "nothing is made of a template that goes",
         file: "src/plan/remove.rs",
         from: "        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {",

@@ -161,12 +161,13 @@ fn tell(note: &Note) {
             let level = match news {
                 false => Level::Debug,
                 true if *failures >= STUCK => Level::Error,
-                true => Level::Warn,
+                // LXD deletes an ephemeral instance by itself when it stops, and refuses everything else meanwhile.
+                true => Level::Info,
             };
             let next = until.to_rfc3339();
             log!(
                 level,
-                "instance={instance} failures={failures} next_try={next} msg=\"could not be removed, is tried again and again\" \
+                "instance={instance} failures={failures} next_try={next} msg=\"could not be removed, will keep retrying\" \
                  reason={reason:?}"
             );
         }

@@ -393,7 +393,35 @@ fn template_properties(class: &Class, keys: &ConfigMap) -> ConfigMap {
     kept.into_iter().chain(more).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// A reason that does not name the instance: the same failure of the next instance is no news.
+/// A reason that does not name the instance: the same failure of the next instance is no news. Within a path, or another
+/// longer word, `<instance>` stands for the name.
 fn nameless(reason: &str, name: &str) -> String {
-    reason.replace(&format!("instance {name}"), "the instance").replace(name, "the instance")
+    let reason = reason.replace(&format!("instance {name}"), "the instance");
+    let mut parts = reason.split(name);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    let joins = |c: char| c.is_alphanumeric() || matches!(c, '/' | '_' | '-');
+    for part in parts {
+        let in_word = text.chars().next_back().is_some_and(joins) || part.chars().next().is_some_and(joins);
+        text.push_str(if in_word { "<instance>" } else { "the instance" });
+        text.push_str(part);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_does_not_name_the_instance_and_a_path_stays_a_path() {
+        let check = |reason: &str, expected: &str| assert_eq!(nameless(reason, "ci-7-1"), expected);
+        check("start instance ci-7-1: no", "start the instance: no");
+        check(
+            "forkstart ci-7-1 /logs/ci-7-1/lxc.conf: exit status 1",
+            "forkstart the instance /logs/<instance>/lxc.conf: exit status 1",
+        );
+        check("/pool/other_ci-7-1", "/pool/other_<instance>");
+        check("spawn \"ci-7-1\".", "spawn \"the instance\".");
+        check("no space", "no space");
+    }
 }

@@ -94,6 +94,16 @@ impl Lxd {
         self.pull_file_tail(project, name, "/run/lxdrunner/ready", 1, timeout).map(drop)
     }
 
+    /// At most `limit` bytes from the end of a log that LXD itself keeps of an instance, `lxc.log` or `qemu.log`. Where there
+    /// is none, LXD refuses or answers with an empty one.
+    pub fn log_tail(&self, project: &str, name: &str, log: &str, limit: usize) -> Result<String, Error> {
+        let tried = format!("read LXD's {log} of instance {name}");
+        let target = instance_path(project, name, &format!("/logs/{log}"));
+        let tail = Keep::Tail(limit);
+        let log = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, tail, CALL_TIMEOUT)?;
+        Ok(String::from_utf8_lossy(&log.body).into_owned())
+    }
+
     /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
     pub fn pull_file_tail(
         &self,

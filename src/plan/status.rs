@@ -191,7 +191,8 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
 /// Instances that are to go and do not, and why.
 pub fn stuck(world: &World) -> impl Iterator<Item = (String, String)> {
     world.stuck().map(|(instance, entry)| {
-        let why = format!("{} tries: {}", entry.failures, shortened(&entry.reason));
+        let hint = instance.removal_hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        let why = format!("{} tries: {}{hint}", entry.failures, shortened(&entry.reason));
         (instance.seen.name.clone(), why)
     })
 }

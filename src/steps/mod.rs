@@ -7,7 +7,7 @@ pub mod making;
 pub mod removal;
 
 use crate::identity::Maker;
-use crate::model::{Phase, RunnerId, Timestamp};
+use crate::model::{ConfigMap, Phase, RunnerId, Timestamp};
 use crate::world::Status;
 
 /// An instance, as a look finds it.
@@ -24,4 +24,12 @@ pub struct Found {
     pub runner: Option<RunnerId>,
     pub status: Status,
     pub made_at: Option<Timestamp>,
+}
+
+/// Config of everything that is made, unless the class says otherwise. A runner's job does not survive its host's reboot or
+/// evacuation: LXD must not start the instance again, without the job. `evacuates` tells whether LXD knows `cluster.evacuate`.
+pub fn default_config(evacuates: bool) -> ConfigMap {
+    let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
+    let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
+    all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }

@@ -1,7 +1,7 @@
 //! What people should hear of a change.
 
 use crate::model::{JobId, Phase, Scope, Timestamp};
-use crate::world::Subject;
+use crate::world::{Instance, Status, Subject};
 
 /// Whether the runner of an instance that ended had a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,4 +77,22 @@ pub enum Note {
     Recovered { what: Subject },
     /// A question to GitHub, asked for a delivery, was not answered.
     LookFailed { what: String, reason: String },
+}
+
+impl Instance {
+    /// What may help where LXD fails again and again to delete it although it is stopped.
+    pub fn removal_hint(&self) -> Option<String> {
+        if self.seen.status != Status::Stopped || self.seen.alias.is_some() {
+            return None;
+        }
+        let name = match self.seen.project.as_str() {
+            "default" => self.seen.name.clone(),
+            project => format!("{project}_{}", self.seen.name),
+        };
+        Some(format!(
+            "if `lxc delete {}` fails, too, a power cut may have left only an empty directory of it: on btrfs, `rmdir \
+             /var/lib/lxd/storage-pools/POOL/containers/{name}`, then delete it (LXD's snap and Incus: see README, Troubleshooting)",
+            self.seen.name
+        ))
+    }
 }

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, Hold, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World, failures::Recorded,
-};
+use super::failures::{Recorded, STUCK};
+use super::{Action, Hold, Instance, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
@@ -273,6 +272,11 @@ impl World {
             Outcome::RemoveFailed { reason } if self.instances.contains_key(name) => {
                 let failed = self.failures.failed(Subject::Removal(name.to_owned()), &reason, now);
                 let Recorded { failures, until, news } = failed;
+                let hint = self.instances.get(name).and_then(Instance::removal_hint);
+                let reason = match hint.filter(|_| failures >= STUCK) {
+                    Some(hint) => format!("{reason}; {hint}"),
+                    None => reason,
+                };
                 notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news });
             }
             _ => {}

@@ -242,6 +242,21 @@ fn one_that_is_not_ephemeral_survives_its_stop() {
 }
 
 #[test]
+fn of_a_start_that_fails_lxd_keeps_a_log() {
+    on_both("startlog", |bench| {
+        let name = bench.name(1);
+        let mut new = bench.new_instance(&name);
+        new.config.insert("raw.idmap".to_owned(), "both 4000000000 1000".to_owned());
+        bench.create(&new).unwrap();
+        assert_eq!(bench.lxd.log_tail(PROJECT, &name, "lxc.log", 4096).unwrap_or_default(), "");
+        fails_with(bench.power(&name, "start"), ErrorKind::OperationFailed);
+        let log = bench.lxd.log_tail(PROJECT, &name, "lxc.log", 4096).unwrap();
+        assert!(log.contains("newuidmap") && log.contains("not allowed"), "{log}");
+        assert!(bench.lxd.log_tail(PROJECT, &name, "lxc.log", 10).unwrap().len() <= 10);
+    });
+}
+
+#[test]
 fn what_a_reboot_and_an_evacuation_do_to_an_instance_can_be_said() {
     on_both("reboot", |bench| {
         bench.lxd.server().unwrap();

@@ -88,7 +88,9 @@ impl Stage {
         self.pool_full.iter_mut().for_each(|full| *full = false);
         self.lost_operations.clear();
         self.github.jobs.iter_mut().for_each(|job| job.hidden = false);
-        self.lxd.iter_mut().flat_map(|map| map.values_mut()).for_each(|inst| inst.hangs_until = 0);
+        self.lxd.iter_mut().flat_map(|map| map.values_mut()).for_each(|inst| {
+            (inst.hangs_until, inst.half_written) = (0, false);
+        });
     }
 
     /// LXD goes, with every operation that is under way, or is back.
@@ -161,7 +163,7 @@ impl Stage {
     }
 
     /// A runner is gone without a word: after a while GitHub calls its job failed, or, early, gives it to another.
-    fn runner_is_lost(&mut self, runner: u64) {
+    pub fn runner_is_lost(&mut self, runner: u64) {
         let now = self.now;
         let Some(row) = self.github.runners.iter_mut().find(|r| r.id == runner) else { return };
         row.offline.get_or_insert(now);

@@ -8,6 +8,7 @@ mod execution;
 mod faults;
 mod github;
 mod making;
+mod power;
 mod process;
 mod ready;
 mod removal;
@@ -30,6 +31,7 @@ use lxdrunner::world::Event;
 
 use faults::{Faults, Limit, Mishap};
 use github::GitHub;
+use power::Power;
 use process::Process;
 use rng::Rng;
 use stage::{DAWN, Ev, FIRST_JOB, Inst, Stage, Totals};
@@ -140,6 +142,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         tale: Tale::default(),
         quiet: hardness == 0 && homes.len() == 1,
         waits: Waits::default(),
+        power: Power::default(),
         totals,
         day: None,
     };
@@ -154,6 +157,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
             stage.at(at, Ev::Crash(daemon));
         }
     }
+    stage.power_cuts(hardness);
     stage.calamities(hardness);
     if stage.quiet && seed.is_multiple_of(2) {
         (stage.faults.sick_runner, stage.faults.no_power_off) = (60, 300);
@@ -184,6 +188,8 @@ fn strangers(stage: &mut Stage) {
             process: None,
             ended: false,
             hangs_until: 0,
+            autostart: true,
+            half_written: false,
         };
         // Somebody published what was made of one of our images, which has all its properties.
         let image = Inst { phase: Phase::Template, running: false, scope: None, job: None, ..inst.clone() };
@@ -249,6 +255,7 @@ fn happen(stage: &mut Stage, ev: Ev) {
         Ev::List { .. } | Ev::Ask { .. } | Ev::AskQueue { .. } | Ev::Queue { .. } | Ev::Look { .. } => {}
         Ev::ImageMoves => stage.image_moves(),
         Ev::Crash(daemon) => stage.crash(daemon),
+        Ev::PowerCut(lxd) => stage.power_cut(lxd),
         Ev::Restart(daemon) => stage.boot(daemon),
         Ev::Redeliver => stage.redeliver(),
         Ev::Lxd { lxd, up } => stage.lxd_turns(lxd, up),
@@ -276,6 +283,7 @@ fn story(stage: &mut Stage) {
         happen(stage, ev);
         stage.check_caps();
         stage.check_waits();
+        stage.check_power();
         if stage.jobs_left == 0 && stage.clean().is_ok() {
             break;
         }

@@ -2,6 +2,7 @@
 
 use lxdrunner::github::Deletion;
 use lxdrunner::model::{InstanceType, Phase, RunnerId, Scope};
+use lxdrunner::steps::default_config;
 use lxdrunner::steps::making::{self, Answer, Making, What, Why};
 use lxdrunner::world::{Action, Outcome};
 
@@ -40,7 +41,7 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
     })
 }
 
-fn what(action: &Action) -> What {
+pub fn what(action: &Action) -> What {
     match action {
         Action::Launch { scope, from, .. } => What::Runner { scope: scope.clone(), from: from.clone() },
         Action::Bake { form, .. } => What::Template(*form),
@@ -188,7 +189,7 @@ impl Stage {
         id
     }
 
-    fn create(&mut self, e: &Execution, lxd: usize, name: &str, what: &What) -> Answer {
+    pub fn create(&mut self, e: &Execution, lxd: usize, name: &str, what: &What) -> Answer {
         let template = |i: &Inst| i.owner.is_some() && i.phase == Phase::Template && !i.running;
         if let Some(source) = e.action.copies()
             && !self.lxd[lxd].get(source).is_some_and(template)
@@ -219,6 +220,8 @@ impl Stage {
             process: None,
             ended: false,
             hangs_until: 0,
+            autostart: default_config(false).get("boot.autostart").is_none_or(|starts| starts != "false"),
+            half_written: false,
         };
         self.lxd[lxd].insert(name.to_owned(), inst);
         Answer::Done
@@ -294,6 +297,7 @@ impl Stage {
             }
         }
         match step {
+            Start if inst.half_written => return failed("it is half-written"),
             Start => inst.running = true,
             Started | SetUp | Armed | Settle if !inst.running => return failed("it does not run"),
             Started | SetUp | Armed | Settle | SetClock => return Answer::Done,

@@ -64,6 +64,7 @@ impl Stage {
         }
         let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
         let world = World::new(&self.config, self.seed << 32 | (daemon as u64) << 16 | u64::from(life), "");
+        self.note_boot(daemon, life);
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
         self.tell_of_all(format!("daemon {daemon} starts"));
         self.decide(daemon);

@@ -131,16 +131,6 @@ impl Stage {
         }
     }
 
-    /// Who makes an instance, as this execution's process sees it.
-    pub fn maker(&self, daemon: usize, life: u32, owner: (usize, u32)) -> Maker {
-        let other = &self.daemons[owner.0];
-        match () {
-            () if owner == (daemon, life) => Maker::Us,
-            () if other.world.is_some() && other.life == owner.1 => Maker::Other,
-            () => Maker::Dead,
-        }
-    }
-
     pub fn found(&self, e: &Execution, inst: &Inst) -> Found {
         Found {
             etag: inst.version.to_string(),
@@ -185,6 +175,7 @@ impl Stage {
         match self.lxd[lxd].get(name).map(|i| (i.running, i.phase)) {
             None => Answer::Failed("not found".to_owned()),
             Some((true, _)) => Answer::Failed("it runs".to_owned()),
+            Some((false, _)) if self.lxd[lxd][name].half_written => Answer::Failed("it is half-written".to_owned()),
             Some((false, phase)) => {
                 self.check_removal(e, lxd, name, reason);
                 self.lxd[lxd].remove(name);

@@ -28,6 +28,10 @@ impl Stage {
             return;
         }
         self.waits.checked = self.now;
+        if self.is_away() {
+            self.waits.since.clear();
+            return;
+        }
         let since = std::mem::take(&mut self.waits.since);
         for class in &self.config.classes {
             for scope in &self.config.targets {
@@ -67,7 +71,7 @@ impl Stage {
     fn may_come(&self, inst: &Inst) -> bool {
         let runner = inst.process.and_then(|id| self.github.runners.iter().find(|r| r.id == id));
         match runner {
-            None => !inst.ended && self.now < inst.made + COMES,
+            None => !inst.ended && self.now < inst.made + COMES && !self.is_of_boot_before(inst),
             Some(r) => r.job.is_none() && r.gone.is_none() && (r.online.is_some() || self.now < inst.made + COMES),
         }
     }

@@ -19,6 +19,7 @@ use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::lxd::{self, EndedExec, Exec, Lxd, NewInstance};
 use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
+use crate::steps::default_config;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::look_inside;
@@ -47,6 +48,8 @@ pub(super) const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 const TAIL_LINES: usize = 40;
 /// How often the wait for a virtual machine's agent is reported, after the first [`PROGRESS_EVERY`].
 const AGENT_PROGRESS_EVERY: Duration = Duration::from_secs(30);
+/// Bytes that are read of LXD's log of a start that failed.
+const START_LOG: usize = 16 * 1024;
 /// An operation that takes longer is reported every time that this has passed again.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 pub enum Failure {
     /// LXD refused or did not answer.
     Lxd(lxd::Error),
+    /// LXD did not start it; what LXD's own log of the start says.
+    NotStarted { error: lxd::Error, log: String },
     /// A script in the instance ended with this code; its output.
     Script { what: &'static str, code: i64, output: String },
     /// A script in the instance did not end in time; the end of its log.
@@ -70,10 +75,11 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// All that is had of a script's output, where one failed.
+    /// All that is had of a script's output, or of LXD's log of a start, where one failed.
     pub fn output(&self) -> &str {
         match self {
             Failure::Script { output, .. } | Failure::Hung { output, .. } => output,
+            Failure::NotStarted { log, .. } => log,
             _ => "",
         }
     }
@@ -83,6 +89,7 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Failure::Lxd(error) => error.fmt(f),
+            Failure::NotStarted { error, log } => write!(f, "{error}; LXD's log of the start:\n{}", tail(log)),
             Failure::Script { what, code, output } => {
                 write!(f, "{what} ended with code {code}; the end of its output:\n{}", tail(output))
             }
@@ -124,7 +131,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Failure::Lxd(error) | Failure::NotArmed(error) => Some(error),
+            Failure::Lxd(error) | Failure::NotArmed(error) | Failure::NotStarted { error, .. } => Some(error),
             Failure::File { source, .. } => Some(source),
             _ => None,
         }
@@ -196,11 +203,17 @@ impl<'a> Provision<'a> {
     pub fn create_started(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<bool, Failure> {
         let new = self.order(source, keys, ephemeral);
         let (operation, starts) = self.lxd.create_started(&self.class.project, &self.class.target, &new)?;
-        self.created(&operation).map(|()| starts)
+        let created = self.created(&operation);
+        if starts {
+            created.map_err(|failure| self.with_log(failure))?;
+        } else {
+            created?;
+        }
+        Ok(starts)
     }
 
     fn order(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> NewInstance {
-        let mut config = defaults(self.lxd.evacuates());
+        let mut config = default_config(self.lxd.evacuates());
         config.extend(self.class.config.clone());
         config.extend(keys);
         NewInstance {
@@ -227,9 +240,26 @@ impl<'a> Provision<'a> {
 
     /// Waits until it runs, for a virtual machine until its agent answers.
     pub fn started(&self, operation: &Operation) -> Result<(), Failure> {
-        self.wait(operation, "start the instance")?;
+        self.wait(operation, "start the instance").map_err(|failure| self.with_log(failure))?;
         self.mark.at("started");
         self.usable()
+    }
+
+    /// A start that failed, with LXD's own log of it: LXD's error is often only that a program of its own failed.
+    fn with_log(&self, failure: Failure) -> Failure {
+        let Failure::Lxd(error) = failure else { return failure };
+        let file = match self.class.kind {
+            InstanceType::Container => "lxc.log",
+            InstanceType::VirtualMachine => "qemu.log",
+        };
+        let log = match error.kind {
+            ErrorKind::OperationFailed => self.lxd.log_tail(&self.class.project, self.name, file, START_LOG),
+            _ => Ok(String::new()),
+        };
+        match log {
+            Ok(log) if !log.trim().is_empty() => Failure::NotStarted { error, log },
+            _ => Failure::Lxd(error),
+        }
     }
 
     /// Waits until what was started can be worked with: a virtual machine until its agent answers.
@@ -296,14 +326,6 @@ impl<'a> Provision<'a> {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// Config of everything that is made, unless the class says otherwise. A runner's job does not survive its host's reboot or
-/// evacuation: LXD must not start the instance again, without the job.
-fn defaults(evacuates: bool) -> ConfigMap {
-    let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
-    let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
-    all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// What `product` makes an instance of this image from.

@@ -31,6 +31,9 @@ const KNOWN_KEYS: &[&str] = &[
     "volatile.",
 ];
 
+/// A user id that no host lets LXD give away.
+const OUTSIDE: &str = "4000000000";
+
 pub(super) fn list(state: &State, ask: &Ask) -> Result<Answer, Answer> {
     let project = ask.project();
     // Only the form that is used: `config.KEY eq VALUE`.
@@ -339,6 +342,17 @@ fn changed_power(shared: &Shared, project: &str, name: &str, action: &str) -> op
     }
     let agent_polls = state.agent_polls;
     let Some(instance) = state.instance_mut(project, name) else { return Err("Instance not found".to_owned()) };
+    // The ids that the host may give away are the stand-in's own.
+    if action == "start" && instance.config.get("raw.idmap").is_some_and(|map| map.contains(OUTSIDE)) {
+        let why = format!("newuidmap: uid range [1000-1001) -> [{OUTSIDE}-4000000001) not allowed");
+        let log =
+            format!("lxc {name} 20260102030405.678 ERROR    conf - newuidmap failed to write mapping \"{why}\"\n");
+        instance.logs.insert("lxc.log".to_owned(), log.into_bytes());
+        let conf = format!("/var/log/lxd/{name}/lxc.conf");
+        return Err(format!(
+            "Failed to run: /usr/bin/lxd forkstart {name} /var/lib/lxd/containers {conf}: exit status 1"
+        ));
+    }
     match (action, instance.power) {
         ("start", Power::Stopped) => instance.start(agent_polls),
         ("start", _) => return Err("The instance is already running".to_owned()),
