@@ -9,6 +9,7 @@ mod front;
 mod metrics;
 #[doc(hidden)]
 pub mod narrate;
+mod tokens;
 
 use std::convert::Infallible;
 use std::io::Read;
@@ -38,6 +39,7 @@ use answers::{Asked, Known};
 use front::front;
 use metrics::Counters;
 use narrate::Narrator;
+use tokens::TokenLog;
 
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
 /// looked at instead.
@@ -105,11 +107,15 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         // One look under way and none waiting: the planner asks again when it is back.
         let (ask, asked) = bounded::<Interest>(1);
         let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
-        let events = events.clone();
+        let (events, github) = (events.clone(), Arc::clone(&github));
+        let mut tokens = TokenLog::default();
         threads::spawn(name, move || {
             for interest in asked {
                 // A loop that is gone ends the process.
                 let snapshot = observer.look(&interest, at_github, &mut |event| drop(events.send(event)));
+                if at_github {
+                    tokens.tell(&github);
+                }
                 if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
                     return;
                 }

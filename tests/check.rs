@@ -93,6 +93,27 @@ fn of_this_machine(line: &str) -> bool {
 }
 
 #[test]
+fn a_token_that_ends_soon_is_told() {
+    let world = World::new("token");
+    let check = |days: u64, after: bool, start: &str, part: &str| {
+        let by = std::time::Duration::from_secs(days * 24 * 3600 + 3600);
+        let now = lxdrunner::model::Timestamp::now();
+        let at = if after { now.after(by) } else { lxdrunner::model::Timestamp(now.0 - by.as_millis() as u64) };
+        let told = at.to_rfc3339().replace('T', " ").replace('Z', " UTC");
+        world.github.with(|state| state.token_ends = Some(told));
+        let (lines, _) = world.check(TARGET, CLASS);
+        match part {
+            "" => assert!(!lines.iter().any(|line| line.contains("token of")), "{lines:#?}"),
+            part => has(&lines, start, part),
+        }
+    };
+    check(5, true, "warn ", "the token of credential default expires in 5 days, at 20");
+    check(0, true, "warn ", "expires within a day");
+    check(1, false, "FAIL ", "expired at 20");
+    check(8, true, "", "");
+}
+
+#[test]
 fn where_all_is_well_every_line_is_ok() {
     let world = World::new("well");
     let (lines, failed) = world.check(TARGET, CLASS);

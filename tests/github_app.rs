@@ -8,7 +8,7 @@ use std::time::Duration;
 use lxdrunner::config::{AppKey, Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{ErrorKind, GitHub, Identity};
 use lxdrunner::model::{RepoName, Scope, Secret};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec};
+use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
 
 const APP: u64 = 4711;
 
@@ -96,6 +96,26 @@ fn many_threads_share_one_token() {
         }
     });
     assert_eq!(count(&standin, "/access_tokens"), 1);
+}
+
+#[test]
+fn one_account_that_hangs_keeps_no_other_waiting() {
+    let standin = standin();
+    standin.add_org("bravo");
+    standin.with(|state| ["org:acme", "org:bravo"].map(|account| state.install_app(APP, account)));
+    standin.inject(Fault::on("/orgs/bravo/installation", Mischief::Stall));
+    let github = github(&standin, vec![app("app.pem")], &[]);
+    let hangs = std::thread::spawn({
+        let github = github.clone();
+        move || register(&github, "org:bravo", "one").map_err(|error| error.kind)
+    });
+    while count(&standin, "/orgs/bravo/installation") == 0 {
+        std::thread::yield_now();
+    }
+    register(&github, "org:acme", "one").unwrap();
+    assert!(!hangs.is_finished(), "it waited for the other account");
+    standin.clear_faults();
+    drop(hangs);
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn channel() -> (Asker, Receiver<Asked>) {
 impl Asker {
     /// How it is.
     pub fn health(&self) -> Health {
-        let late = || Health::Bad(format!("the main loop has not turned for {} s", PATIENCE.as_secs()));
+        let late = || Health::Bad(format!("main loop unresponsive for {} s", PATIENCE.as_secs()));
         self.ask(Asked::Health).unwrap_or_else(late)
     }
 
@@ -87,7 +87,8 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
         Question::Status => {
             let limits = limits(github);
             let limits = if limits.is_empty() { String::new() } else { format!("\ngithub:{limits}\n") };
-            Answer { repo: None, text: format!("{}{limits}", status(world, config, now)) }
+            let tokens: String = github.token_ends().iter().map(|end| format!("\ntrouble: token: {end}\n")).collect();
+            Answer { repo: None, text: format!("{}{tokens}{limits}", status(world, config, now)) }
         }
         Question::Metrics => {
             let text = metrics::text(&status(world, config, now), config, counters, &github.standings());
@@ -97,7 +98,8 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
 }
 
 fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
-    let troubles: Vec<String> = world.troubles().map(|(what, _)| what.to_string()).collect();
+    let tokens = github.token_ends().into_iter().map(|end| end.to_string());
+    let troubles: Vec<String> = world.troubles().map(|(what, _)| what.to_string()).chain(tokens).collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
     match world.lxd_health(now) {
         Ok(()) => {

@@ -2,7 +2,7 @@
 //! ("Authenticating as a GitHub App installation" in GitHub's documentation).
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -39,8 +39,8 @@ pub(super) struct App {
     pub budget: Budget,
     percent: u8,
     accounts: Mutex<BTreeMap<String, Installation>>,
-    /// Held by who asks for a token, so that others wait for it.
-    renewing: Mutex<()>,
+    /// By account, held by who asks for its token, so that others wait for it.
+    renewing: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
 /// The App on one account.
@@ -95,11 +95,12 @@ impl App {
         if let Some(known) = self.known(scope, stale) {
             return Ok(known);
         }
-        let _renewing = locked(&self.renewing);
+        let account = account(scope);
+        let renewing = Arc::clone(locked(&self.renewing).entry(account.clone()).or_default());
+        let _renewing = locked(&renewing);
         if let Some(known) = self.known(scope, stale) {
             return Ok(known);
         }
-        let account = account(scope);
         let known = locked(&self.accounts).get(&account).map(|installation| installation.id);
         let (id, answer) = match known {
             None => self.resolve_and_create(http, scope)?,

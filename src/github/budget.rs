@@ -14,6 +14,7 @@ pub use ledger::{Counts, Purpose};
 use ledger::{Ledger, Moment, Settlement, Verdict, Why};
 
 use super::error::{Error, ErrorKind};
+use crate::model::Timestamp;
 
 /// The listings' share of the hourly limit where the config names none, in percent.
 pub const USUAL_SHARE: u8 = 20;
@@ -28,6 +29,8 @@ struct Inner {
     ended: Condvar,
     made: Instant,
     percent: u8,
+    /// When the token that is shown ends, as GitHub told last.
+    token_ends: Mutex<Option<Timestamp>>,
 }
 
 /// A request that is under way. It is settled without an answer where nobody says what came back.
@@ -54,7 +57,23 @@ impl Budget {
     /// `percent` is the listings' share of the hourly limit.
     pub fn new(percent: u8) -> Budget {
         let ledger = Mutex::default();
-        Budget(Arc::new(Inner { ledger, ended: Condvar::new(), made: Instant::now(), percent }))
+        Budget(Arc::new(Inner {
+            ledger,
+            ended: Condvar::new(),
+            made: Instant::now(),
+            percent,
+            token_ends: Mutex::default(),
+        }))
+    }
+
+    /// GitHub told when the token ends.
+    pub fn set_token_end(&self, at: Timestamp) {
+        *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    /// `None` where GitHub did not tell, or it never ends.
+    pub fn token_end(&self) -> Option<Timestamp> {
+        *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

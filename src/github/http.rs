@@ -16,6 +16,7 @@ use ureq::http::{HeaderMap, Request, Uri, header};
 use super::agents::Agents;
 use super::budget::{Budget, Purpose};
 use super::error::{Error, ErrorKind, one_line};
+use super::expiry;
 use super::failure::{Failure, failure};
 use super::keyring::{Keyring, Whose};
 use super::limits;
@@ -191,6 +192,9 @@ impl Http {
         match outcome {
             Ok(mut answer) => {
                 self.compare_clocks(&answer.headers);
+                if let Some(at) = expiry::read(&answer.headers) {
+                    budget.set_token_end(at);
+                }
                 answer.told =
                     pass.settle(&limits::read(answer.status, &answer.headers, &answer.body, Timestamp::now()));
                 let left = limits::number(&answer.headers, "x-ratelimit-remaining");

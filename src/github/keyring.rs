@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::error::{Error, ErrorKind};
 use super::http::Http;
 use crate::config::{Credential, CredentialKind, GitHubConfig};
-use crate::model::{RepoName, Scope, Secret};
+use crate::model::{RepoName, Scope, Secret, Timestamp};
 
 /// On whose behalf a request is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,6 +121,15 @@ impl Keyring {
             Kind::Token(_, budget) => Some(budget.clone()),
             Kind::App(app) => app.budget_of(scope),
         }
+    }
+
+    /// When the tokens end, as far as GitHub told. (Those of a GitHub App are renewed.)
+    pub fn token_ends(&self) -> Vec<(String, Timestamp)> {
+        let end = |holder: &Holder| match &holder.kind {
+            Kind::Token(_, budget) => Some((holder.name.clone(), budget.token_end()?)),
+            Kind::App(_) => None,
+        };
+        self.holders.iter().filter_map(end).collect()
     }
 
     /// All budgets, each with a name.

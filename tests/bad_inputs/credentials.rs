@@ -1,9 +1,11 @@
 //! A GitHub App that is not what the config says, and a GitHub that is not what it was.
 
 use std::net::Ipv4Addr;
+use std::process::Command;
+use std::time::Duration;
 
 use lxdrunner::config::AppKey;
-use lxdrunner::model::JobId;
+use lxdrunner::model::{JobId, Timestamp};
 use lxdrunner::standin::github::wire::{Reply, Response, Server};
 use lxdrunner::standin::github::{Fault, GitHubStandin, Mischief};
 
@@ -116,6 +118,23 @@ fn apps() {
         }),
     ];
     table("GitHub App", rows);
+}
+
+#[test]
+fn a_token_that_ends_soon() {
+    let ends = Timestamp::now().after(Duration::from_secs(5 * 24 * 3600 + 3600)).to_rfc3339();
+    let rig = Rig::prepared(Plan::default(), |before| {
+        before.github.with(|state| state.token_ends = Some(ends.replace('T', " ").replace('Z', " UTC")));
+    });
+    let told = ["the token of credential default expires in 5 days, at", ends.as_str()];
+    rig.daemon.wait(&[&[" WARN "][..], &told].concat());
+    check_parts(&rig.health().1, &told);
+    let config = rig.scratch.0.join("config.yml");
+    let status = Command::new(env!("CARGO_BIN_EXE_lxdrunner")).args(["status", "-c"]).arg(config).output().unwrap();
+    check_parts(&String::from_utf8(status.stdout).unwrap(), &[&["trouble: token: "][..], &told].concat());
+    let job = rig.queue();
+    check_runs(&rig, job);
+    assert_eq!(rig.daemon.count(&told[..1]), 1, "told once");
 }
 
 #[test]

@@ -14,6 +14,12 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     if let Some(trouble) = github.clock_trouble() {
         findings.warn(trouble);
     }
+    for end in github.token_ends() {
+        match end.days {
+            None => findings.fail_as_told(end),
+            Some(_) => findings.warn(end),
+        }
+    }
     if !good {
         return;
     }

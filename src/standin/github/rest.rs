@@ -46,6 +46,10 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
         Some(scopes) if who == Some(Ok(Who::User)) => response.with("X-OAuth-Scopes", scopes),
         _ => response,
     };
+    let response = match locked(&shared.state).token_ends.clone() {
+        Some(ends) => response.with("github-authentication-token-expiration", ends),
+        None => response,
+    };
     if let Payload::Bytes(body) = &response.body
         && locked(&shared.state).keep_answers
     {

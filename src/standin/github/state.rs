@@ -187,6 +187,8 @@ pub struct State {
     pub login: String,
     /// The X-OAuth-Scopes of a classic token.
     pub token_scopes: Option<String>,
+    /// When it says that the token ends, in its own words; `None`: never.
+    pub token_ends: Option<String>,
     /// Where it says that its webhooks come from.
     pub hook_networks: Vec<String>,
     /// False: as on a server that has no such call.
@@ -263,6 +265,7 @@ impl State {
             token: "standin-token".to_owned(),
             login: "octocat".to_owned(),
             token_scopes: Some("repo, admin:org".to_owned()),
+            token_ends: None,
             hook_networks: ["192.30.252.0/22", "140.82.112.0/20", "2a0a:a440::/29"].map(str::to_owned).to_vec(),
             jit: true,
             orgs: Vec::new(),
