@@ -170,7 +170,7 @@ fn secrets() {
     check(pat, "pat:", "1: pat: is empty", "pat_file");
     check(pat, "pat: ''", "1: pat: is empty", "pat_file");
     check(pat, "pat: ghp_…", "1: pat: is an example's text", "pat_file");
-    check(pat, "pat: 'a b'", "1: pat: is no token", "pat_file");
+    check(pat, "pat: 'a b'", "1: pat: contains characters", "pat_file");
     check(pat, "pat: ' a'", "1: pat: has a line break", "alone");
     check(pat, "pat: 123456", "1: pat: is a number", "quote");
     check(pat, "pat: [a]", "1: pat: is a list", "as text");
@@ -180,9 +180,9 @@ fn secrets() {
     check(pat, "pat_file: /run/credentials/none.service/pat", "1: pat_file: cannot read", "while the service runs");
     let left_out = std::env::temp_dir().join(format!("lxdrunner-left-out-{}", std::process::id()));
     std::fs::write(&left_out, "missing").unwrap();
-    check(pat, &format!("pat_file: {}", left_out.display()), "1: pat_file: systemd found nothing", "LoadCredential=");
+    check(pat, &format!("pat_file: {}", left_out.display()), "1: pat_file: systemd credential", "LoadCredential=");
     let app = format!("github_app: {{app_id: 1, private_key_file: {}}}", left_out.display());
-    check(pat, &app, "1: github_app.private_key_file: systemd found nothing", "LoadCredential=");
+    check(pat, &app, "1: github_app.private_key_file: systemd credential", "LoadCredential=");
     std::fs::remove_file(&left_out).unwrap();
     check(pat, "pat_file: /", "1: pat_file: cannot read /", "readable");
     check(pat, "pat_file: /dev/null", "1: pat_file: /dev/null is empty", "pat_file");
@@ -239,8 +239,8 @@ fn github() {
     check_top("webhook_url: https://farm.example/?x=1", "1: webhook_url: is not an address", "https://HOST");
     check_top("webhook_url: https://u:p@farm.example", "1: webhook_url: has a user", "hooksecret");
     check_top("placeholders: 7", "1: placeholders: is a number", "true or false");
-    check_top("api_budget: 100%", "1: api_budget: is not a share", "1% to 90%");
-    check_top("api_budget: 0", "1: api_budget: is not a share", "1% to 90%");
+    check_top("api_budget: 100%", "1: api_budget: is out of range", "1% to 90%");
+    check_top("api_budget: 0", "1: api_budget: is out of range", "1% to 90%");
     check_top("github_api: https://github.com", "1: github_api: is GitHub's web site", "https://api.github.com");
     check_top("targets: acme", "1: targets: is text", "{org: NAME}");
     check_top("targets: [acme]", "1: targets[0]: is text", "{org: NAME}");
@@ -281,8 +281,8 @@ fn numbers_and_times() {
     check_top("web_port: 99999999999999999999999999999999999999999999", "1: web_port: is a number", "65535");
     check_top("web_host: localhost", "1: web_host: \"localhost\" is not", "127.0.0.1");
     check_top("reconcile_interval: 0", "1: reconcile_interval: 0s does not fit", "1s to");
-    check_top("provision_timeout: soon", "1: provision_timeout: is not a length", "10m");
-    check_top("idle_timeout: -5", "1: idle_timeout: is not a length", "10m");
+    check_top("provision_timeout: soon", "1: provision_timeout: is not a duration", "10m");
+    check_top("idle_timeout: -5", "1: idle_timeout: is not a duration", "10m");
     check_top("max_lifetime: 31d", "1: max_lifetime: 2678400s does not fit", "2592000s");
     check_top("failures_kept: 1001", "1: failures_kept: 1001 does not fit", "0 to 1000");
     check_top("failures_kept: -1", "1: failures_kept: -1 does not fit", "0 to 1000");
@@ -293,7 +293,7 @@ fn numbers_and_times() {
 
 #[test]
 fn lxd() {
-    check("/lxd.socket", "lxd.socket", "3: socket: \"lxd.socket\" is not a whole path", "auto");
+    check("/lxd.socket", "lxd.socket", "3: socket: \"lxd.socket\" is not an absolute path", "auto");
     check_top("prefix: Runner", "1: prefix: \"Runner\" cannot start", "a-z");
     check_top("prefix: 7up", "1: prefix: \"7up\" cannot start", "a letter");
     check_top("prefix: a-", "1: prefix: \"a-\" cannot start", "a letter");
@@ -364,7 +364,7 @@ fn classes() {
     check_class("standby: -1", "9: runnermap[0].standby: -1 does not fit", "0 to");
     check_class(
         "config: {user.lxdrunner.owner: x}",
-        "9: runnermap[0].config.user.lxdrunner.owner: is kept",
+        "9: runnermap[0].config.user.lxdrunner.owner: is reserved",
         "another name",
     );
     check_class("config: {limits.memory: 1.5}", "9: runnermap[0].config.limits.memory: is a number", "quotes");

@@ -30,6 +30,50 @@ fn exit_codes_tell_what_to_do() {
     check(&["check", "-c", "/dev/null"], 78, "nothing was started");
 }
 
+#[test]
+fn while_the_service_is_down_its_secrets_are_away() {
+    let config = Path::new(env!("CARGO_TARGET_TMPDIR")).join("of-the-service.yml");
+    let text = |more: &str| {
+        format!(
+            "pat_file: /run/credentials/none.service/pat\nhooksecret_file: /run/credentials/none.service/hooksecret\n{more}\
+             socket: /nowhere\nrunnermap: [{{name: one, labels: [self-hosted], image: any}}]\n"
+        )
+    };
+    let path = config.to_str().unwrap();
+    std::fs::write(&config, text("")).unwrap();
+    for command in [&["status"][..], &["check"], &["explain", "7"], &["hooks", "status"], &["bake"]] {
+        check(&[command, &["-c", path]].concat(), 1, "the service does not run");
+        check(&[command, &["-c", path]].concat(), 1, "systemctl status lxdrunner");
+    }
+    // The service itself says what it lacks, and so does everybody where something else is wrong, too.
+    check(&["serve", "-c", path], 78, "LoadCredential");
+    std::fs::write(&config, text("prefix: '-'\n")).unwrap();
+    check(&["status", "-c", path], 78, "prefix");
+}
+
+#[test]
+fn a_secret_is_never_to_be_opened_to_more_users() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let home = std::env::temp_dir().join(format!("lxdrunner-secret-{}", std::process::id()));
+    std::fs::create_dir(&home).unwrap();
+    std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (binary, config, pat) = (home.join("lxdrunner"), home.join("config.yml"), home.join("pat"));
+    std::fs::copy(env!("CARGO_BIN_EXE_lxdrunner"), &binary).unwrap();
+    std::fs::write(&config, "pat_file: pat\nhooksecret: s\nrunnermap: []\n").unwrap();
+    std::fs::write(&pat, "x").unwrap();
+    std::fs::set_permissions(&pat, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let mut command = Command::new(&binary);
+    // Root reads it all the same.
+    if std::fs::metadata("/proc/self").is_ok_and(|about| std::os::unix::fs::MetadataExt::uid(&about) == 0) {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.args(["status", "-c"]).arg(&config).current_dir("/").output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    std::fs::remove_dir_all(&home).unwrap();
+    assert!(said.contains("run this command with sudo") && !said.contains("let the user"), "{said}");
+}
+
 /// Runs with standard output and standard error on a full disk, and returns the exit code.
 fn unheard(arguments: &[&str]) -> Option<i32> {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();

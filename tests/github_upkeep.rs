@@ -13,7 +13,7 @@ use lxdrunner::config::Config;
 use lxdrunner::github::GitHub;
 use lxdrunner::model::{JobId, RepoName, Scope};
 use lxdrunner::standin::github::wire::{Reply, Response, Server};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec};
+use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
 use lxdrunner::upkeep::choose::is_placeholder;
 use lxdrunner::upkeep::{Upkeep, hooks};
 use support::{Daemon, Scratch};
@@ -316,4 +316,18 @@ fn the_daemon_itself_makes_its_hook_and_asks_for_what_came_while_it_was_away() {
     assert_eq!(world.hooks().len(), 2, "one for each target");
     let log = daemon.log().join("\n");
     assert!(!log.contains("the-secret-of-the-hooks") && !log.contains(world.standin.token().expose()), "{log}");
+}
+
+#[test]
+fn a_delivery_that_is_still_under_way_is_waited_for() {
+    let world = world();
+    let github = GitHub::new(&world.standin.api(), world.standin.token());
+    let scope: Scope = "org:acme".parse().unwrap();
+    let wanted = hooks::wanted(&world.config(""), &world.url());
+    let (hook, _) = hooks::install(&github, &scope, &wanted).unwrap();
+    // As GitHub lists it while it has no answer yet.
+    let body = r#"[{"id": 9007199254740991, "guid": "x", "event": "ping", "status": "", "status_code": 0, "redelivery": false}]"#;
+    let answer = Mischief::Answer { status: 200, headers: Vec::new(), body: body.to_owned() };
+    world.standin.inject(Fault::on(&format!("/orgs/acme/hooks/{hook}/deliveries"), answer).after(1).times(2));
+    assert_eq!(hooks::ping(&github, &scope, hook, &world.url()).unwrap(), Ok(()));
 }

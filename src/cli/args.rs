@@ -37,7 +37,7 @@ pub enum Command {
         /// `-c`
         config: Option<PathBuf>,
     },
-    /// How all stands.
+    /// The current state.
     Status {
         /// `-c`
         config: Option<PathBuf>,
@@ -72,14 +72,14 @@ pub enum Command {
         /// The one class whose template is wanted.
         class: Option<String>,
     },
-    /// What instances that failed had to say.
+    /// Logs of failed instances.
     Failures {
         /// `-c`
         config: Option<PathBuf>,
         /// Of which it is printed; without one they are listed.
         instance: Option<String>,
     },
-    /// The whole story on one machine.
+    /// An end-to-end demo on one machine.
     Demo(DemoOptions),
 }
 

@@ -12,13 +12,16 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use super::{EXIT_FAILURE, load_config};
 use crate::config::Config;
 use crate::text::escaped;
 
 /// Runs all checks; the file's own errors end it, as nothing can be asked then.
 pub fn run(config_path: PathBuf) -> ExitCode {
-    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let (config, warnings) = match load_config(&config_path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
     let mut out = io::stdout().lock();
     let mut findings = Findings::new(&mut out);
     for warning in &warnings {

@@ -25,23 +25,23 @@ Usage: lxdrunner [COMMAND] [OPTIONS]
 
 Commands:
   serve         Run the daemon (what it does without a command)
-  check         Check the config file, LXD and GitHub; say what is wrong and how to mend it
+  check         Check the config file, LXD and GitHub; say what is wrong and how to fix it
   bake          Make the templates that jobs start from now, instead of leaving it to the daemon
   status        Show what waits, runs and is kept ready now, and what does not work
   explain       Say why a job runs, waits or is not served here, and what happens next
-  failures      Show what instances that failed had to say before they were destroyed
+  failures      Show the logs kept from failed instances
   hooks         Make, show or remove the webhooks at GitHub
   placeholders  Remove the placeholder runners at GitHub
-  demo          Show the whole story on this machine, without a GitHub account
+  demo          Run an end-to-end demo on this machine, without a GitHub account
 
 Options:
   -c, --config FILE   The config file. Without it, $LXDRCFG, or the first of ./config.yml,
                       $XDG_CONFIG_HOME/lxdrunner/config.yml (~/.config/…), /etc/lxdrunner/config.yml
   -v, --verbose       Log every call (as LXDRUNNER_LOG=debug does)
-  -h, --help          This text; after a command, the command's
-  -V, --version       The version
+  -h, --help          Show this help, or that of a command
+  -V, --version       Show the version
 
-Exit codes: 0 well, 1 failed, 2 wrong arguments, 78 wrong config file.";
+Exit codes: 0 success, 1 failure, 2 usage error, 78 invalid configuration.";
 
 const SERVE_HELP: &str = "\
 Runs the daemon: waits for GitHub's webhooks and starts an instance for each queued job.
@@ -53,7 +53,7 @@ Usage: lxdrunner [serve] [-c FILE] [-v]
       --trace         Log, for each job, when each step of its start was done (as LXDRUNNER_TRACE=1 does)
   -h, --help          This text
 
-Starting again loses nothing, and running jobs do not notice. Exit code 78: the config file is wrong.";
+Starting again loses nothing, and running jobs are not affected. Exit code 78: invalid configuration.";
 
 const CHECK_HELP: &str = "\
 Checks the config file, then asks LXD and GitHub whether all that it names is there, one line each.
@@ -64,7 +64,7 @@ Usage: lxdrunner check [-c FILE] [-v]
   -v, --verbose       Log every call
   -h, --help          This text
 
-Exit codes: 0 all is well, 1 something is to be mended, 78 the config file is wrong.";
+Exit codes: 0 success, 1 something is to be fixed, 78 invalid configuration.";
 
 const EXPLAIN_HELP: &str = "\
 Says why a job runs, waits or is not served here: first in one line, then what each class lacks, who is let in, caps, what
@@ -79,10 +79,10 @@ Usage: lxdrunner explain JOB [-c FILE] [-v]
   -h, --help          This text
 
 Run it as root or as the daemon's user. Exit codes: 0 explained, 1 not found or not to be had, 2 JOB names no job,
-78 the config file is wrong.";
+78 invalid configuration.";
 
 const STATUS_HELP: &str = "\
-Shows how all stands: jobs and instances of each class, each job that is held up with its reason, what does not work, and
+Shows the current state: jobs and instances of each class, each job that is held up with its reason, what does not work, and
 what is left of GitHub's limits. The running daemon is asked.
 
 Usage: lxdrunner status [--metrics] [-c FILE] [-v]
@@ -93,7 +93,7 @@ Usage: lxdrunner status [--metrics] [-c FILE] [-v]
   -h, --help          This text
 
 Run it as root or as the daemon's user. With web_metrics in the config file, GET /metrics on the webhook port answers the
-same to those whom it names. Exit codes: 0 shown, 1 no daemon answers, 78 the config file is wrong.";
+same to those whom it names. Exit codes: 0 shown, 1 no daemon answers, 78 invalid configuration.";
 
 const HOOKS_HELP: &str = "\
 Keeps the webhooks of all targets: one each, sending what is needed to the address of this host, signed with hooksecret.
@@ -108,7 +108,7 @@ Usage: lxdrunner hooks install|status|remove [--url URL] [-c FILE] [-v]
   -v, --verbose       Log every call
   -h, --help          This text
 
-With webhook_url in the config file the daemon does all this by itself. Exit codes: 0 all is well, 1 something is not.";
+With webhook_url in the config file the daemon does all this by itself. Exit codes: 0 success, 1 failure.";
 
 const PLACEHOLDERS_HELP: &str = "\
 Removes the placeholder runners of all targets at GitHub, those that `placeholders: true` in a config file made.
@@ -132,12 +132,12 @@ Usage: lxdrunner bake [CLASS] [-c FILE] [-v]
   -v, --verbose       Log every call
   -h, --help          This text
 
-It works beside a running daemon. Exit codes: 0 all templates are ready, 1 one is not, 2 no such class, 78 the config
-file is wrong.";
+It works beside a running daemon. Exit codes: 0 all templates are ready, 1 one is not, 2 no such class, 78 invalid
+configuration.";
 
 const FAILURES_HELP: &str = "\
-Shows what instances that failed had to say: the logs of those whose set-up failed, whose runner did not come online in
-time, or that lived for too long were kept before they were destroyed.
+Shows the logs kept from failed instances: those whose set-up failed, whose runner did not come online in time, or that
+lived for too long.
 
 Usage: lxdrunner failures [INSTANCE] [-c FILE] [-v]
 
@@ -148,11 +148,10 @@ Usage: lxdrunner failures [INSTANCE] [-c FILE] [-v]
   -h, --help          This text
 
 Run it as root or as the daemon's user; it needs neither LXD nor GitHub. The newest 20 are kept (failures_kept in the
-config file), as plain text in CACHE_HOME/failures. What a script printed that a terminal would take for an order is
-shown as \\x1b and the like. Exit codes: 0 shown, 1 nothing is kept of INSTANCE, 78 the config file is wrong.";
+config file), as plain text in CACHE_HOME/failures. Control characters are shown escaped. Exit codes: 0 shown, 1 nothing is kept of INSTANCE, 78 invalid configuration.";
 
 const DEMO_HELP: &str = "\
-Shows the whole story on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
+Runs an end-to-end demo on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
 that takes the job, and nothing left behind.
 
 Usage: lxdrunner demo [--jobs N] [--rounds N] [--from WHAT] [--socket PATH] [--image ALIAS] [--standin] [-v]

@@ -15,7 +15,10 @@ use crate::upkeep::hooks::{self, Done, State};
 
 /// Does it for every target; does not stop at the first that fails.
 pub fn run(config_path: PathBuf, verb: HooksVerb, url: Option<String>) -> ExitCode {
-    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let (config, warnings) = match load_config(&config_path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
     let url = match url.as_deref().map(hook_address) {
         Some(Ok(url)) => url,
         Some(Err((what, mend))) => {

@@ -22,7 +22,7 @@ use log::LevelFilter;
 use args::{Command, Invocation};
 use output::{complain, say};
 
-use crate::config::{Config, Warning};
+use crate::config::{Config, ConfigErrors, Warning, passed_over};
 
 /// Something failed that may work next time.
 pub const EXIT_FAILURE: u8 = 1;
@@ -68,8 +68,15 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn with_config_path(explicit: Option<PathBuf>, command: impl FnOnce(PathBuf) -> ExitCode) -> ExitCode {
+    let named = explicit.is_some();
     match Config::find(explicit) {
-        Ok(path) => command(path),
+        Ok(path) => {
+            if let Some(other) = passed_over(&path).filter(|_| !named) {
+                let (path, other) = (path.display(), other.display());
+                complain!("lxdrunner: the config file is {path}, found before {other} (-c {other})");
+            }
+            command(path)
+        }
         Err(error) => {
             complain!("lxdrunner: {error}");
             ExitCode::from(EXIT_CONFIG)
@@ -79,15 +86,28 @@ fn with_config_path(explicit: Option<PathBuf>, command: impl FnOnce(PathBuf) -> 
 
 /// Loads the config file; complaints go to standard error, where nothing but the exit code is left to do.
 pub fn load_config(path: &std::path::Path) -> Result<(Config, Vec<Warning>), ExitCode> {
-    Config::load(path).map_err(|errors| {
-        for warning in errors.warnings() {
-            complain!("warning: {warning}");
+    Config::load(path).map_err(|errors| match errors.is_service_down() {
+        true => {
+            let path = path.display();
+            complain!(
+                "lxdrunner: the service does not run, and {path} names secrets that systemd hands over only while it does: \
+                 systemctl status lxdrunner"
+            );
+            ExitCode::from(EXIT_FAILURE)
         }
-        complain!("{errors}");
-        let many = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
-        complain!("lxdrunner: {many} in the config file; nothing was started");
-        ExitCode::from(EXIT_CONFIG)
+        false => complain_of(&errors),
     })
+}
+
+/// Says what is wrong with a config file.
+fn complain_of(errors: &ConfigErrors) -> ExitCode {
+    for warning in errors.warnings() {
+        complain!("warning: {warning}");
+    }
+    complain!("{errors}");
+    let many = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
+    complain!("lxdrunner: {many} in the config file; nothing was started");
+    ExitCode::from(EXIT_CONFIG)
 }
 
 /// The log goes to standard error; under systemd without a time, which the journal has.

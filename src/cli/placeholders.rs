@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::check::Findings;
-use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use super::{EXIT_FAILURE, load_config};
 use crate::github::GitHub;
 use crate::upkeep::remove_placeholders;
 
 /// Removes those of all targets; does not stop at the first that fails.
 pub fn run(config_path: PathBuf) -> ExitCode {
-    let Ok((config, _)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let (config, _) = match load_config(&config_path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
     let github = GitHub::of_config(&config.github);
     let mut out = io::stdout().lock();
     let mut findings = Findings::new(&mut out);

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{EXIT_CONFIG, EXIT_FAILURE, load_config};
+use super::{EXIT_FAILURE, complain_of};
 use crate::cli::output::complain;
+use crate::config::Config;
 use crate::daemon;
 
 /// Set by a parent that keeps our standard input open for as long as it lives.
@@ -15,7 +16,10 @@ const TRACE: &str = "LXDRUNNER_TRACE";
 
 /// Runs until the process is ended; returns only where it could not start.
 pub fn run(config_path: PathBuf, trace: bool) -> ExitCode {
-    let Ok((config, warnings)) = load_config(&config_path) else { return ExitCode::from(EXIT_CONFIG) };
+    let (config, warnings) = match Config::load(&config_path) {
+        Ok(loaded) => loaded,
+        Err(errors) => return complain_of(&errors),
+    };
     for warning in warnings {
         log::warn!("config {warning}");
     }

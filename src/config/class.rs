@@ -305,7 +305,7 @@ fn instance_config(item: &Item<'_>, report: &mut Report) -> Option<ConfigMap> {
     let mut whole = true;
     for (key, value) in section.entries() {
         if key.starts_with("user.lxdrunner.") {
-            report.error(&value.path, "is kept for lxdrunner's own marks", "use another name: user.…");
+            report.error(&value.path, "is reserved for lxdrunner", "use another name: user.…");
             whole = false;
         } else if let Some(text) = value.scalar(report) {
             if key == "security.privileged" && text == "true" {

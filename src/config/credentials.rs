@@ -147,12 +147,16 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
     let text = match file::read(&path, LONGEST_KEY) {
         Ok(text) => text,
         Err(error) => {
-            report.error(&item.path, format!("cannot read {shown}: {error}"), secret::file_mend(&path, &error));
+            report.unreadable(&item.path, &path, &error);
             return None;
         }
     };
     if text.trim_ascii() == secret::LEFT_OUT.as_bytes() {
-        report.error(&item.path, format!("systemd found nothing for {shown}"), secret::LEFT_OUT_MEND);
+        report.error(
+            &item.path,
+            format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
+            secret::LEFT_OUT_MEND,
+        );
         return None;
     }
     match AppKey::from_pem(&text) {

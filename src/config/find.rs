@@ -10,6 +10,8 @@ use super::{Config, Warning, file, node, top};
 /// No config file is nearly as long; a longer one is some other file.
 const LONGEST_FILE: u64 = 1024 * 1024;
 
+const SERVICE_FILE: &str = "/etc/lxdrunner/config.yml";
+
 impl Config {
     /// Reads and checks a config file. `Err` holds everything that is wrong with it.
     pub fn load(path: &Path) -> Result<(Config, Vec<Warning>), ConfigErrors> {
@@ -39,7 +41,7 @@ fn config_candidates(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf
     let personal = xdg.filter(|p| p.is_absolute()).or_else(|| home.map(|h| h.join(".config")));
     let mut candidates = vec![PathBuf::from("config.yml")];
     candidates.extend(personal.map(|p| p.join("lxdrunner/config.yml")));
-    candidates.push(PathBuf::from("/etc/lxdrunner/config.yml"));
+    candidates.push(PathBuf::from(SERVICE_FILE));
     candidates
 }
 
@@ -55,13 +57,25 @@ fn first_file(candidates: &[PathBuf]) -> Result<PathBuf, String> {
     })
 }
 
+/// The file of the service, where another one was found before it.
+pub fn passed_over(found: &Path) -> Option<&'static Path> {
+    let service = Path::new(SERVICE_FILE);
+    differs(found, service).then_some(service)
+}
+
+/// True where `other` exists and is another file.
+fn differs(found: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    other.exists() && real(found) != real(other)
+}
+
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {
     let complain = |line, what: &str, mend: &str| ConfigErrors::one(path, line, what, mend);
     let bytes = file::read(path, LONGEST_FILE).map_err(|error| {
         use std::io::ErrorKind;
         let mend = match error.kind() {
             ErrorKind::NotFound => "copy config.yml.example there, or use -c FILE",
-            ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+            ErrorKind::PermissionDenied => super::secret::cannot_open(),
             ErrorKind::FileTooLarge => "is this the config file?",
             ErrorKind::IsADirectory => "name the file in it: -c DIRECTORY/config.yml",
             _ => "see whether the file is readable",
@@ -143,6 +157,14 @@ mod tests {
         // The XDG base directory specification says to ignore a relative one.
         check(Some("x"), Some("/h"), Some("/h/.config/lxdrunner/config.yml"));
         check(None, None, None);
+    }
+
+    #[test]
+    fn a_file_that_is_passed_over_is_known_for_another_one() {
+        let here = Path::new("Cargo.toml");
+        let whole = here.canonicalize().unwrap();
+        assert!(!differs(here, &whole) && differs(here, Path::new("README.md")));
+        assert!(!differs(here, Path::new("/nowhere/config.yml")));
     }
 
     #[test]

@@ -129,7 +129,7 @@ fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
     let percent = number.filter(|percent| (1..=90).contains(percent));
     if percent.is_none() {
         let mend = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
-        report.error(&item.path, "is not a share", mend);
+        report.error(&item.path, "is out of range", mend);
     }
     percent
 }

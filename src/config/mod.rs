@@ -26,7 +26,7 @@ use std::time::Duration;
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
 
 pub use credentials::{AppKey, Credential, CredentialKind};
-pub use find::{find_socket, socket_candidates};
+pub use find::{find_socket, passed_over, socket_candidates};
 pub use github::{GitHubConfig, hook_address};
 #[cfg(test)]
 pub(crate) use guard::testkit_rules;

@@ -133,7 +133,7 @@ impl<'a> Item<'a> {
             _ => return self.wrong(wanted, report),
         };
         let Some(duration) = found else {
-            report.error(&self.path, "is not a length of time", format!("write {wanted}"));
+            report.error(&self.path, "is not a duration", format!("write {wanted}"));
             return None;
         };
         if duration < least || duration > most {

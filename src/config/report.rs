@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 
 use super::node::{Path, line_of};
+use super::secret;
 use crate::text::escaped;
 
 /// Complaints that are told, each with its line, which costs a walk through the file; who has more has named the wrong
@@ -21,6 +22,8 @@ pub struct ConfigErrors {
     warnings: Vec<Warning>,
     /// How many more there were than are told.
     untold: usize,
+    /// True where all of them are files that are there only while the service runs.
+    of_service: bool,
 }
 
 /// `config.yml:12: runnermap[0].image: what — mend`
@@ -38,6 +41,11 @@ impl ConfigErrors {
         self.errors.len() + self.untold
     }
 
+    /// True where nothing is wrong but that the service does not run: systemd takes its secrets away.
+    pub fn is_service_down(&self) -> bool {
+        self.of_service
+    }
+
     /// Never true.
     pub fn is_empty(&self) -> bool {
         self.errors.is_empty()
@@ -51,7 +59,7 @@ impl ConfigErrors {
     /// One complaint about the file as a whole, or about one line of it.
     pub(super) fn one(file: &FilePath, line: Option<usize>, what: &str, mend: &str) -> ConfigErrors {
         let entry = Entry { file: file.to_owned(), line, path: String::new(), text: format!("{what} — {mend}") };
-        ConfigErrors { errors: vec![entry], warnings: Vec::new(), untold: 0 }
+        ConfigErrors { errors: vec![entry], warnings: Vec::new(), untold: 0, of_service: false }
     }
 }
 
@@ -91,9 +99,17 @@ impl std::error::Error for ConfigErrors {}
 pub(super) struct Report {
     errors: Vec<(Path, String)>,
     warnings: Vec<(Path, String)>,
+    /// Of the errors, how many are of files that are there only while the service runs.
+    of_service: usize,
 }
 
 impl Report {
+    /// A secret's file cannot be read.
+    pub(super) fn unreadable(&mut self, path: &Path, file: &FilePath, error: &std::io::Error) {
+        self.of_service += usize::from(secret::is_of_service(file, error));
+        self.error(path, format!("cannot read {}: {error}", file.display()), secret::file_mend(file, error));
+    }
+
     /// `what` is wrong at `path`, and `mend` says how to put it right.
     pub(super) fn error(&mut self, path: &Path, what: impl fmt::Display, mend: impl fmt::Display) {
         self.errors.push((path.clone(), format!("{what} — {mend}")));
@@ -119,9 +135,10 @@ impl Report {
         };
         let warnings = locate(self.warnings).into_iter().map(Warning).collect();
         let untold = self.errors.len().saturating_sub(MOST_TOLD);
+        let of_service = self.of_service == self.errors.len();
         match locate(self.errors) {
             errors if errors.is_empty() => Ok(warnings),
-            errors => Err(ConfigErrors { errors, warnings, untold }),
+            errors => Err(ConfigErrors { errors, warnings, untold, of_service }),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The two secrets, given in the file or in files of their own.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 
 use super::file;
@@ -80,13 +81,17 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
             if text == LEFT_OUT {
-                report.error(&item.path, format!("systemd found nothing for {shown}"), LEFT_OUT_MEND);
+                report.error(
+                    &item.path,
+                    format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
+                    LEFT_OUT_MEND,
+                );
                 return None;
             }
             check(kind, text, &format!("{shown} "), &item.path, report)
         }
         Err(error) => {
-            report.error(&item.path, format!("cannot read {shown}: {error}"), file_mend(&path, &error));
+            report.unreadable(&item.path, &path, &error);
             None
         }
     }
@@ -97,14 +102,29 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
 pub(super) const LEFT_OUT: &str = "missing";
 pub(super) const LEFT_OUT_MEND: &str = "make the file that LoadCredential= in lxdrunner.service names for it (in /etc/lxdrunner), then restart the service";
 
+/// True for a file that is there only while the service runs.
+pub(super) fn is_of_service(file: &FilePath, error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound && file.starts_with("/run/credentials")
+}
+
+/// What to do where we may not open a file. A secret is not to be opened to more users.
+pub(super) fn cannot_open() -> &'static str {
+    match std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0) {
+        true => "root may not open it either: look at the file system that it is on, and at the service's restrictions",
+        false => {
+            "run this command with sudo; to the service, systemd hands it over (LoadCredential= in lxdrunner.service)"
+        }
+    }
+}
+
 /// What to do about a secret's file that cannot be read.
 pub(super) fn file_mend(file: &FilePath, error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::NotFound if file.starts_with("/run/credentials") => {
+        _ if is_of_service(file, error) => {
             "systemd has it there while the service runs (LoadCredential), nobody else and at no other time"
         }
         std::io::ErrorKind::NotFound => "make the file, or name the right one",
-        std::io::ErrorKind::PermissionDenied => "let the user that runs lxdrunner read it",
+        std::io::ErrorKind::PermissionDenied => cannot_open(),
         std::io::ErrorKind::FileTooLarge => "name the file that holds it and nothing else",
         std::io::ErrorKind::InvalidData => "it must be text",
         _ => "see whether the file is readable",
@@ -128,7 +148,7 @@ fn check(kind: &Kind, text: &str, whose: &str, path: &Path, report: &mut Report)
         return None;
     }
     if kind.key == "pat" && !text.chars().all(|c| c.is_ascii_graphic()) {
-        report.error(path, format!("{whose}is no token"), kind.missing);
+        report.error(path, format!("{whose}contains characters that no token has"), kind.missing);
         return None;
     }
     if ["fake", "example", "changeme", "xxxx"].iter().any(|word| lower.contains(word)) {

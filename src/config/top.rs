@@ -290,7 +290,7 @@ fn absolute(item: &Item<'_>, text: &str, report: &mut Report) -> Option<PathBuf>
     if text.starts_with('/') && !text.contains('\0') {
         return Some(PathBuf::from(text));
     }
-    report.error(&item.path, format!("{text:?} is not a whole path"), "write auto, or a path that starts with /");
+    report.error(&item.path, format!("{text:?} is not an absolute path"), "write auto, or a path that starts with /");
     None
 }
 

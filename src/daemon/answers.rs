@@ -1,6 +1,6 @@
 //! What others ask the main loop: how it is, why a job stands as it does, how all stands.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -18,12 +18,15 @@ use crate::world::World;
 const NAMED: usize = 5;
 /// The main loop answers within this time, or is not well.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two questions while the daemon starts.
+const STARTING: Duration = Duration::from_millis(50);
 /// Questions that may wait.
 const QUESTIONS: usize = 8;
 
 /// A question, and where the answer goes.
 pub(super) enum Asked {
-    Health(Sender<Health>),
+    /// `None` is answered until LXD was asked for the first time.
+    Health(Sender<Option<Health>>),
     About(Question, Sender<Answer>),
 }
 
@@ -41,7 +44,16 @@ impl Asker {
     /// How it is.
     pub fn health(&self) -> Health {
         let late = || Health::Bad(format!("main loop unresponsive for {} s", PATIENCE.as_secs()));
-        self.ask(Asked::Health).unwrap_or_else(late)
+        let begun = Instant::now();
+        loop {
+            match self.ask(Asked::Health) {
+                Some(Some(health)) => return health,
+                // To start is not to fail: a question that came while systemd held the socket waits for the first look.
+                Some(None) if begun.elapsed() < PATIENCE => std::thread::sleep(STARTING),
+                Some(None) => return Health::Bad("starting: LXD was not listed yet".to_owned()),
+                None => return late(),
+            }
+        }
     }
 
     /// Anything else; `None` where the main loop does not answer.
@@ -97,11 +109,12 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
     }
 }
 
-fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
+fn report(world: &World, github: &GitHub, now: Timestamp) -> Option<Health> {
+    world.lxd.as_ref()?;
     let tokens = github.token_ends().into_iter().map(|end| end.to_string());
     let troubles: Vec<String> = world.troubles().map(|(what, _)| what.to_string()).chain(tokens).collect();
     let troubles = if troubles.is_empty() { String::new() } else { format!(" trouble={:?}", troubles.join(", ")) };
-    match world.lxd_health(now) {
+    Some(match world.lxd_health(now) {
         Ok(()) => {
             let (jobs, instances) = (world.jobs().count(), world.instances().count());
             let (standby, idle, templates) = world.ready();
@@ -113,7 +126,7 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> Health {
             ))
         }
         Err(reason) => Health::Bad(reason),
-    }
+    })
 }
 
 /// Instances that are to go and do not, and why.

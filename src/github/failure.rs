@@ -71,8 +71,8 @@ fn proxy_mend() -> String {
     let name =
         proxy.map_or_else(|| "of the environment".to_owned(), |proxy| format!("{}:{}", proxy.host(), proxy.port()));
     format!(
-        "so says the proxy {name}: 407 means that it wants a user and a password, \
-         HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT; let it pass this host, or name the host in NO_PROXY"
+        "proxy {name} refused the tunnel (407: it requires a user and password, \
+         HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT); let it pass this host, or name the host in NO_PROXY"
     )
 }
 

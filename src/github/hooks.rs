@@ -56,6 +56,11 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// False while GitHub still tries: then it says neither a word nor a status.
+    pub fn is_over(&self) -> bool {
+        !self.status.is_empty() || self.code != 0
+    }
+
     /// True where the receiver took it.
     pub fn arrived(&self) -> bool {
         (200..300).contains(&self.code)
@@ -184,7 +189,7 @@ impl GitHub {
         self.http.call(Call::new(&tried, Purpose::Ask, "POST"), &path).map(drop)
     }
 
-    /// A hook's deliveries, newest first, page by page for as long as `more` says so of what there is so far.
+    /// A hook's deliveries whose outcome is known, newest first, page by page for as long as `more` says so of what there is so far.
     pub fn deliveries(
         &self,
         scope: &Scope,
@@ -196,7 +201,7 @@ impl GitHub {
         let path = format!("{}/{hook}/deliveries?per_page={PAGE}", hooks_path(scope, &tried)?);
         let mut all: Vec<Delivery> = Vec::new();
         let take = |page: Vec<DeliveryWire>| {
-            all.extend(page.into_iter().map(Delivery::from));
+            all.extend(page.into_iter().map(Delivery::from).filter(Delivery::is_over));
             more(&all)
         };
         self.http.pages_while(&tried, purpose, &path, take)?;

@@ -285,7 +285,7 @@ fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
     let message = match &told {
         Some(refusal) => refusal.to_string(),
         None if html => "a web page instead of JSON".to_owned(),
-        None if answer.body.is_empty() => "without a word".to_owned(),
+        None if answer.body.is_empty() => "empty response".to_owned(),
         None => one_line(&String::from_utf8_lossy(answer.body.get(..2048).unwrap_or(&answer.body))),
     };
     let message = match answer.token.is_empty() {

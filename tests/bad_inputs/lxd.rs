@@ -66,6 +66,16 @@ fn lxd_sockets() {
     );
 }
 
+#[test]
+fn to_start_is_not_to_fail() {
+    let rig = Rig::prepared(Plan::default(), |before| {
+        let slow = Fault::Delay(std::time::Duration::from_millis(500));
+        before.lxd.unwrap().faults().add("GET", "/1.0", 0, 2, slow);
+    });
+    let (status, health) = rig.health();
+    assert_eq!(status, 200, "{health}");
+}
+
 /// Takes the whole deadline of a call.
 pub fn silence() {
     let stall = |lxd: &LxdStandin| lxd.faults().add("", "/1.0/instances", 0, usize::MAX, Fault::Stall);
