@@ -68,7 +68,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn with_config_path(explicit: Option<PathBuf>, command: impl FnOnce(PathBuf) -> ExitCode) -> ExitCode {
-    let named = explicit.is_some();
+    let named = explicit.is_some() || std::env::var_os("LXDRCFG").is_some();
     match Config::find(explicit) {
         Ok(path) => {
             if let Some(other) = passed_over(&path).filter(|_| !named) {
