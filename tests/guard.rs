@@ -25,6 +25,12 @@ fn a_strangers_pull_request_is_left_alone_and_a_members_runs() {
     let stranger = rig.github.queue(&repo(), of("CONTRIBUTOR"));
     let line = rig.daemon.wait(&[&format!("job={stranger}"), "WARN", "not launched", "bob/app"]);
     assert!(line.contains("bob is no member") && line.contains("fork_policy"), "{line}");
+    assert!(line.contains("Members: read"), "{line}");
+    // GitHub does not tell that of a private member to everybody.
+    let private = JobSpec::new(&["self-hosted"]).pulled(&"carol/app".parse().unwrap(), "CONTRIBUTOR");
+    rig.github.with(|state| state.members.push(("acme".to_owned(), "carol".to_owned())));
+    let private = rig.github.queue(&repo(), private);
+    assert_eq!(rig.wait_done(private), "success");
     let member = rig.github.queue(&repo(), of("MEMBER"));
     assert_eq!(rig.wait_done(member), "success");
     // Somebody else pushed into the member's branch.
@@ -34,10 +40,10 @@ fn a_strangers_pull_request_is_left_alone_and_a_members_runs() {
     rig.daemon.wait(&[&format!("job={pushed}"), "not launched", "mallory pushed last"]);
     rig.wait_nothing_left();
     // One question for a push and its one repetition, two for each pull request.
-    assert_eq!(asked(&rig, "/pulls"), 3);
+    assert_eq!(asked(&rig, "/pulls"), 4);
     let runs = rig.github.with(|state| state.jobs.values().map(|job| job.run).collect::<Vec<_>>());
     let each = runs.iter().map(|run| asked(&rig, &format!("/actions/runs/{run}"))).collect::<Vec<_>>();
-    assert_eq!(each, [2, 1, 1, 1]);
+    assert_eq!(each, [2, 1, 1, 1, 1]);
 }
 
 #[test]

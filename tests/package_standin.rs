@@ -243,3 +243,43 @@ fn padding_weighs_what_was_asked() {
     assert_eq!(names.lines().filter(|name| name.ends_with(".bin")).count(), 200);
     assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 1, "nothing unfinished is left");
 }
+
+#[test]
+fn a_refused_version_is_told_after_the_session_and_ends_run_sh_with_7_where_that_is_asked_for() {
+    let scratch = Scratch::new("version");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    let (standin, github, org, _) = acme();
+    standin.with(|state| state.refused_version = Some(package::VERSION.to_owned()));
+    let blob = jit(&github, &org);
+    let code = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
+    for (asked_for, expected) in [("1", 7), ("", 0)] {
+        let mut run = script(at, "run.sh");
+        run.env("ACTIONS_RUNNER_INPUT_JITCONFIG", &blob).env(code, asked_for);
+        let output = run.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (listens, refused) =
+            (said.find("Listening for Jobs"), said.find("is deprecated and cannot receive messages"));
+        assert!(listens.is_some() && listens < refused, "{said}");
+        assert_eq!(output.status.code(), Some(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_conflict_of_sessions_is_tried_again_for_a_while() {
+    let scratch = Scratch::new("conflict");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    for (conflicts, listens) in [(8, true), (9, false)] {
+        let (standin, github, org, _) = acme();
+        standin.inject(Fault::status("/_runner/sessions", 409, "TaskAgentSessionConflictException").times(conflicts));
+        standin.queue(&"acme/app".parse().unwrap(), JobSpec::new(&["linux"]));
+        let mut run = script(at, "run.sh");
+        run.env("ACTIONS_RUNNER_INPUT_JITCONFIG", jit(&github, &org)).env("LXDRUNNER_STANDIN_RETRY", "0");
+        let output = run.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert_eq!(said.contains("Listening for Jobs"), listens, "{said}");
+        assert_eq!(said.contains("Session Conflict"), !listens, "{said}");
+    }
+}

@@ -128,7 +128,7 @@ fn class(
         None => Some(String::new()),
     };
     let repos = guard::repos(&class, report);
-    let runner_group = class.get("runner_group").map_or(Some("Default".to_owned()), |i| group(&i, report));
+    let runner_group = class.get("runner_group").map_or(Some(super::DEFAULT_GROUP.to_owned()), |i| group(&i, report));
 
     Some(Class {
         name: name?,

@@ -153,6 +153,16 @@ pub struct Class {
     pub runner_group: String,
 }
 
+/// The runner group that every scope has.
+pub(super) const DEFAULT_GROUP: &str = "Default";
+
+impl Class {
+    /// True where its runners register in a group that the config names.
+    pub fn has_own_group(&self) -> bool {
+        !self.runner_group.eq_ignore_ascii_case(DEFAULT_GROUP)
+    }
+}
+
 impl Config {
     /// Where webhooks are listened for.
     pub fn listen(&self) -> SocketAddr {

@@ -90,10 +90,12 @@ fn shortened(mut reason: String) -> String {
 fn level(reason: &Reason, labels: &str) -> Level {
     match reason {
         // Meant for GitHub's own runners, most likely.
-        Reason::Refused(Refusal::NoClass { .. } | Refusal::NoLabels) if !labels.contains("self-hosted") => Level::Debug,
+        Reason::Refused(Refusal::NoClass { .. }) if !labels.contains("self-hosted") => Level::Debug,
         Reason::Refused(Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown) => Level::Info,
         // As the operator wants it.
-        Reason::Refused(Refusal::NotAllowed { .. } | Refusal::NotOfClass { .. }) => Level::Info,
+        Reason::Refused(Refusal::NotAllowed { .. } | Refusal::NotOfClass { .. } | Refusal::GroupOnly { .. }) => {
+            Level::Info
+        }
         Reason::Refused(_) => Level::Warn,
         Reason::ClassFull { .. } | Reason::HostFull { .. } | Reason::HeldBack { .. } | Reason::NoPackage(_) => {
             Level::Info

@@ -5,10 +5,11 @@ use serde::Deserialize;
 use super::api::{GitHub, quoted, repo_path};
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
+use super::http::Call;
 use crate::model::{RepoName, RunOrigin};
 use crate::text::Line;
 
-/// What GitHub calls those whom a repository's owners let in ("author_association" in its documentation).
+/// How GitHub calls people that a repository's owners let in ("author_association" in its documentation).
 const MEMBERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
 
 #[derive(Deserialize)]
@@ -85,6 +86,22 @@ impl GitHub {
         Ok(Some(RunOrigin::Fork { from: fork.into(), trust }))
     }
 
+    /// Whether the user belongs to the repository's organisation. A pull request does not tell that of private members to an
+    /// App that may not read members.
+    fn is_member(&self, repo: &RepoName, user: &str) -> Result<Result<(), String>, Error> {
+        let permission = "a GitHub App sees private members only with the organisation permission \"Members: read\", a token \
+                          only with read:org";
+        let tried = format!("ask whether {user:?} is a member of {}", repo.owner);
+        let path = format!("orgs/{}/members/{}", quoted(&repo.owner), quoted(user));
+        match self.http.call(Call::get(&tried, Purpose::Ask), &path) {
+            Ok(_) => Ok(Ok(())),
+            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Refused(_)) => {
+                Ok(Err(format!("{user} is no member or collaborator that the credential can see; {permission}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Whether all pull requests from the fork's branch are by members, and one of them by who pushed last: a member's
     /// pull request from a stranger's fork would let the stranger push into it.
     fn trust(&self, repo: &RepoName, fork: &str, branch: &str, actor: &str) -> Result<Result<(), String>, Error> {
@@ -101,8 +118,10 @@ impl GitHub {
                 (pull.user.map(|user| user.login.into()).unwrap_or_default(), member)
             }));
         })?;
-        if let Some((stranger, _)) = authors.iter().find(|(_, member)| !member) {
-            return Ok(Err(format!("{stranger} is no member or collaborator")));
+        for (author, _) in authors.iter().filter(|(_, member)| !member) {
+            if let Err(why) = self.is_member(repo, author)? {
+                return Ok(Err(why));
+            }
         }
         if !authors.iter().any(|(author, _)| author.eq_ignore_ascii_case(actor)) {
             let by: Vec<&str> = authors.iter().map(|(author, _)| author.as_str()).collect();

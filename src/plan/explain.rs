@@ -178,12 +178,18 @@ fn is_of(instance: &Instance, scope: &Scope, class: &Class) -> bool {
 
 /// What each class has of what it asks for.
 fn matches(config: &Config, job: &Job, all: &mut Explanation) {
-    all.say("runs-on", if job.labels.is_empty() { "nothing".to_owned() } else { job.labels.to_string() });
+    let group_only = job.labels.is_empty();
+    all.say("runs-on", if group_only { "a runner group, and no label".to_owned() } else { job.labels.to_string() });
     let chosen = class_for(&config.classes, &job.labels, &job.repo).ok();
     for (place, class) in config.classes.iter().enumerate() {
         let lacks = job.labels.missing_from(&class.labels);
         let surplus = class.labels.len().saturating_sub(job.labels.len());
         let text = match (lacks.is_empty(), class.repos.judge(&job.repo)) {
+            _ if group_only && !class.has_own_group() => "has no runner_group of its own".to_owned(),
+            (_, Ok(())) if group_only && chosen == Some(place) => {
+                format!("takes it: has the only runner_group of its own, {:?}", class.runner_group)
+            }
+            (_, Ok(())) if group_only => format!("could be meant: its runner_group is {:?}", class.runner_group),
             _ if chosen == Some(place) => format!("takes it: has all its labels and {surplus} more"),
             (false, _) => format!("lacks {lacks}"),
             (true, Err(Some(glob))) => format!("has its labels, but its repos deny {}", glob.as_str()),

@@ -11,8 +11,9 @@ use crate::model::{Job, Labels, RepoName, Scope};
 pub enum Refusal {
     /// No class has all the labels; the nearest one, and what it lacks.
     NoClass { nearest: Option<(String, Labels)> },
-    /// It asks for no label at all, so that any runner would do: never meant for us.
-    NoLabels,
+    /// It names a runner group and no label (`runs-on: {group: …}`), and GitHub does not tell which group: so many classes have
+    /// one of their own.
+    GroupOnly { classes: usize },
     /// A class has all the labels, but its `repos` do not let the repository in; the `deny` pattern that says so, or none.
     NotOfClass { class: String, deny: Option<String> },
     /// `repos` does not let the repository in; the `deny` pattern that says so, or none.
@@ -47,7 +48,15 @@ impl fmt::Display for Refusal {
                 write!(f, "no class of runnermap has all its labels; the nearest, {class:?}, lacks {lacks}")
             }
             Refusal::NoClass { nearest: None } => f.write_str("no class of runnermap has all its labels"),
-            Refusal::NoLabels => f.write_str("it asks for no labels"),
+            Refusal::GroupOnly { classes: 0 } => f.write_str(
+                "its runs-on names only a runner group, GitHub does not tell which, and no class has a runner_group of its \
+                 own; give a class the runner_group, or the job a label",
+            ),
+            Refusal::GroupOnly { classes } => write!(
+                f,
+                "its runs-on names only a runner group, GitHub does not tell which, and {classes} classes have a \
+                 runner_group of their own; give the job a label beside the group"
+            ),
             Refusal::NotOfClass { class, deny: Some(glob) } => {
                 write!(f, "the repos of class {class:?}, which has its labels, deny {glob}")
             }
@@ -85,7 +94,7 @@ impl fmt::Display for Refusal {
 /// labels, then the first in the file. Classes whose `repos` leave the repository out are passed over.
 pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<usize, Refusal> {
     if labels.is_empty() {
-        return Err(Refusal::NoLabels);
+        return class_of_group(classes, repo);
     }
     let able = classes.iter().enumerate().filter(|(_, class)| class.labels.can_serve(labels));
     let (open, closed): (Vec<_>, Vec<_>) = able.partition(|(_, class)| class.repos.judge(repo).is_ok());
@@ -100,6 +109,16 @@ pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<
     let lacks = |class: &Class| labels.missing_from(&class.labels);
     let nearest = classes.iter().min_by_key(|class| lacks(class).len());
     Err(Refusal::NoClass { nearest: nearest.map(|class| (class.name.clone(), lacks(class))) })
+}
+
+/// The class for a job that names a runner group only: the one that has a group of its own. With several, any of them could be
+/// meant.
+fn class_of_group(classes: &[Class], repo: &RepoName) -> Result<usize, Refusal> {
+    let open = classes.iter().enumerate().filter(|(_, class)| class.has_own_group() && class.repos.judge(repo).is_ok());
+    match open.map(|(place, _)| place).collect::<Vec<_>>()[..] {
+        [place] => Ok(place),
+        ref several => Err(Refusal::GroupOnly { classes: several.len() }),
+    }
 }
 
 /// The scope that runners for `repo` register with: the repository itself where it is a target, else its

@@ -22,7 +22,10 @@ fn a_job_goes_to_the_class_with_the_fewest_surplus_labels() {
         |name: &str, lacks: &str| Refusal::NoClass { nearest: Some((name.to_owned(), [lacks].iter().collect())) };
     check(&classes, &["self-hosted", "arm64"], Err(nearest("big", "arm64")));
     check(&classes, &["ubuntu-latest"], Err(nearest("big", "ubuntu-latest")));
-    check(&classes, &[], Err(Refusal::NoLabels));
+    check(&classes, &[], Err(Refusal::GroupOnly { classes: 0 }));
+    let grouped = |name: &str| Class { runner_group: "builders".to_owned(), ..class(name, &[name], 1) };
+    check(&[class("plain", &[], 1), grouped("a")], &[], Ok("a"));
+    check(&[grouped("a"), grouped("b")], &[], Err(Refusal::GroupOnly { classes: 2 }));
     check(&[], &["x"], Err(Refusal::NoClass { nearest: None }));
     let twins = vec![class("first", &["a"], 1), class("second", &["b"], 1)];
     check(&twins, &["linux"], Ok("first"));
@@ -58,7 +61,7 @@ fn what_is_refused_has_its_reason() {
     check(stage(), Job { public: None, ..job(1, "acme/app", &["linux"]) }, Refusal::VisibilityUnknown);
     check(stage(), job(1, "other/app", &["linux"]), Refusal::NotATarget);
     check(stage(), job(1, "alice/secret", &["linux"]), Refusal::NotATarget);
-    check(stage(), job(1, "acme/app", &[]), Refusal::NoLabels);
+    check(stage(), job(1, "acme/app", &[]), Refusal::GroupOnly { classes: 0 });
     let unknown = || Stage::new(Config { targets: vec![], ..config() });
     check(unknown(), job(1, "acme/app", &["linux"]), Refusal::TargetsUnknown);
 }

@@ -43,6 +43,8 @@ pub enum Mishap {
     Stops,
     Hangs,
     LosesNetwork,
+    /// GitHub forgets its registration, and the process stays as it is.
+    Unregistered,
 }
 
 impl Stage {
@@ -62,8 +64,8 @@ impl Stage {
                 self.at(at + length, Ev::Pool { lxd, full: false });
             }
             for _ in 0..hardness * 3 {
-                let (at, kind) = (when(self), self.rng.range(0, 2) as usize);
-                let mishap = [Mishap::Stops, Mishap::Hangs, Mishap::LosesNetwork][kind];
+                let (at, kind) = (when(self), self.rng.range(0, 3) as usize);
+                let mishap = [Mishap::Stops, Mishap::Hangs, Mishap::LosesNetwork, Mishap::Unregistered][kind];
                 self.at(at, Ev::Mishap { lxd, mishap });
             }
         }
@@ -152,6 +154,12 @@ impl Stage {
             Mishap::Hangs => {
                 inst.hangs_until = until;
                 self.tell(format!("instance {name} hangs for {} s", length / 1000));
+            }
+            Mishap::Unregistered => {
+                let idle = |r: &&mut crate::github::RunnerRow| Some(r.id) == process && r.job.is_none();
+                let Some(row) = self.github.runners.iter_mut().find(idle) else { return };
+                row.gone.get_or_insert(now);
+                self.tell(format!("the registration of {name} is gone, and its process stays"));
             }
             Mishap::LosesNetwork => {
                 let Some(row) = self.github.runners.iter_mut().find(|r| Some(r.id) == process) else { return };

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! POST register    token=… name=… labels=a,b ephemeral=true (a line each)   → the runner's own token
-//! POST sessions?began=&version=  → the session's id; 426 where the version is refused (a simulated runner tells none); 409 where there is one, 401 where the registration is gone
-//! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 204
+//! POST sessions?began=&version=  → the session's id; 409 where there is one, 401 where the registration is gone
+//! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 202 where there is none; 403 where the
+//!                  version is refused (a simulated runner tells none)
 //! POST begin?job=  · POST log?job= (text) · POST finish?job=&code=
 //! POST close       → the session ends
 //! POST lost        → the process was killed (only a simulated runner can say so)
@@ -85,15 +86,15 @@ fn open(shared: &Shared, request: &Request, credential: &str) -> Response {
     let began = request.param("began").and_then(|nanos| nanos.parse::<u64>().ok()).map(|n| Timestamp(n / 1_000_000));
     shared.update(|state| {
         let version = request.param("version");
-        if state.refused_version.as_ref().is_some_and(|refused| version.as_ref().is_none_or(|own| own == refused)) {
-            return plain(426, "its version is deprecated");
-        }
+        let refuses = |refused: &String| version.as_ref().is_none_or(|own| own == refused);
+        let refused = state.refused_version.as_ref().is_some_and(refuses);
         let Some(runner) = state.runner_of(credential) else { return plain(401, "the registration is gone") };
         if runner.session.is_some() {
             return plain(409, "it has a session");
         }
         let session = super::random_word();
         runner.session = Some(session.clone());
+        runner.refused = refused;
         runner.seen = Some(Instant::now());
         let event = Event::SessionOpened { runner: runner.id, name: runner.name.clone(), began };
         state.note(event);
@@ -110,6 +111,9 @@ fn message(shared: &Shared, request: &Request, credential: &str) -> Response {
         if runner.session.is_none() {
             return plain(401, "the session is over");
         }
+        if runner.refused {
+            return plain(403, "its version is deprecated and cannot receive messages");
+        }
         runner.seen = Some(Instant::now());
         if runner.job.is_none() {
             shared.settle(&mut state);
@@ -118,9 +122,9 @@ fn message(shared: &Shared, request: &Request, credential: &str) -> Response {
             return plain(200, &text);
         }
         if shared.stopping.load(Ordering::SeqCst) {
-            return Response::empty(204);
+            return Response::empty(202);
         }
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Response::empty(204) };
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else { return Response::empty(202) };
         let waited = shared.changed.wait_timeout(state, left);
         state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
     }

@@ -140,6 +140,7 @@ fn route(shared: &Shared, request: &Request, parts: &[&str]) -> Response {
             }
             repos(shared, request, |_, name| name.owner.eq_ignore_ascii_case(org))
         }
+        ["orgs", org, "members", user] if get => member(&locked(&shared.state), org, user),
         ["orgs", _, "hooks", rest @ ..] => hook_api::answer(shared, request, parts, rest),
         ["orgs" | "enterprises", _, "actions", rest @ ..] => scopes::answer(shared, request, parts, rest),
         ["repos", owner, name, rest @ ..] => {
@@ -206,6 +207,15 @@ fn jobs(shared: &Shared, request: &Request, repo: &RepoName, rest: &[&str]) -> R
         }
         _ => not_found(),
     }
+}
+
+/// Whether somebody is a member of an organisation; the same answer where the organisation is not there.
+fn member(state: &State, org: &str, user: &str) -> Response {
+    if !state.reads_members {
+        return Response::json(403, &json!({"message": "Resource not accessible by integration"}));
+    }
+    let known = |(o, u): &(String, String)| o.eq_ignore_ascii_case(org) && u.eq_ignore_ascii_case(user);
+    if state.members.iter().any(known) { Response::empty(204) } else { not_found() }
 }
 
 /// The pull requests of the repository's runs, each in a branch of its own.

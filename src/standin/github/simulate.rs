@@ -145,7 +145,7 @@ fn run(inner: &Inner) -> Result<i32, ureq::Error> {
             return Ok(1);
         }
         match (status, text.split_once('\n')) {
-            (204, _) => continue,
+            (202, _) => continue,
             (200, Some((job, _))) => {
                 if inner.post(&format!("begin?job={job}"), "")?.0 != 200 || !inner.go(Progress::Working) {
                     continue;

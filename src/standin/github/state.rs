@@ -132,6 +132,8 @@ pub struct RunnerState {
     pub(super) credential: String,
     /// The id of its open session.
     pub(super) session: Option<String>,
+    /// GitHub refuses its version: it has a session and gets no message.
+    pub(super) refused: bool,
     pub(super) seen: Option<Instant>,
     pub job: Option<JobId>,
 }
@@ -194,6 +196,10 @@ pub struct State {
     /// False: as on a server that has no such call.
     pub jit: bool,
     pub orgs: Vec<String>,
+    /// Members of organisations, by organisation and login.
+    pub members: Vec<(String, String)>,
+    /// False: the credential may not read members.
+    pub reads_members: bool,
     pub repos: Vec<RepoState>,
     pub groups: Vec<(u64, String)>,
     pub jobs: BTreeMap<JobId, JobState>,
@@ -202,7 +208,7 @@ pub struct State {
     pub offers: Vec<Offer>,
     /// When versions of the runner end; `None`: as on a server that does not tell.
     pub runner_ends: Option<BTreeMap<String, Timestamp>>,
-    /// Runners of this version get no session.
+    /// Runners of this version get a session and no message.
     pub refused_version: Option<String>,
     pub timeline: Vec<Moment>,
     pub requests: Vec<super::wire::Request>,
@@ -269,6 +275,8 @@ impl State {
             hook_networks: ["192.30.252.0/22", "140.82.112.0/20", "2a0a:a440::/29"].map(str::to_owned).to_vec(),
             jit: true,
             orgs: Vec::new(),
+            members: Vec::new(),
+            reads_members: true,
             repos: Vec::new(),
             groups: vec![(1, "Default".to_owned())],
             jobs: BTreeMap::new(),
@@ -394,6 +402,7 @@ impl State {
             ephemeral,
             credential,
             session: None,
+            refused: false,
             seen: None,
             job: None,
         };
@@ -440,6 +449,7 @@ impl State {
                 allowed
                     && runner.job.is_none()
                     && runner.online()
+                    && !runner.refused
                     && serves(&runner.scope, &job.repo)
                     && labels.can_serve(&wanted)
             };
