@@ -213,8 +213,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "where nobody could look inside, an idle runner stays",
         file: "src/steps/removal.rs",
-        from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) || self.seems_finished() => {",
-        to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) && self.quiet => {",
+        from: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() => {",
+        to: "            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) && self.quiet => {",
     },
     Mutant {
         rule: "a process of another boot of this machine is dead",

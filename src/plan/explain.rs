@@ -232,7 +232,10 @@ fn guard(world: &World, config: &Config, job: &Job, all: &mut Explanation) {
     let run = world.runs.get(&(job.repo.clone(), job.run_id));
     let origin = match run.map(|run| &run.origin) {
         None if policy == "allow" => "where its commits come from does not matter".to_owned(),
-        None | Some(None) => "where its commits come from is not known yet".to_owned(),
+        None | Some(None) => match world.failures.get(&Subject::ForkOrigin(job.repo.clone())) {
+            Some(entry) => format!("where its commits come from is not known: {}", entry.reason),
+            None => "where its commits come from is not known yet".to_owned(),
+        },
         Some(Some(RunOrigin::Own)) => "its commits come from the repository itself".to_owned(),
         Some(Some(RunOrigin::Hidden)) => "GitHub does not tell where its commits come from".to_owned(),
         Some(Some(RunOrigin::Fork { from, trust: Ok(()) })) => format!("its commits come from {from}, by a member"),
@@ -313,7 +316,8 @@ fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &
     let blames = [Subject::Host, Subject::Scope(scope.clone())].into_iter().chain(of_class);
     for what in blames.chain([Subject::Package(class.arch)]) {
         if let Some(pause) = world.failures.get(&what) {
-            let when = if pause.until > now { at_in(pause.until, now) } else { "now, with one launch".to_owned() };
+            let until = world.paused(&what, now).map(|(until, _)| at_in(until, now));
+            let when = until.unwrap_or_else(|| "now, with one launch".to_owned());
             let times = if pause.failures == 1 { "once".to_owned() } else { format!("{} times", pause.failures) };
             all.say("paused", format!("{what} failed {times}, tried again {when}: {}", pause.reason));
         }

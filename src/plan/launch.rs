@@ -54,7 +54,7 @@ pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&Origin>) -> Vec<
 
 /// What the next instance of the class comes from: a standby, else the template, else the image.
 pub(super) fn origin(world: &World, stock: &Stock, at: usize, class: &Class, now: Timestamp) -> Option<Origin> {
-    let works = |blame: Subject| world.failures.paused(&blame, now).is_none();
+    let works = |blame: Subject| world.paused(&blame, now).is_none();
     let stocked = stock.classes.get(at)?;
     if let Some(standby) = stocked.standbys.last().filter(|_| works(Subject::Standby(class.name.clone()))) {
         return Some(Origin::Standby { etag: standby.etag.clone() });
@@ -64,7 +64,7 @@ pub(super) fn origin(world: &World, stock: &Stock, at: usize, class: &Class, now
 
 /// The same without standbys, which are for jobs.
 pub(super) fn copy_or_image(world: &World, stock: &Stock, at: usize, class: &Class, now: Timestamp) -> Option<Origin> {
-    let works = |blame: Subject| world.failures.paused(&blame, now).is_none();
+    let works = |blame: Subject| world.paused(&blame, now).is_none();
     let package = world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
     // Where copies get no network, one instance from the image tells whether the template is the cause.
     let doubted = package && world.failures.is_shaky(&Subject::Network(class.name.clone()));
@@ -196,9 +196,6 @@ impl Crowded {
 pub(super) fn launched<'a>(stock: &mut Stock<'a>, group: Group<'a>, class: &Class, from: &Origin) {
     stock.launching += 1;
     stock.tried.extend(needs(group.0, class, Some(from)));
-    if let Some(class) = stock.classes.get_mut(group.1) {
-        class.launching += 1;
-    }
     *stock.scope.entry(group.0).or_default() += 1;
     *stock.supply.entry(group).or_default() += 1;
 }

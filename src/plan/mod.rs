@@ -104,8 +104,8 @@ pub enum Reason {
 impl Reason {
     /// The subject's pause, where it is paused now.
     fn paused(world: &World, blame: Subject, now: Timestamp) -> Option<Reason> {
-        let entry = world.failures.paused(&blame, now)?;
-        Some(Reason::Paused { reason: entry.reason.clone(), until: entry.until, blame })
+        let (until, entry) = world.paused(&blame, now)?;
+        Some(Reason::Paused { reason: entry.reason.clone(), until, blame })
     }
 }
 
@@ -152,7 +152,7 @@ pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
     // ready does not keep it waiting.
     let crowded = launch::launches(world, config, demand, &mut stock, now, &mut plan);
     if lxd_known {
-        remove::removals(world, config, &queued, &stock, now, &mut plan);
+        remove::removals(world, config, &queued, &mut stock, now, &mut plan);
         ready::keep_ready(world, config, &queued, &crowded, &mut stock, now, &mut plan);
     }
     let mut errands = Vec::new();
@@ -184,6 +184,19 @@ fn lxd_interval(world: &World) -> Duration {
     }
 }
 
+/// When GitHub should be looked at because runners could not be registered and it has not answered since.
+fn unanswered(world: &World) -> Option<Timestamp> {
+    let retry = world.failures.iter().filter_map(|(subject, entry)| match subject {
+        Subject::Scope(scope) if !world.answered_since(scope, entry.failed_at()) => {
+            let listing = world.failures.get(&Subject::Runners(scope.clone()));
+            Some(listing.map_or(entry.until, |listing| listing.until))
+        }
+        _ => None,
+    });
+    let spaced = |at: Timestamp| world.github_look.ended_at.map_or(at, |ended| at.max(ended.after(GITHUB_SPACING)));
+    retry.min().map(spaced)
+}
+
 fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
     let due = |look: &crate::world::Look, interval: Duration, spacing: Duration| match look.ended_at {
         None => now,
@@ -191,6 +204,7 @@ fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
         Some(ended) => ended.after(interval),
     };
     let github = due(&world.github_look, config.reconcile_interval, GITHUB_SPACING);
+    let github = unanswered(world).map_or(github, |at| github.min(at));
     let lxd = due(&world.lxd_look, lxd_interval(world), LXD_SPACING);
     if !world.github_look.under_way {
         plan.look_at_github = github <= now;
@@ -221,9 +235,9 @@ fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, ac
     }
     for ((repo, run), state) in &world.runs {
         let asked = state.origin.is_some() || !idle(Flight::Run(repo.clone(), *run));
-        match world.failures.paused(&Subject::ForkOrigin(repo.clone()), now) {
+        match world.paused(&Subject::ForkOrigin(repo.clone()), now) {
             _ if asked => {}
-            Some(entry) => plan.wake(entry.until),
+            Some((until, _)) => plan.wake(until),
             None => {
                 let trust = config.fork_policy != Some(ForkPolicy::Deny);
                 actions.push(Action::LookUpRun { repo: repo.clone(), run: *run, trust });

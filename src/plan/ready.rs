@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use, needs};
 use super::stock::Stock;
-use super::{Group, LAUNCHES_AT_ONCE, Plan};
+use super::{Group, LAUNCHES_AT_ONCE, Plan, REMOVALS_AT_ONCE};
 use crate::config::{Class, Config};
 use crate::model::{InstanceType, Phase, Timestamp};
 use crate::world::{
@@ -54,8 +54,8 @@ pub(super) fn keep_ready<'a>(
 
 impl<'a> Keeping<'a, '_> {
     fn paused(&mut self, blame: Subject) -> bool {
-        let entry = self.world.failures.paused(&blame, self.now);
-        entry.inspect(|entry| self.plan.wake(entry.until)).is_some()
+        let paused = self.world.paused(&blame, self.now);
+        paused.inspect(|(until, _)| self.plan.wake(*until)).is_some()
     }
 
     /// True where a job waits for what a class's next instance would take.
@@ -201,6 +201,10 @@ impl<'a> Keeping<'a, '_> {
     fn make_room(&mut self) {
         let mut host = self.crowded.host.saturating_sub(self.stock.making_room);
         let mut classes = self.crowded.classes.clone();
+        for (at, wanted) in &mut classes {
+            let coming = self.stock.classes.get(*at).map_or(0, |class| class.making_room);
+            *wanted = wanted.saturating_sub(coming);
+        }
         if host == 0 && classes.is_empty() {
             return;
         }
@@ -211,6 +215,9 @@ impl<'a> Keeping<'a, '_> {
         };
         let mut spare: BTreeMap<Group<'a>, usize> = self.stock.supply.iter().map(beyond).collect();
         for instance in self.world.instances.values() {
+            if self.stock.removing >= REMOVALS_AT_ONCE {
+                break;
+            }
             let name = instance.seen.name.as_str();
             let left_alone = self.world.left_alone_until(instance, self.now).is_some();
             // Another living daemon hears of the same jobs, and makes room for them itself.
@@ -228,8 +235,7 @@ impl<'a> Keeping<'a, '_> {
                 *wanted = wanted.saturating_sub(1);
             }
             self.plan.actions.push(super::remove::removal(instance, RemoveReason::MakesRoom));
-            // The planner's own count: nothing else is to be removed for the same place.
-            self.stock.making_room += 1;
+            self.stock.removes(instance, class);
         }
     }
 

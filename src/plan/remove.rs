@@ -12,7 +12,9 @@ use super::{Group, Plan, REMOVALS_AT_ONCE};
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Phase, Scope, Timestamp};
-use crate::world::{Action, Flight, Instance, Judged, Named, RemoveReason, RunnerState, Status, World, parse_name};
+use crate::world::{
+    Action, Entry, Flight, Instance, Judged, Named, RemoveReason, RunnerState, Status, Subject, World, parse_name,
+};
 
 /// An instance whose runner is done powers itself off; it is given this long.
 const POWER_OFF: Duration = Duration::from_secs(60);
@@ -23,8 +25,9 @@ const SELF_DELETION: Duration = Duration::from_secs(5);
 struct Budget<'a, 's> {
     world: &'a World,
     config: &'a Config,
-    stock: &'s Stock<'a>,
+    stock: &'s mut Stock<'a>,
     now: Timestamp,
+    queued: &'s BTreeMap<Group<'a>, usize>,
     /// For each (scope, class): runners on their way or idle beyond the queue and those that are kept.
     surplus: BTreeMap<Group<'a>, usize>,
     /// For each (scope, class): false once one was replaced for its age, or while one is on its way.
@@ -38,7 +41,7 @@ pub(super) fn removals<'a>(
     world: &'a World,
     config: &'a Config,
     queued: &BTreeMap<Group<'a>, usize>,
-    stock: &Stock<'a>,
+    stock: &mut Stock<'a>,
     now: Timestamp,
     plan: &mut Plan,
 ) {
@@ -51,17 +54,16 @@ pub(super) fn removals<'a>(
     let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
     let may_refresh = stock.coming.iter().map(refresh).collect();
     let standbys = stock.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
-    let mut budget = Budget { world, config, stock, now, surplus, may_refresh, standbys };
-    // The one that is idle longest goes first.
-    let mut by_idleness: Vec<&Instance> = world.instances.values().collect();
-    by_idleness.sort_by_key(|i| match i.runner {
-        RunnerState::Idle(since) => since,
-        _ => now,
+    let mut budget = Budget { world, config, stock, now, queued, surplus, may_refresh, standbys };
+    // Those that are done go first, then the one that is idle longest.
+    let mut in_order: Vec<&Instance> = world.instances.values().collect();
+    in_order.sort_by_key(|i| match i.runner {
+        RunnerState::Idle(since) => (1, since),
+        _ => (0, i.made_at),
     });
-    let mut free = REMOVALS_AT_ONCE.saturating_sub(stock.removing);
-    for instance in by_idleness {
+    for instance in in_order {
         let name = instance.seen.name.as_str();
-        if stock.in_flight.contains_key(name) || stock.claimed.contains(name) {
+        if budget.stock.in_flight.contains_key(name) || budget.stock.claimed.contains(name) {
             continue;
         }
         if let Some(until) = world.left_alone_until(instance, now) {
@@ -72,11 +74,11 @@ pub(super) fn removals<'a>(
             plan.wake(vanished);
         }
         let Some(reason) = budget.reason(instance) else { continue };
-        if free == 0 {
+        if budget.stock.removing >= REMOVALS_AT_ONCE {
             // The end of one that is under way is an event.
             break;
         }
-        free -= 1;
+        budget.stock.removes(instance, class_index(config, &instance.seen.class));
         plan.actions.push(removal(instance, reason));
     }
 }
@@ -169,6 +171,9 @@ impl<'a> Budget<'a, '_> {
             return (now.since(since) > config.idle_timeout).then_some(RemoveReason::Idle);
         };
         let group = (scope, class);
+        if self.queued.contains_key(&group) && self.is_to_be_replaced(scope, class, since) {
+            return Some(RemoveReason::Unassigned);
+        }
         let left = self.surplus.get_mut(&group).filter(|left| **left > 0);
         if let Some(left) = left.filter(|_| now.since(since) > config.idle_timeout) {
             *left -= 1;
@@ -181,6 +186,14 @@ impl<'a> Budget<'a, '_> {
         }
         *may = false;
         Some(RemoveReason::Stale)
+    }
+
+    /// True where GitHub gave the runner no job: it is replaced once, in case that the runner itself is the cause.
+    fn is_to_be_replaced(&self, scope: &Scope, class: usize, since: Timestamp) -> bool {
+        let Some(class) = self.config.classes.get(class) else { return false };
+        let entry = self.world.failures.get(&Subject::Assignment(scope.clone(), class.name.clone()));
+        let was_there = |entry: &Entry| entry.since.since(since) > self.config.idle_timeout;
+        entry.is_some_and(|entry| entry.failures == 1 && was_there(entry))
     }
 
     fn template(&self, instance: &Instance) -> Option<RemoveReason> {

@@ -14,7 +14,7 @@ use super::{Reason, plan};
 use crate::config::Config;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
 use crate::table::columns;
-use crate::world::{Action, Entry, Instance, RunnerState, Subject, World};
+use crate::world::{Action, Entry, Instance, JobState, RunnerState, Subject, World, class_for};
 
 /// Jobs that wait, and instances that are stuck, of which people are told each.
 const TOLD: usize = 20;
@@ -155,7 +155,7 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
     count_instances(world, &mut classes);
     let mut others = 0;
     for state in world.jobs() {
-        let class = state.place.as_ref().ok().and_then(|(_, class)| classes.get_mut(*class));
+        let class = class_of(state, config).and_then(|class| classes.get_mut(class));
         match (class, state.job.status) {
             (Some(class), JobStatus::Queued) => {
                 class.queued += 1;
@@ -167,9 +167,10 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         }
     }
     let trouble = |(what, entry): (&Subject, &Entry)| (what.clone(), entry.reason.clone());
-    let pauses = world.failures.iter().filter(|(what, pause)| pause.until > now && is_paused_by_it(what));
-    let paused = pauses.map(|(blame, pause)| {
-        let (blame, reason, until) = (blame.clone(), shortened(&pause.reason), pause.until);
+    let pauses = world.failures.iter().filter(|(what, _)| is_paused_by_it(what));
+    let pauses = pauses.filter_map(|(what, _)| Some((what, world.paused(what, now)?)));
+    let paused = pauses.map(|(blame, (until, pause))| {
+        let (blame, reason) = (blame.clone(), shortened(&pause.reason));
         let s = if pause.failures == 1 { "" } else { "s" };
         (format!("after {} failure{s}", pause.failures), Reason::Paused { blame, reason, until }.to_string())
     });
@@ -249,11 +250,20 @@ fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
     classes.extend(strangers.into_values());
 }
 
+/// The class that serves the job, or would once GitHub has answered whether it may.
+fn class_of(state: &JobState, config: &Config) -> Option<usize> {
+    match &state.place {
+        Ok((_, class)) => Some(*class),
+        Err(refusal) if refusal.is_undecided() => class_for(&config.classes, &state.job.labels, &state.job.repo).ok(),
+        Err(_) => None,
+    }
+}
+
 fn waiting(world: &World, config: &Config, now: Timestamp) -> Vec<Waiting> {
     let mut waiting = Vec::new();
     for (job, why) in plan(world, config, now).deferred {
         let Some(state) = world.jobs.get(&job) else { continue };
-        let Ok((_, class)) = state.place else { continue };
+        let Some(class) = class_of(state, config) else { continue };
         if why == Reason::Covered {
             continue;
         }

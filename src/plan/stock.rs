@@ -8,7 +8,7 @@ use super::{Group, Plan, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
-use crate::world::{Action, Instance, JobState, Origin, RunnerState, Status, Subject, World};
+use crate::world::{Action, Entry, Instance, JobState, Origin, Refusal, RunnerState, Status, Subject, World};
 
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
 /// than this.
@@ -36,7 +36,7 @@ pub(super) struct Stock<'a> {
     pub preparing: usize,
     /// True while a template is being baked.
     pub baking: bool,
-    /// Removals under way, and of these the ones that make room.
+    /// Removals under way, and how many places they make free.
     pub removing: usize,
     pub making_room: usize,
     /// Jobs that an instance was launched for which may still take one.
@@ -55,7 +55,8 @@ pub(super) struct ClassStock<'a> {
     /// Instances that need a place.
     pub total: usize,
     pub bakes: usize,
-    pub launching: usize,
+    /// Places that removals under way make free.
+    pub making_room: usize,
     /// Its standbys that may be claimed, the one that waited longest last.
     pub standbys: Vec<&'a Instance>,
     /// Its standbys, those that are being prepared included, that are of use for it.
@@ -146,9 +147,6 @@ impl<'a> Stock<'a> {
                 *self.coming.entry((scope, *class)).or_default() += 1;
                 *self.scope.entry(scope).or_default() += 1;
                 self.live_for.extend(job);
-                if let Some(stock) = self.classes.get_mut(*class) {
-                    stock.launching += 1;
-                }
                 if !known && !matches!(from, Origin::Standby { .. }) {
                     self.place(*class);
                 }
@@ -170,11 +168,7 @@ impl<'a> Stock<'a> {
                     self.place(*class);
                 }
             }
-            Action::RemoveImage { .. } => self.removing += 1,
-            Action::Remove { judged, .. } => {
-                self.removing += 1;
-                self.making_room += usize::from(judged.reason == crate::world::RemoveReason::MakesRoom);
-            }
+            Action::Remove { .. } | Action::RemoveImage { .. } => self.removing += 1,
             _ => {}
         }
     }
@@ -184,6 +178,24 @@ impl<'a> Stock<'a> {
         self.total += 1;
         if let Some(stock) = self.classes.get_mut(class) {
             stock.total += 1;
+        }
+    }
+
+    /// A removal that is planned now.
+    pub fn removes(&mut self, instance: &Instance, class: Option<usize>) {
+        self.removing += 1;
+        if !matches!(instance.seen.phase, Phase::Template | Phase::Baking)
+            && !is_done(instance)
+            && !is_stopped(instance)
+        {
+            self.makes_room(class);
+        }
+    }
+
+    fn makes_room(&mut self, class: Option<usize>) {
+        self.making_room += 1;
+        if let Some(stock) = class.and_then(|at| self.classes.get_mut(at)) {
+            stock.making_room += 1;
         }
     }
 
@@ -213,12 +225,12 @@ impl<'a> Stock<'a> {
             self.bakes(class);
             return false;
         }
-        let stopped =
-            instance.seen.status == Status::Stopped && instance.seen.phase == Phase::Started && flight.is_none();
-        // What is merely not listed may be listed again, since listings lag.
-        let done = matches!(instance.runner, RunnerState::Done(_)) && instance.job_is_over;
-        if stopped || (instance.seen.phase == Phase::Started && done) {
+        let done = is_done(instance);
+        if done || (is_stopped(instance) && flight.is_none()) {
             return true;
+        }
+        if matches!(flight, Some(Action::Remove { .. })) {
+            self.makes_room(class);
         }
         match class {
             Some(class) => self.place(class),
@@ -265,6 +277,16 @@ impl<'a> Stock<'a> {
     }
 }
 
+fn is_stopped(instance: &Instance) -> bool {
+    instance.seen.status == Status::Stopped && instance.seen.phase == Phase::Started
+}
+
+/// True where its runner had its job. What is merely not listed may be listed again, since listings lag.
+fn is_done(instance: &Instance) -> bool {
+    let done = matches!(instance.runner, RunnerState::Done(_)) && instance.job_is_over;
+    instance.seen.phase == Phase::Started && done
+}
+
 /// True where the instance's runner will be, or is, free for a job. `flight` is what is being done to it.
 pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &Config, now: Timestamp) -> bool {
     match (flight, instance.seen.phase) {
@@ -307,7 +329,16 @@ pub(super) fn demand<'a>(
     for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
         let id = job.job.id;
         match &job.place {
-            Err(refusal) => plan.deferred.push((id, Reason::Refused(refusal.clone()))),
+            Err(refusal) => {
+                // GitHub was asked and gave no answer: that is the reason.
+                let origin = Subject::ForkOrigin(job.job.repo.clone());
+                let failed = world.failures.get(&origin).filter(|_| *refusal == Refusal::OriginUnknown);
+                let reason = match failed.cloned() {
+                    Some(Entry { until, reason, .. }) => Reason::Paused { blame: origin, reason, until },
+                    None => Reason::Refused(refusal.clone()),
+                };
+                plan.deferred.push((id, reason));
+            }
             Ok((_, class)) if *class >= config.classes.len() => {}
             Ok((scope, class)) => {
                 let group = groups.entry((scope, *class)).or_default();

@@ -1,5 +1,8 @@
 //! What is decided: counting, caps, fairness, safe removal.
 
+mod room;
+mod troubles;
+
 use std::time::Duration;
 
 use super::*;

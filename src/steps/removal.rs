@@ -259,12 +259,14 @@ impl Removal {
     }
 
     fn looked_inside(&mut self, inside: Inside) -> Next {
-        use RemoveReason::{Idle, MakesRoom, Stale};
+        use RemoveReason::{Idle, MakesRoom, Stale, Unassigned};
 
         match inside {
             Inside::Working => return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() }),
             // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
-            Inside::Unknown if matches!(self.judged.reason, Idle | Stale | MakesRoom) || self.seems_finished() => {
+            Inside::Unknown
+                if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>
+            {
                 return failed("it is not certain that its runner is idle: the look inside did not work");
             }
             Inside::Unknown if self.may_have_started() => {

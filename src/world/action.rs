@@ -191,6 +191,8 @@ pub enum RemoveReason {
     Superseded,
     /// A standby or idle runner that waited for too long.
     Stale,
+    /// Its runner is idle although a job waits for it.
+    Unassigned,
     /// A standby or idle runner in the way of a job.
     MakesRoom,
     /// Copies of it do not work, or it is not frozen any more.
@@ -209,6 +211,7 @@ impl fmt::Display for RemoveReason {
             RemoveReason::Published => "it is an image now",
             RemoveReason::Superseded => "replaced by another, or not asked for by the config any more",
             RemoveReason::Stale => "it waited for longer than ready_max_age; another takes its place",
+            RemoveReason::Unassigned => "GitHub gives it no job although one waits; another takes its place",
             RemoveReason::MakesRoom => "it makes room for a job of another kind",
             RemoveReason::Broken => "it does not work; another takes its place",
         })

@@ -157,6 +157,13 @@ pub struct Entry {
     told_at: Timestamp,
 }
 
+impl Entry {
+    /// When the last failure was.
+    pub fn failed_at(&self) -> Timestamp {
+        self.failed_at
+    }
+}
+
 /// What came of recording a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {

@@ -35,7 +35,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// True where it is no more than a question that is not answered yet.
+    /// True where the refusal is no more than a question that is not answered yet.
     pub fn is_undecided(&self) -> bool {
         matches!(self, Refusal::TargetsUnknown | Refusal::VisibilityUnknown | Refusal::OriginUnknown)
     }

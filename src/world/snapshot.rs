@@ -40,9 +40,11 @@ impl World {
         if let Some(images) = snapshot.images {
             self.fold_images(images, config);
         }
+        self.find_baked(config, notes);
         if let Some(github) = snapshot.github {
             debug_assert!(listed, "instances are listed before runners");
             self.fold_github(snapshot.begun, github, config, now, notes);
+            self.find_unassigned(config, now, notes);
         }
         self.forget(now);
         self.forget_failures(now);

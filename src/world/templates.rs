@@ -163,6 +163,18 @@ impl World {
         }
     }
 
+    /// A template that is as it should be ends the failures to bake it, whoever baked it.
+    pub(super) fn find_baked(&mut self, config: &Config, notes: &mut Vec<Note>) {
+        for (state, class) in self.templates.iter().zip(&config.classes) {
+            let bake = Subject::Bake(class.name.clone());
+            let is_it = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe == state.wanted;
+            let baked = || state.wanted.is_some() && self.instances.values().any(is_it);
+            if self.failures.is_shaky(&bake) && baked() && self.failures.worked(&bake).is_some() {
+                notes.push(Note::Recovered { what: bake });
+            }
+        }
+    }
+
     /// Another daemon with our prefix that has other settings keeps things ready that are of no use here, as ours are of none
     /// there: people should know.
     pub(super) fn find_other_configs(&mut self, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {

@@ -40,7 +40,7 @@ impl Told {
 
     /// What of the plan goes against what was told.
     pub fn objection(&self, world: &World, plan: &Plan) -> Option<String> {
-        use RemoveReason::{Idle, MakesRoom, NeverOnline, Stale};
+        use RemoveReason::{Idle, MakesRoom, NeverOnline, Stale, Unassigned};
 
         plan.actions.iter().find_map(|action| match action {
             Action::Launch { job: Some(job), .. } if self.over.contains(job) => {
@@ -48,7 +48,9 @@ impl Told {
             }
             // Of its end a delivery may have been lost; then a listing tells, and nobody hears of it where the job was
             // never placed.
-            Action::Remove { judged, .. } if matches!(judged.reason, Idle | NeverOnline | Stale | MakesRoom) => {
+            Action::Remove { judged, .. }
+                if matches!(judged.reason, Idle | NeverOnline | Stale | Unassigned | MakesRoom) =>
+            {
                 let job = self.busy.get(&judged.runner?).filter(|job| !world.is_over(**job))?;
                 Some(format!("{action:?}: it was told that it runs job {job}"))
             }

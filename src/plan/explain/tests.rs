@@ -74,7 +74,8 @@ fn a_job_that_waits() {
     let launch = stage.dispatch().remove(0);
     let (blame, reason) = (Subject::Scope(acme()), "GitHub forbids it (403)".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
-    let details = [("paused", "registration of runners with org:acme failed once, tried again at"), ("next", "in 2 s")];
+    let details =
+        [("paused", "registration of runners with org:acme failed once, tried again at"), ("next", "in 60 s")];
     check(&stage, 1, None, "job 1 waits: registration of runners with org:acme failed, next try at", &details);
 
     let mut stage = Stage::new(config());

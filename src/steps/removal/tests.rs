@@ -138,13 +138,13 @@ fn what_is_done_is_deregistered_stopped_and_deleted() {
 fn what_may_run_a_job_stays() {
     let (quiet, unknown) = (In(Inside::Quiet), In(Inside::Unknown));
     let busy = Deregistered(Deletion::Busy);
-    for reason in [Finished, Idle, NeverOnline, Stale, MakesRoom] {
+    for reason in [Finished, Idle, NeverOnline, Stale, Unassigned, MakesRoom] {
         check(judged(reason), &[running(), In(Inside::Working)], "look inside kept");
         check(judged(reason), &[running(), quiet.clone(), busy.clone()], "look inside deregister-7 kept");
     }
     // GitHub alone says that they have no job, and GitHub has been wrong.
     let uncertain = "look inside failed: it is not certain that its runner is idle: the look inside did not work";
-    for reason in [Idle, Stale, MakesRoom] {
+    for reason in [Idle, Stale, Unassigned, MakesRoom] {
         check(judged(reason), &[running(), unknown.clone()], uncertain);
     }
     for reason in [Finished, NeverOnline] {
@@ -166,7 +166,7 @@ fn what_may_run_a_job_stays() {
 fn where_github_does_not_answer_it_stays_unless_nothing_runs_for_certain() {
     let (quiet, unknown) = (In(Inside::Quiet), In(Inside::Unknown));
     let way = "look inside deregister-7 failed: no";
-    for reason in [Idle, NeverOnline, Stale, MakesRoom] {
+    for reason in [Idle, NeverOnline, Stale, Unassigned, MakesRoom] {
         check(judged(reason), &[running(), quiet.clone(), no()], way);
     }
     check(judged(Finished), &[running(), unknown.clone(), no()], way);
