@@ -56,7 +56,7 @@ unpack() {
 # It waits for as long as is left, and says itself what it waited for in vain.
 wait_for_boot() {
     uptime_seconds
-    LXDRUNNER_SETUP_TIMEOUT=$((deadline > now ? deadline - now : 1)) "$base/start-runner.sh" await || exit 1
+    LXDRUNNER_SETUP_TIMEOUT=$((deadline > now ? deadline - now : 1)) "$base/start-runner.sh" await || exit $?
 }
 
 # ---- the user ----

@@ -127,6 +127,12 @@ read_environment() {
     esac
 }
 
+# lxdrunner takes this exit code for a failure of the network, and not of the class or its template.
+disconnected() {
+    say "FAILED: $*"
+    exit 3
+}
+
 # ---- waiting ----
 
 # A pipe that nobody writes to: reading it with a time limit is a sleep that starts no process. The second function
@@ -220,8 +226,8 @@ wait_for_network() {
     is_connected && return 0
     say "waiting for the network"
     wait_until is_connected && return 0
-    has_default_route || refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
-    refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+    has_default_route || disconnected "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
+    disconnected "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
 }
 
 # We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators

@@ -12,7 +12,7 @@ use crate::identity::process_identity;
 use crate::lxd;
 use crate::lxd::api::{ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
-use crate::runner::cause::why_not_created;
+use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Provision, source};
 use crate::steps::making::{Answer, Making, Next, Step, What};
 use crate::steps::removal::Removal;
@@ -26,6 +26,9 @@ const NAME_PAUSE: Duration = Duration::from_millis(500);
 /// How long nothing is asked of LXD after a standby was handed its credentials: what it does then would cost the runner's own first
 /// moments a third of their time, and is not urgent. (A start from a template or an image takes so long that it does not show.)
 const RUNNER_BEGINS: Duration = Duration::from_millis(100);
+
+/// What start-runner.sh, and a set-up script after it, ends with where the instance got no network.
+const NO_NETWORK: i64 = 3;
 
 /// What is to be made.
 struct Order<'a> {
@@ -43,6 +46,8 @@ struct Hands<'a, 'scope> {
     order: &'a Order<'a>,
     provision: &'a Provision<'a>,
     mark: Mark<'a>,
+    /// It was created.
+    made: bool,
     /// It was started when it was made.
     runs: bool,
     starting: Option<Operation>,
@@ -122,6 +127,7 @@ impl Executor {
                 order,
                 provision: &provision,
                 mark,
+                made: false,
                 runs: false,
                 starting: None,
                 arming: None,
@@ -177,6 +183,7 @@ impl Hands<'_, '_> {
                     _ => provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
                 };
                 if made.is_ok() {
+                    self.made = true;
                     self.tell_of_it();
                 }
                 self.done(made)
@@ -186,7 +193,10 @@ impl Hands<'_, '_> {
                 Ok(None) => Answer::Gone,
                 Err(error) => self.failed(error.into()),
             },
-            Step::FindCause => Answer::Cause(why_not_created(&self.executor.lxd, class)),
+            Step::FindCause => {
+                let of_image = matches!(what, What::Template(_) | What::Runner { from: Origin::Image, .. });
+                Answer::Cause(why_not_created(&self.executor.lxd, class, of_image))
+            }
             Step::Start if self.runs => Answer::Done,
             Step::Started if self.runs => self.done(provision.usable()),
             Step::Start => {
@@ -362,7 +372,16 @@ impl Hands<'_, '_> {
     fn failed(&mut self, failure: Failure) -> Answer {
         self.output = failure.output().to_owned();
         let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
-        Answer::Failed { unreachable, reason: failure.to_string() }
+        let reason = failure.to_string();
+        if matches!(failure, Failure::Script { code: NO_NETWORK, .. }) {
+            return Answer::NoNetwork(reason);
+        }
+        // One that could not be created is looked into by a step of its own.
+        let full = if self.made && !unreachable { full_pool(&self.executor.lxd, self.order.class) } else { None };
+        match full {
+            Some(full) => Answer::NoSpace(format!("{reason}\n{full}")),
+            None => Answer::Failed { unreachable, reason },
+        }
     }
 
     fn not_claimed(&mut self, error: lxd::Error) -> Answer {

@@ -5,14 +5,29 @@ use crate::config::Class;
 use crate::lxd::{Error, Lxd};
 use crate::model::Devices;
 use crate::runner::provision::is_fingerprint;
+use crate::steps::making::{Cause, Fault};
 
 /// A pool with less room than this, in bytes, is as good as full.
 const AS_GOOD_AS_FULL: u64 = 256 * 1024 * 1024;
 
-/// What is wrong and how to fix it, in one sentence; `None` where nothing was found, or LXD does not tell.
-pub fn why_not_created(lxd: &Lxd, class: &Class) -> Option<String> {
-    let causes = [image(lxd, class), profiles(lxd, class), pool(lxd, class)];
-    causes.into_iter().find_map(|cause| cause.ok().flatten())
+/// What is wrong; `None` where nothing was found, or LXD does not tell. `of_image`: it was to be made from the class's image.
+pub fn why_not_created(lxd: &Lxd, class: &Class, of_image: bool) -> Option<Cause> {
+    let known = |cause: Result<Option<Cause>, Error>| cause.ok().flatten();
+    let class_is = |text: Option<String>| text.map(|text| Cause { fault: Fault::Class, text });
+    let image = || match of_image {
+        true => Ok(image(lxd, class)?.map(|text| Cause { fault: Fault::Source, text })),
+        false => Ok(None),
+    };
+    let pool = known(pool(lxd, class));
+    // LXD says of an image server's image only that it may be the cause.
+    let full = || pool.clone().filter(|cause| cause.fault == Fault::Storage);
+    full().or_else(|| known(image())).or_else(|| known(profiles(lxd, class).map(class_is))).or(pool)
+}
+
+/// That the class's storage pool is full, where it is.
+pub fn full_pool(lxd: &Lxd, class: &Class) -> Option<String> {
+    let cause = pool(lxd, class).ok().flatten()?;
+    (cause.fault == Fault::Storage).then_some(cause.text)
 }
 
 fn image(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
@@ -52,7 +67,8 @@ fn profiles(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
     Ok(None)
 }
 
-fn pool(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
+fn pool(lxd: &Lxd, class: &Class) -> Result<Option<Cause>, Error> {
+    let class_is = |text: String| Ok(Some(Cause { fault: Fault::Class, text }));
     let client = lxd.product().client();
     let mut devices = Devices::new();
     for profile in &class.profiles {
@@ -64,22 +80,24 @@ fn pool(lxd: &Lxd, class: &Class) -> Result<Option<String>, Error> {
     };
     let root = devices.values().find(|d| has(d, "type", "disk") && has(d, "path", "/"));
     let Some(root) = root else {
-        return Ok(Some(format!(
+        return class_is(format!(
             "neither the class nor its profiles have a root disk: {client} profile device add PROFILE root disk path=/ \
              pool=POOL"
-        )));
+        ));
     };
     let Some(name) = root.get("pool") else { return Ok(None) };
     let Some(pool) = lxd.storage_pool(name)? else {
-        return Ok(Some(format!("there is no storage pool {name:?}: see {client} storage list")));
+        return class_is(format!("there is no storage pool {name:?}: see {client} storage list"));
     };
-    let free = pool.space.map(|(used, total)| (total.saturating_sub(used), total));
-    Ok(free.filter(|(free, _)| *free < AS_GOOD_AS_FULL).map(|(free, total)| {
-        format!(
+    let Some((used, total)) = pool.space else { return Ok(None) };
+    let free = total.saturating_sub(used);
+    Ok((free < AS_GOOD_AS_FULL).then(|| {
+        let text = format!(
             "storage pool {name:?} has {} MiB left of {} MiB: remove what is not needed ({client} storage info {name}), or \
              enlarge it",
             free >> 20,
             total >> 20
-        )
+        );
+        Cause { fault: Fault::Storage, text }
     }))
 }

@@ -14,9 +14,10 @@
 //!    there is none the instance goes at once: later GitHub would have to be asked, and may refuse that as well.
 //! 8. What is being made is called a template or a standby last, if it is still as this process made it. So is what becomes a
 //!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
-//! 9. A failure is laid at the door of what did not work: the host where nothing answers, also not when it is asked for
-//!    something else, the scope where GitHub refuses, the package where there is none, else what the instance was to be made
-//!    from.
+//! 9. A failure is blamed on what did not work: the host where nothing answers, also not when it is asked for something
+//!    else, the scope where GitHub refuses, the package where there is none, the storage pool where it is full, the network
+//!    where it gives the instance no address, the class where a profile or a pool is missing, else what the instance was to
+//!    be made from.
 //! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
 //! 11. A standby is frozen only after its boot has ended: the clock goes on while it is frozen, and systemd kills at the
 //!     thaw what was starting for too long by then.
@@ -141,6 +142,27 @@ pub enum Step {
     Drop(RemoveReason),
 }
 
+/// Why an instance could not be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub fault: Fault,
+    /// What is wrong and how to fix it.
+    pub text: String,
+}
+
+/// What an instance could not be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// What it is made from.
+    Source,
+    /// What the class names beside that: a profile, a pool.
+    Class,
+    /// The storage pool is full.
+    Storage,
+    /// The network gives the instance no address, route or name server.
+    Network,
+}
+
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -153,7 +175,7 @@ pub enum Answer {
     /// It may have been done, and the answer lost.
     Unsure(String),
     /// Why an instance could not be created, where that was found.
-    Cause(Option<String>),
+    Cause(Option<Cause>),
     /// The registration, where it is known before the runner registers.
     Registered(Option<RunnerId>),
     /// The image's fingerprint.
@@ -165,6 +187,10 @@ pub enum Answer {
     /// GitHub answered, and there is none.
     NotRegistered(String),
     NoPackage(String),
+    /// It did not work, and the storage pool is full.
+    NoSpace(String),
+    /// It did not work because the instance got no network.
+    NoNetwork(String),
     Deregistered(Deletion),
     /// It did not work. Possible at every step. `unreachable`: LXD did not answer at all.
     Failed {
@@ -270,8 +296,10 @@ impl Making {
             (Step::Look(Why::Answers), came) => self.looked_whether_it_answers(&came),
             (Step::Look(Why::Whose), came) => self.looked_whose(came),
             (Step::FindCause, Answer::Cause(cause)) => {
-                let cause = cause.map(|cause| format!("; {cause}")).unwrap_or_default();
-                self.not_made(self.blame(), format!("{}{cause}", self.reason()), false)
+                let Some(Cause { fault, text }) = cause else {
+                    return self.not_made(self.blame(), self.reason(), false);
+                };
+                self.not_made(self.blame_for(fault), format!("{}; {text}", self.reason()), false)
             }
             (Step::Look(Why::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => self.lost("it is gone"),
             (Step::Look(Why::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),
@@ -321,6 +349,8 @@ impl Making {
             }
             (Step::KeepLogs { .. }, _) => self.end(),
             (Step::Drop(_), came) => self.dropped(came),
+            (_, Answer::NoSpace(reason)) => self.fail(Stop::Failed { blame: self.blame_for(Fault::Storage), reason }),
+            (_, Answer::NoNetwork(reason)) => self.fail(Stop::Failed { blame: self.blame_for(Fault::Network), reason }),
             (_, Answer::Failed { unreachable: true, reason }) => {
                 self.fail(Stop::Failed { blame: Subject::Host, reason })
             }
@@ -403,6 +433,20 @@ impl Making {
             What::Runner { from: Origin::Template(_), .. } => Subject::Template(class),
             What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Subject::Standby(class),
             What::Template(_) => Subject::Bake(class),
+        }
+    }
+
+    /// The same, where the cause was found. What works is not blamed for a cause beside it: a template for a full pool.
+    fn blame_for(&self, fault: Fault) -> Subject {
+        let class = self.class.clone();
+        match (fault, &self.what) {
+            (Fault::Source, _) => self.blame(),
+            // A standby has its disk and its network already.
+            (_, What::Runner { from: Origin::Standby { .. }, .. }) => self.blame(),
+            (Fault::Storage, _) => Subject::Storage(class),
+            (Fault::Class, What::Runner { .. }) => Subject::Class(class),
+            (Fault::Network, What::Runner { .. } | What::Standby) => Subject::Network(class),
+            (Fault::Class | Fault::Network, _) => self.blame(),
         }
     }
 

@@ -117,6 +117,10 @@ impl Stage {
                     Err(()) => Answer::Refused("502".to_owned()),
                 };
             }
+            FindCause if self.pool_full[lxd] => {
+                let text = "the pool is full".to_owned();
+                return Answer::Cause(Some(making::Cause { fault: making::Fault::Storage, text }));
+            }
             FindCause => return Answer::Cause(None),
             Arm | OpenFiles | KeepLogs { .. } => return Answer::Done,
             Drop(why) => {

@@ -1,8 +1,8 @@
 //! What is made, what LXD and GitHub answer, and which steps and which end follow.
 
 use super::Answer::{
-    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoPackage, NotRegistered, Published,
-    Refused, Registered, Unsure,
+    Cause, Changed, Deregistered, Done, Failed, Found as There, Gone, NameTaken, NoNetwork, NoPackage, NoSpace,
+    NotRegistered, Published, Refused, Registered, Unsure,
 };
 use super::*;
 use crate::world::{Template, testkit::class};
@@ -220,8 +220,13 @@ fn whose_name_it_is_is_told_by_the_keys() {
     let why = |cause| [("create", no()), ("look-whose", Gone), ("findcause", Cause(cause))];
     let found_out = "create look-whose findcause";
     check(image(), &why(None), found_out, "Class(\"small\") made=false: no");
-    let full = Some("the pool is full".to_owned());
-    check(What::Standby, &why(full), found_out, "Standby(\"small\") made=false: no; the pool is full");
+    let because = |fault| why(Some(super::Cause { fault, text: "full".to_owned() }));
+    for what in [image(), copy(), What::Standby, What::Template(Form::Instance)] {
+        check(what, &because(Fault::Storage), found_out, "Storage(\"small\") made=false: no; full");
+    }
+    check(copy(), &because(Fault::Class), found_out, "Class(\"small\") made=false: no; full");
+    check(What::Standby, &because(Fault::Class), found_out, "Standby(\"small\") made=false: no; full");
+    check(image(), &because(Fault::Source), found_out, "Class(\"small\") made=false: no; full");
     let blind = [("create", no()), ("look-whose", silence())];
     check(image(), &blind, look, "Class(\"small\") made=true: no; and then: silence");
     // LXD did not answer: it may be making it still.
@@ -314,7 +319,7 @@ fn what_github_refused_to_register_goes_at_once_and_needs_no_word_of_github_for_
 }
 
 #[test]
-fn a_failure_is_laid_at_the_door_of_what_did_not_work() {
+fn a_failure_is_blamed_on_what_did_not_work() {
     let begin = "create start beginregister started";
     let scope = "Scope(Org(\"acme\")) made=true: rate limit";
     check(image(), &[("credentials", refused())], &format!("{begin} credentials logs"), scope);
@@ -324,6 +329,21 @@ fn a_failure_is_laid_at_the_door_of_what_did_not_work() {
     check(image(), &[("start", no())], "create start logs", "Class(\"small\") made=true: no");
     let mute = [("start", silence()), ("look-answers", silence())];
     check(image(), &mute, "create start look-answers", "Host made=true: silence");
+    // Neither a full pool nor a missing network is a failure of what works.
+    let (full, alone) = (NoSpace("full".to_owned()), NoNetwork("no route".to_owned()));
+    let (storage, network) = ("Storage(\"small\") made=true: full", "Network(\"small\") made=true: no route");
+    for (came, said) in [(&full, storage), (&alone, network)] {
+        let armed = [("credentials", Registered(None)), ("armed", came.clone())];
+        check(copy(), &armed, &format!("{begin} arm credentials openfiles armed logs"), said);
+        check(image(), &armed, &format!("{begin} credentials setup arm armed logs"), said);
+        check(What::Standby, &[("armed", came.clone())], "create start started arm armed logs", said);
+    }
+    let way = "create start started setup logs";
+    check(What::Template(Form::Instance), &[("setup", full.clone())], way, storage);
+    check(What::Template(Form::Instance), &[("setup", alone)], way, "Bake(\"small\") made=true: no route");
+    let way = "beginregister claim-e1 thaw credentials logs";
+    let claimed = [("thaw", full), ("credentials", Registered(None))];
+    check(claim(Some("e1")), &claimed, way, "Standby(\"small\") made=true: full");
     // GitHub is heard first, and what it gave goes back; or may be there all the same.
     for (came, left) in [
         (Deregistered(Deletion::Deleted), ""),
