@@ -3,7 +3,7 @@
 //!
 //! 1. A subject has one entry or none. None means that its last try worked, or that it was never tried.
 //! 2. Only [`Failures::failed`] makes an entry and counts failures. Only success ([`Failures::worked`]), the end of the
-//!    subject itself ([`Failures::retain`]) and a day without a further failure end one.
+//!    subject itself ([`Failures::retain`]) and a long time without a further try ([`Failures::forget`]) end one.
 //! 3. Any success of the subject counts, also that of another process: a template that is listed ends the failure to bake it.
 //! 4. A failure is recorded for the one thing that failed. Nothing that works is paused or thrown away for it: a full storage
 //!    pool and a missing network are no failures of the class or its template.
@@ -87,8 +87,10 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 /// What still fails is told again after this, for those who read only the end of the log.
 const REMIND: Duration = HOUR;
-/// What has not failed again for so long was not tried again: nobody knows whether it still would.
-const FORGET: Duration = Duration::from_secs(24 * 3600);
+/// What has not failed again for so long after its pause was not tried again: nothing needs it any more.
+const FORGET: Duration = HOUR;
+/// The same for what fails only with a job, hours after it began.
+const FORGET_RUNNERS: Duration = Duration::from_secs(24 * 3600);
 
 impl Subject {
     fn rule(&self) -> Rule {
@@ -97,8 +99,8 @@ impl Subject {
             Subject::OtherConfig(_) => (0, MINUTE, 1, false),
             // A job waits only where the next try fails as well.
             Subject::ForkOrigin(_) => (0, MINUTE, 2, true),
-            Subject::Scope(_) | Subject::Package(_) | Subject::Storage(_) => (0, MINUTE, 1, true),
-            Subject::Network(_) => (0, MINUTE, 2, true),
+            Subject::Package(_) | Subject::Storage(_) => (0, MINUTE, 1, true),
+            Subject::Scope(_) | Subject::Network(_) => (0, MINUTE, 2, true),
             Subject::Host | Subject::Class(_) => (0, MINUTE, STUCK, true),
             // A bake takes a while and must not keep a small machine busy.
             Subject::Bake(_) => (4, HOUR, 1, true),
@@ -219,7 +221,10 @@ impl Failures {
 
     /// Drops what has not been tried for long.
     pub fn forget(&mut self, now: Timestamp) {
-        self.entries.retain(|_, entry| now.since(entry.failed_at) < FORGET);
+        self.entries.retain(|subject, entry| {
+            let slow = matches!(subject, Subject::Online(_) | Subject::Assignment(..));
+            now.since(entry.until.max(entry.failed_at)) < if slow { FORGET_RUNNERS } else { FORGET }
+        });
     }
 
     /// The subject's failures, whether it is paused or not.

@@ -147,6 +147,8 @@ impl Stage {
                 None => Answer::Gone,
             },
             SetUp if self.fault(self.faults.step / 6) => Answer::NoPackage("it is gone".to_owned()),
+            SetUp | Armed if self.pool_full[lxd] && self.rng.chance(500) => Answer::NoSpace("it is full".to_owned()),
+            Armed if self.fault(self.faults.step / 3) => Answer::NoNetwork("no address".to_owned()),
             SetUp if matches!(what, What::Template(_)) && self.fault(self.faults.bake) => failed("the set-up failed"),
             Claim { etag } => self.claim(e, lxd, name, etag),
             HandOver => self.hand_over(e, lxd, name),

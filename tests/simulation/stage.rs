@@ -6,7 +6,7 @@ use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, JobId, JobStatus, Labels, Phase, Recipe, RunnerId, Scope, Timestamp};
-use lxdrunner::world::{GitHubSeen, InstanceSeen, Outcome, Queue, Snapshot};
+use lxdrunner::world::{GitHubSeen, InstanceSeen, Outcome, Queue, Snapshot, Subject};
 
 use crate::day::Day;
 use crate::execution::{Execution, Luck};
@@ -513,6 +513,10 @@ impl Stage {
             }
         }
         self.check_ready()?;
+        let worlds = self.daemons.iter().filter_map(|process| process.world.as_ref());
+        if let Some((what, entry)) = worlds.flat_map(|world| world.troubles()).find(|(what, _)| is_asked_again(what)) {
+            return Err(format!("{what} is called failing still: {}", entry.reason));
+        }
         let waits = |r: &&crate::github::RunnerRow| {
             self.lxd.iter().flat_map(|map| map.values()).any(|i| i.process == Some(r.id) && self.is_kept_idle(i))
         };
@@ -521,4 +525,11 @@ impl Stage {
             None => Ok(()),
         }
     }
+}
+
+/// True for what is asked for again and again, whether a job needs it or not.
+fn is_asked_again(what: &Subject) -> bool {
+    use Subject::{ForkOrigin, Lxd, Queue, Runners, Targets};
+
+    matches!(what, Lxd | Targets | Runners(_) | Queue(_) | ForkOrigin(_))
 }

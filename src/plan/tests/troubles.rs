@@ -3,7 +3,7 @@
 use super::super::ready::tests::{kept, kinds, settle, stage, with};
 use super::*;
 use crate::config::{Class, ForkPolicy};
-use crate::model::{Hint, RunnerArch};
+use crate::model::RunnerArch;
 use crate::plan::status::status;
 use crate::world::{Origin, Subject};
 
@@ -228,7 +228,9 @@ fn an_idle_runner_that_github_gives_nothing_is_replaced_once_and_then_trouble() 
     );
     let removal = stage.dispatch().remove(0);
     stage.outcome(removal, Outcome::Removed);
-    // Its runner took no job that we know of: the next one waits a moment.
+    // Its runner took no job that we know of: GitHub is asked first, and the next one waits a moment.
+    let ask = of(stage.dispatch(), |a| matches!(a, Action::LookUpJob { .. }));
+    stage.outcome(ask, Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["self-hosted"])))));
     stage.pass(60);
     let name = stage.launch_all().remove(0);
     for _ in 0..3 {
@@ -268,7 +270,7 @@ fn while_github_is_away_it_is_named_and_one_instance_is_made_in_vain() {
     }
     assert_eq!(made, 1);
     assert!((3..8).contains(&looks), "{looks} looks");
-    assert_eq!(stage.troubles(), ["github runners of org:acme", "registration of runners with org:acme"]);
+    assert_eq!(stage.troubles(), ["github runners of org:acme"]);
     // It answers again: the job goes on at once.
     stage.runners(acme(), vec![]);
     assert_eq!(stage.launches().len(), 1);
@@ -376,8 +378,14 @@ fn a_full_pool_costs_no_template() {
 }
 
 #[test]
-fn a_job_that_a_hint_tells_of_is_no_trouble() {
+fn what_nothing_needs_any_more_is_no_trouble_for_ever() {
     let mut stage = Stage::new(config());
-    stage.fold(Event::Hint(Hint::Job(job(1, "acme/app", &["gpu"]))));
+    for _ in 0..3 {
+        stage.world.failures.failed(small(Subject::Class), "no such profile", stage.now);
+        stage.now = stage.paused_until();
+    }
+    stage.lxd(vec![]);
+    assert_eq!(stage.troubles(), ["launches of class \"small\""]);
+    stage.pass(3600).lxd(vec![]);
     assert_eq!(stage.troubles(), Vec::<String>::new());
 }
