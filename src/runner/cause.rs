@@ -5,7 +5,7 @@ use crate::config::Class;
 use crate::lxd::{Error, Lxd};
 use crate::model::Devices;
 use crate::runner::provision::is_fingerprint;
-use crate::steps::making::{Cause, Fault};
+use crate::steps::{Cause, Fault};
 
 /// A pool with less room than this, in bytes, is as good as full.
 const AS_GOOD_AS_FULL: u64 = 256 * 1024 * 1024;

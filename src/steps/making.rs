@@ -25,7 +25,7 @@
 //!     failure where the agent does not listen. So it is called a standby before it is frozen, and thawed before it is
 //!     claimed. The claim decides all the same whose it is; a standby that is found thawed is removed.
 
-use super::Found;
+use super::{Cause, Fault, Found};
 use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
@@ -140,27 +140,6 @@ pub enum Step {
     },
     /// Stop and delete what was just made: it is of no use, or was published.
     Drop(RemoveReason),
-}
-
-/// Why an instance could not be created.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    pub fault: Fault,
-    /// What is wrong and how to fix it.
-    pub text: String,
-}
-
-/// What an instance could not be made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// What it is made from.
-    Source,
-    /// What the class names beside that: a profile, a pool.
-    Class,
-    /// The storage pool is full.
-    Storage,
-    /// The network gives the instance no address, route or name server.
-    Network,
 }
 
 /// What came of a step.

@@ -32,4 +32,24 @@ pub fn default_config(evacuates: bool) -> ConfigMap {
     let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
     let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
     all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+
+/// Why an instance could not be created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub fault: Fault,
+    /// What is wrong and how to fix it.
+    pub text: String,
+}
+
+/// What an instance could not be made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// What it is made from.
+    Source,
+    /// What the class names beside that: a profile, a pool.
+    Class,
+    /// The storage pool is full.
+    Storage,
+    /// The network gives the instance no address, route or name server.
+    Network,
 }

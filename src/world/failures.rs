@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::{Instance, RunnerState, World};
 use crate::model::{RepoName, RunnerArch, Scope, Timestamp};
 
 /// What can fail, and is paused on its own; everything else goes on meanwhile.
@@ -259,6 +260,49 @@ impl Failures {
             Subject::Removal(name) if entry.failures >= STUCK => Some((name.as_str(), entry)),
             _ => None,
         })
+    }
+}
+
+impl World {
+    /// What people should be alerted to, with its reason.
+    pub fn troubles(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
+        self.failures.troubles()
+    }
+
+    /// Instances that could not be removed although it was tried again and again.
+    pub fn stuck(&self) -> impl Iterator<Item = (&Instance, &Entry)> {
+        let known = |name: &str| self.instances.get(name).filter(|instance| instance.runner != RunnerState::Busy);
+        self.failures.stuck().filter_map(move |(name, entry)| Some((known(name)?, entry)))
+    }
+
+    /// The failure to remove the instance, where the last try failed.
+    pub fn failed_removal(&self, instance: &Instance) -> Option<&Entry> {
+        self.failures.get(&Subject::Removal(instance.seen.name.clone()))
+    }
+
+    /// The subject's failures, where it must not be tried now, and until when.
+    pub(crate) fn paused(&self, subject: &Subject, now: Timestamp) -> Option<(Timestamp, &Entry)> {
+        let entry = self.failures.get(subject)?;
+        let until = match subject {
+            // Each try costs an instance: GitHub answers a question first, or a minute passes.
+            Subject::Scope(scope) if !self.answered_since(scope, entry.failed_at()) => {
+                entry.until.max(entry.failed_at().after(MINUTE))
+            }
+            _ => entry.until,
+        };
+        (until > now).then_some((until, entry))
+    }
+
+    /// True where GitHub listed the scope's runners since then, and the latest try to list them worked.
+    pub(crate) fn answered_since(&self, scope: &Scope, then: Timestamp) -> bool {
+        let view = self.scopes.get(scope).filter(|view| view.runners.is_some());
+        view.and_then(|view| view.listed_at).is_some_and(|at| at > then)
+    }
+
+    /// The moment before which no removal of the instance is tried, where there is one in the future.
+    pub(crate) fn left_alone_until(&self, instance: &Instance, now: Timestamp) -> Option<Timestamp> {
+        let failed = self.failed_removal(instance).map(|entry| entry.until);
+        instance.leave_until.max(failed).filter(|until| *until > now)
     }
 }
 

@@ -427,8 +427,6 @@ const REMEMBER_OVER: Duration = Duration::from_secs(2 * 3600);
 const JOB_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// GitHub's listings lag behind its webhooks by no more than this.
 const LISTING_LAG: Duration = Duration::from_secs(30);
-/// Registrations that failed are tried again after this though GitHub answers no listing either.
-const UNANSWERED: Duration = Duration::from_secs(60);
 /// How many jobs, of any kind, are kept in mind at most; beyond that the periodic look finds them again.
 const MAX_JOBS: usize = 50_000;
 
@@ -532,47 +530,6 @@ impl World {
             }
             Some(Ok(_)) => Ok(()),
         }
-    }
-
-    /// What people should be alerted to, with its reason.
-    pub fn troubles(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
-        self.failures.troubles()
-    }
-
-    /// Instances that could not be removed although it was tried again and again.
-    pub fn stuck(&self) -> impl Iterator<Item = (&Instance, &Entry)> {
-        let known = |name: &str| self.instances.get(name).filter(|instance| instance.runner != RunnerState::Busy);
-        self.failures.stuck().filter_map(move |(name, entry)| Some((known(name)?, entry)))
-    }
-
-    /// The failure to remove the instance, where the last try failed.
-    pub fn failed_removal(&self, instance: &Instance) -> Option<&Entry> {
-        self.failures.get(&Subject::Removal(instance.seen.name.clone()))
-    }
-
-    /// The subject's failures, where it must not be tried now, and until when.
-    pub(crate) fn paused(&self, subject: &Subject, now: Timestamp) -> Option<(Timestamp, &Entry)> {
-        let entry = self.failures.get(subject)?;
-        let until = match subject {
-            // Each try costs an instance: GitHub answers a question first, or a minute passes.
-            Subject::Scope(scope) if !self.answered_since(scope, entry.failed_at()) => {
-                entry.until.max(entry.failed_at().after(UNANSWERED))
-            }
-            _ => entry.until,
-        };
-        (until > now).then_some((until, entry))
-    }
-
-    /// True where GitHub listed the scope's runners since then, and the latest try to list them worked.
-    pub(crate) fn answered_since(&self, scope: &Scope, then: Timestamp) -> bool {
-        let view = self.scopes.get(scope).filter(|view| view.runners.is_some());
-        view.and_then(|view| view.listed_at).is_some_and(|at| at > then)
-    }
-
-    /// The moment before which no removal of the instance is tried, where there is one in the future.
-    pub(crate) fn left_alone_until(&self, instance: &Instance, now: Timestamp) -> Option<Timestamp> {
-        let failed = self.failed_removal(instance).map(|entry| entry.until);
-        instance.leave_until.max(failed).filter(|until| *until > now)
     }
 
     /// When LXD last answered a look.

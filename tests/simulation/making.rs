@@ -4,6 +4,7 @@ use lxdrunner::github::Deletion;
 use lxdrunner::model::{InstanceType, Phase, RunnerId, Scope};
 use lxdrunner::steps::default_config;
 use lxdrunner::steps::making::{self, Answer, Making, What, Why};
+use lxdrunner::steps::{Cause, Fault};
 use lxdrunner::world::{Action, Outcome};
 
 use crate::execution::{Execution, Luck, Next, Step};
@@ -119,7 +120,7 @@ impl Stage {
             }
             FindCause if self.pool_full[lxd] => {
                 let text = "the pool is full".to_owned();
-                return Answer::Cause(Some(making::Cause { fault: making::Fault::Storage, text }));
+                return Answer::Cause(Some(Cause { fault: Fault::Storage, text }));
             }
             FindCause => return Answer::Cause(None),
             Arm | OpenFiles | KeepLogs { .. } => return Answer::Done,
