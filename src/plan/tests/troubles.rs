@@ -226,13 +226,23 @@ fn an_idle_runner_that_github_gives_nothing_is_replaced_once_and_then_trouble() 
         (stage.troubles(), stage.removals()),
         (vec![], vec![("lxdrunner-1-1".into(), RemoveReason::Unassigned)])
     );
-    let removal = stage.dispatch().remove(0);
-    stage.outcome(removal, Outcome::Removed);
-    // Its runner took no job that we know of: GitHub is asked first, and the next one waits a moment.
-    let ask = of(stage.dispatch(), |a| matches!(a, Action::LookUpJob { .. }));
-    stage.outcome(ask, Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["self-hosted"])))));
-    stage.pass(60);
-    let name = stage.launch_all().remove(0);
+    // It goes, GitHub says that the job is queued still, and the next one is launched.
+    let mut name = String::new();
+    for _ in 0..4 {
+        for action in stage.dispatch() {
+            let outcome = match &action {
+                Action::Remove { .. } => Outcome::Removed,
+                Action::LookUpJob { .. } => Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["self-hosted"])))),
+                Action::Launch { name: launched, .. } => {
+                    name.clone_from(launched);
+                    Outcome::Launched { runner: Some(RunnerId(1)) }
+                }
+                _ => continue,
+            };
+            stage.outcome(action, outcome);
+        }
+        stage.pass(20);
+    }
     for _ in 0..3 {
         idle(&mut stage, &name);
         stage.pass(601);
