@@ -54,7 +54,7 @@ say() {
 
 refuse() {
     say "FAILED: $*"
-    exit 1
+    exit "${code:-1}"
 }
 
 # ---- the environment of runner and job ----
@@ -125,12 +125,6 @@ read_environment() {
     *:/usr/bin:*) ;;
     *) PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ;;
     esac
-}
-
-# lxdrunner takes this exit code for a failure of the network, and not of the class or its template.
-disconnected() {
-    say "FAILED: $*"
-    exit 3
 }
 
 # ---- waiting ----
@@ -226,8 +220,9 @@ wait_for_network() {
     is_connected && return 0
     say "waiting for the network"
     wait_until is_connected && return 0
-    has_default_route || disconnected "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
-    disconnected "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+    code=3 # of the network, not of the class or its template
+    has_default_route || refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
+    refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
 }
 
 # We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators
