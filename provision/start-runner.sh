@@ -54,7 +54,7 @@ say() {
 
 refuse() {
     say "FAILED: $*"
-    exit "${code:-1}"
+    exit 1
 }
 
 # ---- the environment of runner and job ----
@@ -220,9 +220,8 @@ wait_for_network() {
     is_connected && return 0
     say "waiting for the network"
     wait_until is_connected && return 0
-    code=3 # of the network, not of the class or its template
-    has_default_route || refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
-    refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+    has_default_route || (refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)") || exit 3
+    (refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network") || exit 3
 }
 
 # We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators
