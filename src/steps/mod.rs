@@ -32,6 +32,7 @@ pub fn default_config(evacuates: bool) -> ConfigMap {
     let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
     let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
     all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
 
 /// Why an instance could not be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
