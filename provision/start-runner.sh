@@ -2,7 +2,8 @@
 # Starts the runner inside the instance, lets it take one job, and powers the instance off. Runs as root.
 #
 # start-runner.sh arm    waits for the boot's end and the network, and starts in the background a part that has
-#                        everything ready but the credentials and waits for these; exit code 0 means that it waits
+#                        everything ready but the credentials and waits for these; exit code 0 means that it waits, 113
+#                        (also of await and trust) that there is no network, or no way to GitHub
 # start-runner.sh await  only waits for cloud-init's end and the network; for set-up scripts
 # start-runner.sh trust  waits like await, and has the system trust the authorities in /opt/lxdrunner/authorities.pem; for set-up scripts
 # start-runner.sh calm   keeps what updates packages by itself from running
@@ -26,6 +27,8 @@
 #
 # Environment: LXDRUNNER_WAIT_FOR, units that `arm` waits for.
 #              LXDRUNNER_SETUP_TIMEOUT, seconds that all waiting of `arm`, `await` or `settle` may take (default 240).
+#              LXDRUNNER_GITHUB, SCHEME://HOST:PORT of GitHub's API: `arm` and `await` fail where it cannot be reached,
+#              `run` says so in its log.
 set -u
 
 PATH=${PATH:-}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -42,10 +45,8 @@ watchdogs_off=$place/watchdogs-off
 log=/var/log/lxdrunner-runner.log
 newline='
 '
-# Variables of this script, which the environment of runner and job must not change.
-own_names='IFS UID EUID PPID BASHOPTS SHELLOPTS address base container credentials deadline destination device
-    directory document flags group_id kind length line log module name newline now number own_names place ready rebuild
-    runner secret starting status switch timeout unit units up user_id value watchdogs_off word'
+# shellcheck source-path=SCRIPTDIR source=environment.sh disable=SC1091
+. "$base/environment.sh"
 
 say() {
     read -r up _ </proc/uptime
@@ -57,74 +58,9 @@ refuse() {
     exit 1
 }
 
-# ---- the environment of runner and job ----
-
-# assign LINE: exports NAME=VALUE, in the words of /etc/environment.
-assign() {
-    line=${1#export }
-    name=${line%%=*}
-    case $name in
-    "$line" | '' | [0-9]* | *[!A-Za-z0-9_]*) return 0 ;;
-    esac
-    case " $own_names " in
-    *[[:space:]]"$name"[[:space:]]*) return 0 ;;
-    esac
-    export "$name=${line#*=}"
-}
-
-# What an image sets for everybody; a login would read it.
-read_image_environment() {
-    [ -r /etc/environment ] || return 0
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in
-        *=*) value=${line#*=} ;;
-        *) continue ;;
-        esac
-        case $value in
-        \"*\") value=${value#\"} value=${value%\"} ;;
-        \'*\') value=${value#\'} value=${value%\'} ;;
-        esac
-        assign "${line%%=*}=$value"
-    done </etc/environment
-}
-
-# environment.* of the instance and its profiles: LXD gives it to a container's init and to what it executes, but
-# init does not pass it on.
-read_init_environment() {
-    [ -n "${BASH_VERSION:-}" ] && [ -r /proc/1/environ ] || return 0
-    is_container || return 0
-    # shellcheck disable=SC3045
-    while IFS= read -r -d '' line; do
-        assign "$line"
-    done </proc/1/environ
-}
-
-# A virtual machine's init has words of the kernel's command line in its environment.
-is_container() {
-    # shellcheck disable=SC3045
-    while IFS= read -r -d '' line; do
-        case $line in container=*) return 0 ;; esac
-    done </proc/1/environ
-    return 1
-}
-
-# env of the class, and environment.* of its config.
-read_class_environment() {
-    [ -r "$base/environment" ] || return 0
-    while IFS= read -r line; do
-        assign "$line"
-    done <"$base/environment"
-}
-
-# Where several set the same variable, the last one counts.
-read_environment() {
-    read_image_environment
-    read_init_environment
-    read_class_environment
-    case :$PATH: in
-    *:/usr/bin:*) ;;
-    *) PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ;;
-    esac
+no_network() {
+    say "FAILED: $*"
+    exit 113
 }
 
 # ---- waiting ----
@@ -220,8 +156,52 @@ wait_for_network() {
     is_connected && return 0
     say "waiting for the network"
     wait_until is_connected && return 0
-    has_default_route || (refuse "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)") || exit 3
-    (refuse "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network") || exit 3
+    has_default_route || no_network "no default route after $timeout s; look at the network of the instance's profiles (a nic with DHCP?)"
+    no_network "/etc/resolv.conf names no server after $timeout s; look at the DNS of the instance's network"
+}
+
+# Fails, with the reason in $reason, where no connection comes about. A lost packet is sent again within the time.
+reach() {
+    if [ -z "$github" ] || [ -z "${BASH_VERSION:-}" ]; then return 0; fi
+    find_peer
+    words=/run/lxdrunner-reach.$$
+    for attempt in 1 2; do
+        # Of bash alone; nothing is started for it but one more shell.
+        # shellcheck disable=SC3025
+        (exec 3<>"/dev/tcp/${peer%:*}/${peer##*:}") 2>"$words" 9<&- &
+        child=$!
+        uptime_seconds
+        until=$((now + 5))
+        while kill -0 "$child" 2>/dev/null && [ "$now" -lt "$until" ]; do
+            nap
+            uptime_seconds
+        done
+        ! kill -9 "$child" 2>/dev/null || : >"$words"
+        if wait "$child" 2>/dev/null; then
+            rm -f "$words"
+            return 0
+        fi
+        # What is refused now may be there in a moment, as the proxy of a host that boots.
+        [ "$attempt" = 2 ] || [ ! -s "$words" ] || sleep 1
+    done
+    reason=$(cat "$words")
+    rm -f "$words"
+    reason=${reason%%"$newline"*}
+    [ -n "$reason" ] || reason='no answer within 5 s, twice'
+    reason="cannot connect to $peer from inside: ${reason##*: }. Docker and ufw on the host drop what instances send to \
+others: for Docker run iptables -I DOCKER-USER -i BRIDGE -j ACCEPT and iptables -I DOCKER-USER -o BRIDGE -m conntrack \
+--ctstate RELATED,ESTABLISHED -j ACCEPT; for ufw: ufw allow in on BRIDGE, ufw route allow in on BRIDGE and ufw route allow \
+out on BRIDGE. Behind a proxy, set https_proxy in env"
+    return 1
+}
+
+# The same in the background, not in the runner's first moments, for the log: what is kept frozen may have lost its way.
+reach_beside() {
+    [ -n "$github" ] || return 0
+    (
+        for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do nap; done
+        reach || say "$reason"
+    ) &
 }
 
 # We may come so early that init has not yet mounted /run. systemd's socket is there once its unit generators
@@ -292,6 +272,8 @@ await() {
     wait_for_cloud_init
     read_environment
     wait_for_network
+    github=${LXDRUNNER_GITHUB:-}
+    reach || no_network "$reason"
 }
 
 # ---- authorities ----
@@ -358,13 +340,13 @@ detach() {
         --unit=lxdrunner-runner --description='GitHub Actions runner' \
         --property=TasksMax=infinity --property=LimitNOFILE=1048576 --property=OOMPolicy=continue \
         --property=SuccessAction=poweroff-immediate --property=FailureAction=poweroff-immediate \
-        "$0" run "$switch" "$group_id" "$user_id"; then
+        "$0" run "$switch" "$group_id" "$user_id" "$github"; then
         return
     fi
     if command -v setsid >/dev/null; then
-        setsid "$0" run "$switch" "$group_id" "$user_id" </dev/null >/dev/null 2>&1 9<&- &
+        setsid "$0" run "$switch" "$group_id" "$user_id" "$github" </dev/null >/dev/null 2>&1 9<&- &
     else
-        nohup "$0" run "$switch" "$group_id" "$user_id" </dev/null >/dev/null 2>&1 9<&- &
+        nohup "$0" run "$switch" "$group_id" "$user_id" "$github" </dev/null >/dev/null 2>&1 9<&- &
     fi
 }
 
@@ -375,6 +357,7 @@ is_ready() {
 
 arm() {
     set_deadline
+    github=${LXDRUNNER_GITHUB:-}
     read_environment
     [ -x "$runner/run.sh" ] || refuse "no $runner/run.sh; the set-up did not end well, see /var/log/lxdrunner-setup.log"
     if is_systemd; then
@@ -392,6 +375,7 @@ arm() {
         choose_switch
         if make_place; then detach; fi
     fi
+    reach || no_network "$reason"
     wait_for_units
     wait_until is_ready || refuse "the background part is not ready after $timeout s; see $log"
 }
@@ -541,7 +525,7 @@ run() {
     umask 022
     exec </dev/null >>"$log" 2>&1
     # A job sees what a login of `runner` would, and nothing of ours.
-    unset LXDRUNNER_SETUP_TIMEOUT LXDRUNNER_WAIT_FOR LXDRUNNER_NAME LXDRUNNER_CLASS INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
+    unset LXDRUNNER_SETUP_TIMEOUT LXDRUNNER_WAIT_FOR LXDRUNNER_GITHUB LXDRUNNER_NAME LXDRUNNER_CLASS INVOCATION_ID JOURNAL_STREAM SYSTEMD_EXEC_PID \
         MEMORY_PRESSURE_WATCH MEMORY_PRESSURE_WRITE
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     cd "$runner" || fail "no $runner"
@@ -578,6 +562,7 @@ run() {
     document=
     # A version that GitHub refuses is told from other ends in the log; run.sh itself may hide it.
     export ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1
+    reach_beside
     say "starting the runner"
     case $switch in
     setpriv) setpriv --reuid=runner --regid="$group_id" --init-groups ./run.sh 9<&- ;;
@@ -593,7 +578,7 @@ trust) trust </dev/null ;;
 settle) settle </dev/null ;;
 calm) stop_updates </dev/null ;;
 run)
-    switch=${2:?} group_id=${3:?} user_id=${4:?}
+    switch=${2:?} group_id=${3:?} user_id=${4:?} github=${5:-}
     run
     ;;
 *) refuse "unknown argument '${1:-}': arm, await, trust, calm, settle or run" ;;

@@ -23,6 +23,19 @@ fn named(rig: &Rig, part: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_copy_that_does_not_reach_github_is_blamed_on_the_network() {
+    let rig = Rig::new(plan("", ""));
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    rig.insides.set_unreached("cannot connect to github.example:443; try BRIDGE");
+    let job = rig.queue();
+    rig.daemon.wait(&["launch failed", "cannot connect to github.example:443; try "]);
+    rig.insides.set_unreached("");
+    assert_eq!(rig.wait_done(job), "success");
+    // The template was not made anew.
+    assert_eq!(rig.daemon.count(&["msg=\"template ready\""]), 1);
+}
+
+#[test]
 fn a_job_starts_from_the_template_once_there_is_one() {
     let rig = Rig::new(plan("", ""));
     rig.daemon.wait(&["msg=\"template ready\""]);

@@ -126,6 +126,41 @@ fn what_the_class_asks_for_is_inside() {
 }
 
 #[test]
+fn a_network_that_does_not_lead_to_github_is_told_while_the_set_up_waits() {
+    // Packets to this network are dropped on the way.
+    let class = "  - {name: cut, labels: [self-hosted], image: IMAGE, runner_arch: x64, template: false,\n     \
+                 env: {http_proxy: \"http://user:word@192.0.2.1:3128/\"}}\n";
+    let Some(rig) = Rig::real(Plan { classes: class.to_owned(), ..Plan::default() }) else { return };
+    let job = rig.queue();
+    let line = rig.daemon.wait(&["ERROR", "launch failed", "cannot connect to 192.0.2.1:3128 from inside: "]);
+    assert!(line.contains("iptables -I DOCKER-USER -i ") && !line.contains("BRIDGE"), "{line}");
+    rig.github.cancel(job);
+}
+
+#[test]
+fn a_copy_that_does_not_reach_github_is_told_at_once() {
+    let scratch = Scratch::new();
+    let script = scratch.0.join("after.sh");
+    std::fs::write(&script, CUT_OFF_COPIES).unwrap();
+    let class = format!(
+        "  - {{name: cut, labels: [self-hosted], image: IMAGE, runner_arch: x64, setup_script: {{after: {}}}}}\n",
+        script.display()
+    );
+    let Some(rig) = Rig::real(Plan { classes: class, ..Plan::default() }) else { return };
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    let job = rig.queue();
+    rig.daemon.wait(&[&format!("job={job}"), "from=template"]);
+    // Long before provision_timeout, which is five minutes.
+    rig.daemon.wait(&["ERROR", "launch failed", "cannot connect to 192.0.2.1:3128 "]);
+    rig.github.cancel(job);
+    rig.wait_instances(|names| names.iter().all(|name| name.contains("-template-")));
+    assert_eq!(rig.registrations(), Vec::<String>::new());
+}
+
+/// In copies everything goes by a proxy that answers nothing. The set-up itself has reached GitHub by then.
+const CUT_OFF_COPIES: &str = "#!/bin/sh\necho http_proxy=http://192.0.2.1:3128 >>/etc/environment\n";
+
+#[test]
 fn a_burst_each_job_in_an_instance_of_its_own() {
     let Some(rig) = Rig::real(Plan::with("max_workers: 3")) else { return };
     let spec = || JobSpec::new(&["self-hosted"]).script(LOOK_AROUND);
@@ -234,6 +269,5 @@ fn an_instance_without_a_network_is_told_by_the_set_up_itself() {
     let plan = Plan { classes: classes.to_owned(), ..Plan::with("provision_timeout: 8") };
     let Some(rig) = Rig::real(plan) else { return };
     rig.github.queue(&repo(), JobSpec::new(&["a"]));
-    rig.daemon.wait(&["ERROR", "launch failed", "setup-runner.sh ended with code 1"]);
-    rig.daemon.wait(&["no default route after"]);
+    rig.daemon.wait(&["ERROR", "launch failed", "reason=\"no default route after"]);
 }

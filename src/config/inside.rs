@@ -183,7 +183,7 @@ const FOR_DOCKER: &[&str] = &[NESTING, "security.syscalls.intercept.mknod", "sec
 const LONGEST_SCRIPT: u64 = 1024 * 1024;
 
 /// The script that reads them in the instance, which has variables of its own.
-const START_SCRIPT: &str = include_str!("../../provision/start-runner.sh");
+const SCRIPT: &str = include_str!("../../provision/environment.sh");
 /// More than any program takes as one variable.
 const LONGEST_VALUE: usize = 32 * 1024;
 /// The start script sets these for the job's user.
@@ -232,7 +232,7 @@ fn value_of(name: &str, item: &Item<'_>, report: &mut Report) -> Option<String> 
 
 /// The variables of `start-runner.sh`, which it does not let the environment change.
 fn names_of_the_script() -> impl Iterator<Item = &'static str> {
-    let list = START_SCRIPT.split_once("own_names='").and_then(|(_, rest)| rest.split_once('\''));
+    let list = SCRIPT.split_once("own_names='").and_then(|(_, rest)| rest.split_once('\''));
     list.map_or("", |(names, _)| names).split_whitespace()
 }
 
@@ -243,20 +243,21 @@ mod tests {
     #[test]
     fn every_variable_of_the_start_script_is_kept_from_the_environment() {
         let known: Vec<&str> = names_of_the_script().collect();
-        let code = START_SCRIPT.lines().filter(|line| !line.trim_start().starts_with('#'));
+        let both = [SCRIPT, include_str!("../../provision/start-runner.sh")].join("\n");
+        let code = both.lines().filter(|line| !line.trim_start().starts_with('#'));
         let script = code.collect::<Vec<_>>().join("\n");
         let assigned = script.split(|c: char| c.is_whitespace() || c == ';').filter_map(|word| {
             let (name, _) = word.split_once('=').filter(|(_, value)| !value.contains(','))?;
             let plain = |b: u8| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit();
             (!name.is_empty() && name.bytes().all(plain) && !name.starts_with('_')).then_some(name)
         });
-        let read = START_SCRIPT.lines().filter(|line| line.contains("read -r")).flat_map(|line| {
+        let read = both.lines().filter(|line| line.contains("read -r")).flat_map(|line| {
             let (_, names) = line.split_once("read -r").unwrap_or_default();
             let names = names.split(['<', ';', '|']).next().unwrap_or_default();
             names.split_whitespace().filter(|name| name.bytes().all(|b| b.is_ascii_lowercase()))
         });
         for name in assigned.chain(read) {
-            assert!(known.contains(&name), "own_names in start-runner.sh lacks {name}");
+            assert!(known.contains(&name), "own_names in environment.sh lacks {name}");
         }
     }
 }

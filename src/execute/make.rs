@@ -27,9 +27,6 @@ const NAME_PAUSE: Duration = Duration::from_millis(500);
 /// moments a third of their time, and is not urgent. (A start from a template or an image takes so long that it does not show.)
 const RUNNER_BEGINS: Duration = Duration::from_millis(100);
 
-/// What start-runner.sh, and a set-up script after it, ends with where the instance got no network.
-const NO_NETWORK: i64 = 3;
-
 /// What is to be made.
 struct Order<'a> {
     class: &'a Class,
@@ -114,7 +111,8 @@ impl Executor {
     fn make_order(&self, order: &Order<'_>) -> Outcome {
         let Order { class, name, what, job, .. } = order;
         let mark = self.trace.of(*job);
-        let provision = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark);
+        let provision = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark)
+            .reaching(&self.config.github.api);
         let register = || match what {
             What::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
             _ => Err(Answer::Refused("it has no runner".to_owned())),
@@ -371,11 +369,11 @@ impl Hands<'_, '_> {
 
     fn failed(&mut self, failure: Failure) -> Answer {
         self.output = failure.output().to_owned();
+        if let Failure::NoNetwork { told, .. } = &failure {
+            return Answer::NoNetwork(told.clone());
+        }
         let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
         let reason = failure.to_string();
-        if matches!(failure, Failure::Script { code: NO_NETWORK, .. }) {
-            return Answer::NoNetwork(reason);
-        }
         // One that could not be created is looked into by a step of its own.
         let full = if self.made && !unreachable { full_pool(&self.executor.lxd, self.order.class) } else { None };
         match full {

@@ -47,6 +47,7 @@ struct Inner {
     sealing: String,
     hold: bool,
     mute: bool,
+    unreached: String,
     runners: BTreeMap<String, Arc<SimulatedRunner>>,
 }
 
@@ -78,6 +79,11 @@ impl Insides {
     /// Whether runners that start from now on never come online.
     pub fn mute_runners(&self, mute: bool) {
         self.lock().mute = mute;
+    }
+
+    /// Why instances that are armed from now on do not reach GitHub; empty: they do.
+    pub fn set_unreached(&self, why: &str) {
+        self.lock().unreached = why.to_owned();
     }
 
     /// The runner in an instance.
@@ -141,6 +147,10 @@ impl Insides {
     fn arm(&self, view: &InstanceView) -> ExecOutcome {
         if view.read_file("/opt/lxdrunner/runner/run.sh").is_none() {
             return ExecOutcome { stdout: "no run.sh\n".to_owned(), ..ExecOutcome::code(1) };
+        }
+        let why = self.lock().unreached.clone();
+        if !why.is_empty() {
+            return ExecOutcome { stdout: format!("lxdrunner-start: 1.00 FAILED: {why}\n"), ..ExecOutcome::code(113) };
         }
         view.write_file("/run/lxdrunner/ready", b"");
         let (insides, waiting) = (self.clone(), view.clone());

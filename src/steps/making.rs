@@ -16,7 +16,7 @@
 //!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
 //! 9. A failure is blamed on what did not work: the host where nothing answers, also not when it is asked for something
 //!    else, the scope where GitHub refuses, the package where there is none, the storage pool where it is full, the network
-//!    where it gives the instance no address, the class where a profile or a pool is missing, else what the instance was to
+//!    where it gives the instance no address or no way to GitHub, the class where a profile or a pool is missing, else what the instance was to
 //!    be made from.
 //! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
 //! 11. A standby is frozen only after its boot has ended: the clock goes on while it is frozen, and systemd kills at the
@@ -168,7 +168,7 @@ pub enum Answer {
     NoPackage(String),
     /// It did not work, and the storage pool is full.
     NoSpace(String),
-    /// It did not work because the instance got no network.
+    /// It did not work because the instance got no network, or none that leads to GitHub.
     NoNetwork(String),
     Deregistered(Deletion),
     /// It did not work. Possible at every step. `unreachable`: LXD did not answer at all.

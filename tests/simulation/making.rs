@@ -154,6 +154,7 @@ impl Stage {
             Claim { etag } => self.claim(e, lxd, name, etag),
             HandOver => self.hand_over(e, lxd, name),
             ThawUnclaimed => self.thaw_unclaimed(lxd, name),
+            SetUp | Armed if self.fault(self.faults.step / 6) => Answer::NoNetwork("no answer".to_owned()),
             step => self.change(e, lxd, name, (what, step)),
         };
         match step {

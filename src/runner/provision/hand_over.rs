@@ -77,7 +77,10 @@ impl Provision<'_> {
     /// Begins `start-runner.sh WHAT`.
     pub(super) fn start_script(&self, what: &str) -> Result<Operation, Failure> {
         let patience = self.patience("start-runner.sh")?;
-        let mut environment = ConfigMap::from([("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience)]);
+        let mut environment = ConfigMap::from([
+            ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience),
+            ("LXDRUNNER_GITHUB".to_owned(), self.github.clone()),
+        ]);
         if !self.class.wait_for.is_empty() {
             environment.insert("LXDRUNNER_WAIT_FOR".to_owned(), self.class.wait_for.join(" "));
         }

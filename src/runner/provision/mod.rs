@@ -7,6 +7,7 @@
 
 mod hand_over;
 mod inside;
+mod reach;
 mod set_up;
 mod stages;
 
@@ -30,11 +31,14 @@ pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh"
 /// The script that starts the runner and powers the instance off behind it.
 pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh");
 
+/// The part of it that reads the environment.
+const ENVIRONMENT_SCRIPT: &str = include_str!("../../../provision/environment.sh");
+
 /// What of ours gets into a template: another one makes it stale.
 pub fn scripts_digest() -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
-    for script in [SETUP_SCRIPT, START_SCRIPT, SEAL_SCRIPT] {
+    for script in [SETUP_SCRIPT, START_SCRIPT, ENVIRONMENT_SCRIPT, SEAL_SCRIPT] {
         hash.update(script.len().to_le_bytes());
         hash.update(script);
     }
@@ -64,6 +68,8 @@ pub enum Failure {
     Script { what: &'static str, code: i64, output: String },
     /// A script in the instance did not end in time; the end of its log.
     Hung { what: &'static str, after: Duration, output: String },
+    /// A script in the instance found no network, or no way to GitHub: what it says of it.
+    NoNetwork { told: String, output: String },
     /// A file of this host could not be read.
     File { path: String, source: std::io::Error },
     /// The place for the credentials is not there (any more): they were not written.
@@ -78,7 +84,7 @@ impl Failure {
     /// All that is had of a script's output, or of LXD's log of a start, where one failed.
     pub fn output(&self) -> &str {
         match self {
-            Failure::Script { output, .. } | Failure::Hung { output, .. } => output,
+            Failure::Script { output, .. } | Failure::Hung { output, .. } | Failure::NoNetwork { output, .. } => output,
             Failure::NotStarted { log, .. } => log,
             _ => "",
         }
@@ -105,6 +111,7 @@ impl std::fmt::Display for Failure {
                 after.as_secs(),
                 tail(output)
             ),
+            Failure::NoNetwork { told, .. } => f.write_str(told),
             Failure::File { path, source } => write!(f, "read {path}: {source}"),
             Failure::NotArmed(error) => write!(
                 f,
@@ -152,12 +159,19 @@ pub struct Provision<'a> {
     begun: Instant,
     limit: Duration,
     mark: Mark<'a>,
+    /// `SCHEME://HOST:PORT` that a runner must reach; empty: that is not tried.
+    github: String,
 }
 
 impl<'a> Provision<'a> {
     /// Nothing is done yet; `limit` is for all steps together, which are marked as they are done.
     pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limit: Duration, mark: Mark<'a>) -> Provision<'a> {
-        Provision { lxd, class, name, begun: Instant::now(), limit, mark }
+        Provision { lxd, class, name, begun: Instant::now(), limit, mark, github: String::new() }
+    }
+
+    /// The same, and whether GitHub's API is reached from inside is tried.
+    pub fn reaching(self, api: &str) -> Provision<'a> {
+        Provision { github: reach::endpoint(api).unwrap_or_default(), ..self }
     }
 
     /// It is so far now.
@@ -316,6 +330,9 @@ impl<'a> Provision<'a> {
             Ok(ended) => {
                 let result = self.lxd.exec_output(&self.class.project, ended);
                 let output = format!("{}{}", result.stdout, result.stderr);
+                if result.code == reach::NO_NETWORK {
+                    return Err(self.no_network(output));
+                }
                 Err(Failure::Script { what: file, code: result.code, output })
             }
             Err(error) if error.kind == ErrorKind::Timeout => {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::{DIRECTORY, Failure, Provision, SETUP_LOG, SETUP_SCRIPT, START_SCRIPT};
+use super::{DIRECTORY, ENVIRONMENT_SCRIPT, Failure, Provision, SETUP_LOG, SETUP_SCRIPT, START_SCRIPT};
 use crate::config::Inside;
 use crate::model::ConfigMap;
 use crate::runner::package::Package;
@@ -31,6 +31,7 @@ impl Provision<'_> {
         self.lxd.make_directory(&self.class.project, self.name, DIRECTORY, 0o755)?;
         self.push_package(package)?;
         self.push(START, START_SCRIPT)?;
+        self.push("environment.sh", ENVIRONMENT_SCRIPT)?;
         let inside = &self.class.inside;
         for (file, text) in files(inside) {
             self.push(file, &text)?;
@@ -90,6 +91,7 @@ impl Provision<'_> {
         let mut environment = inside.env.clone();
         let mut tell = |name: &str, value: String| drop(environment.insert(format!("LXDRUNNER_{name}"), value));
         tell("SETUP_TIMEOUT", self.patience(what)?);
+        tell("GITHUB", self.github.clone());
         tell("NAME", self.name.to_owned());
         tell("CLASS", self.class.name.clone());
         for (name, asked) in [("BAKING", baking), ("DOCKER", inside.docker)] {
