@@ -11,8 +11,8 @@
 //! 6. An entry outlives its pause: then one try goes ahead, and the others follow when it worked ([`Failures::is_shaky`]).
 //! 7. From as many failures in a row as the subject's rule says, an entry is trouble. There is no other list of troubles, so
 //!    an alert on them comes with the failure and goes with the success.
-//! 8. A failure is news when it is the first, becomes trouble, has another reason (where the rule says so), or was last told
-//!    an hour ago.
+//! 8. A failure is news when it is the first, was last told an hour ago, and, as the rule says, when it has another reason or
+//!    when it becomes trouble.
 //! 9. The words for a subject are its [`Display`](fmt::Display), and only that.
 //! 10. The pause is a function of the subject and the number of failures, so every process makes the same decisions.
 
@@ -75,7 +75,7 @@ struct Rule {
     longest_pause: Duration,
     /// Failures in a row from which on they are trouble and no hiccup.
     trouble_at: u32,
-    /// Whether another reason is news.
+    /// Whether another reason is news; else it is news that a failure becomes trouble.
     reasons_are_news: bool,
 }
 
@@ -197,7 +197,8 @@ impl Failures {
             None => true,
             Some(entry) => {
                 let another = rule.reasons_are_news && gist(&entry.reason) != gist(reason);
-                let turned_trouble = entry.failures < rule.trouble_at && failures >= rule.trouble_at;
+                let turns = entry.failures < rule.trouble_at && failures >= rule.trouble_at;
+                let turned_trouble = turns && !rule.reasons_are_news;
                 another || turned_trouble || now.since(entry.told_at) >= REMIND
             }
         };

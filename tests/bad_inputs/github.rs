@@ -72,7 +72,7 @@ pub fn registering(bad: impl Iterator<Item = &'static Bad>) {
             bad_at(&rig, bad, JIT);
             // Asked where there is no JIT config.
             bad_at(&rig, bad, TOKEN);
-            let parts = [bad.parts, &["org:acme", "scope=org:acme"]].concat();
+            let parts = [bad.parts, &["org:acme", "what=\"registration of runners with org:acme\""]].concat();
             check_launch_fails(&rig, &parts, |rig| rig.github.clear_faults())
         })
     };

@@ -13,14 +13,14 @@ fn what_a_class_names() {
         vec![
             row("an image that does not exist", || {
                 let rig = Rig::prepared(Plan::default(), |before| before.lxd.unwrap().remove_image(farm::IMAGE));
-                check_launch_fails(&rig, &["class=\"small\"", "no image \"standin\"", "lxc image list"], |rig| {
+                check_launch_fails(&rig, &["launches of class", "no image \"standin\"", "lxc image list"], |rig| {
                     rig.standin().add_image(ImageEntry::container(farm::IMAGE));
                 })
             }),
             row("a profile that does not exist", || {
                 let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, profiles: [default, fast], type: container, runner_os: linux, runner_arch: x64, template: false}\n";
                 let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
-                check_launch_fails(&rig, &["class=\"small\"", "no profile \"fast\"", "lxc profile list"], |rig| {
+                check_launch_fails(&rig, &["launches of class", "no profile \"fast\"", "lxc profile list"], |rig| {
                     let like_default = lxdrunner::standin::lxd::ProfileEntry::default();
                     rig.standin().add_profile("fast", like_default);
                 })
@@ -30,7 +30,7 @@ fn what_a_class_names() {
                 check_launch_fails(
                     &rig,
                     &[
-                        "class=\"small\"",
+                        "storage pool of class",
                         "no space left",
                         "storage pool \"default\" has 0 MiB left",
                         "lxc storage info default",
