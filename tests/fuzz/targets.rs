@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -252,7 +253,9 @@ fn github() -> Run {
 
 /// LXD's answers, over a real socket.
 fn lxd() -> Run {
-    let socket = std::env::temp_dir().join(format!("lxdrunner-fuzz-{}.socket", std::process::id()));
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let socket = std::env::temp_dir().join(format!("lxdrunner-fuzz-{}-{number}.socket", std::process::id()));
     let listener = UnixListener::bind(&socket).unwrap();
     let answer: Arc<Mutex<Vec<u8>>> = Arc::default();
     let served = Arc::clone(&answer);
