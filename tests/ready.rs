@@ -195,13 +195,12 @@ fn a_bake_that_hangs_is_given_up_and_told() {
 fn a_pool_without_room_for_a_template_is_told() {
     let full = |before: &Before<'_>| before.lxd.unwrap().set_pool_full(true);
     let rig = Rig::prepared(plan("", ""), full);
-    rig.daemon.wait(&["ERROR", "template of class", "no space left"]);
+    rig.daemon.wait(&["ERROR", "storage pool of class", "no space left"]);
     rig.standin().set_pool_full(false);
-    // Jobs do not wait until it is tried again, after half a minute.
     let job = rig.queue();
     assert_eq!(rig.wait_done(job), "success");
     rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
-    rig.daemon.wait(&["template of class", "works again"]);
+    rig.daemon.wait(&["storage pool of class", "works again"]);
     rig.daemon.wait(&["msg=\"template ready\""]);
     assert!(!rig.health().1.contains("trouble"), "{}", rig.health().1);
 }

@@ -3,7 +3,9 @@
 use super::doubts::Doubt;
 use super::guard::joined;
 use super::matching::{Refusal, place};
-use super::{Event, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World};
+use super::{
+    Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World,
+};
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
@@ -146,6 +148,13 @@ impl World {
         self.instances.get_mut(job.runner_name.as_ref()?).filter(|instance| runs_on(job, instance))
     }
 
+    /// True where the job's runner may be in an instance whose launch has not been reported yet: a runner can take a job, and
+    /// end it, before the worker that launched it reports.
+    fn is_being_launched(&self, job: &Job) -> bool {
+        let flight = job.runner_name.clone().map(Flight::Instance);
+        flight.is_some_and(|flight| matches!(self.flights.get(&flight), Some(Action::Launch { .. })))
+    }
+
     fn job_is_taken(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
         let runner = job.runner_name.clone().unwrap_or_default();
         let seq = self.seq;
@@ -164,7 +173,7 @@ impl World {
                 }
                 true
             }
-            None => false,
+            None => self.is_being_launched(&job),
         };
         self.questions.remove(&job.id);
         let was = self.jobs.remove(&job.id);
@@ -206,7 +215,7 @@ impl World {
     /// Where a job is over of which we last heard that it is queued, the delivery between is late or lost: which instance
     /// ran it is told all the same.
     fn tell_of_a_beginning_not_heard_of(&mut self, job: &Job, notes: &mut Vec<Note>) {
-        let ours = self.instance_of(job).is_some();
+        let ours = self.instance_of(job).is_some() || self.is_being_launched(job);
         let known = self.jobs.get_mut(&job.id).filter(|known| known.job.status == JobStatus::Queued && ours);
         if let Some(known) = known.filter(|known| known.place.is_ok()) {
             known.job = job.clone();
@@ -224,7 +233,8 @@ impl World {
                 _ => None,
             };
             let ours = ended.is_some() && ended == was.job.runner_name
-                || self.instances.values().any(|instance| runs_on(&was.job, instance));
+                || self.instances.values().any(|instance| runs_on(&was.job, instance))
+                || self.is_being_launched(&was.job);
             notes.push(Note::JobOver { job, ours });
         }
         if self.over.len() < MAX_JOBS {

@@ -300,9 +300,18 @@ fn a_runner_may_have_its_job_before_we_know_of_it() {
 fn who_ran_a_job_is_told_where_its_end_is_all_that_is_heard_of_it() {
     #[track_caller]
     fn check(story: &[(JobStatus, Option<&str>)], told: &[&str]) {
+        for launch_is_reported in [true, false] {
+            check_story(story, told, launch_is_reported);
+        }
+    }
+    #[track_caller]
+    fn check_story(story: &[(JobStatus, Option<&str>)], told: &[&str], launch_is_reported: bool) {
         let mut stage = Stage::new(config());
         stage.queued(1);
-        stage.launch_all();
+        match launch_is_reported {
+            true => drop(stage.launch_all()),
+            false => drop(stage.dispatch()),
+        }
         let notes = story.iter().flat_map(|(status, runner)| stage.told(1, *status, *runner));
         let words = notes.filter_map(|note| match note {
             Note::JobTaken { ours, .. } => Some(if ours { "runs" } else { "taken" }),
