@@ -223,7 +223,11 @@ impl World {
             self.packages.remove(arch);
             self.find_recipes(config);
         }
-        self.failures.failed(blame.clone(), reason, now)
+        let mut recorded = self.failures.failed(blame.clone(), reason, now);
+        if let Some((until, _)) = self.paused(blame, now) {
+            recorded.until = until;
+        }
+        recorded
     }
 
     /// An instance goes because its runner never came online: one may be ill, several have a common cause.
