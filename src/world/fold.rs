@@ -4,7 +4,8 @@ use super::doubts::Doubt;
 use super::guard::joined;
 use super::matching::{Refusal, place};
 use super::{
-    Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World,
+    Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, Status, UnknownJob,
+    World,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -165,8 +166,11 @@ impl World {
                 instance.named = true;
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
-                if !instance.perhaps_never_started() {
+                if !instance.perhaps_never_started() && instance.seen.phase != Phase::Started {
                     instance.seen.phase = Phase::Started;
+                    // It was listed before it was started.
+                    instance.seen.status = Status::Running;
+                    instance.stopped_since = None;
                 }
                 if !matches!(instance.runner, RunnerState::Done(_)) {
                     instance.runner = RunnerState::Busy;

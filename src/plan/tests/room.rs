@@ -132,3 +132,19 @@ fn a_standby_that_another_daemon_claims_late_is_a_supply_from_its_claim_on() {
     stage.queued(1);
     assert_eq!(stage.reason(1), Some(Reason::Covered));
 }
+
+#[test]
+fn what_was_listed_before_its_start_and_took_a_job_is_not_taken_for_stopped() {
+    let mut stage = Stage::new(config());
+    let being_made = InstanceSeen {
+        phase: Phase::Provisioning,
+        status: Status::Stopped,
+        runner_id: None,
+        maker: Maker::Other,
+        ..seen("lxdrunner-1-1", 1)
+    };
+    stage.pass(1).lxd(vec![being_made]);
+    stage.pass(9).queued(2);
+    stage.told(2, JobStatus::InProgress, Some("lxdrunner-1-1"));
+    assert_eq!(stage.removals(), NONE);
+}
