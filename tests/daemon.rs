@@ -60,7 +60,7 @@ fn secrets_are_in_no_log_and_in_no_instance_config() {
     let rig = Rig::new(Plan::default());
     rig.insides.hold_jobs(true);
     let job = rig.queue();
-    rig.daemon.wait(&["msg=\"runner started\""]);
+    rig.daemon.wait(&["msg=\"job runs\""]);
     let names = rig.wait_instances(|names| names.len() == 1);
     let config: ConfigMap = rig.standin().instance("default", &names[0]).unwrap().config();
     let everything = format!("{}\n{config:?}", rig.daemon.log().join("\n"));
@@ -379,7 +379,9 @@ fn check_runs_alone_are_enough_to_serve_several_classes_once() {
     assert_eq!(registered, 3);
     // One question for each job that only a check run told of, and none for its repository.
     let asked = |end: &str| rig.github.requests().iter().filter(|r| r.path.ends_with(end)).count();
-    assert_eq!((asked(&format!("/jobs/{alone}")), asked(&format!("/jobs/{last}")), asked("/acme/app")), (1, 1, 0));
+    assert_eq!((asked(&format!("/jobs/{alone}")), asked("/acme/app")), (1, 0));
+    // Of the last one no end was delivered: once its instance is gone GitHub is asked again.
+    assert!(matches!(asked(&format!("/jobs/{last}")), 1 | 2));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConnection};
 
 use crate::anybody;
-use crate::targets::{RemovedWithUs, Run};
+use crate::targets::{RemovedWithUs, Run, scratch};
 
 /// Deliveries of the corpus are signed with it.
 const SECRET: &str = "secret";
@@ -31,7 +31,7 @@ pub fn plain() -> Run {
         // Each piece is a round for the system, so long inputs come in few.
         let pieces = answers(&exchange(door, input, 7 + input.len() / 8)?)?;
         match pieces == whole {
-            true => well(door),
+            true => well(door, ""),
             false => Err(format!("whole: {whole:?}, in pieces: {pieces:?}")),
         }
     })
@@ -44,7 +44,7 @@ pub fn proxied() -> Run {
     let door = open(Peers::of(networks("127.0.0.0/8"), Some(allow)), &WebTls::Off);
     Box::new(move |input| {
         answers(&exchange(door, input, input.len())?)?;
-        well(door)
+        well(door, "X-Forwarded-For: 203.0.113.7\r\n")
     })
 }
 
@@ -65,7 +65,7 @@ pub fn encrypted() -> Run {
 
 /// The control socket.
 pub fn control() -> Run {
-    let socket = std::env::temp_dir().join(format!("lxdrunner-fuzz-{}", std::process::id())).join("control.sock");
+    let socket = scratch().join("control.sock");
     let folder = RemovedWithUs(socket.parent().unwrap().to_owned());
     let answer = |question: Question| Some(Answer { repo: None, text: format!("{question:?}") });
     control::listen(socket.clone(), answer).unwrap();
@@ -144,8 +144,8 @@ fn answers(bytes: &[u8]) -> Result<Vec<u16>, String> {
     Ok(statuses)
 }
 
-/// Whoever comes next is served as ever.
-fn well(door: SocketAddr) -> Result<(), String> {
-    let answer = exchange(door, b"GET /healthz HTTP/1.1\r\n\r\n", 1024)?;
+/// The next request, with these headers, is served.
+fn well(door: SocketAddr, headers: &str) -> Result<(), String> {
+    let answer = exchange(door, format!("GET /healthz HTTP/1.1\r\n{headers}\r\n").as_bytes(), 1024)?;
     if answers(&answer)? == [200] { Ok(()) } else { Err(format!("not well: {}", String::from_utf8_lossy(&answer))) }
 }

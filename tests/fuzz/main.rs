@@ -19,6 +19,7 @@ mod targets;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use peak_alloc::PeakAlloc;
@@ -34,8 +35,12 @@ const MEMORY_A_BYTE: usize = 1024;
 /// An input that takes longer hangs.
 const HANG: Duration = Duration::from_secs(30);
 
+/// One test at a time: the memory that is counted is the whole process's.
+static ALONE: Mutex<()> = Mutex::new(());
+
 #[test]
 fn no_input_panics_hangs_or_takes_memory_without_bound() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect(name));
     let time = Duration::from_secs(number("LXDRUNNER_FUZZ_SECONDS").unwrap_or(1));
     let first_seed = number("LXDRUNNER_FUZZ_SEED").unwrap_or(1);
@@ -69,6 +74,7 @@ fn no_input_panics_hangs_or_takes_memory_without_bound() {
 /// Each input of the corpus that has JSON, with each of its strings replaced, names of fields included.
 #[test]
 fn no_text_from_outside_is_left_as_it_is() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut all = 0;
     for mut target in targets::all() {
         let mut inputs = corpus(target.name);

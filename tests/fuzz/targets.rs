@@ -251,11 +251,16 @@ fn github() -> Run {
     })
 }
 
-/// LXD's answers, over a real socket.
-fn lxd() -> Run {
+/// A path that nothing else in this process or on this machine has.
+pub fn scratch() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let socket = std::env::temp_dir().join(format!("lxdrunner-fuzz-{}-{number}.socket", std::process::id()));
+    std::env::temp_dir().join(format!("lxdrunner-fuzz-{}-{number}", std::process::id()))
+}
+
+/// LXD's answers, over a real socket.
+fn lxd() -> Run {
+    let socket = scratch();
     let listener = UnixListener::bind(&socket).unwrap();
     let answer: Arc<Mutex<Vec<u8>>> = Arc::default();
     let served = Arc::clone(&answer);

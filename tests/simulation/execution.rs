@@ -113,7 +113,8 @@ impl Stage {
         let (by, name, online) = (row.by, row.name.clone(), row.is_online(now));
         let running = job.is_some_and(|job| self.github.job(job).at(now).status == JobStatus::InProgress);
         let runner = self.github.runners.iter().find(|r| r.id == id).unwrap();
-        let wrong = (lie || runner.mistaken) && self.github.may_lie(runner, now);
+        // Known are only wrong answers about runners that are online.
+        let wrong = (lie || runner.mistaken) && self.github.may_lie(runner, now) && runner.is_online(now);
         if running && runner.offline.is_none() && !wrong {
             return Ok(false);
         }
