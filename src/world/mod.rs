@@ -240,6 +240,12 @@ impl Instance {
         half_made && self.seen.runner_id.is_none()
     }
 
+    /// True where its runner has had a registration of its own for longer than listings lag.
+    fn was_registered(&self, now: Timestamp) -> bool {
+        let started = self.started_at.filter(|_| self.seen.phase == Phase::Started && self.seen.runner_id.is_some());
+        started.is_some_and(|at| now.since(at) > LISTING_LAG)
+    }
+
     /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us
     /// and was made on another machine, or in another boot, may be nobody's by now.
     pub fn is_anothers(&self) -> bool {

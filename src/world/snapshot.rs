@@ -266,6 +266,8 @@ impl World {
                 (Some(_), RunnerState::Idle(_)) => RunnerState::Awaited,
                 (Some(_), before) => before,
                 (None, RunnerState::Idle(_) | RunnerState::Busy) => RunnerState::Done(now),
+                // It was registered before it started: what is not listed any more had its job between two listings.
+                (None, RunnerState::Awaited) if instance.was_registered(now) => RunnerState::Done(now),
                 (None, before) => before,
             };
             if matches!(instance.runner, RunnerState::Done(_)) {

@@ -545,3 +545,18 @@ fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over
     stage.lxd(vec![]);
     assert_eq!(fetches(&mut stage), None);
 }
+
+#[test]
+fn a_runner_that_had_its_job_between_two_listings_is_done() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.launch_all();
+    let listed = InstanceSeen { phase: Phase::Started, runner_id: Some(RunnerId(1)), ..seen("lxdrunner-1-1", 1) };
+    stage.lxd(vec![listed.clone()]);
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.reason(1), Some(Reason::Covered), "the listing may lag");
+    stage.pass(31).lxd(vec![listed]);
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.launches(), Vec::<String>::new(), "GitHub is asked about the job first");
+    assert_ne!(stage.reason(1), Some(Reason::Covered));
+}

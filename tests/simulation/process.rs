@@ -317,7 +317,9 @@ impl Stage {
         let process = &self.daemons[daemon];
         let Action::Launch { job: Some(job), .. } = launch else { return None };
         let (_, runner, id) = self.github.jobs.iter().find(|row| row.id == job.0)?.taken.as_ref()?;
-        let by_us = self.github.runners.iter().any(|row| row.id == *id && row.by == Some(daemon));
+        // A later runner of that name was in another instance: of this process's, which may not have launched the first.
+        let latest = self.github.runners.iter().rfind(|row| row.name == *runner);
+        let by_us = latest.is_some_and(|row| row.id == *id && row.by == Some(daemon));
         let asked = process.unanswered.get(job).is_none_or(|failures| *failures < 5);
         let launched = process.launched_for.get(job).is_some_and(|all| all.contains(runner));
         let there = self.lxd[process.lxd].get(runner).is_some_and(|inst| inst.process.is_some());

@@ -72,7 +72,9 @@ impl Stage {
         let runner = inst.process.and_then(|id| self.github.runners.iter().find(|r| r.id == id));
         match runner {
             None => !inst.ended && self.now < inst.made + COMES && !self.is_of_boot_before(inst),
-            Some(r) => r.job.is_none() && r.gone.is_none() && (r.online.is_some() || self.now < inst.made + COMES),
+            // Without an id, a runner that had its job between two looks cannot be told from one that is still to come.
+            Some(r) if r.job.is_some() => self.token && self.polling && self.now < inst.made + COMES,
+            Some(r) => r.gone.is_none() && (r.online.is_some() || self.now < inst.made + COMES),
         }
     }
 }

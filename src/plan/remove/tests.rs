@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Hint, Phase, Recipe};
+use crate::model::{Hint, Phase, Recipe, Runner};
 use crate::plan::ready::tests::{images, kept, kinds, settle, stage, with};
 use crate::world::testkit::*;
 use crate::world::{Event, InstanceSeen, Note, RemoveReason, Status};
@@ -99,15 +99,13 @@ fn that_another_daemon_has_other_settings_is_told_once_and_when_it_is_over() {
 fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
     // How its runner is, how long it is there, and what we do with it by who made it.
     #[track_caller]
-    fn check(instance: InstanceSeen, online: Option<bool>, age: u64, of_the_dead: Option<RemoveReason>) {
+    fn check(instance: InstanceSeen, runners: &[Runner], age: u64, of_the_dead: Option<RemoveReason>) {
         for maker in [Maker::Dead, Maker::Other] {
             let mut stage = Stage::new(config());
             let listed = InstanceSeen { maker, created_at: Some(stage.now), ..instance.clone() };
-            let runners = |busy: bool| vec![runner(1, "lxdrunner-1-1", true, busy)];
-            let runners = online.map(runners).unwrap_or_default();
             for pass in [0, age] {
                 stage.pass(pass).lxd(vec![listed.clone()]);
-                stage.runners(acme(), runners.clone());
+                stage.runners(acme(), runners.to_vec());
             }
             let expected = of_the_dead.filter(|why| maker == Maker::Dead || *why == RemoveReason::Finished);
             let expected: Vec<(String, RemoveReason)> =
@@ -117,13 +115,16 @@ fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
     }
     let started = || seen("lxdrunner-1-1", 1);
     let half = || InstanceSeen { phase: Phase::Provisioning, runner_id: None, ..started() };
-    check(half(), None, 1, Some(RemoveReason::Abandoned));
-    check(half(), None, 3600, Some(RemoveReason::Abandoned));
-    check(started(), None, 301, Some(RemoveReason::NeverOnline));
-    check(started(), Some(false), 601, Some(RemoveReason::Idle));
-    check(started(), Some(true), 601, None);
-    check(started(), Some(true), 24 * 3600 + 1, Some(RemoveReason::TooOld));
-    check(InstanceSeen { status: Status::Stopped, ..started() }, None, 6, Some(RemoveReason::Finished));
+    let offline = [runner(1, "lxdrunner-1-1", false, false)];
+    let idle = [runner(1, "lxdrunner-1-1", true, false)];
+    let busy = [runner(1, "lxdrunner-1-1", true, true)];
+    check(half(), &[], 1, Some(RemoveReason::Abandoned));
+    check(half(), &[], 3600, Some(RemoveReason::Abandoned));
+    check(started(), &offline, 301, Some(RemoveReason::NeverOnline));
+    check(started(), &idle, 601, Some(RemoveReason::Idle));
+    check(started(), &busy, 601, None);
+    check(started(), &busy, 24 * 3600 + 1, Some(RemoveReason::TooOld));
+    check(InstanceSeen { status: Status::Stopped, ..started() }, &[], 6, Some(RemoveReason::Finished));
 }
 
 #[test]

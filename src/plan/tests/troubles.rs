@@ -193,9 +193,11 @@ fn runners_that_do_not_come_online_again_and_again_are_trouble_with_a_hint() {
     let mut stage = Stage::new(config());
     for (n, troubles) in [(1, 0), (2, 1)] {
         stage.queued(n);
-        stage.launch_all();
+        let names = stage.launch_all();
         stage.told(n, JobStatus::Completed, None);
-        stage.pass(301).runners(acme(), vec![]);
+        for pass in [0, 301] {
+            stage.pass(pass).runners(acme(), vec![runner(n, &names[0], false, false)]);
+        }
         let removal = of(stage.dispatch(), |a| matches!(a, Action::Remove { .. }));
         stage.outcome(removal, Outcome::Removed);
         assert_eq!(stage.troubles().len(), troubles);
