@@ -303,7 +303,7 @@ fn an_instance_that_cannot_be_removed_is_named_until_it_is_gone_and_the_others_g
     assert_eq!(rig.wait_done(job), "success");
     assert_eq!(rig.daemon.count(&[&about, "could not be removed", "failures=2", "DEBUG"]), 1);
     faults.clear();
-    rig.daemon.wait(&["WARN", &about, "msg=\"gone at last\""]);
+    rig.daemon.wait(&["WARN", &about, "msg=\"removed after failed attempts\""]);
     rig.wait_instances(|names| !names.contains(&name));
     assert!(!rig.health().1.contains("stuck"), "{}", rig.health().1);
     // Its logs are kept once, however often it was tried.

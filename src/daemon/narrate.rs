@@ -139,7 +139,7 @@ fn tell(note: &Note) {
              for the class; each leaves alone what the other keeps ready, and can use none of it\" mend=\"give each a prefix \
              of its own, or the same settings\""
         ),
-        Note::OneConfigAgain { what } => warn!("what={:?} msg=\"not any more\"", what.to_string()),
+        Note::OneConfigAgain { what } => warn!("what={:?} msg=\"settings agree again\"", what.to_string()),
         Note::Prepared { instance, class } => info!("class={class:?} instance={instance} msg=\"standby ready\""),
         Note::LaunchFailed { instance, job, blame, reason, until, news, logs_kept } => {
             let what = blame.to_string();
@@ -174,7 +174,7 @@ fn tell(note: &Note) {
             );
         }
         Note::GoneAtLast { instance, failures } => {
-            warn!("instance={instance} failures={failures} msg=\"gone at last\"")
+            warn!("instance={instance} failures={failures} msg=\"removed after failed attempts\"")
         }
         Note::Deregistered { runner, scope } => {
             info!("runner={runner} scope={scope} msg=\"offline registration without an instance removed\"");
