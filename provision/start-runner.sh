@@ -11,7 +11,7 @@
 # start-runner.sh run    is that background part; it ends with the instance (arguments: how to change the user, and the
 #                        ids of its group and itself)
 #
-# The credentials are one file, /run/lxdrunner/credentials, whose directory `arm` makes, in memory. It is taken
+# The credentials are one file, /run/lxdrunner/credentials, which `arm` makes, empty and in memory. It is taken
 # once its last line is `end`, and emptied before the runner starts. Its other lines are a name, a blank and a
 # value each:
 #
@@ -313,7 +313,8 @@ make_place() {
     [ "$(stat -f -c %T "$place")" = tmpfs ] ||
         mount -t tmpfs -o size=1m,mode=0700,nosuid,nodev,noexec lxdrunner "$place" ||
         refuse "$place is on disk and a tmpfs cannot be mounted there: the secret would be written to disk"
-    if ! chown 0:0 "$place" || ! chmod 0700 "$place" || ! mkdir "$place/armed"; then
+    # LXD sets mode and owner of a file that is new to it after the content, and answers 404 where it was taken away by then.
+    if ! chown 0:0 "$place" || ! chmod 0700 "$place" || ! true >"$credentials" || ! chmod 0600 "$credentials" || ! mkdir "$place/armed"; then
         refuse "cannot make $place (see above)"
     fi
 }

@@ -34,6 +34,11 @@ pub fn on_both(case: &'static str, run: impl Fn(&Bench)) {
         let standin = LxdStandin::start_with(&dir.0, options).unwrap();
         run(&Bench::new(case, standin.socket().into(), "dev".to_owned()));
     }
+    on_real(case, run);
+}
+
+/// Runs a case on a real LXD alone.
+pub fn on_real(case: &'static str, run: impl Fn(&Bench)) {
     if let Some(socket) = real_socket() {
         let image = std::env::var("LXDRUNNER_TEST_IMAGE").unwrap_or_else(|_| "dev".to_owned());
         run(&Bench::new(case, socket, image));

@@ -10,9 +10,10 @@ mod copies;
 mod images;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, PATIENCE, PROJECT, exec, fails_with, on_both, real_socket};
+use bench::{Bench, PATIENCE, PROJECT, exec, fails_with, on_both, on_real, real_socket};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Operation, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
@@ -419,6 +420,43 @@ fn files_go_in_and_come_out() {
         push("/opt/runner/live", 0o755, b"live").unwrap();
         says(&["cat", "/opt/runner/live"], "live");
         says(&["stat", "-c", "0%a", "/opt/runner/live"], "0755\n");
+    });
+}
+
+/// A file's content, after half of which a file is removed in the instance.
+struct Removing<'a> {
+    bench: &'a Bench,
+    name: &'a str,
+    path: &'a str,
+    left: usize,
+}
+
+impl Read for Removing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.left == 1 {
+            let remove = format!("until [ -s {0} ]; do sleep 0.01; done; rm {0}", self.path);
+            self.bench.exec(self.name, &["sh", "-c", &remove]).unwrap();
+        }
+        let Some(byte) = buffer.first_mut().filter(|_| self.left > 0) else { return Ok(0) };
+        *byte = b'x';
+        self.left -= 1;
+        Ok(1)
+    }
+}
+
+/// Where an instance takes away what it is given, one reads the answer wrong. Not of the stand-in, which writes a file in one go.
+#[test]
+fn a_file_that_goes_while_it_is_written_is_not_found_where_it_was_new() {
+    on_real("going", |bench| {
+        let name = bench.running();
+        let path = "/run/going";
+        let push = || {
+            let mut content = Removing { bench, name: &name, path, left: 2 };
+            bench.lxd.push_file(PROJECT, &name, path, 0o600, &mut content, 2, PATIENCE)
+        };
+        fails_with(push(), ErrorKind::NotFound);
+        bench.lxd.push_file(PROJECT, &name, path, 0o600, &mut &b""[..], 0, PATIENCE).unwrap();
+        push().unwrap();
     });
 }
 
