@@ -105,8 +105,8 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "the cap is a cap",
         file: "src/plan/launch.rs",
-        from: "        if stock.total >= config.max_workers {",
-        to: "        if stock.total > config.max_workers {",
+        from: "            if self.stock.total >= self.config.max_workers {",
+        to: "            if self.stock.total > self.config.max_workers {",
     },
     Mutant {
         rule: "what another process makes is left to it",
@@ -231,7 +231,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "nothing is made of a template that goes",
         file: "src/plan/remove.rs",
-        from: "        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {",
+        from: "        if self.planner.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {",
         to: "        if instance.is_anothers() {",
     },
     Mutant {
@@ -265,8 +265,8 @@ const OF_TABLES: &[Mutant] = &[
     Mutant {
         rule: "one launch tries for each thing that failed, whatever else is launched",
         file: "src/plan/launch.rs",
-        from: "world.failures.is_shaky(subject) && stock.tried.contains(subject);",
-        to: "world.failures.is_shaky(subject) && stock.launching > 0;",
+        from: "self.world.failures.is_shaky(subject) && self.stock.tried.contains(subject);",
+        to: "self.world.failures.is_shaky(subject) && self.stock.launching > 0;",
     },
     Mutant {
         rule: "what fails for one scope is tried once for all its classes",
@@ -337,8 +337,8 @@ const OF_TABLES: &[Mutant] = &[
     Mutant {
         rule: "where copies get no network the image is tried before the template is doubted",
         file: "src/plan/launch.rs",
-        from: "template.filter(|_| !doubted && works(",
-        to: "template.filter(|_| doubted | true && works(",
+        from: "template.filter(|_| !doubted && self.works(",
+        to: "template.filter(|_| doubted | true && self.works(",
     },
 ];
 

@@ -7,9 +7,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use super::launch::origin;
-use super::stock::Stock;
-use super::{Group, LAUNCHES_AT_ONCE, Plan, Reason, plan};
+use super::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
 use crate::config::{Class, Config, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
@@ -122,11 +120,11 @@ fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Ex
     if let Ok((scope, at)) = &state.place
         && let Some(class) = config.classes.get(*at)
     {
-        let stock = Stock::count(world, config, now);
+        let planner = Planner::new(world, config, now);
         line(world, state, scope, class, all);
         supply(world, now, (scope, *at), class, all);
-        caps(&stock, config, *at, class, all);
-        source(world, &stock, now, *at, class, all);
+        caps(&planner, *at, class, all);
+        source(&planner, *at, class, all);
         obstacles(world, now, scope, class, all);
     }
     next(world, config, now, state, &plan, all);
@@ -282,7 +280,8 @@ fn supply(world: &World, now: Timestamp, (scope, place): Group<'_>, class: &Clas
     }
 }
 
-fn caps(stock: &Stock, config: &Config, at: usize, class: &Class, all: &mut Explanation) {
+fn caps(planner: &Planner, at: usize, class: &Class, all: &mut Explanation) {
+    let (stock, config) = (&planner.stock, planner.config);
     let own = stock.classes.get(at).map_or(0, |class| class.total);
     let launching = stock.launching;
     all.say(
@@ -295,12 +294,12 @@ fn caps(stock: &Stock, config: &Config, at: usize, class: &Class, all: &mut Expl
 }
 
 /// What the next instance would come from.
-fn source(world: &World, stock: &Stock, now: Timestamp, at: usize, class: &Class, all: &mut Explanation) {
-    let standbys = stock.classes.get(at).map_or(0, |class| class.standbys.len());
-    let text = match origin(world, stock, at, class, now) {
+fn source(planner: &Planner, at: usize, class: &Class, all: &mut Explanation) {
+    let standbys = planner.stock.classes.get(at).map_or(0, |class| class.standbys.len());
+    let text = match planner.origin(at, class) {
         Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
         Some(Origin::Template(template)) => {
-            let known = world.instances.get(template.id());
+            let known = planner.world.instances.get(template.id());
             format!("the template {}", known.map_or(template.id(), Instance::label))
         }
         Some(Origin::Image) => "the image".to_owned(),

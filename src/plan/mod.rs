@@ -14,14 +14,16 @@ mod stock;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 pub use explain::{Explanation, explain};
 
+use self::launch::Crowded;
+use self::stock::Stock;
 use crate::config::{Config, ForkPolicy};
-use crate::model::{Job, JobId, RunnerArch, Scope, Timestamp};
+use crate::model::{Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
 use crate::world::{
     Action, Doubt, Flight, Hold, Instance, JobState, Refusal, RunnerState, Subject, UnknownJob, World, scope_for,
 };
@@ -141,30 +143,161 @@ impl fmt::Display for Reason {
 
 /// What to do now, given what we know.
 pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
-    let mut plan = Plan::default();
-    looks(world, config, now, &mut plan);
-    packages(world, config, now, &mut plan);
-    let mut stock = stock::Stock::count(world, config, now);
-    let demand = stock::demand(world, config, now, &mut plan);
-    let queued = demand.iter().map(|(group, demand)| (*group, demand.queued)).collect();
-    let lxd_known = matches!(world.lxd, Some(Ok(_)));
+    let mut planner = Planner::new(world, config, now);
+    planner.looks();
+    planner.packages();
+    let demand = planner.demand();
     // What uses the places that there are goes first, then what makes places; what only asks, tidies up or keeps things
     // ready does not keep it waiting.
-    let crowded = launch::launches(world, config, demand, &mut stock, now, &mut plan);
-    if lxd_known {
-        remove::removals(world, config, &queued, &mut stock, now, &mut plan);
-        ready::keep_ready(world, config, &queued, &crowded, &mut stock, now, &mut plan);
+    planner.launches(demand);
+    if planner.lxd_is_known() {
+        planner.removals();
+        planner.keep_ready();
     }
-    let mut errands = Vec::new();
-    questions(world, config, now, &mut plan, &mut errands);
-    if matches!(world.lxd, Some(Ok(_))) {
-        remove::deregistrations(world, config, &mut errands);
+    planner.errands();
+    planner.plan
+}
+
+/// One plan while it is made: what is known, and what was decided so far.
+struct Planner<'a> {
+    world: &'a World,
+    config: &'a Config,
+    now: Timestamp,
+    /// What there is, with what was planned so far.
+    stock: Stock<'a>,
+    /// All queued jobs, those included that are held back.
+    queued: BTreeMap<Group<'a>, usize>,
+    crowded: Crowded,
+    /// The number of the next name that is not for a job, and the names that are taken; found out when one is needed.
+    names: Option<(u64, BTreeSet<&'a str>)>,
+    plan: Plan,
+}
+
+impl<'a> Planner<'a> {
+    /// Nothing is decided yet.
+    fn new(world: &'a World, config: &'a Config, now: Timestamp) -> Planner<'a> {
+        Planner {
+            world,
+            config,
+            now,
+            stock: Stock::count(world, config, now),
+            queued: BTreeMap::new(),
+            crowded: Crowded::default(),
+            names: None,
+            plan: Plan::default(),
+        }
     }
-    let errand =
-        |flight: &&Flight| matches!(flight, Flight::Job(_) | Flight::Run(..) | Flight::Repo(_) | Flight::Runner(..));
-    let under_way = world.flights.keys().filter(errand).count();
-    plan.actions.extend(errands.into_iter().take(ERRANDS_AT_ONCE.saturating_sub(under_way)));
-    plan
+
+    fn lxd_is_known(&self) -> bool {
+        matches!(self.world.lxd, Some(Ok(_)))
+    }
+
+    /// True while the subject is paused, after which the plan is made again.
+    fn paused(&mut self, subject: Subject) -> bool {
+        let paused = self.world.paused(&subject, self.now);
+        paused.inspect(|(until, _)| self.plan.wake(*until)).is_some()
+    }
+
+    /// Runners on their way or idle beyond the queued jobs.
+    fn spare(&self) -> BTreeMap<Group<'a>, usize> {
+        let beyond = |(group, supply): (&Group<'a>, &usize)| {
+            (*group, supply.saturating_sub(self.queued.get(group).copied().unwrap_or(0)))
+        };
+        self.stock.supply.iter().map(beyond).collect()
+    }
+
+    /// What is asked of GitHub, and registrations that go: no more than a few at once.
+    fn errands(&mut self) {
+        let mut errands = self.questions();
+        if self.lxd_is_known() {
+            errands.extend(self.deregistrations());
+        }
+        let errand = |flight: &&Flight| {
+            matches!(flight, Flight::Job(_) | Flight::Run(..) | Flight::Repo(_) | Flight::Runner(..))
+        };
+        let under_way = self.world.flights.keys().filter(errand).count();
+        self.plan.actions.extend(errands.into_iter().take(ERRANDS_AT_ONCE.saturating_sub(under_way)));
+    }
+
+    fn looks(&mut self) {
+        let (world, now) = (self.world, self.now);
+        let due = |look: &crate::world::Look, interval: Duration, spacing: Duration| match look.ended_at {
+            None => now,
+            Some(ended) if look.wanted => ended.after(spacing),
+            Some(ended) => ended.after(interval),
+        };
+        let github = due(&world.github_look, self.config.reconcile_interval, GITHUB_SPACING);
+        let github = unanswered(world).map_or(github, |at| github.min(at));
+        let lxd = due(&world.lxd_look, lxd_interval(world), LXD_SPACING);
+        if !world.github_look.under_way {
+            self.plan.look_at_github = github <= now;
+            self.plan.wake(github.max(now));
+        }
+        if !world.lxd_look.under_way {
+            self.plan.look_at_lxd = lxd <= now;
+            self.plan.wake(lxd.max(now));
+        }
+    }
+
+    /// Jobs and repositories that GitHub must be asked about.
+    fn questions(&mut self) -> Vec<Action> {
+        let (world, now) = (self.world, self.now);
+        let served = |repo: &RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
+        let idle = |flight: Flight| !world.flights.contains_key(&flight);
+        let mut actions = Vec::new();
+        // What keeps jobs waiting goes first.
+        for (id, question) in &world.questions {
+            let Some(state) = world.jobs.get(id).filter(|_| idle(Flight::Job(*id))) else { continue };
+            match question.not_before.filter(|until| *until > now) {
+                Some(until) => self.plan.wake(until),
+                None => actions.push(look_up(state)),
+            }
+        }
+        for (job, UnknownJob { repo, public, .. }) in &world.unknown_jobs {
+            if idle(Flight::Job(*job)) && served(repo) {
+                actions.push(Action::LookUpJob { repo: repo.clone(), job: *job, public: *public });
+            }
+        }
+        for ((repo, run), state) in &world.runs {
+            let asked = state.origin.is_some() || !idle(Flight::Run(repo.clone(), *run));
+            if !asked && !self.paused(Subject::ForkOrigin(repo.clone())) {
+                let trust = self.config.fork_policy != Some(ForkPolicy::Deny);
+                actions.push(Action::LookUpRun { repo: repo.clone(), run: *run, trust });
+            }
+        }
+        let not_taken = not_taken(world, now, &self.plan.deferred);
+        actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));
+        for repo in world.look_at.keys() {
+            if idle(Flight::Repo(repo.clone())) && served(repo) {
+                actions.push(Action::LookAtRepo { repo: repo.clone() });
+            }
+        }
+        actions
+    }
+
+    fn packages(&mut self) {
+        let (world, now) = (self.world, self.now);
+        let Some(targets) = world.targets.as_deref() else { return };
+        let wanted: BTreeSet<RunnerArch> = self.config.classes.iter().map(|class| class.arch).collect();
+        for arch in wanted {
+            let state = world.packages.get(&arch);
+            let fresh = state
+                .is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
+            // A suspicion makes it stale, though not again and again.
+            let suspect = state.filter(|s| s.suspect_since.is_some());
+            let stale = suspect.is_some_and(|s| s.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION));
+            if fresh && !stale || world.flights.contains_key(&Flight::Package(arch)) {
+                continue;
+            }
+            let subject = Subject::Package(arch);
+            // Every target offers the same; one that refuses must not keep the others from theirs.
+            let failures = world.failures.get(&subject).map_or(0, |entry| entry.failures as usize);
+            let Some(scope) = targets.get(failures % targets.len().max(1)) else { return };
+            if !self.paused(subject) {
+                self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });
+            }
+        }
+    }
 }
 
 impl Plan {
@@ -197,62 +330,6 @@ fn unanswered(world: &World) -> Option<Timestamp> {
     retry.min().map(spaced)
 }
 
-fn looks(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
-    let due = |look: &crate::world::Look, interval: Duration, spacing: Duration| match look.ended_at {
-        None => now,
-        Some(ended) if look.wanted => ended.after(spacing),
-        Some(ended) => ended.after(interval),
-    };
-    let github = due(&world.github_look, config.reconcile_interval, GITHUB_SPACING);
-    let github = unanswered(world).map_or(github, |at| github.min(at));
-    let lxd = due(&world.lxd_look, lxd_interval(world), LXD_SPACING);
-    if !world.github_look.under_way {
-        plan.look_at_github = github <= now;
-        plan.wake(github.max(now));
-    }
-    if !world.lxd_look.under_way {
-        plan.look_at_lxd = lxd <= now;
-        plan.wake(lxd.max(now));
-    }
-}
-
-/// Jobs and repositories that GitHub must be asked about.
-fn questions(world: &World, config: &Config, now: Timestamp, plan: &mut Plan, actions: &mut Vec<Action>) {
-    let served = |repo: &crate::model::RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
-    let idle = |flight: Flight| !world.flights.contains_key(&flight);
-    // What keeps jobs waiting goes first.
-    for (id, question) in &world.questions {
-        let Some(state) = world.jobs.get(id).filter(|_| idle(Flight::Job(*id))) else { continue };
-        match question.not_before.filter(|until| *until > now) {
-            Some(until) => plan.wake(until),
-            None => actions.push(look_up(state)),
-        }
-    }
-    for (job, UnknownJob { repo, public, .. }) in &world.unknown_jobs {
-        if idle(Flight::Job(*job)) && served(repo) {
-            actions.push(Action::LookUpJob { repo: repo.clone(), job: *job, public: *public });
-        }
-    }
-    for ((repo, run), state) in &world.runs {
-        let asked = state.origin.is_some() || !idle(Flight::Run(repo.clone(), *run));
-        match world.paused(&Subject::ForkOrigin(repo.clone()), now) {
-            _ if asked => {}
-            Some((until, _)) => plan.wake(until),
-            None => {
-                let trust = config.fork_policy != Some(ForkPolicy::Deny);
-                actions.push(Action::LookUpRun { repo: repo.clone(), run: *run, trust });
-            }
-        }
-    }
-    let not_taken = not_taken(world, now, &plan.deferred);
-    actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));
-    for repo in world.look_at.keys() {
-        if idle(Flight::Repo(repo.clone())) && served(repo) {
-            actions.push(Action::LookAtRepo { repo: repo.clone() });
-        }
-    }
-}
-
 /// GitHub gives a job to an idle runner within seconds: where it did not for this long, the job may be over, or was given to
 /// another runner, and the delivery that told of it was lost.
 const NOT_TAKEN: Duration = Duration::from_secs(180);
@@ -275,31 +352,6 @@ fn not_taken<'a>(world: &'a World, now: Timestamp, deferred: &[(JobId, Reason)])
 fn look_up(state: &JobState) -> Action {
     let Job { id, repo, public, .. } = &state.job;
     Action::LookUpJob { repo: repo.clone(), job: *id, public: *public }
-}
-
-fn packages(world: &World, config: &Config, now: Timestamp, plan: &mut Plan) {
-    let Some(targets) = world.targets.as_deref() else { return };
-    let wanted: BTreeSet<RunnerArch> = config.classes.iter().map(|class| class.arch).collect();
-    for arch in wanted {
-        let state = world.packages.get(&arch);
-        let fresh =
-            state.is_some_and(|s| s.version.is_some() && s.checked_at.is_some_and(|at| now.since(at) < PACKAGE_LOOKUP));
-        // A suspicion makes it stale, though not again and again.
-        let suspect = state.filter(|s| s.suspect_since.is_some());
-        let stale = suspect.is_some_and(|s| s.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION));
-        let fresh = fresh && !stale;
-        if fresh || world.flights.contains_key(&Flight::Package(arch)) {
-            continue;
-        }
-        let pause = world.failures.get(&Subject::Package(arch));
-        // Every target offers the same; one that refuses must not keep the others from theirs.
-        let failures = pause.map_or(0, |p| p.failures as usize);
-        let Some(scope) = targets.get(failures % targets.len().max(1)) else { return };
-        match pause {
-            Some(pause) if pause.until > now => plan.wake(pause.until),
-            _ => plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() }),
-        }
-    }
 }
 
 /// The scope and class (by its place in the config) that something belongs to, for counting.

@@ -7,14 +7,12 @@ pub(super) mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::launch::{Crowded, as_template, copy_or_image, full, launched, names_in_use, needs};
-use super::stock::Stock;
-use super::{Group, LAUNCHES_AT_ONCE, Plan, REMOVALS_AT_ONCE};
-use crate::config::{Class, Config};
-use crate::model::{InstanceType, Phase, Timestamp};
+use super::launch::{Launch, as_template, names_in_use, needs};
+use super::{Group, LAUNCHES_AT_ONCE, Planner, REMOVALS_AT_ONCE};
+use crate::config::Class;
+use crate::model::{InstanceType, Phase};
 use crate::world::{
-    Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, World, nth_random, random_name,
-    template_name,
+    Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, nth_random, random_name, template_name,
 };
 
 /// Standbys that are prepared at once: launches are not to be slowed down by them.
@@ -22,40 +20,13 @@ const PREPARED_AT_ONCE: usize = 2;
 /// A runner that is idle for no longer may be getting a job at this moment.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// What one plan has in hand while it keeps things ready.
-struct Keeping<'a, 'p> {
-    world: &'a World,
-    config: &'a Config,
-    queued: &'p BTreeMap<Group<'a>, usize>,
-    crowded: &'p Crowded,
-    stock: &'p mut Stock<'a>,
-    now: Timestamp,
-    plan: &'p mut Plan,
-    /// The number of the next name that is not for a job, and the names that are taken; found out when one is needed.
-    names: Option<(u64, BTreeSet<&'a str>)>,
-}
-
-/// Plans all of it.
-pub(super) fn keep_ready<'a>(
-    world: &'a World,
-    config: &'a Config,
-    queued: &BTreeMap<Group<'a>, usize>,
-    crowded: &Crowded,
-    stock: &mut Stock<'a>,
-    now: Timestamp,
-    plan: &mut Plan,
-) {
-    let mut keeping = Keeping { world, config, queued, crowded, stock, now, plan, names: None };
-    keeping.make_room();
-    keeping.idle_runners();
-    keeping.standbys();
-    keeping.bake();
-}
-
-impl<'a> Keeping<'a, '_> {
-    fn paused(&mut self, blame: Subject) -> bool {
-        let paused = self.world.paused(&blame, self.now);
-        paused.inspect(|(until, _)| self.plan.wake(*until)).is_some()
+impl<'a> Planner<'a> {
+    /// Plans all of it.
+    pub(super) fn keep_ready(&mut self) {
+        self.make_room();
+        self.idle_runners();
+        self.standbys();
+        self.bake();
     }
 
     /// True where a job waits for what a class's next instance would take.
@@ -84,14 +55,14 @@ impl<'a> Keeping<'a, '_> {
     }
 
     fn idle_runners(&mut self) {
-        let (world, config, now) = (self.world, self.config, self.now);
+        let (world, config) = (self.world, self.config);
         for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.idle > 0) {
             if self.jobs_first(at) || self.paused(Subject::Idle(class.name.clone())) {
                 continue;
             }
             for scope in world.targets.iter().flatten() {
                 let group = (scope, at);
-                let from = copy_or_image(world, self.stock, at, class, now);
+                let from = self.copy_or_image(at, class);
                 let needs = needs(scope, class, from.as_ref());
                 if !super::remove::runners_known(world, scope) || needs.into_iter().any(|need| self.paused(need)) {
                     continue;
@@ -99,14 +70,12 @@ impl<'a> Keeping<'a, '_> {
                 let wanted = self.queued.get(&group).copied().unwrap_or(0) + class.idle;
                 while self.stock.supply.get(&group).copied().unwrap_or(0) < wanted {
                     let Some(from) = &from else { break };
-                    if full(world, config, self.stock, group, class, Some(from)).is_some() {
+                    if self.full(group, class, Some(from)).is_some() {
                         break;
                     }
                     let name = self.name("idle");
                     self.stock.place(at);
-                    launched(self.stock, group, class, from);
-                    let (job, scope, from) = (None, scope.clone(), from.clone());
-                    self.plan.actions.push(Action::Launch { job, class: at, scope, name, from });
+                    self.launch(group, class, Launch { job: None, name, from: from.clone() });
                 }
             }
         }
@@ -210,10 +179,7 @@ impl<'a> Keeping<'a, '_> {
         }
         let planned: BTreeSet<String> =
             self.plan.actions.iter().filter_map(|a| a.instance().map(str::to_owned)).collect();
-        let beyond = |(group, supply): (&Group<'a>, &usize)| {
-            (*group, supply.saturating_sub(self.queued.get(group).copied().unwrap_or(0)))
-        };
-        let mut spare: BTreeMap<Group<'a>, usize> = self.stock.supply.iter().map(beyond).collect();
+        let mut spare = self.spare();
         for instance in self.world.instances.values() {
             if self.stock.removing >= REMOVALS_AT_ONCE {
                 break;

@@ -7,9 +7,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::stock::{Stock, class_index, has_shape, is_broken, is_supply};
-use super::{Group, Plan, REMOVALS_AT_ONCE};
-use crate::config::Config;
+use super::stock::{class_index, has_shape, is_broken, is_supply};
+use super::{Group, Planner, REMOVALS_AT_ONCE};
 use crate::identity::Maker;
 use crate::model::{Phase, Scope, Timestamp};
 use crate::world::{
@@ -21,13 +20,9 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 /// LXD deletes an ephemeral instance by itself when it stops; it is given this long.
 const SELF_DELETION: Duration = Duration::from_secs(5);
 
-/// What one plan counts down while it looks at one instance after the other.
+/// What the removals of one plan count down while they look at one instance after the other.
 struct Budget<'a, 's> {
-    world: &'a World,
-    config: &'a Config,
-    stock: &'s mut Stock<'a>,
-    now: Timestamp,
-    queued: &'s BTreeMap<Group<'a>, usize>,
+    planner: &'s mut Planner<'a>,
     /// For each (scope, class): runners on their way or idle beyond the queue and those that are kept.
     surplus: BTreeMap<Group<'a>, usize>,
     /// For each (scope, class): false once one was replaced for its age, or while one is on its way.
@@ -36,50 +31,71 @@ struct Budget<'a, 's> {
     standbys: Vec<(usize, bool)>,
 }
 
-/// Plans the removals, those that are done first; no more than so many are under way.
-pub(super) fn removals<'a>(
-    world: &'a World,
-    config: &'a Config,
-    queued: &BTreeMap<Group<'a>, usize>,
-    stock: &mut Stock<'a>,
-    now: Timestamp,
-    plan: &mut Plan,
-) {
-    let beyond = |(group, supply): (&Group<'a>, &usize)| {
-        let idle = config.classes.get(group.1).map_or(0, |class| class.idle);
-        let wanted = queued.get(group).copied().unwrap_or(0) + idle;
-        (*group, supply.saturating_sub(wanted))
-    };
-    let surplus = stock.supply.iter().map(beyond).collect();
-    let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
-    let may_refresh = stock.coming.iter().map(refresh).collect();
-    let standbys = stock.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
-    let mut budget = Budget { world, config, stock, now, queued, surplus, may_refresh, standbys };
-    // Those that are done go first, then the one that is idle longest.
-    let mut in_order: Vec<&Instance> = world.instances.values().collect();
-    in_order.sort_by_key(|i| match i.runner {
-        RunnerState::Idle(since) => (1, since),
-        _ => (0, i.made_at),
-    });
-    for instance in in_order {
-        let name = instance.seen.name.as_str();
-        if budget.stock.in_flight.contains_key(name) || budget.stock.claimed.contains(name) {
-            continue;
+impl<'a> Planner<'a> {
+    /// Plans the removals, those that are done first; no more than so many are under way.
+    pub(super) fn removals(&mut self) {
+        let (world, config, now) = (self.world, self.config, self.now);
+        let idle = |at: usize| config.classes.get(at).map_or(0, |class| class.idle);
+        let surplus = self.spare().into_iter().map(|(group, spare)| (group, spare.saturating_sub(idle(group.1))));
+        let surplus = surplus.collect();
+        let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
+        let may_refresh = self.stock.coming.iter().map(refresh).collect();
+        let standbys = self.stock.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
+        let mut budget = Budget { planner: self, surplus, may_refresh, standbys };
+        // Those that are done go first, then the one that is idle longest.
+        let mut in_order: Vec<&Instance> = world.instances.values().collect();
+        in_order.sort_by_key(|i| match i.runner {
+            RunnerState::Idle(since) => (1, since),
+            _ => (0, i.made_at),
+        });
+        for instance in in_order {
+            let name = instance.seen.name.as_str();
+            if budget.planner.stock.in_flight.contains_key(name) || budget.planner.stock.claimed.contains(name) {
+                continue;
+            }
+            if let Some(until) = world.left_alone_until(instance, now) {
+                budget.planner.plan.wake(until);
+                continue;
+            }
+            if let Some(vanished) =
+                instance.stopped_since.map(|since| since.after(SELF_DELETION)).filter(|at| *at > now)
+            {
+                budget.planner.plan.wake(vanished);
+            }
+            let Some(reason) = budget.reason(instance) else { continue };
+            if budget.planner.stock.removing >= REMOVALS_AT_ONCE {
+                // The end of one that is under way is an event.
+                break;
+            }
+            budget.planner.stock.removes(instance, class_index(config, &instance.seen.class));
+            budget.planner.plan.actions.push(removal(instance, reason));
         }
-        if let Some(until) = world.left_alone_until(instance, now) {
-            plan.wake(until);
-            continue;
+    }
+
+    /// Offline registrations with a name that only we give and without an instance. Another host with our prefix may be
+    /// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
+    pub(super) fn deregistrations(&self) -> Vec<Action> {
+        let (world, config) = (self.world, self.config);
+        let mut actions = Vec::new();
+        for (scope, view) in &world.scopes {
+            for runner in view.runners.iter().flatten().filter(|r| !r.online && !r.busy) {
+                let name = &runner.name;
+                // Seen so in two listings: what was offline in the last one may have come up since.
+                let listed = view.listed_at.unwrap_or_default();
+                let dead =
+                    view.offline_since.get(&runner.id).is_some_and(|at| listed.since(*at) > config.provision_timeout);
+                let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);
+                if !dead || !ours || world.instances.contains_key(name) {
+                    continue;
+                }
+                let busy = world.flights.contains_key(&Flight::Instance(name.clone()))
+                    || world.flights.contains_key(&Flight::Runner(scope.clone(), runner.id));
+                if !busy {
+                    actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
+                }
+            }
         }
-        if let Some(vanished) = instance.stopped_since.map(|since| since.after(SELF_DELETION)).filter(|at| *at > now) {
-            plan.wake(vanished);
-        }
-        let Some(reason) = budget.reason(instance) else { continue };
-        if budget.stock.removing >= REMOVALS_AT_ONCE {
-            // The end of one that is under way is an event.
-            break;
-        }
-        budget.stock.removes(instance, class_index(config, &instance.seen.class));
-        plan.actions.push(removal(instance, reason));
+        actions
     }
 }
 
@@ -110,7 +126,7 @@ pub(super) fn runners_known(world: &World, scope: &Scope) -> bool {
 
 impl<'a> Budget<'a, '_> {
     fn reason(&mut self, instance: &'a Instance) -> Option<RemoveReason> {
-        let (config, now) = (self.config, self.now);
+        let (config, now) = (self.planner.config, self.planner.now);
         // Another living daemon may have other timeouts: its instances go by these. What is finished anyone may remove.
         let anothers = instance.is_anothers();
         let age = now.since(instance.made_at);
@@ -118,7 +134,7 @@ impl<'a> Budget<'a, '_> {
             return Some(RemoveReason::TooOld);
         }
         let scope = instance.seen.scope.as_ref();
-        let runners_known = scope.is_none_or(|s| runners_known(self.world, s));
+        let runners_known = scope.is_none_or(|s| runners_known(self.planner.world, s));
         // Its runner never was there, or is not any more.
         let alone = match instance.runner {
             RunnerState::Awaited => true,
@@ -147,7 +163,7 @@ impl<'a> Budget<'a, '_> {
                 RunnerState::Awaited | RunnerState::Idle(_) if anothers => None,
                 RunnerState::Awaited => {
                     // One that was online is given as long to come back.
-                    let view = scope.and_then(|s| self.world.scopes.get(s));
+                    let view = scope.and_then(|s| self.planner.world.scopes.get(s));
                     let offline = view.zip(instance.seen.runner_id);
                     let offline = offline.and_then(|(v, id)| v.offline_since.get(&id).copied());
                     let since = instance.started_at.unwrap_or(instance.first_seen);
@@ -161,7 +177,7 @@ impl<'a> Budget<'a, '_> {
     }
 
     fn idle(&mut self, instance: &'a Instance, scope: &'a Scope, since: Timestamp) -> Option<RemoveReason> {
-        let (config, now) = (self.config, self.now);
+        let (config, now) = (self.planner.config, self.planner.now);
         let class = class_index(config, &instance.seen.class);
         if !is_supply(instance, None, config, now) {
             return None;
@@ -171,7 +187,7 @@ impl<'a> Budget<'a, '_> {
             return (now.since(since) > config.idle_timeout).then_some(RemoveReason::Idle);
         };
         let group = (scope, class);
-        if self.queued.contains_key(&group) && self.is_to_be_replaced(scope, class, since) {
+        if self.planner.queued.contains_key(&group) && self.is_to_be_replaced(scope, class, since) {
             return Some(RemoveReason::Unassigned);
         }
         let left = self.surplus.get_mut(&group).filter(|left| **left > 0);
@@ -190,39 +206,41 @@ impl<'a> Budget<'a, '_> {
 
     /// True where GitHub gave the runner no job: it is replaced once, in case that the runner itself is the cause.
     fn is_to_be_replaced(&self, scope: &Scope, class: usize, since: Timestamp) -> bool {
-        let Some(class) = self.config.classes.get(class) else { return false };
-        let entry = self.world.failures.get(&Subject::Assignment(scope.clone(), class.name.clone()));
-        let was_there = |entry: &Entry| entry.since.since(since) > self.config.idle_timeout;
+        let Some(class) = self.planner.config.classes.get(class) else { return false };
+        let entry = self.planner.world.failures.get(&Subject::Assignment(scope.clone(), class.name.clone()));
+        let was_there = |entry: &Entry| entry.since.since(since) > self.planner.config.idle_timeout;
         entry.is_some_and(|entry| entry.failures == 1 && was_there(entry))
     }
 
     fn template(&self, instance: &Instance) -> Option<RemoveReason> {
-        if self.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
+        if self.planner.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
             return None;
         }
-        let class = class_index(self.config, &instance.seen.class);
-        let of_use = class.filter(|at| has_shape(self.world, *at, instance));
+        let class = class_index(self.planner.config, &instance.seen.class);
+        let of_use = class.filter(|at| has_shape(self.planner.world, *at, instance));
         let Some(at) = of_use else {
             // Baked for a config that a daemon is about to start with, most likely: who starts and has no use for it, knows.
             let baked_for_another = instance.appeared && instance.seen.maker == Maker::Dead;
             return (!baked_for_another).then_some(RemoveReason::Superseded);
         };
-        let class = self.config.classes.get(at)?;
+        let class = self.planner.config.classes.get(at)?;
         if !class.template || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
-        if is_broken(self.world, class) || instance.seen.status == Status::Running {
+        if is_broken(self.planner.world, class) || instance.seen.status == Status::Running {
             return Some(RemoveReason::Broken);
         }
         // The one that is used now stays until its successor is there.
-        let used = self.stock.classes.get(at).and_then(|c| c.template)?;
+        let used = self.planner.stock.classes.get(at).and_then(|c| c.template)?;
         (used.seen.name != instance.seen.name).then_some(RemoveReason::Superseded)
     }
 
     fn standby(&mut self, instance: &Instance) -> Option<RemoveReason> {
-        let Some(at) = class_index(self.config, &instance.seen.class) else { return Some(RemoveReason::Superseded) };
-        let class = self.config.classes.get(at)?;
-        if !has_shape(self.world, at, instance) || instance.seen.project != class.project {
+        let Some(at) = class_index(self.planner.config, &instance.seen.class) else {
+            return Some(RemoveReason::Superseded);
+        };
+        let class = self.planner.config.classes.get(at)?;
+        if !has_shape(self.planner.world, at, instance) || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
         if instance.seen.status != Status::Frozen {
@@ -233,9 +251,9 @@ impl<'a> Budget<'a, '_> {
             *kept -= 1;
             return Some(RemoveReason::Superseded);
         }
-        let template = self.stock.classes.get(at).and_then(|c| c.template);
+        let template = self.planner.stock.classes.get(at).and_then(|c| c.template);
         let outdated = template.is_some_and(|t| t.seen.recipe != instance.seen.recipe);
-        let stale = self.now.since(instance.made_at) > self.config.ready_max_age;
+        let stale = self.planner.now.since(instance.made_at) > self.planner.config.ready_max_age;
         if !*may_replace || !(outdated || stale) {
             return None;
         }
@@ -243,28 +261,5 @@ impl<'a> Budget<'a, '_> {
         *may_replace = false;
         *kept -= 1;
         Some(if outdated { RemoveReason::Superseded } else { RemoveReason::Stale })
-    }
-}
-
-/// Offline registrations with a name that only we give and without an instance. Another host with our prefix may be
-/// bringing its instance up, so such a one goes only after it was offline for as long as that may take.
-pub(super) fn deregistrations(world: &World, config: &Config, actions: &mut Vec<Action>) {
-    for (scope, view) in &world.scopes {
-        for runner in view.runners.iter().flatten().filter(|r| !r.online && !r.busy) {
-            let name = &runner.name;
-            // Seen so in two listings: what was offline in the last one may have come up since.
-            let listed = view.listed_at.unwrap_or_default();
-            let dead =
-                view.offline_since.get(&runner.id).is_some_and(|at| listed.since(*at) > config.provision_timeout);
-            let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);
-            if !dead || !ours || world.instances.contains_key(name) {
-                continue;
-            }
-            let busy = world.flights.contains_key(&Flight::Instance(name.clone()))
-                || world.flights.contains_key(&Flight::Runner(scope.clone(), runner.id));
-            if !busy {
-                actions.push(Action::Deregister { scope: scope.clone(), runner: runner.id, name: name.clone() });
-            }
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::launch::needs;
-use super::{Group, Plan, Reason, leaving_free};
+use super::{Group, Planner, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
@@ -318,41 +318,39 @@ pub(super) struct Demand<'a> {
     pub jobs: Vec<&'a JobState>,
 }
 
-/// The queued jobs by scope and class; those that nothing may be launched for are deferred here.
-pub(super) fn demand<'a>(
-    world: &'a World,
-    config: &'a Config,
-    now: Timestamp,
-    plan: &mut Plan,
-) -> BTreeMap<Group<'a>, Demand<'a>> {
-    let mut groups: BTreeMap<Group<'a>, Demand<'a>> = BTreeMap::new();
-    for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
-        let id = job.job.id;
-        match &job.place {
-            Err(refusal) => {
-                // GitHub was asked and gave no answer: that is the reason.
-                let origin = Subject::ForkOrigin(job.job.repo.clone());
-                let failed = world.failures.get(&origin).filter(|_| *refusal == Refusal::OriginUnknown);
-                let reason = match failed.cloned() {
-                    Some(Entry { until, reason, .. }) => Reason::Paused { blame: origin, reason, until },
-                    None => Reason::Refused(refusal.clone()),
-                };
-                plan.deferred.push((id, reason));
-            }
-            Ok((_, class)) if *class >= config.classes.len() => {}
-            Ok((scope, class)) => {
-                let group = groups.entry((scope, *class)).or_default();
-                group.queued += 1;
-                match (world.doubt(id), job.not_before) {
-                    (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),
-                    (None, Some((until, hold))) if until > now => {
-                        plan.deferred.push((id, Reason::HeldBack { hold, wasted: job.wasted, until }));
-                        plan.wake(until);
+impl<'a> Planner<'a> {
+    /// The queued jobs by scope and class; those that nothing may be launched for are deferred here.
+    pub(super) fn demand(&mut self) -> BTreeMap<Group<'a>, Demand<'a>> {
+        let (world, plan) = (self.world, &mut self.plan);
+        let mut groups: BTreeMap<Group<'a>, Demand<'a>> = BTreeMap::new();
+        for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
+            let id = job.job.id;
+            match &job.place {
+                Err(refusal) => {
+                    // GitHub was asked and gave no answer: that is the reason.
+                    let origin = Subject::ForkOrigin(job.job.repo.clone());
+                    let failed = world.failures.get(&origin).filter(|_| *refusal == Refusal::OriginUnknown);
+                    let reason = match failed.cloned() {
+                        Some(Entry { until, reason, .. }) => Reason::Paused { blame: origin, reason, until },
+                        None => Reason::Refused(refusal.clone()),
+                    };
+                    plan.deferred.push((id, reason));
+                }
+                Ok((_, class)) if *class >= self.config.classes.len() => {}
+                Ok((scope, class)) => {
+                    let group = groups.entry((scope, *class)).or_default();
+                    group.queued += 1;
+                    match (world.doubt(id), job.not_before) {
+                        (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),
+                        (None, Some((until, hold))) if until > self.now => {
+                            plan.deferred.push((id, Reason::HeldBack { hold, wasted: job.wasted, until }));
+                            plan.wake(until);
+                        }
+                        _ => group.jobs.push(job),
                     }
-                    _ => group.jobs.push(job),
                 }
             }
         }
+        groups
     }
-    groups
 }
