@@ -130,12 +130,14 @@ fetch_npm() {
 
 # ---- which LXD ----
 
-# with_socket COMMAND…: with the rights to open the socket. Whoever may use sudo need not be in its group.
+# with_socket COMMAND…: with the socket's group. A user with sudo need not be in it, and on a cloud's image may become root
+# alone.
 with_socket() {
     if [ -w "$socket" ]; then
         "$@"
     else
-        sudo -u "$(id -un)" -g "$(stat -c %G "$socket")" env PATH="$PATH" "$@"
+        as_root setpriv --reuid="$(id -u)" --regid="$(id -g)" --groups="$(id -G | tr ' ' ,),$(stat -c %g "$socket")" \
+            env PATH="$PATH" HOME="$HOME" "$@"
     fi
 }
 
