@@ -95,6 +95,24 @@ fn the_originals_new_form_loads_unchanged() {
 }
 
 #[test]
+fn the_example_names_the_same_rights_as_the_readme() {
+    let plain = |file: &str| {
+        let text = std::fs::read_to_string(file).unwrap().replace('*', "").replace("\n#", "\n");
+        text.split_whitespace().collect::<Vec<_>>().join(" ").replace('`', "")
+    };
+    for file in ["README.md", "config.yml.example"] {
+        let text = plain(file);
+        for right in [
+            "scopes repo, workflow, and for organisations admin:org and admin:org_hook",
+            "Administration and Webhooks (read and write) and Actions (read) of the repositories",
+            "Self-hosted runners and Webhooks (read and write), and Members (read) where pull requests of private members",
+        ] {
+            assert!(text.contains(right), "{file}: {right}");
+        }
+    }
+}
+
+#[test]
 fn the_example_loads_and_so_does_all_that_it_has_commented_out() {
     let directory = Directory::new("example");
     let example = std::fs::read_to_string("config.yml.example").unwrap();

@@ -252,6 +252,24 @@ fn what_is_not_http_is_malformed() {
 }
 
 #[test]
+fn the_listing_of_a_directory_in_an_instance_has_a_cap_of_its_own() {
+    let check = |names: usize, expected: Option<usize>| {
+        let names = vec!["name".to_owned(); names];
+        let json = serde_json::json!({"type": "sync", "metadata": names}).to_string();
+        let head = format!("HTTP/1.1 200 OK\r\nX-LXD-type: directory\r\nContent-Length: {}\r\n\r\n", json.len());
+        let (_dir, lxd) = daemon("listing", 1, move |_, mut stream| {
+            read_head(&mut stream);
+            // Who stops reading at the cap closes the connection.
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(json.as_bytes()));
+        });
+        let listed = lxd.list_directory("default", "a", "/x", PATIENCE);
+        assert_eq!(listed.ok().map(|names| names.unwrap().len()), expected);
+    };
+    check(100_000, Some(100_000));
+    check(200_000, None);
+}
+
+#[test]
 fn answers_mean_what_their_status_says_and_bodies_are_not_trusted() {
     let (_dir, standin, lxd) = standin("status");
     let check = |status: u16, body: &str, kind: ErrorKind| {

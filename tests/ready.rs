@@ -28,7 +28,7 @@ fn a_copy_that_does_not_reach_github_is_blamed_on_the_network() {
     rig.daemon.wait(&["msg=\"template ready\""]);
     rig.insides.set_unreached("cannot connect to github.example:443; try BRIDGE");
     let job = rig.queue();
-    rig.daemon.wait(&["launch failed", "cannot connect to github.example:443; try "]);
+    rig.daemon.wait(&["launch failed", "network of class", "cannot connect to github.example:443; try "]);
     rig.insides.set_unreached("");
     assert_eq!(rig.wait_done(job), "success");
     // The template was not made anew.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lxdrunner::model::Timestamp;
+use lxdrunner::standin::github::Fault;
 use lxdrunner::standin::package;
 use support::*;
 
@@ -45,6 +46,21 @@ fn exit_code_7_of_a_real_listener_leads_to_the_newer_package_on_a_real_lxd() {
     rig.daemon.wait(&["package=linux-x64", &format!("version={NEWER}"), "msg=ready"]);
     assert_eq!(rig.wait_done(job), "success");
     rig.wait_nothing_left();
+}
+
+#[test]
+fn where_the_newest_cannot_be_looked_up_the_one_in_the_cache_serves_and_that_is_told() {
+    let mut rig = Rig::new(Plan::default());
+    rig.daemon.wait(&["package=linux-x64", "msg=ready"]);
+    rig.github.inject(Fault::status("/orgs/acme/actions/runners/downloads", 502, "Bad Gateway").times(usize::MAX));
+    rig.restart();
+    let told = ["ERROR", "runner package linux-x64", "502", "version 2.330.0 is in the cache and is used meanwhile"];
+    rig.daemon.wait(&told);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    assert!(rig.health().1.contains("trouble=\"runner package linux-x64"), "{}", rig.health().1);
+    rig.github.clear_faults();
+    rig.daemon.wait(&["runner package linux-x64", "works again"]);
 }
 
 #[test]

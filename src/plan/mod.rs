@@ -278,6 +278,10 @@ impl<'a> Planner<'a> {
     fn packages(&mut self) {
         let (world, now) = (self.world, self.now);
         let Some(targets) = world.targets.as_deref() else { return };
+        // One at a time: `workers` counts one download.
+        if world.flights.keys().any(|flight| matches!(flight, Flight::Package(_))) {
+            return;
+        }
         let wanted: BTreeSet<RunnerArch> = self.config.classes.iter().map(|class| class.arch).collect();
         for arch in wanted {
             let state = world.packages.get(&arch);
@@ -286,7 +290,7 @@ impl<'a> Planner<'a> {
             // A suspicion makes it stale, though not again and again.
             let suspect = state.filter(|s| s.suspect_since.is_some());
             let stale = suspect.is_some_and(|s| s.suspected_at.is_none_or(|at| now.since(at) >= SUSPICION));
-            if fresh && !stale || world.flights.contains_key(&Flight::Package(arch)) {
+            if fresh && !stale {
                 continue;
             }
             let subject = Subject::Package(arch);
@@ -295,6 +299,7 @@ impl<'a> Planner<'a> {
             let Some(scope) = targets.get(failures % targets.len().max(1)) else { return };
             if !self.paused(subject) {
                 self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });
+                return;
             }
         }
     }

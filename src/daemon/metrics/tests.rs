@@ -2,8 +2,8 @@ use super::*;
 use crate::github::Counts;
 use crate::model::JobId;
 use crate::plan::status::status;
-use crate::world::Subject;
 use crate::world::testkit::*;
+use crate::world::{Form, Subject};
 
 fn standing(left: Option<(u64, u64)>) -> Standing {
     Standing { left, listings: None, waits: vec![], counts: Counts { sent: 7, unchanged: 3, held_back: 1 } }
@@ -26,6 +26,12 @@ fn what_is_and_what_was_is_told_in_numbers() {
     for outcome in [Outcome::Launched { runner: None }, failed(), failed()] {
         counters.count(&Event::Outcome(launch(1, 0), outcome), &stage.world, stage.now);
     }
+    // In a cluster a template is an image.
+    let recipe = crate::world::recipe_of(&stage.config.classes[0], "", "f", "v", Form::Image);
+    let (name, fingerprint) = ("t".to_owned(), "f".to_owned());
+    let bake = Action::Bake { class: 1, name, fingerprint, recipe, form: Form::Image };
+    let published = Outcome::Published { image: "f".to_owned(), left: false };
+    counters.count(&Event::Outcome(bake, published), &stage.world, stage.now);
     let remove = || launch(9, 1);
     counters.count(&Event::Outcome(remove(), Outcome::Removed), &stage.world, stage.now);
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: true }]);
@@ -46,6 +52,7 @@ fn what_is_and_what_was_is_told_in_numbers() {
         "lxdrunner_jobs_taken_total 1".to_owned(),
         format!("lxdrunner_made_total{{{class},what=\"runner\",from=\"image\",result=\"failed\"}} 2"),
         format!("lxdrunner_made_total{{{class},what=\"runner\",from=\"image\",result=\"well\"}} 1"),
+        "lxdrunner_made_total{class=\"gpu\",what=\"template\",from=\"image\",result=\"well\"} 1".to_owned(),
         "lxdrunner_removals_total{result=\"well\"} 1".to_owned(),
         format!("lxdrunner_start_seconds_bucket{{{class},le=\"2\"}} 0"),
         format!("lxdrunner_start_seconds_bucket{{{class},le=\"5\"}} 1"),

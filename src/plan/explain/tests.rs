@@ -138,6 +138,38 @@ fn a_job_that_is_not_ours() {
 }
 
 #[test]
+fn a_job_that_names_a_runner_group_and_no_label() {
+    let mut stage = Stage::new(config());
+    let hear = |id: u64, stage: &mut Stage| drop(stage.fold(Event::Hint(Hint::Job(job(id, "acme/app", &[])))));
+    hear(1, &mut stage);
+    let none = [("runs-on", "a runner group, and no label"), ("class", "\"small\" has no runner_group of its own")];
+    check(&stage, 1, None, "job 1 is not served here: its runs-on names only a runner group", &none);
+    stage.config.classes[1].runner_group = "builders".to_owned();
+    hear(2, &mut stage);
+    let one = [
+        ("class", "\"small\" has no runner_group of its own"),
+        ("class", "\"gpu\" takes it: has the only runner_group of its own, \"builders\""),
+    ];
+    check(&stage, 2, None, "job 2 is next: instance lxdrunner-2-1", &one);
+    stage.config.classes[0].runner_group = "testers".to_owned();
+    hear(3, &mut stage);
+    let two = [("class", "could be meant: its runner_group is \"testers\""), ("class", "is \"builders\"")];
+    check(&stage, 3, None, "and 2 classes have a runner_group of their own; give the job a label", &two);
+}
+
+#[test]
+fn a_job_that_is_not_listed_any_more_is_not_called_over() {
+    let mut stage = Stage::new(config());
+    stage.queued(1);
+    stage.pass(31).jobs(vec![]);
+    let asked = [("next", "GitHub's answer decides: where the job still waits, an instance is launched")];
+    check(&stage, 1, None, "job 1 waits: GitHub does not list it among the open jobs any more", &asked);
+    // A delivery that comes again does not answer the question.
+    stage.queued(1);
+    check(&stage, 1, None, "and no delivery told of its end; GitHub is asked what became of it", &asked);
+}
+
+#[test]
 fn a_job_that_nobody_told_of() {
     let mut stage = Stage::new(config());
     check(&stage, 1, None, "nothing was heard of it", &[]);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::plan::ready::tests::{settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{Outcome, Subject};
+use crate::world::{GitHubSeen, Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
@@ -116,7 +116,6 @@ fn the_ages_of_looks_count_answers_and_not_tries() {
     let mut stage = Stage::new(config());
     stage.jobs(vec![]);
     stage.pass(60);
-    stage.snapshot(stage.world.seq(), None, None);
     let repo = "acme/app".parse().unwrap();
     let failed = crate::world::Queue {
         repo,
@@ -126,5 +125,8 @@ fn the_ages_of_looks_count_answers_and_not_tries() {
         unasked: Default::default(),
     };
     stage.fold(crate::world::Event::Queue(Box::new(failed)));
+    let runners = vec![(acme(), Err("502".to_owned()))];
+    stage.snapshot(stage.world.seq(), None, Some(GitHubSeen { runners, ..GitHubSeen::default() }));
+    stage.snapshot(stage.world.seq(), None, None);
     check(&stage, &["looked at LXD 60 s ago, at GitHub 60 s ago"]);
 }

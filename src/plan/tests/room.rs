@@ -101,6 +101,24 @@ fn making_room_leaves_workers_for_launches() {
 }
 
 #[test]
+fn packages_are_fetched_one_after_the_other() {
+    let other = |name: &str, arch| Class { arch, ..class(name, &[name], 1) };
+    let classes = vec![class("a", &[], 1), other("b", RunnerArch::Arm64), other("c", RunnerArch::Arm)];
+    let mut stage = Stage::new(Config { classes, ..config() });
+    let mut fetched = Vec::new();
+    for _ in 0..2 {
+        let actions = stage.dispatch();
+        let [fetch @ Action::FetchPackage { arch, .. }] = &actions[..] else { panic!("{actions:?}") };
+        assert_eq!(stage.plan().actions, [], "the other one comes after it");
+        fetched.push(*arch);
+        // One that fails does not keep the other back.
+        stage.outcome(fetch.clone(), Outcome::PackageFailed { reason: "404".to_owned(), cached: None });
+    }
+    fetched.sort();
+    assert_eq!(fetched, [RunnerArch::Arm, RunnerArch::Arm64]);
+}
+
+#[test]
 fn those_that_are_done_go_before_those_that_are_idle() {
     let mut stage = Stage::new(Config { max_workers: 100, ..config() });
     stage.lxd((1..=6).map(|n| seen(&format!("lxdrunner-{n}-1"), n)).collect());

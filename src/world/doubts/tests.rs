@@ -38,6 +38,11 @@ fn a_queue_is_judged_by_when_it_was_asked_for() {
     let (begun, asked_at, unasked) = (stage.world.seq(), stage.now, BTreeSet::from([1001]));
     stage.fold(Event::Queue(Box::new(Queue { repo, begun, asked_at, jobs: Ok(vec![]), unasked })));
     assert_eq!(stage.launches(), ["lxdrunner-1-1"]);
+    // What it lists was heard of then, not when it is folded.
+    let (begun, asked_at) = (stage.world.seq(), stage.now);
+    stage.pass(60).queue(begun, asked_at, vec![job(2, "acme/app", &["linux"])]);
+    stage.queue(stage.world.seq(), asked_at.after(Duration::from_secs(31)), vec![]);
+    assert_eq!(stage.reason(2), Some(Reason::Asked(Doubt::Unlisted)));
 }
 
 #[test]
