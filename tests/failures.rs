@@ -294,10 +294,10 @@ fn an_instance_that_cannot_be_removed_is_named_until_it_is_gone_and_the_others_g
     assert!(first.contains("Failed to stop"), "{first}");
     assert!(!rig.health().1.contains("stuck="), "a hiccup is none: {}", rig.health().1);
     rig.insides.set_setup(Setup::Works);
-    rig.daemon.wait(&["ERROR", &about, "could not be removed", "failures=3", "next_try=", "Failed to stop"]);
+    rig.daemon.wait(&["ERROR", &about, "could not be removed", "failures=5", "next_try=", "Failed to stop"]);
     let (status, health) = rig.health();
     assert_eq!(status, 200, "it serves: {health}");
-    let told = format!(" stuck=1 stuck_instances=\"{name}: 3 tries: stop instance {name}: Failed to stop");
+    let told = format!(" stuck=1 stuck_instances=\"{name}: 5 tries: stop instance {name}: Failed to stop");
     assert!(health.contains(&told), "{health}");
     // Jobs go on meanwhile, the one that it was launched for included.
     assert_eq!(rig.wait_done(job), "success");

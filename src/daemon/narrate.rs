@@ -6,7 +6,7 @@ use log::{Level, debug, error, info, log, warn};
 
 use crate::model::{Job, JobId};
 use crate::plan::Reason;
-use crate::world::{JobState, Note, Refusal, STUCK, World};
+use crate::world::{JobState, Note, Refusal, World};
 
 /// Jobs of which the log tells in one turn of the loop. A reason that holds for ten thousand jobs is written in many turns, so
 /// that none of them takes long.
@@ -159,10 +159,10 @@ fn tell(note: &Note) {
             info!("{}instance={instance} ran_a_job={} msg=\"instance gone\"", of(*job), took_job.as_str());
         }
         Note::Kept { instance, why } => info!("instance={instance} msg=\"kept\" reason={why:?}"),
-        Note::RemoveFailed { instance, reason, failures, until, news } => {
+        Note::RemoveFailed { instance, reason, failures, until, news, stuck } => {
             let level = match news {
                 false => Level::Debug,
-                true if *failures >= STUCK => Level::Error,
+                true if *stuck => Level::Error,
                 // LXD deletes an ephemeral instance by itself when it stops, and refuses everything else meanwhile.
                 true => Level::Info,
             };
@@ -202,6 +202,13 @@ mod tests {
     use crate::config::Config;
     use crate::model::JobStatus;
     use crate::world::testkit::*;
+
+    #[test]
+    fn a_job_that_names_a_runner_group_only_has_its_line_and_one_for_githubs_own_runners_has_none() {
+        let refused = |refusal| level(&Reason::Refused(refusal), "");
+        assert_eq!(refused(Refusal::GroupOnly { classes: 0 }), Level::Info);
+        assert_eq!(refused(Refusal::NoClass { nearest: None }), Level::Debug);
+    }
 
     #[test]
     fn each_reason_is_told_once_for_each_job_and_many_jobs_in_many_turns() {

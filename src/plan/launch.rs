@@ -213,7 +213,8 @@ impl Crowded {
     }
 }
 
-/// Every name that an instance, a launch or a registration has, or was found to have.
+/// Every name that an instance, a launch or a registration has, or was found to have, and those of runners with a job: what
+/// GitHub tells late of such a job is not to meet another runner of the name.
 pub(super) fn names_in_use(world: &World) -> BTreeSet<&str> {
     let runners = world.scopes.values().filter_map(|v| v.runners.as_ref()).flatten().map(|r| r.name.as_str());
     let flights = world.flights.keys().filter_map(|flight| match flight {
@@ -221,5 +222,6 @@ pub(super) fn names_in_use(world: &World) -> BTreeSet<&str> {
         _ => None,
     });
     let known = world.instances.keys().chain(world.taken.keys()).map(String::as_str);
-    known.chain(runners).chain(flights).collect()
+    let at_work = world.jobs.values().filter_map(|state| state.job.runner_name.as_deref());
+    known.chain(at_work).chain(runners).chain(flights).collect()
 }

@@ -159,7 +159,11 @@ impl<'a> Budget<'a, '_> {
             Phase::Started if instance.seen.status == Status::Stopped => stopped.then_some(RemoveReason::Finished),
             Phase::Started => match instance.runner {
                 RunnerState::Busy => None,
-                RunnerState::Done(since) => (now.since(since) > POWER_OFF).then_some(RemoveReason::Finished),
+                RunnerState::Done(since) => {
+                    // Perhaps an earlier runner of its name is done: its own has as long to be listed as any other.
+                    let after = if instance.may_be_misnamed() { config.provision_timeout } else { POWER_OFF };
+                    (now.since(since) > after).then_some(RemoveReason::Finished)
+                }
                 RunnerState::Awaited | RunnerState::Idle(_) if anothers => None,
                 RunnerState::Awaited => {
                     // One that was online is given as long to come back.

@@ -9,8 +9,8 @@
 //!    pool and a missing network are no failures of the class or its template.
 //! 5. Until its pause is over, further failures of a subject are the same failure: they neither count nor move the pause.
 //! 6. An entry outlives its pause: then one try goes ahead, and the others follow when it worked ([`Failures::is_shaky`]).
-//! 7. From as many failures in a row as the subject's rule says, an entry is trouble. There is no other list of troubles, so
-//!    an alert on them comes with the failure and goes with the success.
+//! 7. From as many failures in a row as the subject's rule says, and after as long, an entry is trouble. There is no other
+//!    list of troubles, so an alert on them comes with the failure and goes with the success.
 //! 8. A failure is news when it is the first, was last told an hour ago, and, as the rule says, when it has another reason or
 //!    when it becomes trouble.
 //! 9. The words for a subject are its [`Display`](fmt::Display), and only that.
@@ -75,14 +75,17 @@ struct Rule {
     longest_pause: Duration,
     /// Failures in a row from which on they are trouble and no hiccup.
     trouble_at: u32,
+    /// How long they go on until then.
+    trouble_after: Duration,
     /// Whether another reason is news; else it is news that a failure becomes trouble.
     reasons_are_news: bool,
 }
 
-/// Failures in a row after which something that also fails on a healthy host is trouble. A removal that failed so often is
-/// stuck.
-pub const STUCK: u32 = 3;
+/// Failures in a row after which something that also fails on a healthy host is trouble.
+const REPEATED: u32 = 3;
 const NEVER: u32 = u32::MAX;
+/// LXD refuses to remove an instance while it stops or deletes it by itself, which takes a virtual machine this long.
+const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -102,17 +105,21 @@ impl Subject {
             Subject::ForkOrigin(_) => (0, MINUTE, 2, true),
             Subject::Package(_) | Subject::Storage(_) => (0, MINUTE, 1, true),
             Subject::Scope(_) | Subject::Network(_) => (0, MINUTE, 2, true),
-            Subject::Host | Subject::Class(_) => (0, MINUTE, STUCK, true),
+            Subject::Host | Subject::Class(_) => (0, MINUTE, REPEATED, true),
             // A bake takes a while and must not keep a small machine busy.
             Subject::Bake(_) => (4, HOUR, 1, true),
             // Jobs start from the image, and after three failures the template is baked anew.
             Subject::Template(_) => (0, TEN_MINUTES, NEVER, true),
-            Subject::Standby(_) | Subject::Idle(_) => (0, TEN_MINUTES, STUCK, true),
+            Subject::Standby(_) | Subject::Idle(_) => (0, TEN_MINUTES, REPEATED, true),
             Subject::Online(_) => (0, TEN_MINUTES, 2, false),
             Subject::Assignment(..) => (9, TEN_MINUTES, 2, false),
-            Subject::Removal(_) | Subject::Deregistration(..) => (0, TEN_MINUTES, STUCK, false),
+            Subject::Removal(_) | Subject::Deregistration(..) => (0, TEN_MINUTES, REPEATED, false),
         };
-        Rule { head_start, longest_pause, trouble_at, reasons_are_news }
+        let trouble_after = match self {
+            Subject::Removal(_) => HALF_A_MINUTE,
+            _ => Duration::ZERO,
+        };
+        Rule { head_start, longest_pause, trouble_at, trouble_after, reasons_are_news }
     }
 }
 
@@ -165,6 +172,11 @@ impl Entry {
     pub fn failed_at(&self) -> Timestamp {
         self.failed_at
     }
+
+    /// True where it is no hiccup any more.
+    fn is_trouble(&self, rule: &Rule) -> bool {
+        self.failures >= rule.trouble_at && self.failed_at.since(self.since) >= rule.trouble_after
+    }
 }
 
 /// What came of recording a failure.
@@ -174,6 +186,7 @@ pub struct Recorded {
     pub until: Timestamp,
     /// Whether people should be told.
     pub news: bool,
+    pub trouble: bool,
 }
 
 /// The ledger.
@@ -193,26 +206,23 @@ impl Failures {
             Some(entry) if paused => entry.until,
             _ => now.after(pause_after(failures.saturating_add(rule.head_start), rule.longest_pause)),
         };
-        let news = match &before {
-            None => true,
-            Some(entry) => {
-                let another = rule.reasons_are_news && gist(&entry.reason) != gist(reason);
-                let turns = entry.failures < rule.trouble_at && failures >= rule.trouble_at;
-                let turned_trouble = turns && !rule.reasons_are_news;
-                another || turned_trouble || now.since(entry.told_at) >= REMIND
-            }
-        };
         let since = before.as_ref().map_or(now, |entry| entry.since);
-        let told_at = before.filter(|_| !news).map_or(now, |entry| entry.told_at);
-        let reason = reason.to_owned();
-        self.entries.insert(subject, Entry { failures, reason, since, until, failed_at: now, told_at });
-        Recorded { failures, until, news }
+        let mut entry = Entry { failures, reason: reason.to_owned(), since, until, failed_at: now, told_at: now };
+        let trouble = entry.is_trouble(&rule);
+        let news = before.as_ref().is_none_or(|before| {
+            let another = rule.reasons_are_news && gist(&before.reason) != gist(reason);
+            let turned_trouble = !rule.reasons_are_news && trouble && !before.is_trouble(&rule);
+            another || turned_trouble || now.since(before.told_at) >= REMIND
+        });
+        entry.told_at = before.filter(|_| !news).map_or(now, |before| before.told_at);
+        self.entries.insert(subject, entry);
+        Recorded { failures, until, news, trouble }
     }
 
     /// It worked. Returns what is over by that, and whether that was trouble.
     pub fn worked(&mut self, subject: &Subject) -> Option<(Entry, bool)> {
         let entry = self.entries.remove(subject)?;
-        let trouble = entry.failures >= subject.rule().trouble_at;
+        let trouble = entry.is_trouble(&subject.rule());
         Some((entry, trouble))
     }
 
@@ -252,13 +262,13 @@ impl Failures {
     /// What people should be alerted to. Removals of instances have a view of their own, [`Failures::stuck`].
     pub fn troubles(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
         let removal = |subject: &Subject| matches!(subject, Subject::Removal(_));
-        self.iter().filter(move |(subject, entry)| entry.failures >= subject.rule().trouble_at && !removal(subject))
+        self.iter().filter(move |(subject, entry)| entry.is_trouble(&subject.rule()) && !removal(subject))
     }
 
     /// Instances whose removal failed again and again.
     pub fn stuck(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.iter().filter_map(|(subject, entry)| match subject {
-            Subject::Removal(name) if entry.failures >= STUCK => Some((name.as_str(), entry)),
+            Subject::Removal(name) if entry.is_trouble(&subject.rule()) => Some((name.as_str(), entry)),
             _ => None,
         })
     }

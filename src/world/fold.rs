@@ -1,5 +1,8 @@
 //! How each event changes what we know.
 
+#[cfg(test)]
+mod tests;
+
 use super::doubts::Doubt;
 use super::guard::joined;
 use super::matching::{Refusal, place};
@@ -137,9 +140,9 @@ impl World {
     /// The runner of an instance that we only just know may have been given a job already.
     pub(super) fn may_have_a_job(&mut self, name: &str) {
         let Some(instance) = self.instances.get_mut(name) else { return };
-        if self.jobs.values().any(|j| j.job.status == JobStatus::InProgress && runs_on(&j.job, instance)) {
-            instance.took_job = true;
-            instance.named = true;
+        let mut jobs = self.jobs.values().map(|state| &state.job);
+        if let Some(job) = jobs.find(|job| job.status == JobStatus::InProgress && runs_on(job, instance)) {
+            instance.is_named_with(job);
             instance.runner = RunnerState::Busy;
         }
     }
@@ -162,8 +165,7 @@ impl World {
         let ours = match self.instance_of(&job) {
             Some(instance) => {
                 instance.touched = seq;
-                instance.took_job = true;
-                instance.named = true;
+                instance.is_named_with(&job);
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
                 if !instance.perhaps_never_started() && instance.seen.phase != Phase::Started {
@@ -204,8 +206,7 @@ impl World {
         let seq = self.seq;
         if let Some(instance) = self.instance_of(job) {
             instance.touched = seq;
-            instance.took_job = true;
-            instance.named = true;
+            instance.is_named_with(job);
             // Nor one of an instance that had the name before.
             instance.job_is_over |= certain && !instance.perhaps_never_started();
             instance.handover_since = None;
@@ -243,6 +244,16 @@ impl World {
         }
         if self.over.len() < MAX_JOBS {
             self.over.insert(job, now);
+        }
+    }
+}
+
+impl Instance {
+    /// GitHub told that its runner has, or had, the job.
+    fn is_named_with(&mut self, job: &Job) {
+        (self.took_job, self.named) = (true, true);
+        if self.seen.runner_id.is_none() {
+            self.named_runner = job.runner_id;
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::model::{
 pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
 pub use doubts::Doubt;
 pub(crate) use failures::pause_after;
-pub use failures::{Entry, Failures, STUCK, Subject};
+pub use failures::{Entry, Failures, Subject};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
@@ -188,6 +188,9 @@ pub struct Instance {
     pub took_job: bool,
     /// True once GitHub told which job its runner has.
     named: bool,
+    /// The runner that GitHub named with that job before the id of the instance's runner was known: it may be an earlier one
+    /// of the same name.
+    named_runner: Option<RunnerId>,
     /// True where we removed it while its runner was idle.
     removed_idle: bool,
     /// True once the end of its runner was noted.
@@ -221,6 +224,7 @@ impl Instance {
             stopped_since: (seen.status == Status::Stopped).then_some(now),
             took_job: false,
             named: false,
+            named_runner: None,
             removed_idle: false,
             end_noted: false,
             job_is_over: false,
@@ -244,6 +248,21 @@ impl Instance {
     fn was_registered(&self, now: Timestamp) -> bool {
         let started = self.started_at.filter(|_| self.seen.phase == Phase::Started && self.seen.runner_id.is_some());
         started.is_some_and(|at| now.since(at) > LISTING_LAG)
+    }
+
+    /// True where it is not certain that the runner which GitHub named with a job is the instance's.
+    pub fn may_be_misnamed(&self) -> bool {
+        self.named_runner.is_some()
+    }
+
+    /// The id of its runner is known: what was told of an earlier runner of its name is not its own.
+    fn has_runner(&mut self, id: RunnerId) {
+        self.seen.runner_id = Some(id);
+        let earlier = self.named_runner.take().is_some_and(|named| named != id);
+        if earlier && !self.seen_busy {
+            (self.took_job, self.named, self.job_is_over, self.end_noted) = (false, false, false, false);
+            self.runner = RunnerState::Awaited;
+        }
     }
 
     /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us

@@ -61,8 +61,9 @@ pub enum Note {
     InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: TookJob },
     /// A removal did not happen.
     Kept { instance: String, why: String },
-    /// A removal failed and will be tried again. `news` is false where the same was said before.
-    RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp, news: bool },
+    /// A removal failed and will be tried again. `news` is false where the same was said before; `stuck`: LXD has had the time
+    /// that it needs.
+    RemoveFailed { instance: String, reason: String, failures: u32, until: Timestamp, news: bool, stuck: bool },
     /// An instance that could not be removed is gone.
     GoneAtLast { instance: String, failures: u32 },
     /// A registration was removed.

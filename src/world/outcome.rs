@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::failures::{Recorded, STUCK};
+use super::failures::Recorded;
 use super::{Action, Hold, Instance, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
@@ -171,7 +171,9 @@ impl World {
         let instance = self.known_or_new(&launch.name, class, phase, now);
         instance.seen.scope = Some(launch.scope.clone());
         instance.seen.job = launch.job.or(instance.seen.job);
-        instance.seen.runner_id = runner.or(instance.seen.runner_id);
+        if let Some(runner) = runner {
+            instance.has_runner(runner);
+        }
         instance.etag = None;
         if instance.seen.phase != Phase::Started {
             instance.seen.phase = phase;
@@ -275,13 +277,13 @@ impl World {
             }
             Outcome::RemoveFailed { reason } if self.instances.contains_key(name) => {
                 let failed = self.failures.failed(Subject::Removal(name.to_owned()), &reason, now);
-                let Recorded { failures, until, news } = failed;
+                let Recorded { failures, until, news, trouble: stuck } = failed;
                 let hint = self.instances.get(name).and_then(Instance::removal_hint);
-                let reason = match hint.filter(|_| failures >= STUCK) {
+                let reason = match hint.filter(|_| stuck) {
                     Some(hint) => format!("{reason}; {hint}"),
                     None => reason,
                 };
-                notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news });
+                notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news, stuck });
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use super::fold::runs_on;
 use super::matching::scope_for;
 use super::{
     Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
-    REMEMBER_OVER, RunnerState, STUCK, Snapshot, Status, Subject, TookJob, World,
+    REMEMBER_OVER, RunnerState, Snapshot, Status, Subject, TookJob, World,
 };
 use crate::config::Config;
 use crate::identity::Maker;
@@ -100,7 +100,10 @@ impl World {
                     // What runs stays started, even where its key could not be written.
                     let started = known.seen.phase == Phase::Started;
                     let phase = if started { Phase::Started } else { seen.phase };
-                    known.seen = InstanceSeen { runner_id, phase, ..seen };
+                    known.seen = InstanceSeen { phase, ..seen };
+                    if let Some(id) = runner_id {
+                        known.has_runner(id);
+                    }
                     known.stopped_since = match known.seen.status {
                         Status::Stopped => known.stopped_since.or(Some(now)),
                         _ => None,
@@ -132,9 +135,7 @@ impl World {
     pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
         self.runner_ended(name);
         let Some(gone) = self.instances.remove(name) else { return };
-        if let Some((Entry { failures: failures @ STUCK.., .. }, _)) =
-            self.failures.worked(&Subject::Removal(name.to_owned()))
-        {
+        if let Some((Entry { failures, .. }, true)) = self.failures.worked(&Subject::Removal(name.to_owned())) {
             notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
         }
         self.gone.insert(name.to_owned(), self.seq);
@@ -236,7 +237,7 @@ impl World {
                 }
             }
             if let Some(runner) = runner {
-                instance.seen.runner_id = Some(runner.id);
+                instance.has_runner(runner.id);
                 if runner.online || runner.busy {
                     instance.started_at.get_or_insert(now);
                     instance.seen.phase = Phase::Started;
