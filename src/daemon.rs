@@ -227,26 +227,26 @@ fn work(executor: &Executor, todo: &Receiver<Action>, events: &Sender<Event>) {
 }
 
 fn turn_for_ever(
-    config: &Config,
+    config: &Arc<Config>,
     github: &GitHub,
     inbox: &Receiver<Event>,
     questions: &Receiver<Asked>,
     lost: &AtomicBool,
     hands: &Hands,
 ) -> ! {
-    let mut world = World::new(config, seed(), &scripts_digest());
+    let mut world = World::new(Arc::clone(config), seed(), &scripts_digest());
     let mut narrator = Narrator::default();
     let mut counters = Counters::default();
     let (clock, mut turned) = (hands.clock, Instant::now());
     loop {
         let now = clock.now();
-        let wake_at = decide(&mut world, config, hands, &mut narrator, now);
+        let wake_at = decide(&mut world, hands, &mut narrator, now);
         let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
             recv(questions) -> asked => {
                 if let Ok(asked) = asked {
-                    asked.answer(&Known { world: &world, config, github, counters: &counters, now: clock.now() });
+                    asked.answer(&Known { world: &world, github, counters: &counters, now: clock.now() });
                 }
                 None
             }
@@ -259,11 +259,11 @@ fn turn_for_ever(
         let now = clock.now();
         turned = Instant::now();
         if lost.swap(false, Ordering::SeqCst) {
-            narrator.tell(&world.fold(Event::HintsLost, config, now));
+            narrator.tell(&world.fold(Event::HintsLost, now));
         }
         for event in first.into_iter().chain(inbox.try_iter().take(BATCH)) {
             counters.count(&event, &world, now);
-            let notes = world.fold(event, config, now);
+            let notes = world.fold(event, now);
             counters.count_notes(&notes);
             narrator.tell(&notes);
         }
@@ -272,18 +272,12 @@ fn turn_for_ever(
 
 /// Plans, and hands out what the hands are free for; the rest is planned again at the next event. Returns when to plan
 /// again at the latest.
-fn decide(
-    world: &mut World,
-    config: &Config,
-    hands: &Hands,
-    narrator: &mut Narrator,
-    now: Timestamp,
-) -> Option<Timestamp> {
-    let plan = plan(world, config, now);
+fn decide(world: &mut World, hands: &Hands, narrator: &mut Narrator, now: Timestamp) -> Option<Timestamp> {
+    let plan = plan(world, now);
     if plan.look_at_lxd && hands.look_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
         world.look_begun(false);
     }
-    if plan.look_at_github && hands.look_github.try_send(world.interest(config)).is_ok() {
+    if plan.look_at_github && hands.look_github.try_send(world.interest()).is_ok() {
         world.look_begun(true);
     }
     for action in plan.actions {
@@ -319,14 +313,14 @@ mod tests {
         assert_eq!(inbox.len(), 1);
 
         let config = crate::world::testkit::config();
-        let mut world = World::new(&config, 1, "");
+        let mut world = World::new(Arc::new(config), 1, "");
         let now = Timestamp(1_000_000);
         world.look_begun(true);
         let instances = Some(Ok(vec![]));
         let looked = crate::world::Snapshot { begun: 1, instances, images: None, github: Some(Default::default()) };
-        world.fold(Event::Snapshot(Box::new(looked)), &config, now);
-        assert!(!plan(&world, &config, now).look_at_github);
-        world.fold(Event::HintsLost, &config, now);
-        assert!(plan(&world, &config, now.after(Duration::from_secs(5))).look_at_github);
+        world.fold(Event::Snapshot(Box::new(looked)), now);
+        assert!(!plan(&world, now).look_at_github);
+        world.fold(Event::HintsLost, now);
+        assert!(plan(&world, now.after(Duration::from_secs(5))).look_at_github);
     }
 }

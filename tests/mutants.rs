@@ -40,13 +40,13 @@ const MUTANTS: &[Mutant] = &[
         rule: "a listing of LXD that failed is not an empty one",
         file: "src/world/snapshot.rs",
         from: "                self.lxd = Some(Err(reason));",
-        to: "                self.fold_instances(snapshot.begun, Vec::new(), now, notes);\n                self.lxd = Some(Ok(now));",
+        to: "                self.fold_instances(snapshot.begun, Vec::new(), now);\n                self.lxd = Some(Ok(now));",
     },
     Mutant {
         rule: "a listing of runners that failed is not an empty one",
         file: "src/world/snapshot.rs",
         from: "                    self.scopes.entry(scope).or_default().runners = None;",
-        to: "                    self.fold_runners(begun, scope, Vec::new(), now, notes);",
+        to: "                    self.fold_runners(begun, scope, Vec::new(), now);",
     },
     Mutant {
         rule: "what is under way is not begun again",
@@ -313,13 +313,13 @@ const OF_TABLES: &[Mutant] = &[
     Mutant {
         rule: "a package that is not there is fetched before anything is made of it",
         file: "src/world/outcome.rs",
-        from: "            self.packages.remove(arch);\n            self.find_recipes(config);",
-        to: "            let _ = (arch, config);",
+        from: "            self.packages.remove(arch);\n            self.find_recipes();",
+        to: "            let _ = arch;",
     },
     Mutant {
         rule: "a template that somebody else baked ends the failures to bake it",
         file: "src/world/snapshot.rs",
-        from: "        self.find_baked(config, notes);\n",
+        from: "        self.find_baked();\n",
         to: "",
     },
     Mutant {

@@ -14,6 +14,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lxdrunner::config::Config;
 use lxdrunner::model::{Hint, JobStatus, Timestamp};
@@ -62,9 +63,9 @@ fn decision(config: &Config, event: &str, body: &Value) -> String {
         Parsed::Hint(hint) => hint,
     };
     let now = Timestamp::parse("2026-01-02T03:04:05Z").unwrap();
-    let mut world = World::new(config, 1, "");
-    world.fold(Event::Hint(hint.clone()), config, now);
-    let planned = plan(&world, config, now);
+    let mut world = World::new(Arc::new(config.clone()), 1, "");
+    world.fold(Event::Hint(hint.clone()), now);
+    let planned = plan(&world, now);
     let asked = |part: &str| planned.actions.iter().any(|action| format!("{action:?}").starts_with(part));
     match hint {
         Hint::Ping => "pong".to_owned(),

@@ -5,6 +5,7 @@ mod reference;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::{EXIT_FAILURE, EXIT_USAGE, load_config};
 use crate::cli::output::{complain, say};
@@ -141,7 +142,7 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
     let lxd = Lxd::new(&config.socket);
     let targets = targets(config, github);
     let scope = targets.as_ref().ok().and_then(|targets| scope_for(targets, &job.repo));
-    let mut world = World::new(config, 0, &scripts_digest());
+    let mut world = World::new(Arc::new(config.clone()), 0, &scripts_digest());
     let mut seen = GitHubSeen { targets: Some(targets), ..GitHubSeen::default() };
     if let Some(scope) = &scope {
         seen.runners.push((scope.clone(), github.runners(scope).map_err(|error| error.to_string())));
@@ -151,7 +152,7 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
     let instances = instances.map_err(|error| error.to_string());
     let snapshot =
         Snapshot { begun: world.seq(), instances: Some(instances), github: Some(seen), ..Snapshot::default() };
-    world.fold(Event::Snapshot(Box::new(snapshot)), config, now);
+    world.fold(Event::Snapshot(Box::new(snapshot)), now);
     let packages = Packages::new(&config.cache_home);
     for class in &config.classes {
         if let (Some(package), Some(scope)) =
@@ -160,24 +161,23 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
             let fetch = Action::FetchPackage { arch: class.arch, scope };
             world.fold(
                 Event::Outcome(fetch, Outcome::PackageReady { version: package.version, life: Default::default() }),
-                config,
                 now,
             );
         }
     }
     if job.status == JobStatus::Queued {
-        world.fold(Event::Hint(crate::model::Hint::Job(job.clone())), config, now);
+        world.fold(Event::Hint(crate::model::Hint::Job(job.clone())), now);
     }
-    for action in plan(&world, config, now).actions {
+    for action in plan(&world, now).actions {
         if let Action::LookUpRun { repo, run, trust } = &action {
             let outcome = match github.run_origin(repo, *run, *trust) {
                 Ok(origin) => Outcome::RunFound(origin),
                 Err(error) => Outcome::LookFailed { reason: error.to_string() },
             };
-            world.fold(Event::Outcome(action, outcome), config, now);
+            world.fold(Event::Outcome(action, outcome), now);
         }
     }
-    explain(&world, config, now, job.id, Some(job)).to_string()
+    explain(&world, now, job.id, Some(job)).to_string()
 }
 
 /// Whether the credential may register runners for the job, and in which group: what a daemon learns only when it tries.

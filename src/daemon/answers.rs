@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::metrics::{self, Counters};
-use crate::config::Config;
 use crate::control::{Answer, Question};
 use crate::github::{GitHub, Standing};
 use crate::model::Timestamp;
@@ -71,7 +70,6 @@ impl Asker {
 /// What the answers are made of.
 pub(super) struct Known<'a> {
     pub world: &'a World,
-    pub config: &'a Config,
     pub github: &'a GitHub,
     pub counters: &'a Counters,
     pub now: Timestamp,
@@ -88,11 +86,11 @@ impl Asked {
 }
 
 fn about(question: &Question, known: &Known<'_>) -> Answer {
-    let Known { world, config, github, counters, now } = *known;
+    let Known { world, github, counters, now } = *known;
     match question {
         Question::Job { job, told } => {
             let repo = world.job(*job).map(|state| state.job.repo.to_string());
-            let mut explained = explain(world, config, now, *job, told.as_ref());
+            let mut explained = explain(world, now, *job, told.as_ref());
             explained.details.push(("budget", limits(github).trim().to_owned()));
             Answer { repo, text: explained.to_string() }
         }
@@ -100,10 +98,10 @@ fn about(question: &Question, known: &Known<'_>) -> Answer {
             let limits = limits(github);
             let limits = if limits.is_empty() { String::new() } else { format!("\ngithub:{limits}\n") };
             let tokens: String = github.token_ends().iter().map(|end| format!("\ntrouble: token: {end}\n")).collect();
-            Answer { repo: None, text: format!("{}{tokens}{limits}", status(world, config, now)) }
+            Answer { repo: None, text: format!("{}{tokens}{limits}", status(world, now)) }
         }
         Question::Metrics => {
-            let text = metrics::text(&status(world, config, now), config, counters, &github.standings());
+            let text = metrics::text(&status(world, now), world.config(), counters, &github.standings());
             Answer { repo: None, text }
         }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
-use crate::config::{Class, Config, ForkPolicy};
+use crate::config::{Class, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
 
@@ -40,7 +40,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Explains a job. `told` is what GitHub says of it now, where somebody asked: it serves where the job was not heard of.
-pub fn explain(world: &World, config: &Config, now: Timestamp, id: JobId, told: Option<&Job>) -> Explanation {
+pub fn explain(world: &World, now: Timestamp, id: JobId, told: Option<&Job>) -> Explanation {
     let mut all = Explanation::default();
     let heard = world.jobs.get(&id).map(|state| state.job.status);
     let unheard = heard.is_none();
@@ -50,16 +50,16 @@ pub fn explain(world: &World, config: &Config, now: Timestamp, id: JobId, told: 
         Some(told) if unheard && told.status == JobStatus::Queued && !world.is_over(id) => {
             // What would be done if a delivery came now.
             let mut heard = world.clone();
-            heard.fold(Event::Hint(Hint::Job(told.clone())), config, now);
-            let look = world.github_look.ended_at.map(|at| at.after(config.reconcile_interval));
+            heard.fold(Event::Hint(Hint::Job(told.clone())), now);
+            let look = world.github_look.ended_at.map(|at| at.after(world.config().reconcile_interval));
             let when = look.map_or_else(
                 || "the next look at GitHub".to_owned(),
                 |at| format!("the look at GitHub {}", at_in(at, now)),
             );
             all.say("heard", format!("no delivery told of it yet, what follows is as if one did; {when} may find it"));
-            known(&heard, config, now, id, &mut all);
+            known(&heard, now, id, &mut all);
         }
-        _ if !unheard => known(world, config, now, id, &mut all),
+        _ if !unheard => known(world, now, id, &mut all),
         Some(told) => elsewhere(world, told, &mut all),
         None if world.is_over(id) => all.summary = format!("job {id} is over"),
         None => all.summary = format!("job {id}: nothing was heard of it, and GitHub was not asked"),
@@ -106,31 +106,31 @@ fn about(job: &Job, since: Option<(Timestamp, Timestamp)>, all: &mut Explanation
     all.say("job", format!("{:?} of {}, run {}{waits}", job.name, job.repo, job.run_id));
 }
 
-fn known(world: &World, config: &Config, now: Timestamp, id: JobId, all: &mut Explanation) {
+fn known(world: &World, now: Timestamp, id: JobId, all: &mut Explanation) {
     let Some(state) = world.jobs.get(&id) else { return };
     let job = &state.job;
     if job.status != JobStatus::Queued {
         return elsewhere(world, job, all);
     }
-    let plan = plan(world, config, now);
-    all.summary = summary(world, config, now, state, &plan);
+    let plan = plan(world, now);
+    all.summary = summary(world, now, state, &plan);
     about(job, Some((state.queued_at, now)), all);
-    matches(config, job, all);
-    guard(world, config, job, all);
+    matches(world, job, all);
+    guard(world, job, all);
     if let Ok((scope, at)) = &state.place
-        && let Some(class) = config.classes.get(*at)
+        && let Some(class) = world.config().classes.get(*at)
     {
-        let planner = Planner::new(world, config, now);
+        let planner = Planner::new(world, now);
         line(world, state, scope, class, all);
         supply(world, now, (scope, *at), class, all);
         caps(&planner, *at, class, all);
         source(&planner, *at, class, all);
         obstacles(world, now, scope, class, all);
     }
-    next(world, config, now, state, &plan, all);
+    next(world, now, state, &plan, all);
 }
 
-fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: &Plan) -> String {
+fn summary(world: &World, now: Timestamp, state: &JobState, plan: &Plan) -> String {
     let id = state.job.id;
     let of = |action: &&Action| matches!(action, Action::Launch { job, .. } if *job == Some(id));
     if let Some(Action::Launch { name, .. }) = world.flights.values().find(of) {
@@ -142,7 +142,7 @@ fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, pla
     match plan.deferred.iter().find(|(job, _)| *job == id).map(|(_, reason)| reason) {
         Some(Reason::Refused(refusal)) if refusal.is_undecided() => format!("job {id} waits: {refusal}"),
         Some(Reason::Refused(refusal)) => format!("job {id} is not served here: {refusal}"),
-        Some(Reason::Covered) => match overdue(world, config, now, state) {
+        Some(Reason::Covered) => match overdue(world, now, state) {
             Some(name) => format!(
                 "job {id} waits at GitHub: runner {name} fits and has been idle for long; see whether its runner group lets \
                  {} in",
@@ -159,9 +159,9 @@ fn summary(world: &World, config: &Config, now: Timestamp, state: &JobState, pla
 const SOON: Duration = Duration::from_secs(60);
 
 /// A runner that could have taken the job long ago.
-fn overdue<'a>(world: &'a World, config: &Config, now: Timestamp, state: &JobState) -> Option<&'a str> {
+fn overdue<'a>(world: &'a World, now: Timestamp, state: &JobState) -> Option<&'a str> {
     let (scope, class) = state.place.as_ref().ok()?;
-    let class = config.classes.get(*class)?;
+    let class = world.config().classes.get(*class)?;
     let idle_long = |i: &&Instance| match i.runner {
         RunnerState::Idle(since) => now.since(since.max(state.queued_at)) > SOON,
         _ => false,
@@ -175,7 +175,8 @@ fn is_of(instance: &Instance, scope: &Scope, class: &Class) -> bool {
 }
 
 /// What each class has of what it asks for.
-fn matches(config: &Config, job: &Job, all: &mut Explanation) {
+fn matches(world: &World, job: &Job, all: &mut Explanation) {
+    let config = world.config();
     let group_only = job.labels.is_empty();
     all.say("runs-on", if group_only { "a runner group, and no label".to_owned() } else { job.labels.to_string() });
     let chosen = class_for(&config.classes, &job.labels, &job.repo).ok();
@@ -199,7 +200,8 @@ fn matches(config: &Config, job: &Job, all: &mut Explanation) {
 }
 
 /// Whether it is let in.
-fn guard(world: &World, config: &Config, job: &Job, all: &mut Explanation) {
+fn guard(world: &World, job: &Job, all: &mut Explanation) {
+    let config = world.config();
     let scope = match world.targets.as_deref() {
         None => "not known yet: GitHub has not told what the credential may serve".to_owned(),
         Some(targets) => match scope_for(targets, &job.repo) {
@@ -338,9 +340,9 @@ fn obstacles(world: &World, now: Timestamp, scope: &Scope, class: &Class, all: &
 }
 
 /// What comes, and when.
-fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: &Plan, all: &mut Explanation) {
+fn next(world: &World, now: Timestamp, state: &JobState, plan: &Plan, all: &mut Explanation) {
     let reason = plan.deferred.iter().find(|(job, _)| *job == state.job.id).map(|(_, reason)| reason);
-    let look = world.github_look.ended_at.map(|at| at.after(config.reconcile_interval));
+    let look = world.github_look.ended_at.map(|at| at.after(world.config().reconcile_interval));
     let text = match reason {
         None => "the instance is made, GitHub gives its runner the job".to_owned(),
         Some(Reason::Refused(refusal)) if refusal.is_undecided() => "it is decided when GitHub has told".to_owned(),
@@ -349,7 +351,7 @@ fn next(world: &World, config: &Config, now: Timestamp, state: &JobState, plan: 
         }
         Some(Reason::Covered) => format!(
             "GitHub gives it to the first runner that is online; one that is not within {} is replaced",
-            length(config.provision_timeout)
+            length(world.config().provision_timeout)
         ),
         Some(Reason::Asked(_)) => {
             "GitHub's answer decides: where the job still waits, an instance is launched".to_owned()

@@ -1,4 +1,4 @@
-//! Decides what to do. **Pure**: what we know, the config and the time go in; actions, and the reasons of what was
+//! Decides what to do. **Pure**: what we know and the time go in; actions, and the reasons of what was
 //! deferred, come out. Calling it twice gives the same answer twice; executing nothing of it harms nothing.
 //!
 //! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
@@ -142,8 +142,8 @@ impl fmt::Display for Reason {
 }
 
 /// What to do now, given what we know.
-pub fn plan(world: &World, config: &Config, now: Timestamp) -> Plan {
-    let mut planner = Planner::new(world, config, now);
+pub fn plan(world: &World, now: Timestamp) -> Plan {
+    let mut planner = Planner::new(world, now);
     planner.looks();
     planner.packages();
     let demand = planner.demand();
@@ -175,12 +175,12 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// Nothing is decided yet.
-    fn new(world: &'a World, config: &'a Config, now: Timestamp) -> Planner<'a> {
+    fn new(world: &'a World, now: Timestamp) -> Planner<'a> {
         Planner {
             world,
-            config,
+            config: world.config(),
             now,
-            stock: Stock::count(world, config, now),
+            stock: Stock::count(world, now),
             queued: BTreeMap::new(),
             crowded: Crowded::default(),
             names: None,

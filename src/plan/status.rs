@@ -139,8 +139,9 @@ pub struct Status {
 }
 
 /// How all stands.
-pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
-    let stock = Stock::count(world, config, now);
+pub fn status(world: &World, now: Timestamp) -> Status {
+    let config = world.config();
+    let stock = Stock::count(world, now);
     let mut classes: Vec<ClassStatus> = Vec::new();
     for (at, class) in config.classes.iter().enumerate() {
         let stocked = stock.classes.get(at);
@@ -179,7 +180,7 @@ pub fn status(world: &World, config: &Config, now: Timestamp) -> Status {
         counted: stock.total,
         max: config.max_workers,
         others,
-        waiting: waiting(world, config, now),
+        waiting: waiting(world, now),
         stuck: stuck(world).collect(),
         troubles: world.troubles().map(trouble).collect(),
         paused: paused.collect(),
@@ -259,9 +260,10 @@ fn class_of(state: &JobState, config: &Config) -> Option<usize> {
     }
 }
 
-fn waiting(world: &World, config: &Config, now: Timestamp) -> Vec<Waiting> {
+fn waiting(world: &World, now: Timestamp) -> Vec<Waiting> {
+    let config = world.config();
     let mut waiting = Vec::new();
-    for (job, why) in plan(world, config, now).deferred {
+    for (job, why) in plan(world, now).deferred {
         let Some(state) = world.jobs.get(&job) else { continue };
         let Some(class) = class_of(state, config) else { continue };
         if why == Reason::Covered {

@@ -88,7 +88,8 @@ pub(super) fn is_broken(world: &World, class: &Class) -> bool {
 
 impl<'a> Stock<'a> {
     /// Counts.
-    pub fn count(world: &'a World, config: &'a Config, now: Timestamp) -> Stock<'a> {
+    pub fn count(world: &'a World, now: Timestamp) -> Stock<'a> {
+        let config = world.config();
         let mut stock = Stock {
             config,
             supply: BTreeMap::new(),
@@ -116,7 +117,7 @@ impl<'a> Stock<'a> {
         let mut leaving = 0;
         for instance in world.instances.values() {
             let class = by_name.get(instance.seen.class.as_str()).copied();
-            leaving += usize::from(stock.instance(world, config, instance, class, now));
+            leaving += usize::from(stock.instance(world, instance, class, now));
         }
         let free = leaving_free(config.max_workers);
         // A bake that failed may be there yet while the next one goes on: only one of them is beyond the caps.
@@ -208,14 +209,7 @@ impl<'a> Stock<'a> {
     }
 
     /// True where it is done and leaves, and was not counted.
-    fn instance(
-        &mut self,
-        world: &'a World,
-        config: &Config,
-        instance: &'a Instance,
-        class: Option<usize>,
-        now: Timestamp,
-    ) -> bool {
+    fn instance(&mut self, world: &'a World, instance: &'a Instance, class: Option<usize>, now: Timestamp) -> bool {
         let flight = self.in_flight.get(instance.seen.name.as_str()).copied();
         if instance.seen.phase == Phase::Template {
             self.template(world, instance, class, flight);
@@ -241,7 +235,7 @@ impl<'a> Stock<'a> {
         }
         if let Some(scope) = instance.seen.scope.as_ref().filter(|_| !matches!(flight, Some(Action::Launch { .. }))) {
             *self.scope.entry(scope).or_default() += 1;
-            if let Some(class) = class.filter(|_| is_supply(instance, flight, config, now)) {
+            if let Some(class) = class.filter(|_| is_supply(instance, flight, self.config, now)) {
                 *self.supply.entry((scope, class)).or_default() += 1;
                 let idle = matches!(instance.runner, RunnerState::Idle(_));
                 *self.coming.entry((scope, class)).or_default() += usize::from(!idle);

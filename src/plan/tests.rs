@@ -90,11 +90,10 @@ fn scopes_share_fairly_and_within_one_the_oldest_goes_first() {
 
 #[test]
 fn nothing_is_launched_on_an_unknown() {
-    let config = config();
-    let mut world = World::new(&config, 1, "");
+    let mut world = World::new(std::sync::Arc::new(config()), 1, "");
     let hint = crate::model::Hint::Job(job(1, "acme/app", &["linux"]));
-    world.fold(Event::Hint(hint), &config, Timestamp(1));
-    let plan = plan(&world, &config, Timestamp(1));
+    world.fold(Event::Hint(hint), Timestamp(1));
+    let plan = plan(&world, Timestamp(1));
     assert_eq!(plan.deferred, [(JobId(1), Reason::LxdUnknown)]);
     assert!(plan.look_at_lxd && plan.look_at_github, "the first thing is to look");
     assert!(matches!(plan.actions[..], [Action::FetchPackage { .. }]), "{:?}", plan.actions);

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::outcome::LONGEST_WASTE_PAUSE;
 use super::{Hold, Note, Outcome, RunnerState, Status, World, pause_after};
-use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, RepoName, Timestamp};
 
 /// Why GitHub is asked about a job. Nothing is launched for the job until the answer is there.
@@ -109,43 +108,29 @@ impl World {
     }
 
     /// GitHub was asked about one job.
-    pub(super) fn fold_lookup(
-        &mut self,
-        (repo, job): (RepoName, JobId),
-        outcome: Outcome,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    pub(super) fn fold_lookup(&mut self, (repo, job): (RepoName, JobId), outcome: Outcome, now: Timestamp) {
         self.unknown_jobs.remove(&job);
         if let Some(state) = self.jobs.get_mut(&job) {
             state.asked_at = Some(now);
         }
         let question = self.questions.get(&job).filter(|question| question.asked).cloned();
         match outcome {
-            Outcome::JobFound(Some(found)) => self.job_was_found(*found, question, config, now, notes),
+            Outcome::JobFound(Some(found)) => self.job_was_found(*found, question, now),
             Outcome::JobFound(None) => match question.map(|question| question.doubt) {
                 Some(Doubt::RunnerEnded { instance }) => self.runner_was_wasted(job, &instance, now),
-                Some(Doubt::Unlisted) => self.job_is_over(job, now, notes),
+                Some(Doubt::Unlisted) => self.job_is_over(job, now),
                 // Its run was deleted. A delivery that comes yet counts.
                 _ => {
                     self.questions.remove(&job);
                     self.jobs.remove(&job);
                 }
             },
-            Outcome::LookFailed { reason } => self.question_failed((repo, job), question, reason, now, notes),
+            Outcome::LookFailed { reason } => self.question_failed((repo, job), question, reason, now),
             _ => {}
         }
     }
 
-    fn job_was_found(
-        &mut self,
-        found: Job,
-        question: Option<Question>,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    fn job_was_found(&mut self, found: Job, question: Option<Question>, now: Timestamp) {
         let (job, runner) = (found.id, found.runner_name.clone());
         match (found.status, question.map(|question| question.doubt)) {
             (JobStatus::Queued, Some(Doubt::RunnerEnded { instance })) => self.runner_was_wasted(job, &instance, now),
@@ -154,11 +139,11 @@ impl World {
                 if let Some(known) = self.jobs.get_mut(&job) {
                     known.job.runner_name = Some(instance.clone());
                 }
-                notes.push(Note::JobTaken { job, runner: instance, ours: true });
+                self.notes.push(Note::JobTaken { job, runner: instance, ours: true });
             }
             _ => {}
         }
-        self.fold_job(found, config, now, notes);
+        self.fold_job(found, now);
     }
 
     /// A runner that was launched for the job is not there any more, and the job still waits.
@@ -189,11 +174,10 @@ impl World {
         question: Option<Question>,
         reason: String,
         now: Timestamp,
-        notes: &mut Vec<Note>,
     ) {
         let failures = question.as_ref().map_or(1, |question| question.failures + 1);
         if failures == 1 {
-            notes.push(Note::LookFailed { what: format!("job {job} of {repo}"), reason });
+            self.notes.push(Note::LookFailed { what: format!("job {job} of {repo}"), reason });
         }
         match question {
             None => self.github_look.wanted = true,

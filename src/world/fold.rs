@@ -10,17 +10,15 @@ use super::{
     Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, Status, UnknownJob,
     World,
 };
-use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
     /// Takes an event in. What it returns is for people; decisions are [`crate::plan::plan`]'s.
-    pub fn fold(&mut self, event: Event, config: &Config, now: Timestamp) -> Vec<Note> {
+    pub fn fold(&mut self, event: Event, now: Timestamp) -> Vec<Note> {
         self.seq += 1;
-        let mut notes = Vec::new();
         match event {
-            Event::Hint(hint) => self.fold_hint(hint, config, now, &mut notes),
+            Event::Hint(hint) => self.fold_hint(hint, now),
             Event::HintsLost => self.github_look.wanted = true,
             Event::InstanceEnded => self.lxd_look.wanted = true,
             Event::Listening(listening) => {
@@ -28,18 +26,18 @@ impl World {
                 self.listening = listening;
                 self.lxd_look.wanted = true;
             }
-            Event::Snapshot(snapshot) => self.fold_snapshot(*snapshot, config, now, &mut notes),
-            Event::Targets(targets) => self.fold_targets(targets, config, &mut notes),
-            Event::Queue(queue) => self.fold_queue(*queue, config, now, &mut notes),
+            Event::Snapshot(snapshot) => self.fold_snapshot(*snapshot, now),
+            Event::Targets(targets) => self.fold_targets(targets),
+            Event::Queue(queue) => self.fold_queue(*queue, now),
             Event::Outcome(action, outcome) => {
                 self.flights.remove(&action.flight());
-                self.fold_outcome(action, outcome, config, now, &mut notes);
+                self.fold_outcome(action, outcome, now);
             }
         }
-        notes
+        std::mem::take(&mut self.notes)
     }
 
-    pub(super) fn fold_hint(&mut self, hint: Hint, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn fold_hint(&mut self, hint: Hint, now: Timestamp) {
         if let Hint::Job(Job { repo, .. }) | Hint::CheckRun { repo, .. } | Hint::LookAt(repo) = &hint
             && self.heard.len() < MAX_JOBS
         {
@@ -48,16 +46,16 @@ impl World {
         match hint {
             // A job waits before it is queued, never after: where we know it already, GitHub is asked what is true.
             Hint::Job(job) if job.status == JobStatus::Waiting && self.jobs.contains_key(&job.id) => {
-                self.fold_hint(Hint::LookAt(job.repo), config, now, notes);
+                self.fold_hint(Hint::LookAt(job.repo), now);
             }
-            Hint::Job(job) => self.fold_job(job, config, now, notes),
+            Hint::Job(job) => self.fold_job(job, now),
             Hint::CheckRun { repo, public, job, completed: false } => {
                 if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS
                 {
                     self.unknown_jobs.insert(job, UnknownJob { repo, public, heard_at: now });
                 }
             }
-            Hint::CheckRun { job, completed: true, .. } => self.job_is_over(job, now, notes),
+            Hint::CheckRun { job, completed: true, .. } => self.job_is_over(job, now),
             Hint::LookAt(repo) => {
                 if self.look_at.len() < MAX_JOBS {
                     self.look_at.insert(repo, now);
@@ -67,10 +65,10 @@ impl World {
         }
     }
 
-    pub(super) fn fold_job(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn fold_job(&mut self, job: Job, now: Timestamp) {
         self.unknown_jobs.remove(&job.id);
         match job.status {
-            JobStatus::Queued => self.job_is_queued(job, config, now, notes),
+            JobStatus::Queued => self.job_is_queued(job, now),
             JobStatus::Waiting => {
                 // A job waits before it is queued: what says so just after a delivery told of the queueing lags behind it.
                 let heard = |j: &JobState| j.job.status == JobStatus::Queued && now.since(j.heard_at) <= LISTING_LAG;
@@ -81,7 +79,7 @@ impl World {
             }
             JobStatus::InProgress => {
                 if !self.over.contains_key(&job.id) {
-                    self.job_is_taken(job, config, now, notes);
+                    self.job_is_taken(job, now);
                 }
             }
             JobStatus::Completed => {
@@ -90,13 +88,13 @@ impl World {
                 let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
                 let certain = known.is_some_and(|j| j.job.runner_name == job.runner_name);
                 self.runner_had_its_job(&job, certain, now);
-                self.tell_of_a_beginning_not_heard_of(&job, notes);
-                self.job_is_over(job.id, now, notes);
+                self.tell_of_a_beginning_not_heard_of(&job);
+                self.job_is_over(job.id, now);
             }
         }
     }
 
-    fn job_is_queued(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    fn job_is_queued(&mut self, job: Job, now: Timestamp) {
         if self.over.contains_key(&job.id) {
             return;
         }
@@ -108,7 +106,7 @@ impl World {
                 known.touched = seq;
                 if known.job.public.is_none() && job.public.is_some() {
                     known.job.public = job.public;
-                    self.place_again(|known| known.id == job.id, config, notes);
+                    self.place_again(|known| known.id == job.id);
                 }
             }
             return;
@@ -117,7 +115,7 @@ impl World {
             self.github_look.wanted = true;
             return;
         }
-        let place = place(&job, self.targets.as_deref(), &self.runs, config);
+        let place = place(&job, self.targets.as_deref(), &self.runs, &self.config);
         if place == Err(Refusal::OriginUnknown) {
             self.ask_origin(&job);
         }
@@ -133,7 +131,7 @@ impl World {
             asked_at: None,
             touched: seq,
         };
-        notes.extend(joined(&state, config));
+        self.notes.extend(joined(&state, &self.config));
         self.jobs.insert(state.job.id, state);
     }
 
@@ -159,7 +157,7 @@ impl World {
         flight.is_some_and(|flight| matches!(self.flights.get(&flight), Some(Action::Launch { .. })))
     }
 
-    fn job_is_taken(&mut self, job: Job, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    fn job_is_taken(&mut self, job: Job, now: Timestamp) {
         let runner = job.runner_name.clone().unwrap_or_default();
         let seq = self.seq;
         let ours = match self.instance_of(&job) {
@@ -185,10 +183,10 @@ impl World {
         let was = self.jobs.remove(&job.id);
         if was.as_ref().is_some_and(|w| w.job.status == JobStatus::Queued && w.place.is_ok()) || (was.is_none() && ours)
         {
-            notes.push(Note::JobTaken { job: job.id, runner, ours });
+            self.notes.push(Note::JobTaken { job: job.id, runner, ours });
         }
         let state = JobState {
-            place: place(&job, self.targets.as_deref(), &self.runs, config),
+            place: place(&job, self.targets.as_deref(), &self.runs, &self.config),
             queued_at: was.as_ref().map_or(now, |w| w.queued_at),
             not_before: None,
             wasted: 0,
@@ -219,16 +217,16 @@ impl World {
 
     /// Where a job is over of which we last heard that it is queued, the delivery between is late or lost: which instance
     /// ran it is told all the same.
-    fn tell_of_a_beginning_not_heard_of(&mut self, job: &Job, notes: &mut Vec<Note>) {
+    fn tell_of_a_beginning_not_heard_of(&mut self, job: &Job) {
         let ours = self.instance_of(job).is_some() || self.is_being_launched(job);
         let known = self.jobs.get_mut(&job.id).filter(|known| known.job.status == JobStatus::Queued && ours);
         if let Some(known) = known.filter(|known| known.place.is_ok()) {
             known.job = job.clone();
-            notes.push(Note::JobTaken { job: job.id, runner: job.runner_name.clone().unwrap_or_default(), ours });
+            self.notes.push(Note::JobTaken { job: job.id, runner: job.runner_name.clone().unwrap_or_default(), ours });
         }
     }
 
-    pub(super) fn job_is_over(&mut self, job: JobId, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn job_is_over(&mut self, job: JobId, now: Timestamp) {
         self.unknown_jobs.remove(&job);
         let question = self.questions.remove(&job);
         let was = self.jobs.remove(&job);
@@ -240,7 +238,7 @@ impl World {
             let ours = ended.is_some() && ended == was.job.runner_name
                 || self.instances.values().any(|instance| runs_on(&was.job, instance))
                 || self.is_being_launched(&was.job);
-            notes.push(Note::JobOver { job, ours });
+            self.notes.push(Note::JobOver { job, ours });
         }
         if self.over.len() < MAX_JOBS {
             self.over.insert(job, now);

@@ -45,42 +45,35 @@ impl World {
         self.runs.entry((job.repo.clone(), job.run_id)).or_default();
     }
 
-    pub(super) fn fold_origin(
-        &mut self,
-        key: RunKey,
-        found: Result<Option<RunOrigin>, String>,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    pub(super) fn fold_origin(&mut self, key: RunKey, found: Result<Option<RunOrigin>, String>, now: Timestamp) {
         let Some(run) = self.runs.get_mut(&key) else { return };
         match found {
             Ok(origin) => {
                 run.origin = Some(origin.unwrap_or(RunOrigin::Hidden));
-                self.recovered(&Subject::ForkOrigin(key.0.clone()), notes);
-                self.place_again(|job| job.repo == key.0 && job.run_id == key.1, config, notes);
+                self.recovered(&Subject::ForkOrigin(key.0.clone()));
+                self.place_again(|job| job.repo == key.0 && job.run_id == key.1);
             }
             Err(reason) => {
                 let what = format!("run {} of {}", key.1, key.0);
                 if self.failures.failed(Subject::ForkOrigin(key.0), &reason, now).news {
-                    notes.push(Note::LookFailed { what, reason });
+                    self.notes.push(Note::LookFailed { what, reason });
                 }
             }
         }
     }
 
     /// Something that the place of these jobs hangs on has changed.
-    pub(super) fn place_again(&mut self, which: impl Fn(&Job) -> bool, config: &Config, notes: &mut Vec<Note>) {
+    pub(super) fn place_again(&mut self, which: impl Fn(&Job) -> bool) {
         let mut unasked = Vec::new();
         for state in self.jobs.values_mut().filter(|state| which(&state.job)) {
             let before = state.place.is_ok();
-            state.place = place(&state.job, self.targets.as_deref(), &self.runs, config);
+            state.place = place(&state.job, self.targets.as_deref(), &self.runs, &self.config);
             if state.job.status == JobStatus::Queued {
                 if state.place == Err(Refusal::OriginUnknown) {
                     unasked.push(state.job.clone());
                 }
                 if !before {
-                    notes.extend(joined(state, config));
+                    self.notes.extend(joined(state, &self.config));
                 }
             }
         }

@@ -23,6 +23,7 @@ mod tests;
 mod unassigned;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -427,6 +428,10 @@ pub struct World {
     /// Names that are not for a job follow from `seed` and their number.
     pub(crate) seed: u64,
     pub(crate) names_given: u64,
+    /// What people should hear of the event that is being folded.
+    notes: Vec<Note>,
+    /// Classes are named by their place in it.
+    pub(crate) config: Arc<Config>,
 }
 
 /// A job of which no more is known than where it is.
@@ -456,10 +461,10 @@ const LISTING_LAG: Duration = Duration::from_secs(30);
 const MAX_JOBS: usize = 50_000;
 
 impl World {
-    /// Knows nothing yet but the config. Where that names no targets, GitHub must be asked. The names of standbys and
+    /// Knows nothing yet but its config. Where that names no targets, GitHub must be asked. The names of standbys and
     /// idle runners follow from `seed`, which should be another one in each process; `scripts` is what, beside the
     /// config, makes templates stale when it changes.
-    pub fn new(config: &Config, seed: u64, scripts: &str) -> World {
+    pub fn new(config: Arc<Config>, seed: u64, scripts: &str) -> World {
         let targets = &config.targets;
         World {
             seq: 1,
@@ -488,7 +493,14 @@ impl World {
             templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
             seed,
             names_given: 0,
+            notes: Vec::new(),
+            config,
         }
+    }
+
+    /// What its classes are named in.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The number of the latest event.
@@ -511,7 +523,7 @@ impl World {
     }
 
     /// What the next look at GitHub should ask for.
-    pub fn interest(&self, config: &Config) -> Interest {
+    pub fn interest(&self) -> Interest {
         let jobs = self.jobs.values().map(|state| &state.job.repo);
         let repos = jobs.chain(&self.heard).cloned().collect();
         let mut scopes: BTreeSet<Scope> = self.instances.values().filter_map(|i| i.seen.scope.clone()).collect();
@@ -524,7 +536,7 @@ impl World {
             _ => None,
         }));
         scopes.extend(self.doubtful.keys().cloned());
-        let ours = |runner: &Runner| parse_name(&config.prefix, &runner.name).is_some();
+        let ours = |runner: &Runner| parse_name(&self.config.prefix, &runner.name).is_some();
         for (scope, view) in &self.scopes {
             let dead = |r: &Runner| ours(r) && !self.instances.contains_key(&r.name);
             // A registration of ours without an instance is watched until it is gone.

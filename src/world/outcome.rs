@@ -1,10 +1,11 @@
 //! How the end of an action changes what we know.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::failures::Recorded;
 use super::{Action, Hold, Instance, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World};
-use crate::config::{Class, Config};
+use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
 
@@ -16,106 +17,93 @@ pub(super) const LONGEST_WASTE_PAUSE: Duration = Duration::from_secs(600);
 const STAND_BACK: Duration = Duration::from_secs(60);
 
 impl World {
-    pub(super) fn fold_outcome(
-        &mut self,
-        action: Action,
-        outcome: Outcome,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    pub(super) fn fold_outcome(&mut self, action: Action, outcome: Outcome, now: Timestamp) {
         match action {
             Action::Launch { job, class, scope, name, from } => {
-                self.fold_launch(Launched { job, class, scope, name, from }, outcome, config, now, notes);
+                self.fold_launch(Launched { job, class, scope, name, from }, outcome, now);
             }
             Action::Bake { class, name, recipe, .. } => {
-                self.fold_made(class, Some((name, recipe, Phase::Template)), outcome, config, now, notes);
+                self.fold_made(class, Some((name, recipe, Phase::Template)), outcome, now);
             }
             Action::PrepareStandby { class, name, recipe, .. } => {
-                self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, config, now, notes);
+                self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, now);
             }
-            Action::FetchImage { class } => self.fold_made(class, None, outcome, config, now, notes),
+            Action::FetchImage { class } => self.fold_made(class, None, outcome, now),
             Action::Remove { name, judged, .. } => {
                 if judged.reason == RemoveReason::NeverOnline && matches!(outcome, Outcome::Removed) {
-                    self.never_came_online(&name, now, notes);
+                    self.never_came_online(&name, now);
                 }
-                self.fold_removal(&name, outcome, now, notes);
+                self.fold_removal(&name, outcome, now);
             }
-            Action::RemoveImage { fingerprint: name, .. } => self.fold_removal(&name, outcome, now, notes),
+            Action::RemoveImage { fingerprint: name, .. } => self.fold_removal(&name, outcome, now),
             Action::Deregister { scope, runner, name } => match outcome {
                 Outcome::Deregistered => {
-                    self.recovered(&Subject::Deregistration(scope.clone(), name.clone()), notes);
+                    self.recovered(&Subject::Deregistration(scope.clone(), name.clone()));
                     if let Some(view) = self.scopes.get_mut(&scope) {
                         view.offline_since.remove(&runner);
                         view.runners.iter_mut().for_each(|list| list.retain(|r| r.id != runner));
                     }
-                    notes.push(Note::Deregistered { runner: name, scope });
+                    self.notes.push(Note::Deregistered { runner: name, scope });
                 }
                 Outcome::Kept { why } => {
                     self.scopes.entry(scope).or_default().offline_since.remove(&runner);
-                    notes.push(Note::Kept { instance: name, why });
+                    self.notes.push(Note::Kept { instance: name, why });
                 }
                 other => {
                     // Looked at again after as long as it took to call it dead.
                     self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
                     if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
-                        self.trouble(Subject::Deregistration(scope, name), &reason, now, notes);
+                        self.trouble(Subject::Deregistration(scope, name), &reason, now);
                     }
                 }
             },
             Action::FetchPackage { arch, .. } => match outcome {
                 Outcome::PackageReady { version, life } => {
-                    self.recovered(&Subject::Package(arch), notes);
+                    self.recovered(&Subject::Package(arch));
                     let state = self.packages.entry(arch).or_default();
                     let news = state.version.as_deref() != Some(&version);
                     state.version = Some(version.clone());
                     state.checked_at = Some(now);
                     state.suspected_at = state.suspect_since.take().map(|_| now).or(state.suspected_at);
                     if news {
-                        self.find_recipes(config);
+                        self.find_recipes();
                     }
                     if let Some((trouble, refused)) = life.trouble(&version, now) {
-                        notes.push(Note::VersionEnds { arch: arch.as_str(), trouble, refused });
+                        self.notes.push(Note::VersionEnds { arch: arch.as_str(), trouble, refused });
                     }
-                    notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
+                    self.notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
                 }
                 Outcome::PackageFailed { reason, cached } => {
                     let state = self.packages.entry(arch).or_default();
                     if cached.is_some() && state.version != cached {
                         state.version = cached;
-                        self.find_recipes(config);
+                        self.find_recipes();
                     }
-                    self.trouble(Subject::Package(arch), &reason, now, notes);
+                    self.trouble(Subject::Package(arch), &reason, now);
                 }
                 _ => {}
             },
-            Action::LookUpJob { repo, job, .. } => self.fold_lookup((repo, job), outcome, config, now, notes),
+            Action::LookUpJob { repo, job, .. } => self.fold_lookup((repo, job), outcome, now),
             Action::LookUpRun { repo, run, .. } => match outcome {
-                Outcome::RunFound(origin) => self.fold_origin((repo, run), Ok(origin), config, now, notes),
-                Outcome::LookFailed { reason } => self.fold_origin((repo, run), Err(reason), config, now, notes),
+                Outcome::RunFound(origin) => self.fold_origin((repo, run), Ok(origin), now),
+                Outcome::LookFailed { reason } => self.fold_origin((repo, run), Err(reason), now),
                 _ => {}
             },
             Action::LookAtRepo { repo } => match outcome {
                 Outcome::JobsFound(jobs) => {
-                    jobs.into_iter().for_each(|job| self.fold_job(job, config, now, notes));
+                    jobs.into_iter().for_each(|job| self.fold_job(job, now));
                 }
                 Outcome::LookFailed { reason } => {
                     self.github_look.wanted = true;
-                    notes.push(Note::LookFailed { what: format!("queue of {repo}"), reason });
+                    self.notes.push(Note::LookFailed { what: format!("queue of {repo}"), reason });
                 }
                 _ => {}
             },
         }
     }
 
-    fn fold_launch(
-        &mut self,
-        launch: Launched,
-        outcome: Outcome,
-        config: &Config,
-        now: Timestamp,
-        notes: &mut Vec<Note>,
-    ) {
+    fn fold_launch(&mut self, launch: Launched, outcome: Outcome, now: Timestamp) {
+        let config = Arc::clone(&self.config);
         let Some(class) = config.classes.get(launch.class) else { return };
         let Launched { job, scope, name, from, .. } = &launch;
         let class_name = class.name.clone();
@@ -128,12 +116,12 @@ impl World {
                 }
                 self.remember(&launch, class, Phase::Started, runner, now);
                 self.may_have_a_job(name);
-                self.launch_worked(&launch, &class_name, now, notes);
-                notes.push(Note::Launched { instance: name.clone(), job: *job });
+                self.launch_worked(&launch, &class_name, now);
+                self.notes.push(Note::Launched { instance: name.clone(), job: *job });
             }
             Outcome::StandbyLost { reason } => {
                 self.standby_is_lost(name, now);
-                notes.push(Note::StandbyLost { instance: name.clone(), job: *job, reason });
+                self.notes.push(Note::StandbyLost { instance: name.clone(), job: *job, reason });
             }
             Outcome::Clash { reason } => {
                 // Whoever has it gets time to bring it up; what he made shows in the next look.
@@ -143,7 +131,7 @@ impl World {
                 self.taken.insert(name.clone(), now);
                 self.lxd_look.wanted = true;
                 self.github_look.wanted = true;
-                notes.push(Note::Clash { instance: name.clone(), job: *job, reason });
+                self.notes.push(Note::Clash { instance: name.clone(), job: *job, reason });
             }
             Outcome::LaunchFailed { blame, reason, made, runner } => {
                 if made || matches!(from, Origin::Standby { .. }) {
@@ -157,10 +145,10 @@ impl World {
                     self.github_look.wanted = true;
                 }
                 self.lxd_look.wanted = true;
-                let Recorded { until, news, .. } = self.could_not_make(&blame, &reason, config, now);
+                let Recorded { until, news, .. } = self.could_not_make(&blame, &reason, now);
                 let logs_kept = made && blame != Subject::Host && config.failures_kept > 0;
                 let instance = name.clone();
-                notes.push(Note::LaunchFailed { instance, job: *job, blame, reason, until, news, logs_kept });
+                self.notes.push(Note::LaunchFailed { instance, job: *job, blame, reason, until, news, logs_kept });
             }
             _ => {}
         }
@@ -188,18 +176,18 @@ impl World {
     }
 
     /// Ends the failures of everything that the launch made use of.
-    fn launch_worked(&mut self, launch: &Launched, class: &str, now: Timestamp, notes: &mut Vec<Note>) {
+    fn launch_worked(&mut self, launch: &Launched, class: &str, now: Timestamp) {
         let class = || class.to_owned();
-        self.recovered(&Subject::Scope(launch.scope.clone()), notes);
-        self.recovered(&Subject::Host, notes);
+        self.recovered(&Subject::Scope(launch.scope.clone()));
+        self.recovered(&Subject::Host);
         // Whatever it was made from, launches of the class work.
-        self.recovered(&Subject::Class(class()), notes);
+        self.recovered(&Subject::Class(class()));
         match launch.from {
             Origin::Standby { .. } => {
-                self.recovered(&Subject::Standby(class()), notes);
+                self.recovered(&Subject::Standby(class()));
                 return;
             }
-            Origin::Template(_) => drop(self.recovered(&Subject::Template(class()), notes)),
+            Origin::Template(_) => drop(self.recovered(&Subject::Template(class()))),
             Origin::Image => {
                 // Where only copies get no network, it is the template that does not work.
                 if let Some(entry) = self.failures.get(&Subject::Network(class())) {
@@ -208,22 +196,16 @@ impl World {
                 }
             }
         }
-        self.recovered(&Subject::Network(class()), notes);
-        self.recovered(&Subject::Storage(class()), notes);
+        self.recovered(&Subject::Network(class()));
+        self.recovered(&Subject::Storage(class()));
     }
 
     /// Records what an instance was not made for.
-    pub(super) fn could_not_make(
-        &mut self,
-        blame: &Subject,
-        reason: &str,
-        config: &Config,
-        now: Timestamp,
-    ) -> Recorded {
+    pub(super) fn could_not_make(&mut self, blame: &Subject, reason: &str, now: Timestamp) -> Recorded {
         if let Subject::Package(arch) = blame {
             // It is not where it was: nothing is made of it until it is fetched again.
             self.packages.remove(arch);
-            self.find_recipes(config);
+            self.find_recipes();
         }
         let mut recorded = self.failures.failed(blame.clone(), reason, now);
         if let Some((until, _)) = self.paused(blame, now) {
@@ -233,22 +215,22 @@ impl World {
     }
 
     /// An instance goes because its runner never came online: one may be ill, several have a common cause.
-    fn never_came_online(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
+    fn never_came_online(&mut self, name: &str, now: Timestamp) {
         let Some(instance) = self.instances.get(name) else { return };
         let reason = "its runner did not come online within provision_timeout. If instances have no network, see whether \
                       Docker or ufw on this host drops the packets that it forwards for LXD's bridge: iptables -I \
                       DOCKER-USER -i lxdbr0 -j ACCEPT, or ufw route allow in on lxdbr0";
-        self.trouble(Subject::Online(instance.seen.class.clone()), reason, now, notes);
+        self.trouble(Subject::Online(instance.seen.class.clone()), reason, now);
     }
 
-    fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp, notes: &mut Vec<Note>) {
+    fn fold_removal(&mut self, name: &str, outcome: Outcome, now: Timestamp) {
         match outcome {
             Outcome::Removed => {
                 if let Some(instance) = self.instances.get_mut(name) {
                     // Its registration went first: it got no job after it was seen idle.
                     instance.removed_idle = matches!(instance.runner, RunnerState::Idle(_));
                 }
-                self.instance_is_gone(name, now, notes);
+                self.instance_is_gone(name, now);
             }
             Outcome::Changed { why } => {
                 self.lxd_look.wanted = true;
@@ -260,7 +242,7 @@ impl World {
                     // It was claimed before it could be removed, most likely.
                     _ => self.standby_is_lost(name, now),
                 }
-                notes.push(Note::Kept { instance: name.to_owned(), why });
+                self.notes.push(Note::Kept { instance: name.to_owned(), why });
             }
             Outcome::Kept { why } => {
                 self.failures.worked(&Subject::Removal(name.to_owned()));
@@ -273,7 +255,7 @@ impl World {
                     instance.seen_busy = true;
                     instance.runner = RunnerState::Busy;
                 }
-                notes.push(Note::Kept { instance: name.to_owned(), why });
+                self.notes.push(Note::Kept { instance: name.to_owned(), why });
             }
             Outcome::RemoveFailed { reason } if self.instances.contains_key(name) => {
                 let failed = self.failures.failed(Subject::Removal(name.to_owned()), &reason, now);
@@ -283,7 +265,7 @@ impl World {
                     Some(hint) => format!("{reason}; {hint}"),
                     None => reason,
                 };
-                notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news, stuck });
+                self.notes.push(Note::RemoveFailed { instance: name.to_owned(), reason, failures, until, news, stuck });
             }
             _ => {}
         }

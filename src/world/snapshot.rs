@@ -8,12 +8,11 @@ use super::{
     Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
     REMEMBER_OVER, RunnerState, Snapshot, Status, Subject, TookJob, World,
 };
-use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
 
 impl World {
-    pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, now: Timestamp) {
         let look = if snapshot.github.is_some() { &mut self.github_look } else { &mut self.lxd_look };
         look.under_way = false;
         look.ended_at = Some(now);
@@ -22,57 +21,57 @@ impl World {
             // The other kind of look was begun later and came back sooner: it knows better.
             Some(_) if snapshot.begun <= self.listed.0 => {}
             Some(Ok(seen)) => {
-                if self.recovered(&Subject::Lxd, notes) {
-                    self.recovered(&Subject::Host, notes);
+                if self.recovered(&Subject::Lxd) {
+                    self.recovered(&Subject::Host);
                 }
                 self.lxd = Some(Ok(now));
-                self.fold_instances(snapshot.begun, seen, now, notes);
+                self.fold_instances(snapshot.begun, seen, now);
                 self.listed = (snapshot.begun, Some(now));
                 self.gone.retain(|_, at| *at > snapshot.begun);
-                self.find_other_configs(config, now, notes);
+                self.find_other_configs(now);
             }
             Some(Err(reason)) => {
-                self.trouble(Subject::Lxd, &reason, now, notes);
+                self.trouble(Subject::Lxd, &reason, now);
                 self.lxd = Some(Err(reason));
             }
             None => {}
         }
         if let Some(images) = snapshot.images {
-            self.fold_images(images, config);
+            self.fold_images(images);
         }
-        self.find_baked(config, notes);
+        self.find_baked();
         if let Some(github) = snapshot.github {
             debug_assert!(listed, "instances are listed before runners");
-            self.fold_github(snapshot.begun, github, config, now, notes);
-            self.find_unassigned(config, now, notes);
+            self.fold_github(snapshot.begun, github, now);
+            self.find_unassigned(now);
         }
         self.forget(now);
         self.forget_failures(now);
     }
 
     /// Records a failure, and tells of it where that is news.
-    pub(super) fn trouble(&mut self, what: Subject, reason: &str, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn trouble(&mut self, what: Subject, reason: &str, now: Timestamp) {
         if self.failures.failed(what.clone(), reason, now).news {
-            notes.push(Note::Trouble { what, reason: reason.to_owned() });
+            self.notes.push(Note::Trouble { what, reason: reason.to_owned() });
         }
     }
 
     /// It works; true where it did not before, so that what waits because of it need not wait any longer.
-    pub(super) fn recovered(&mut self, what: &Subject, notes: &mut Vec<Note>) -> bool {
+    pub(super) fn recovered(&mut self, what: &Subject) -> bool {
         let over = self.failures.worked(what);
         if let Some((_, true)) = over {
-            notes.push(Note::Recovered { what: what.clone() });
+            self.notes.push(Note::Recovered { what: what.clone() });
         }
         over.is_some()
     }
 
-    pub(super) fn all_recovered(&mut self, what: impl IntoIterator<Item = Subject>, notes: &mut Vec<Note>) {
+    pub(super) fn all_recovered(&mut self, what: impl IntoIterator<Item = Subject>) {
         for what in what {
-            self.recovered(&what, notes);
+            self.recovered(&what);
         }
     }
 
-    fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp, notes: &mut Vec<Note>) {
+    fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp) {
         // It was not there at the last look and is there now, whatever the clocks of LXD and of this host say.
         let not_before = self.listed.1.unwrap_or_default();
         let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
@@ -84,7 +83,7 @@ impl World {
                 known.touched <= begun && known.seen.created_at.zip(seen.created_at).is_some_and(|(was, is)| was != is)
             };
             if self.instances.get(&seen.name).is_some_and(another) {
-                self.instance_is_gone(&seen.name, now, notes);
+                self.instance_is_gone(&seen.name, now);
             }
             match self.instances.get_mut(&seen.name) {
                 Some(known) if known.touched > begun => {}
@@ -127,16 +126,16 @@ impl World {
         for name in gone {
             if !self.flights.contains_key(&Flight::Instance(name.clone())) {
                 self.idle_runner_ended(&name, now);
-                self.instance_is_gone(&name, now, notes);
+                self.instance_is_gone(&name, now);
             }
         }
     }
 
-    pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn instance_is_gone(&mut self, name: &str, now: Timestamp) {
         self.runner_ended(name);
         let Some(gone) = self.instances.remove(name) else { return };
         if let Some((Entry { failures, .. }, true)) = self.failures.worked(&Subject::Removal(name.to_owned())) {
-            notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
+            self.notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
         }
         self.gone.insert(name.to_owned(), self.seq);
         let took_job = match (gone.took_job, gone.started_at) {
@@ -145,7 +144,7 @@ impl World {
             (false, _) => TookJob::No,
         };
         let (job, phase) = (gone.seen.job, gone.seen.phase);
-        notes.push(Note::InstanceGone { instance: gone.label().to_owned(), job, phase, took_job });
+        self.notes.push(Note::InstanceGone { instance: gone.label().to_owned(), job, phase, took_job });
         if gone.started_at.is_some() || phase == Phase::Baking {
             // Another daemon may be about to remove a half-made template of this name: it must not meet the next one.
             // A registration may be listed for a moment, and deliveries that name it may come for a while.
@@ -160,21 +159,21 @@ impl World {
         }
     }
 
-    pub(super) fn fold_targets(&mut self, targets: Vec<Scope>, config: &Config, notes: &mut Vec<Note>) {
-        self.recovered(&Subject::Targets, notes);
+    pub(super) fn fold_targets(&mut self, targets: Vec<Scope>) {
+        self.recovered(&Subject::Targets);
         if self.targets.as_deref() != Some(&targets) {
             self.targets = Some(targets);
-            self.place_again(|_| true, config, notes);
+            self.place_again(|_| true);
         }
     }
 
-    fn fold_github(&mut self, begun: u64, seen: GitHubSeen, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    fn fold_github(&mut self, begun: u64, seen: GitHubSeen, now: Timestamp) {
         match seen.targets {
             Some(Ok(targets)) => {
-                self.fold_targets(targets, config, notes);
+                self.fold_targets(targets);
             }
             Some(Err(reason)) => {
-                self.trouble(Subject::Targets, &reason, now, notes);
+                self.trouble(Subject::Targets, &reason, now);
                 // Nothing else was asked either.
                 self.scopes.values_mut().for_each(|view| view.runners = None);
             }
@@ -184,16 +183,16 @@ impl World {
             match runners {
                 Ok(runners) => {
                     self.github_answered_at = Some(now);
-                    if self.recovered(&Subject::Runners(scope.clone()), notes) {
-                        self.recovered(&Subject::Scope(scope.clone()), notes);
+                    if self.recovered(&Subject::Runners(scope.clone())) {
+                        self.recovered(&Subject::Scope(scope.clone()));
                     }
                     if self.doubtful.get(&scope).is_some_and(|since| *since < begun) {
                         self.doubtful.remove(&scope);
                     }
-                    self.fold_runners(begun, scope, runners, now, notes);
+                    self.fold_runners(begun, scope, runners, now);
                 }
                 Err(reason) => {
-                    self.trouble(Subject::Runners(scope.clone()), &reason, now, notes);
+                    self.trouble(Subject::Runners(scope.clone()), &reason, now);
                     self.scopes.entry(scope).or_default().runners = None;
                 }
             }
@@ -205,7 +204,7 @@ impl World {
         }
     }
 
-    fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp, notes: &mut Vec<Note>) {
+    fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
         let (mut ended, mut handed) = (Vec::new(), Vec::new());
         let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
         let running = self.jobs.values().map(|j| &j.job).filter(|j| j.status == JobStatus::InProgress);
@@ -279,7 +278,7 @@ impl World {
         for (job, instance) in handed {
             self.doubt_a_queued_job(job, Doubt::RunnerBusy { instance });
         }
-        self.all_recovered(over, notes);
+        self.all_recovered(over);
         let view = self.scopes.entry(scope).or_default();
         let was = std::mem::take(&mut view.offline_since);
         for runner in runners.iter().filter(|r| !r.online && !r.busy) {
@@ -290,15 +289,15 @@ impl World {
     }
 
     /// A repository's open jobs: GitHub is asked what became of the others.
-    pub(super) fn fold_queue(&mut self, queue: Queue, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn fold_queue(&mut self, queue: Queue, now: Timestamp) {
         let Queue { repo, begun, asked_at, jobs, unasked } = queue;
         let what = Subject::Queue(repo.clone());
         let jobs = match jobs {
             Ok(jobs) => jobs,
-            Err(reason) => return self.trouble(what, &reason, now, notes),
+            Err(reason) => return self.trouble(what, &reason, now),
         };
         self.github_answered_at = self.github_answered_at.max(Some(asked_at));
-        self.recovered(&what, notes);
+        self.recovered(&what);
         let open: std::collections::BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
         for job in jobs {
             if self.jobs.get(&job.id).is_some_and(|known| known.touched > begun) {
@@ -308,7 +307,7 @@ impl World {
                 self.believe_listing(job.id, asked_at);
             }
             // It says what was so then, not what is so now.
-            self.fold_job(job, config, asked_at, notes);
+            self.fold_job(job, asked_at);
         }
         let unlisted = |job: &&JobState| {
             let unheard = asked_at.since(job.heard_at) > LISTING_LAG;

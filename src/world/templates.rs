@@ -1,10 +1,11 @@
 //! What each class's template is baked of, and what comes of baking, preparing and claiming.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::names::{recipe, shape};
 use super::{Form, Instance, Note, Outcome, RunnerState, Status, Subject, World};
-use crate::config::{Class, Config};
+use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{Phase, Recipe, Timestamp};
 
@@ -49,7 +50,7 @@ pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str,
 }
 
 impl World {
-    pub(super) fn fold_images(&mut self, images: Vec<(ImageSeen, Form)>, config: &Config) {
+    pub(super) fn fold_images(&mut self, images: Vec<(ImageSeen, Form)>) {
         let mut moved = false;
         for (state, (seen, form)) in self.templates.iter_mut().zip(images) {
             moved |= state.form != form;
@@ -61,13 +62,13 @@ impl World {
             }
         }
         if moved {
-            self.find_recipes(config);
+            self.find_recipes();
         }
     }
 
     /// Works out anew what the templates should be baked of.
-    pub(super) fn find_recipes(&mut self, config: &Config) {
-        for (state, class) in self.templates.iter_mut().zip(&config.classes) {
+    pub(super) fn find_recipes(&mut self) {
+        for (state, class) in self.templates.iter_mut().zip(&self.config.classes) {
             let version = self.packages.get(&class.arch).and_then(|p| p.version.as_deref());
             state.wanted = match (&state.image, version) {
                 (ImageSeen::Known(fingerprint), Some(version)) if class.template => {
@@ -84,10 +85,9 @@ impl World {
         class: usize,
         made: Option<(String, Recipe, Phase)>,
         outcome: Outcome,
-        config: &Config,
         now: Timestamp,
-        notes: &mut Vec<Note>,
     ) {
+        let config = Arc::clone(&self.config);
         let Some(class_config) = config.classes.get(class) else { return };
         let class_name = class_config.name.clone();
         match outcome {
@@ -108,11 +108,11 @@ impl World {
                 template.seen.status = Status::Stopped;
                 template.etag = None;
                 let of_class = [Subject::Bake, Subject::Template, Subject::Class, Subject::Storage];
-                self.all_recovered(of_class.map(|subject| subject(class_name.clone())), notes);
-                self.recovered(&Subject::Host, notes);
-                notes.push(Note::Baked { template: name.clone(), class: class_name, image });
+                self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
+                self.recovered(&Subject::Host);
+                self.notes.push(Note::Baked { template: name.clone(), class: class_name, image });
                 if dropped {
-                    self.instance_is_gone(&name, now, notes);
+                    self.instance_is_gone(&name, now);
                 }
             }
             Outcome::Prepared { etag } => {
@@ -124,23 +124,23 @@ impl World {
                 instance.seen.status = Status::Frozen;
                 instance.stopped_since = None;
                 let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];
-                self.all_recovered(of_class.map(|subject| subject(class_name.clone())), notes);
-                self.recovered(&Subject::Host, notes);
-                notes.push(Note::Prepared { instance: name, class: class_name });
+                self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
+                self.recovered(&Subject::Host);
+                self.notes.push(Note::Prepared { instance: name, class: class_name });
             }
             Outcome::ImageFetched { fingerprint } => {
                 if let Some(state) = self.templates.get_mut(class) {
                     state.image = ImageSeen::Known(fingerprint);
                 }
-                self.recovered(&Subject::Bake(class_name), notes);
-                self.find_recipes(config);
+                self.recovered(&Subject::Bake(class_name));
+                self.find_recipes();
             }
             Outcome::Clash { reason } => {
                 // Another process is at the same thing: what comes of it shows in a listing.
                 self.lxd_look.wanted = true;
                 if let Some((name, _, _)) = made {
                     self.taken.insert(name.clone(), now);
-                    notes.push(Note::Clash { instance: name, job: None, reason });
+                    self.notes.push(Note::Clash { instance: name, job: None, reason });
                 }
             }
             Outcome::NotMade { blame, reason, made: exists } => {
@@ -155,8 +155,8 @@ impl World {
                         instance.seen.recipe = Some(recipe);
                     }
                 }
-                if self.could_not_make(&blame, &reason, config, now).news {
-                    notes.push(Note::Trouble { what: blame, reason });
+                if self.could_not_make(&blame, &reason, now).news {
+                    self.notes.push(Note::Trouble { what: blame, reason });
                 }
             }
             _ => {}
@@ -164,25 +164,25 @@ impl World {
     }
 
     /// A template that is as it should be ends the failures to bake it, whoever baked it.
-    pub(super) fn find_baked(&mut self, config: &Config, notes: &mut Vec<Note>) {
-        for (state, class) in self.templates.iter().zip(&config.classes) {
+    pub(super) fn find_baked(&mut self) {
+        for (state, class) in self.templates.iter().zip(&self.config.classes) {
             let bake = Subject::Bake(class.name.clone());
             let is_it = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe == state.wanted;
             let baked = || state.wanted.is_some() && self.instances.values().any(is_it);
             if self.failures.is_shaky(&bake) && baked() && self.failures.worked(&bake).is_some() {
-                notes.push(Note::Recovered { what: bake });
+                self.notes.push(Note::Recovered { what: bake });
             }
         }
     }
 
     /// Another daemon with our prefix that has other settings keeps things ready that are of no use here, as ours are of none
     /// there: people should know.
-    pub(super) fn find_other_configs(&mut self, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
+    pub(super) fn find_other_configs(&mut self, now: Timestamp) {
         let mut found: BTreeMap<&str, &str> = BTreeMap::new();
         for instance in self.instances.values().filter(|instance| instance.is_anothers()) {
             let seen = &instance.seen;
             let kept = matches!(seen.phase, Phase::Template | Phase::Preparing | Phase::Standby);
-            let at = config.classes.iter().position(|class| class.name == seen.class);
+            let at = self.config.classes.iter().position(|class| class.name == seen.class);
             let ours = at.and_then(|at| self.templates.get(at)).map(|state| state.shape.as_str());
             if seen.recipe.as_ref().is_some_and(|recipe| kept && Some(recipe.shape.as_str()) != ours) {
                 found.insert(&seen.class, instance.label());
@@ -191,7 +191,7 @@ impl World {
         for (class, instance) in &found {
             let reason = format!("it keeps {instance}");
             if self.failures.failed(Subject::OtherConfig((*class).to_owned()), &reason, now).news {
-                notes.push(Note::OtherConfig { class: (*class).to_owned(), instance: (*instance).to_owned() });
+                self.notes.push(Note::OtherConfig { class: (*class).to_owned(), instance: (*instance).to_owned() });
             }
         }
         let over = self.failures.iter().filter_map(|(subject, _)| match subject {
@@ -200,7 +200,7 @@ impl World {
         });
         for what in over.collect::<Vec<_>>() {
             self.failures.worked(&what);
-            notes.push(Note::OneConfigAgain { what });
+            self.notes.push(Note::OneConfigAgain { what });
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -111,7 +112,6 @@ pub fn seen(name: &str, job: u64) -> InstanceSeen {
 }
 
 pub struct Stage {
-    pub config: Config,
     pub world: World,
     pub now: Timestamp,
 }
@@ -120,10 +120,10 @@ impl Stage {
     /// LXD lists nothing, GitHub knows no runner, and the runner package is there.
     pub fn new(config: Config) -> Stage {
         let now = Timestamp(1_000_000_000);
-        let world = World::new(&config, 1, "scripts");
-        let mut stage = Stage { config, world, now };
+        let world = World::new(Arc::new(config), 1, "scripts");
+        let mut stage = Stage { world, now };
         stage.lxd(vec![]);
-        for scope in stage.config.targets.clone() {
+        for scope in stage.world.config.targets.clone() {
             stage.runners(scope, vec![]);
         }
         let fetch = Action::FetchPackage { arch: RunnerArch::X64, scope: Scope::Org("acme".to_owned()) };
@@ -131,8 +131,13 @@ impl Stage {
         stage
     }
 
+    /// To be changed under way.
+    pub fn config(&mut self) -> &mut Config {
+        Arc::make_mut(&mut self.world.config)
+    }
+
     pub fn fold(&mut self, event: Event) -> Vec<Note> {
-        self.world.fold(event, &self.config, self.now)
+        self.world.fold(event, self.now)
     }
 
     pub fn pass(&mut self, seconds: u64) -> &mut Stage {
@@ -190,7 +195,7 @@ impl Stage {
     }
 
     pub fn plan(&self) -> Plan {
-        plan(&self.world, &self.config, self.now)
+        plan(&self.world, self.now)
     }
 
     pub fn outcome(&mut self, action: Action, outcome: Outcome) -> Vec<Note> {

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use super::{JobState, Note, RunnerState, Subject, World};
+use super::{JobState, RunnerState, Subject, World};
 use crate::config::Config;
 use crate::model::{JobId, JobStatus, Scope, Timestamp};
 
 impl World {
     /// Records each scope and class with a runner that is idle, and a job that is queued, for longer than `idle_timeout`.
     /// The planner replaces such runners once; after that it is trouble.
-    pub(super) fn find_unassigned(&mut self, config: &Config, now: Timestamp, notes: &mut Vec<Note>) {
-        let oldest = oldest_queued(&self.jobs, config);
+    pub(super) fn find_unassigned(&mut self, now: Timestamp) {
+        let oldest = oldest_queued(&self.jobs, &self.config);
         let mut found = BTreeMap::new();
         for instance in self.instances.values() {
             let (Some(scope), RunnerState::Idle(since)) = (&instance.seen.scope, instance.runner) else { continue };
-            let Some(class) = config.classes.iter().find(|class| class.name == instance.seen.class) else { continue };
+            let Some(class) = self.config.classes.iter().find(|class| class.name == instance.seen.class) else {
+                continue;
+            };
             let Some(queued_at) = oldest.get(&(scope, class.name.as_str())) else { continue };
-            if now.since(since.max(*queued_at)) > config.idle_timeout {
+            if now.since(since.max(*queued_at)) > self.config.idle_timeout {
                 let reason = format!(
                     "GitHub gives the idle runner {} no job although one with these labels waits: see whether the runner \
                      group {:?} of {scope} lets the job's repository and workflow in, and whether the runner at GitHub has \
@@ -35,9 +37,9 @@ impl World {
             _ => None,
         });
         let over: Vec<Subject> = over.collect();
-        self.all_recovered(over, notes);
+        self.all_recovered(over);
         for (subject, reason) in found {
-            self.trouble(subject, &reason, now, notes);
+            self.trouble(subject, &reason, now);
         }
     }
 }

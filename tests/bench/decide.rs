@@ -1,6 +1,7 @@
 //! One turn of the deciding thread: how long the plan and its part of the log take, and that both grow no faster than what
 //! they are made from.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use lxdrunner::config::Config;
@@ -27,7 +28,7 @@ pub fn plan(table: &mut Table) {
         let mut rounds = Vec::new();
         for _ in 0..15 {
             let begun = Instant::now();
-            let plan = decide(&world, &config, NOW);
+            let plan = decide(&world, NOW);
             // A reason that is news for all of them: the worst of turns.
             Narrator::default().tell_deferred(&plan.deferred, &world);
             rounds.push(begun.elapsed().as_secs_f64() * 1000.0);
@@ -74,7 +75,7 @@ fn config() -> Config {
 /// A busy farm: all instances run jobs, and more jobs are queued than there is room for.
 fn world(config: &Config, jobs: u64, instances: u64) -> World {
     let scopes: Vec<Scope> = config.targets.clone();
-    let mut world = World::new(config, 7, "scripts");
+    let mut world = World::new(Arc::new(config.clone()), 7, "scripts");
     let seen = |n: u64| InstanceSeen {
         name: format!("lxdrunner-{}-1", 1_000_000 + n),
         alias: None,
@@ -93,7 +94,7 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
     let names: Vec<String> = instances.iter().map(|i| i.name.clone()).collect();
     let github = GitHubSeen { targets: Some(Ok(scopes.clone())), ..GitHubSeen::default() };
     let snapshot = Snapshot { begun: 1, instances: Some(Ok(instances)), github: Some(github), ..Snapshot::default() };
-    world.fold(Event::Snapshot(Box::new(snapshot)), config, NOW);
+    world.fold(Event::Snapshot(Box::new(snapshot)), NOW);
     let job = |n: u64, status: JobStatus, runner: Option<&String>| {
         let org = ["a", "b", "c", "d"][n as usize % 4];
         let labels = ["self-hosted".to_owned(), format!("label-{}", n % CLASSES as u64)];
@@ -111,10 +112,10 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
         }))
     };
     for n in 0..jobs {
-        world.fold(job(n, JobStatus::Queued, None), config, NOW);
+        world.fold(job(n, JobStatus::Queued, None), NOW);
     }
     for (n, name) in names.iter().enumerate() {
-        world.fold(job(2_000_000 + n as u64, JobStatus::InProgress, Some(name)), config, NOW);
+        world.fold(job(2_000_000 + n as u64, JobStatus::InProgress, Some(name)), NOW);
     }
     world
 }

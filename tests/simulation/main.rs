@@ -22,6 +22,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -117,7 +118,7 @@ fn stage(seed: u64, config: &Config) -> Stage {
         seed,
         now: DAWN,
         rng,
-        config: config.clone(),
+        config: Arc::new(config.clone()),
         faults,
         calm: false,
         calm_at: DAWN + TROUBLES.as_millis() as u64 + jobs_left * 15_000,

@@ -1,6 +1,7 @@
 //! The daemon's process: the real `World` and `plan`, wired as `daemon.rs` wires them, and what must hold at each turn.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use lxdrunner::model::{JobId, JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
@@ -63,7 +64,7 @@ impl Stage {
             return;
         }
         let (lxd, life) = (self.daemons[daemon].lxd, self.daemons[daemon].life + 1);
-        let world = World::new(&self.config, self.seed << 32 | (daemon as u64) << 16 | u64::from(life), "");
+        let world = World::new(Arc::clone(&self.config), self.seed << 32 | (daemon as u64) << 16 | u64::from(life), "");
         self.note_boot(daemon, life);
         self.daemons[daemon] = Process { life, world: Some(world), ..Process::new(lxd) };
         self.tell_of_all(format!("daemon {daemon} starts"));
@@ -96,7 +97,7 @@ impl Stage {
     pub fn fold(&mut self, daemon: usize, event: Event) {
         let now = self.time();
         let Some(mut world) = self.daemons[daemon].world.take() else { return };
-        for note in world.fold(event, &self.config, now) {
+        for note in world.fold(event, now) {
             self.check_note(daemon, &note);
             if self.tale.told {
                 self.tell(format!("daemon {daemon}: {note:?}"));
@@ -137,7 +138,7 @@ impl Stage {
     fn decide(&mut self, daemon: usize) {
         let now = self.time();
         let Some(mut world) = self.daemons[daemon].world.take() else { return };
-        let plan = plan(&world, &self.config, now);
+        let plan = plan(&world, now);
         self.check(daemon, &world, &plan);
         let life = self.daemons[daemon].life;
         let mut idle = true;

@@ -1,6 +1,7 @@
 //! The stage: virtual time, the models, the faults and the log of what happened.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use lxdrunner::config::Config;
 use lxdrunner::github::Purpose;
@@ -111,7 +112,7 @@ pub struct Stage {
     pub seed: u64,
     pub now: u64,
     pub rng: Rng,
-    pub config: Config,
+    pub config: Arc<Config>,
     pub faults: Faults,
     pub calm: bool,
     /// From here on all is well.

@@ -17,7 +17,7 @@ fn launch(job: u64, class: usize) -> Action {
 #[test]
 fn what_is_and_what_was_is_told_in_numbers() {
     let mut stage = Stage::new(config());
-    stage.config.classes[0].name = "a \"small\"\\one\n".to_owned();
+    stage.config().classes[0].name = "a \"small\"\\one\n".to_owned();
     let mut counters = Counters::default();
     stage.queued(1);
     stage.queued(2);
@@ -37,7 +37,7 @@ fn what_is_and_what_was_is_told_in_numbers() {
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: true }]);
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: false }]);
     let standings = [("main".to_owned(), standing(Some((4, 5)))), ("other".to_owned(), standing(None))];
-    let page = text(&status(&stage.world, &stage.config, stage.now), &stage.config, &counters, &standings);
+    let page = text(&status(&stage.world, stage.now), stage.world.config(), &counters, &standings);
     let class = r#"class="a \"small\"\\one\\n""#;
     for line in [
         format!("lxdrunner_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),

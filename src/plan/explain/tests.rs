@@ -1,12 +1,13 @@
 //! Each way a job can stand: the one line, and the details that matter to it.
 
 use super::*;
+use crate::config::Config;
 use crate::world::testkit::*;
 use crate::world::{GitHubSeen, Outcome};
 
 #[track_caller]
 fn check(stage: &Stage, id: u64, told: Option<&Job>, summary: &str, details: &[(&str, &str)]) {
-    let found = explain(&stage.world, &stage.config, stage.now, JobId(id), told);
+    let found = explain(&stage.world, stage.now, JobId(id), told);
     assert!(found.summary.contains(summary), "{found}");
     for (about, part) in details {
         let fits = |(a, text): &(&str, String)| a == about && text.contains(part);
@@ -99,7 +100,7 @@ fn an_instance_that_cannot_be_removed_is_not_told_as_one_that_is_prepared() {
     assert!(matches!(removal, Action::Remove { .. }), "{removal:?}");
     stage.outcome(removal, Outcome::RemoveFailed { reason: "401".to_owned() });
     check(&stage, 1, None, "", &[("instance", "lxdrunner-1-1: it is to go, and could not be removed yet")]);
-    let status = crate::plan::status::status(&stage.world, &stage.config, stage.now);
+    let status = crate::plan::status::status(&stage.world, stage.now);
     assert_eq!(status.classes[0].instances.get(&crate::plan::status::State::Leaving), Some(&1));
 }
 
@@ -244,6 +245,6 @@ fn what_makes_room_is_a_runner_of_the_class_that_is_full_and_launches_of_other_c
     stage.dispatch();
     stage.fold(Event::Hint(Hint::Job(job(1, "acme/app", &["gpu"]))));
     check(&stage, 1, None, "job 1 waits", &[("next", "; the oldest, lxdrunner-90-1, was made")]);
-    let told = explain(&stage.world, &stage.config, stage.now, JobId(1), None).to_string();
+    let told = explain(&stage.world, stage.now, JobId(1), None).to_string();
     assert!(!told.contains("lxdrunner-5-1"), "{told}");
 }

@@ -30,7 +30,7 @@ pub(crate) fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
 
 fn images_of(stage: &mut Stage, fingerprint: &str, form: Form) -> Vec<Note> {
     let instances = stage.world.instances.values().map(|i| i.seen.clone()).collect();
-    let images = stage.config.classes.iter().map(|_| (ImageSeen::Known(fingerprint.to_owned()), form)).collect();
+    let images = stage.world.config.classes.iter().map(|_| (ImageSeen::Known(fingerprint.to_owned()), form)).collect();
     let (begun, instances) = (stage.world.seq(), Some(Ok(instances)));
     stage.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, images: Some(images), github: None })))
 }
@@ -291,7 +291,7 @@ fn stage_with_idle() -> Stage {
     let mut stage = stage(with(0, 1));
     let done = settle(&mut stage);
     assert_eq!(kinds(&done).iter().filter(|kind| **kind == "idle").count(), 2, "one for each target: {done:?}");
-    for scope in stage.config.targets.clone() {
+    for scope in stage.world.config.targets.clone() {
         let of = |i: &&crate::world::Instance| i.seen.scope.as_ref() == Some(&scope);
         let found = stage.world.instances().find(of).unwrap();
         let (id, name) = (found.seen.runner_id.unwrap().0, found.seen.name.clone());
@@ -329,7 +329,7 @@ fn what_only_waits_makes_room_for_a_job_of_another_kind() {
     assert_eq!(kinds(&stage.plan().actions), ["standby"]);
     // An idle runner goes too, once it is settled.
     let mut stage = stage_with_idle();
-    stage.config.max_workers = 2;
+    stage.config().max_workers = 2;
     stage.fold(gpu(1));
     assert_eq!(stage.removals(), []);
     stage.pass(31);

@@ -34,7 +34,7 @@ fn what_another_daemon_keeps_ready_by_other_settings_stays_unless_it_was_there_b
         let there = template(&stage);
         let (mut stage, mut listed) = at_work();
         if before_us {
-            stage.world = crate::world::World::new(&stage.config, 2, "scripts");
+            stage.world = crate::world::World::new(std::sync::Arc::clone(&stage.world.config), 2, "scripts");
             stage.lxd(vec![there.clone()]);
             images(&mut stage, "f1");
         } else {

@@ -7,7 +7,7 @@ use crate::world::{GitHubSeen, Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
-    let text = status(&stage.world, &stage.config, stage.now).to_string();
+    let text = status(&stage.world, stage.now).to_string();
     let squeezed: Vec<String> =
         text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     for line in lines {
@@ -51,7 +51,7 @@ fn what_is_kept_ready_and_what_is_there_of_no_class_is_told() {
     let mut stage = stage(with(2, 0));
     settle(&mut stage);
     check(&stage, &["small 0 0 0 0 0 0 2 2 of 10 ready"]);
-    stage.config.classes.remove(0);
+    stage.config().classes.remove(0);
     stage.world.templates.remove(0);
     check(&stage, &["small 0 0 0 0 0 0 2 not in the config any more none"]);
 }
@@ -91,7 +91,7 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
             "trouble: lxd: LXD is down",
         ],
     );
-    assert_eq!(status(&stage.world, &stage.config, stage.now).to_string().matches("LXD is down").count(), 1);
+    assert_eq!(status(&stage.world, stage.now).to_string().matches("LXD is down").count(), 1);
 }
 
 #[test]

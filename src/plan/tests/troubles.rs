@@ -113,7 +113,7 @@ fn what_was_known_of_a_target_goes_with_it() {
     let runners = vec![(acme(), Ok(vec![]))];
     stage.pass(60).github(GitHubSeen { targets: Some(Ok(vec![acme()])), runners, ..GitHubSeen::default() });
     assert_eq!(stage.troubles(), Vec::<String>::new());
-    assert!(stage.world.interest(&stage.config).scopes.is_empty());
+    assert!(stage.world.interest().scopes.is_empty());
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_runner_package_that_is_not_there_is_trouble_until_it_is() {
     let fetch = of(stage.dispatch(), |a| matches!(a, Action::FetchPackage { .. }));
     stage.outcome(fetch.clone(), Outcome::PackageFailed { reason: "403".to_owned(), cached: None });
     assert_eq!(stage.troubles(), ["runner package linux-x64"]);
-    assert_eq!(status(&stage.world, &stage.config, stage.now).troubles.len(), 1);
+    assert_eq!(status(&stage.world, stage.now).troubles.len(), 1);
     stage.outcome(fetch, Outcome::PackageReady { version: "2.331.0".to_owned(), life: Default::default() });
     assert_eq!(stage.troubles(), Vec::<String>::new());
 }
@@ -179,9 +179,9 @@ fn a_question_of_fork_origin_that_fails_is_the_reason_and_trouble() {
     }
     assert!(matches!(stage.reason(1), Some(Reason::Paused { reason, .. }) if reason.starts_with("403")));
     assert_eq!(stage.troubles(), ["question where the commits of runs in acme/app come from"]);
-    let status = status(&stage.world, &stage.config, stage.now);
+    let status = status(&stage.world, stage.now);
     assert_eq!((status.others, status.waiting.len()), (0, 1), "it is not said to be left for others");
-    let told = explain(&stage.world, &stage.config, stage.now, JobId(1), None).to_string();
+    let told = explain(&stage.world, stage.now, JobId(1), None).to_string();
     assert!(told.contains("403 not accessible by integration"), "{told}");
     let ask = of(stage.dispatch(), |a| matches!(a, Action::LookUpRun { .. }));
     stage.outcome(ask, Outcome::RunFound(Some(crate::model::RunOrigin::Own)));
