@@ -263,6 +263,18 @@ const MUTANTS: &[Mutant] = &[
 /// Rules that the tables beside the modules hold: the simulation cannot tell a job that waits a little longer, or an alert.
 const OF_TABLES: &[Mutant] = &[
     Mutant {
+        rule: "a template goes only where its image works",
+        file: "src/plan/stock.rs",
+        from: "entry.failures >= BROKEN && entry.alone)",
+        to: "entry.failures >= BROKEN)",
+    },
+    Mutant {
+        rule: "a template of another class does not end the failures to bake",
+        file: "src/world/templates.rs",
+        from: "i.seen.phase == Phase::Template && i.seen.class == class.name && i.seen.recipe == state.wanted",
+        to: "i.seen.phase == Phase::Template && i.seen.recipe == state.wanted",
+    },
+    Mutant {
         rule: "one launch tries for each thing that failed, whatever else is launched",
         file: "src/plan/launch.rs",
         from: "self.world.failures.is_shaky(subject) && self.stock.tried.contains(subject);",

@@ -80,10 +80,11 @@ pub(super) fn has_shape(world: &World, class: usize, instance: &Instance) -> boo
 /// Templates that do not work are not copied again.
 const BROKEN: u32 = 3;
 
-/// True where copies of the class's template failed again and again.
+/// True where copies of the class's template failed again and again while its image works: on a host that is out of space
+/// everything fails, and a template that works must not be lost to that.
 pub(super) fn is_broken(world: &World, class: &Class) -> bool {
     let copies = world.failures.get(&Subject::Template(class.name.clone()));
-    copies.is_some_and(|entry| entry.failures >= BROKEN)
+    copies.is_some_and(|entry| entry.failures >= BROKEN && entry.alone)
 }
 
 impl<'a> Stock<'a> {

@@ -108,7 +108,7 @@ impl Subject {
             Subject::Host | Subject::Class(_) => (0, MINUTE, REPEATED, true),
             // A bake takes a while and must not keep a small machine busy.
             Subject::Bake(_) => (4, HOUR, 1, true),
-            // Jobs start from the image, and after three failures the template is baked anew.
+            // Jobs start from the image. After three failures the template is baked anew, if the image works.
             Subject::Template(_) => (0, TEN_MINUTES, NEVER, true),
             Subject::Standby(_) | Subject::Idle(_) => (0, TEN_MINUTES, REPEATED, true),
             Subject::Online(_) => (0, TEN_MINUTES, 2, false),
@@ -163,6 +163,8 @@ pub struct Entry {
     pub since: Timestamp,
     /// Not tried before this moment.
     pub until: Timestamp,
+    /// True where what would fail with it, did its cause lie elsewhere, worked since.
+    pub alone: bool,
     failed_at: Timestamp,
     told_at: Timestamp,
 }
@@ -207,7 +209,9 @@ impl Failures {
             _ => now.after(pause_after(failures.saturating_add(rule.head_start), rule.longest_pause)),
         };
         let since = before.as_ref().map_or(now, |entry| entry.since);
-        let mut entry = Entry { failures, reason: reason.to_owned(), since, until, failed_at: now, told_at: now };
+        let alone = before.as_ref().is_some_and(|entry| entry.alone);
+        let mut entry =
+            Entry { failures, reason: reason.to_owned(), since, until, alone, failed_at: now, told_at: now };
         let trouble = entry.is_trouble(&rule);
         let news = before.as_ref().is_none_or(|before| {
             let another = rule.reasons_are_news && gist(&before.reason) != gist(reason);
@@ -224,6 +228,13 @@ impl Failures {
         let entry = self.entries.remove(subject)?;
         let trouble = entry.is_trouble(&subject.rule());
         Some((entry, trouble))
+    }
+
+    /// Something else worked that would fail as well if the cause of the subject's failures lay elsewhere.
+    pub fn fails_alone(&mut self, subject: &Subject) {
+        if let Some(entry) = self.entries.get_mut(subject) {
+            entry.alone = true;
+        }
     }
 
     /// Drops the entries of subjects that do not exist any more.

@@ -194,6 +194,7 @@ impl World {
                     let reason = entry.reason.clone();
                     self.failures.failed(Subject::Template(class()), &reason, now);
                 }
+                self.failures.fails_alone(&Subject::Template(class()));
             }
         }
         self.recovered(&Subject::Network(class()));

@@ -167,7 +167,9 @@ impl World {
     pub(super) fn find_baked(&mut self) {
         for (state, class) in self.templates.iter().zip(&self.config.classes) {
             let bake = Subject::Bake(class.name.clone());
-            let is_it = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe == state.wanted;
+            let is_it = |i: &Instance| {
+                i.seen.phase == Phase::Template && i.seen.class == class.name && i.seen.recipe == state.wanted
+            };
             let baked = || state.wanted.is_some() && self.instances.values().any(is_it);
             if self.failures.is_shaky(&bake) && baked() && self.failures.worked(&bake).is_some() {
                 self.notes.push(Note::Recovered { what: bake });

@@ -27,7 +27,7 @@ fn what_is_and_what_was_is_told_in_numbers() {
         counters.count(&Event::Outcome(launch(1, 0), outcome), &stage.world, stage.now);
     }
     // In a cluster a template is an image.
-    let recipe = crate::world::recipe_of(&stage.config.classes[0], "", "f", "v", Form::Image);
+    let recipe = crate::world::recipe_of(&stage.world.config().classes[0], "", "f", "v", Form::Image);
     let (name, fingerprint) = ("t".to_owned(), "f".to_owned());
     let bake = Action::Bake { class: 1, name, fingerprint, recipe, form: Form::Image };
     let published = Outcome::Published { image: "f".to_owned(), left: false };

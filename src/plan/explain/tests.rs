@@ -145,14 +145,14 @@ fn a_job_that_names_a_runner_group_and_no_label() {
     hear(1, &mut stage);
     let none = [("runs-on", "a runner group, and no label"), ("class", "\"small\" has no runner_group of its own")];
     check(&stage, 1, None, "job 1 is not served here: its runs-on names only a runner group", &none);
-    stage.config.classes[1].runner_group = "builders".to_owned();
+    stage.config().classes[1].runner_group = "builders".to_owned();
     hear(2, &mut stage);
     let one = [
         ("class", "\"small\" has no runner_group of its own"),
         ("class", "\"gpu\" takes it: has the only runner_group of its own, \"builders\""),
     ];
     check(&stage, 2, None, "job 2 is next: instance lxdrunner-2-1", &one);
-    stage.config.classes[0].runner_group = "testers".to_owned();
+    stage.config().classes[0].runner_group = "testers".to_owned();
     hear(3, &mut stage);
     let two = [("class", "could be meant: its runner_group is \"testers\""), ("class", "is \"builders\"")];
     check(&stage, 3, None, "and 2 classes have a runner_group of their own; give the job a label", &two);

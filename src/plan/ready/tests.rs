@@ -376,8 +376,17 @@ fn a_template_that_does_not_work_gives_way_to_the_image_and_is_baked_anew() {
         let (blame, reason) = (Subject::Template("small".to_owned()), "exec format error".to_owned());
         stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
         assert_eq!(kinds(&stage.plan().actions)[0], "image", "after failure {n}");
-        stage.now = stage.paused_until();
+        if n < 3 {
+            stage.now = stage.paused_until();
+        }
     }
+    assert_eq!(stage.removals(), [], "whether the image works is not known");
+    let launch = stage.dispatch().into_iter().find(|a| kinds(std::slice::from_ref(a)) == ["image"]).unwrap();
+    let (blame, reason) = (Subject::Class("small".to_owned()), "no space left on device".to_owned());
+    stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
+    stage.now = stage.world.failures.get(&Subject::Class("small".to_owned())).unwrap().until;
+    assert_eq!(stage.removals(), [], "the image does not work either");
+    stage.launch_all();
     assert_eq!(stage.removals(), [(template, RemoveReason::Broken)]);
     settle(&mut stage);
     assert!(stage.world.failures.iter().count() == 0, "a new one has no past");

@@ -75,6 +75,13 @@ fn a_template_that_somebody_else_baked_ends_the_failures_to_bake_it() {
     let Action::Bake { name, recipe, .. } = bake.clone() else { unreachable!() };
     stage.outcome(bake, not_made(small(Subject::Bake), false));
     assert_eq!(stage.troubles(), ["template of class \"small\""]);
+    let of_another = InstanceSeen {
+        class: "gpu".to_owned(),
+        maker: Maker::Unknown,
+        ..kept(&stage, "lxdrunner-template-gpu-1", Phase::Template, Some(recipe.clone()))
+    };
+    stage.pass(5).lxd(vec![of_another]);
+    assert_eq!(stage.troubles(), ["template of class \"small\""], "another class's of the same recipe");
     // `lxdrunner bake`, by hand.
     let made = InstanceSeen { maker: Maker::Unknown, ..kept(&stage, &name, Phase::Template, Some(recipe)) };
     stage.pass(5).lxd(vec![made]);
