@@ -7,9 +7,11 @@
 
 mod action;
 mod doubts;
+mod event;
 mod failures;
 mod fold;
 mod guard;
+mod instance;
 mod matching;
 mod names;
 mod note;
@@ -27,256 +29,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::identity::Maker;
-use crate::lxd::InstanceStatus;
-use crate::model::{
-    Hint, Job, JobId, Phase, Recipe, RepoName, RunOrigin, Runner, RunnerArch, RunnerId, RunnerLife, Scope, Timestamp,
-};
+use crate::model::{Hint, Job, JobId, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
 pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
 pub use doubts::Doubt;
+pub use event::{Event, GitHubSeen, Interest, Outcome, Queue, Snapshot};
 pub(crate) use failures::pause_after;
 pub use failures::{Entry, Failures, Subject};
+pub use instance::{Instance, InstanceSeen, RunnerState, Status};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{Named, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
 pub use note::{Note, TookJob};
 pub use templates::{ImageSeen, form_of, recipe_of};
-
-/// Everything that can happen to the main thread.
-#[derive(Debug)]
-pub enum Event {
-    /// A verified delivery, or what came of asking GitHub for one job.
-    Hint(Hint),
-    /// A delivery could not be queued: GitHub knows better, look there.
-    HintsLost,
-    /// A look at LXD, or at LXD and the runners at GitHub.
-    Snapshot(Box<Snapshot>),
-    /// The scopes that we serve, as a look at GitHub begins.
-    Targets(Vec<Scope>),
-    /// The open jobs of one repository.
-    Queue(Box<Queue>),
-    /// A worker is done with an action.
-    Outcome(Action, Outcome),
-    /// LXD says that an instance with a name like ours stopped or was deleted.
-    InstanceEnded,
-    /// LXD's event stream is open now, or is not any more.
-    Listening(bool),
-}
-
-/// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
-#[derive(Debug, Default)]
-pub struct Snapshot {
-    /// [`World::seq`] when the look was asked for.
-    pub begun: u64,
-    /// Our instances, of all projects, and images that are templates. Listed before anything of GitHub's in the same snapshot.
-    pub instances: Option<Result<Vec<InstanceSeen>, String>>,
-    /// What each class (in the config's order) would be made from, and what its templates are; present where that was
-    /// looked at.
-    pub images: Option<Vec<(ImageSeen, Form)>>,
-    /// Present where GitHub was looked at.
-    pub github: Option<GitHubSeen>,
-}
-
-/// What a look should ask for, by what is known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Interest {
-    /// [`World::seq`] when the look was asked for.
-    pub begun: u64,
-    /// Repositories that have jobs, or were heard of since the last look.
-    pub repos: BTreeSet<RepoName>,
-    /// Scopes whose runners matter now; the others' can wait.
-    pub scopes: BTreeSet<Scope>,
-}
-
-/// The GitHub side of a snapshot.
-#[derive(Debug, Default)]
-pub struct GitHubSeen {
-    /// The scopes that we serve.
-    pub targets: Option<Result<Vec<Scope>, String>>,
-    /// The registered runners, for each scope that was asked.
-    pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
-    /// Repositories that were there and are not any more, or are not served any more.
-    pub gone: Vec<RepoName>,
-}
-
-/// The jobs of a repository that are not completed, as a look at GitHub found them.
-#[derive(Debug)]
-pub struct Queue {
-    pub repo: RepoName,
-    /// [`World::seq`] when the look was asked for.
-    pub begun: u64,
-    /// When this repository was asked, by the clock of decisions: a look asks one after the other, and takes long.
-    pub asked_at: Timestamp,
-    pub jobs: Result<Vec<Job>, String>,
-    /// Open runs that were not asked for their jobs: nothing is said of these.
-    pub unasked: BTreeSet<u64>,
-}
-
-/// An instance's status, as far as decisions need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Running,
-    Stopped,
-    Frozen,
-    /// On its way between states.
-    Other,
-}
-
-impl From<InstanceStatus> for Status {
-    fn from(status: InstanceStatus) -> Status {
-        match status {
-            InstanceStatus::Running => Status::Running,
-            InstanceStatus::Stopped => Status::Stopped,
-            InstanceStatus::Frozen => Status::Frozen,
-            InstanceStatus::Other => Status::Other,
-        }
-    }
-}
-
-/// One of our instances, as LXD lists it, or an image that is a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstanceSeen {
-    /// An image's is its fingerprint, which is longer than any instance's name.
-    pub name: String,
-    /// What an image is called; `None` for an instance.
-    pub alias: Option<String>,
-    pub project: String,
-    pub class: String,
-    /// `None` where the key is missing or not a scope.
-    pub scope: Option<Scope>,
-    pub job: Option<JobId>,
-    pub runner_id: Option<RunnerId>,
-    pub phase: Phase,
-    /// What it was baked of, or is a copy of.
-    pub recipe: Option<Recipe>,
-    pub status: Status,
-    pub created_at: Option<Timestamp>,
-    pub maker: Maker,
-}
-
-/// What is known of an instance's runner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunnerState {
-    /// Not connected yet, as far as we know.
-    Awaited,
-    /// Connected, without a job, since this moment (as we saw it).
-    Idle(Timestamp),
-    /// Runs a job.
-    Busy,
-    /// Had its job, or its registration is gone; since this moment.
-    Done(Timestamp),
-}
-
-/// One of our instances, with what we learnt of it.
-#[derive(Clone, Debug)]
-pub struct Instance {
-    pub seen: InstanceSeen,
-    pub runner: RunnerState,
-    /// When this process first knew of it.
-    pub first_seen: Timestamp,
-    /// True where it was not there yet when this process first looked.
-    pub appeared: bool,
-    /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
-    /// meanwhile, by years on a board without a battery, must not make it look old.
-    pub made_at: Timestamp,
-    /// When the process that is at it now began, as far as we can tell: a standby is claimed long after it was made.
-    pub begun_at: Timestamp,
-    /// When it was first known to have its runner process started.
-    pub started_at: Option<Timestamp>,
-    /// Since when it is seen stopped.
-    pub stopped_since: Option<Timestamp>,
-    /// True once its runner was given a job.
-    pub took_job: bool,
-    /// True once GitHub told which job its runner has.
-    named: bool,
-    /// The runner that GitHub named with that job before the id of the instance's runner was known: it may be an earlier one
-    /// of the same name.
-    named_runner: Option<RunnerId>,
-    /// True where we removed it while its runner was idle.
-    removed_idle: bool,
-    /// True once the end of its runner was noted.
-    end_noted: bool,
-    /// True once GitHub told that the job that it took is over.
-    pub job_is_over: bool,
-    /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
-    seen_busy: bool,
-    /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
-    /// moment the job that the runner has is still queued.
-    pub handover_since: Option<Timestamp>,
-    /// It is busy: no attempt to remove it before this moment.
-    pub leave_until: Option<Timestamp>,
-    /// A standby's ETag as it was prepared: with it a claim costs one call less.
-    pub etag: Option<String>,
-    touched: u64,
-}
-
-impl Instance {
-    /// One that is heard of for the first time.
-    fn new(seen: InstanceSeen, made_at: Timestamp, now: Timestamp, touched: u64) -> Instance {
-        // What a runner's is a copy of is noted on a standby only.
-        let claimed = seen.phase == Phase::Provisioning && seen.recipe.is_some();
-        Instance {
-            runner: RunnerState::Awaited,
-            first_seen: now,
-            appeared: true,
-            made_at,
-            begun_at: if claimed { now } else { made_at },
-            started_at: (seen.phase == Phase::Started).then_some(now),
-            stopped_since: (seen.status == Status::Stopped).then_some(now),
-            took_job: false,
-            named: false,
-            named_runner: None,
-            removed_idle: false,
-            end_noted: false,
-            job_is_over: false,
-            seen_busy: false,
-            handover_since: None,
-            leave_until: None,
-            etag: None,
-            touched,
-            seen,
-        }
-    }
-
-    /// True for what a dead process left half-made before its runner's id was noted: whatever GitHub tells of a runner of
-    /// its name may be about one before it.
-    fn perhaps_never_started(&self) -> bool {
-        let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Dead;
-        half_made && self.seen.runner_id.is_none()
-    }
-
-    /// True where its runner has had a registration of its own for longer than listings lag.
-    fn was_registered(&self, now: Timestamp) -> bool {
-        let started = self.started_at.filter(|_| self.seen.phase == Phase::Started && self.seen.runner_id.is_some());
-        started.is_some_and(|at| now.since(at) > LISTING_LAG)
-    }
-
-    /// True where it is not certain that the runner which GitHub named with a job is the instance's.
-    pub fn may_be_misnamed(&self) -> bool {
-        self.named_runner.is_some()
-    }
-
-    /// The id of its runner is known: what was told of an earlier runner of its name is not its own.
-    fn has_runner(&mut self, id: RunnerId) {
-        self.seen.runner_id = Some(id);
-        let earlier = self.named_runner.take().is_some_and(|named| named != id);
-        if earlier && !self.seen_busy {
-            (self.took_job, self.named, self.job_is_over, self.end_noted) = (false, false, false, false);
-            self.runner = RunnerState::Awaited;
-        }
-    }
-
-    /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us
-    /// and was made on another machine, or in another boot, may be nobody's by now.
-    pub fn is_anothers(&self) -> bool {
-        self.seen.maker == Maker::Other || self.seen.maker == Maker::Unknown && self.appeared
-    }
-
-    /// What people know it by.
-    pub fn label(&self) -> &str {
-        self.seen.alias.as_ref().unwrap_or(&self.seen.name)
-    }
-}
 
 /// A job that is not over.
 #[derive(Clone, Debug)]
@@ -321,51 +85,6 @@ pub struct ScopeView {
     pub listed_at: Option<Timestamp>,
     /// Since when each runner that is offline now was seen offline without a break.
     pub offline_since: BTreeMap<RunnerId, Timestamp>,
-}
-
-/// How an action ended.
-#[derive(Debug)]
-pub enum Outcome {
-    /// The runner process is started.
-    Launched { runner: Option<RunnerId> },
-    /// The name is taken: somebody else launched it.
-    Clash { reason: String },
-    /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
-    LaunchFailed { blame: Subject, reason: String, made: bool, runner: Option<RunnerId> },
-    /// The standby that was to be claimed is somebody else's.
-    StandbyLost { reason: String },
-    /// The template is ready.
-    Baked,
-    /// It is, as this image. `left` tells whether the instance that it was made of may exist still.
-    Published { image: String, left: bool },
-    /// The standby is; its ETag.
-    Prepared { etag: Option<String> },
-    /// The class's image is on this server, with this fingerprint.
-    ImageFetched { fingerprint: String },
-    /// The template, standby or image did not come to be. `made` tells whether an instance may exist now.
-    NotMade { blame: Subject, reason: String, made: bool },
-    /// The instance is gone, or was not ours (any more).
-    Removed,
-    /// It is busy: left alone.
-    Kept { why: String },
-    /// It is not what was judged, or not any more: left alone, to be looked at again.
-    Changed { why: String },
-    /// It could not be removed, or it is not certain that it may be.
-    RemoveFailed { reason: String },
-    /// The registration is gone.
-    Deregistered,
-    /// The package is in the cache.
-    PackageReady { version: String, life: RunnerLife },
-    /// It could not be looked up or fetched. `cached` is the version that is there all the same.
-    PackageFailed { reason: String, cached: Option<String> },
-    /// A job was asked for; `None`: GitHub does not have it (or hides it).
-    JobFound(Option<Box<Job>>),
-    /// Where a run's commits come from; `None`: GitHub does not have it (or hides it).
-    RunFound(Option<RunOrigin>),
-    /// A repository's jobs that are not completed.
-    JobsFound(Vec<Job>),
-    /// GitHub did not answer the question.
-    LookFailed { reason: String },
 }
 
 /// A runner package's state.

@@ -3,7 +3,8 @@
 use super::testkit::*;
 use super::*;
 use crate::config::{Class, Config};
-use crate::model::{JobStatus, Labels};
+use crate::identity::Maker;
+use crate::model::{JobStatus, Labels, RunOrigin};
 use crate::plan::Reason;
 
 #[test]

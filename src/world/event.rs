@@ -1,0 +1,124 @@
+//! What the main thread is told: deliveries, looks at LXD and GitHub, and the ends of actions.
+
+use std::collections::BTreeSet;
+
+use super::action::{Action, Form};
+use super::failures::Subject;
+use super::instance::InstanceSeen;
+use super::templates::ImageSeen;
+use crate::model::{Hint, Job, RepoName, RunOrigin, Runner, RunnerId, RunnerLife, Scope, Timestamp};
+
+/// Everything that can happen to the main thread.
+#[derive(Debug)]
+pub enum Event {
+    /// A verified delivery, or what came of asking GitHub for one job.
+    Hint(Hint),
+    /// A delivery could not be queued: GitHub knows better, look there.
+    HintsLost,
+    /// A look at LXD, or at LXD and the runners at GitHub.
+    Snapshot(Box<Snapshot>),
+    /// The scopes that we serve, as a look at GitHub begins.
+    Targets(Vec<Scope>),
+    /// The open jobs of one repository.
+    Queue(Box<Queue>),
+    /// A worker is done with an action.
+    Outcome(Action, Outcome),
+    /// LXD says that an instance with a name like ours stopped or was deleted.
+    InstanceEnded,
+    /// LXD's event stream is open now, or is not any more.
+    Listening(bool),
+}
+
+/// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// [`super::World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// Our instances, of all projects, and images that are templates. Listed before anything of GitHub's in the same snapshot.
+    pub instances: Option<Result<Vec<InstanceSeen>, String>>,
+    /// What each class (in the config's order) would be made from, and what its templates are; present where that was
+    /// looked at.
+    pub images: Option<Vec<(ImageSeen, Form)>>,
+    /// Present where GitHub was looked at.
+    pub github: Option<GitHubSeen>,
+}
+
+/// What a look should ask for, by what is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// [`super::World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// Repositories that have jobs, or were heard of since the last look.
+    pub repos: BTreeSet<RepoName>,
+    /// Scopes whose runners matter now; the others' can wait.
+    pub scopes: BTreeSet<Scope>,
+}
+
+/// The GitHub side of a snapshot.
+#[derive(Debug, Default)]
+pub struct GitHubSeen {
+    /// The scopes that we serve.
+    pub targets: Option<Result<Vec<Scope>, String>>,
+    /// The registered runners, for each scope that was asked.
+    pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
+    /// Repositories that were there and are not any more, or are not served any more.
+    pub gone: Vec<RepoName>,
+}
+
+/// The jobs of a repository that are not completed, as a look at GitHub found them.
+#[derive(Debug)]
+pub struct Queue {
+    pub repo: RepoName,
+    /// [`super::World::seq`] when the look was asked for.
+    pub begun: u64,
+    /// When this repository was asked, by the clock of decisions: a look asks one after the other, and takes long.
+    pub asked_at: Timestamp,
+    pub jobs: Result<Vec<Job>, String>,
+    /// Open runs that were not asked for their jobs: nothing is said of these.
+    pub unasked: BTreeSet<u64>,
+}
+
+/// How an action ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The runner process is started.
+    Launched { runner: Option<RunnerId> },
+    /// The name is taken: somebody else launched it.
+    Clash { reason: String },
+    /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
+    LaunchFailed { blame: Subject, reason: String, made: bool, runner: Option<RunnerId> },
+    /// The standby that was to be claimed is somebody else's.
+    StandbyLost { reason: String },
+    /// The template is ready.
+    Baked,
+    /// It is, as this image. `left` tells whether the instance that it was made of may exist still.
+    Published { image: String, left: bool },
+    /// The standby is; its ETag.
+    Prepared { etag: Option<String> },
+    /// The class's image is on this server, with this fingerprint.
+    ImageFetched { fingerprint: String },
+    /// The template, standby or image did not come to be. `made` tells whether an instance may exist now.
+    NotMade { blame: Subject, reason: String, made: bool },
+    /// The instance is gone, or was not ours (any more).
+    Removed,
+    /// It is busy: left alone.
+    Kept { why: String },
+    /// It is not what was judged, or not any more: left alone, to be looked at again.
+    Changed { why: String },
+    /// It could not be removed, or it is not certain that it may be.
+    RemoveFailed { reason: String },
+    /// The registration is gone.
+    Deregistered,
+    /// The package is in the cache.
+    PackageReady { version: String, life: RunnerLife },
+    /// It could not be looked up or fetched. `cached` is the version that is there all the same.
+    PackageFailed { reason: String, cached: Option<String> },
+    /// A job was asked for; `None`: GitHub does not have it (or hides it).
+    JobFound(Option<Box<Job>>),
+    /// Where a run's commits come from; `None`: GitHub does not have it (or hides it).
+    RunFound(Option<RunOrigin>),
+    /// A repository's jobs that are not completed.
+    JobsFound(Vec<Job>),
+    /// GitHub did not answer the question.
+    LookFailed { reason: String },
+}

@@ -1,0 +1,172 @@
+//! One of our instances: what LXD lists of it, and what was learnt of its runner.
+
+use super::LISTING_LAG;
+use crate::identity::Maker;
+use crate::lxd::InstanceStatus;
+use crate::model::{JobId, Phase, Recipe, RunnerId, Scope, Timestamp};
+
+/// An instance's status, as far as decisions need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Running,
+    Stopped,
+    Frozen,
+    /// On its way between states.
+    Other,
+}
+
+impl From<InstanceStatus> for Status {
+    fn from(status: InstanceStatus) -> Status {
+        match status {
+            InstanceStatus::Running => Status::Running,
+            InstanceStatus::Stopped => Status::Stopped,
+            InstanceStatus::Frozen => Status::Frozen,
+            InstanceStatus::Other => Status::Other,
+        }
+    }
+}
+
+/// One of our instances, as LXD lists it, or an image that is a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceSeen {
+    /// An image's is its fingerprint, which is longer than any instance's name.
+    pub name: String,
+    /// What an image is called; `None` for an instance.
+    pub alias: Option<String>,
+    pub project: String,
+    pub class: String,
+    /// `None` where the key is missing or not a scope.
+    pub scope: Option<Scope>,
+    pub job: Option<JobId>,
+    pub runner_id: Option<RunnerId>,
+    pub phase: Phase,
+    /// What it was baked of, or is a copy of.
+    pub recipe: Option<Recipe>,
+    pub status: Status,
+    pub created_at: Option<Timestamp>,
+    pub maker: Maker,
+}
+
+/// What is known of an instance's runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunnerState {
+    /// Not connected yet, as far as we know.
+    Awaited,
+    /// Connected, without a job, since this moment (as we saw it).
+    Idle(Timestamp),
+    /// Runs a job.
+    Busy,
+    /// Had its job, or its registration is gone; since this moment.
+    Done(Timestamp),
+}
+
+/// One of our instances, with what we learnt of it.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    pub seen: InstanceSeen,
+    pub runner: RunnerState,
+    /// When this process first knew of it.
+    pub first_seen: Timestamp,
+    /// True where it was not there yet when this process first looked.
+    pub appeared: bool,
+    /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
+    /// meanwhile, by years on a board without a battery, must not make it look old.
+    pub made_at: Timestamp,
+    /// When the process that is at it now began, as far as we can tell: a standby is claimed long after it was made.
+    pub begun_at: Timestamp,
+    /// When it was first known to have its runner process started.
+    pub started_at: Option<Timestamp>,
+    /// Since when it is seen stopped.
+    pub stopped_since: Option<Timestamp>,
+    /// True once its runner was given a job.
+    pub took_job: bool,
+    /// True once GitHub told which job its runner has.
+    pub(super) named: bool,
+    /// The runner that GitHub named with that job before the id of the instance's runner was known: it may be an earlier one
+    /// of the same name.
+    pub(super) named_runner: Option<RunnerId>,
+    /// True where we removed it while its runner was idle.
+    pub(super) removed_idle: bool,
+    /// True once the end of its runner was noted.
+    pub(super) end_noted: bool,
+    /// True once GitHub told that the job that it took is over.
+    pub job_is_over: bool,
+    /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
+    pub(super) seen_busy: bool,
+    /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
+    /// moment the job that the runner has is still queued.
+    pub handover_since: Option<Timestamp>,
+    /// It is busy: no attempt to remove it before this moment.
+    pub leave_until: Option<Timestamp>,
+    /// A standby's ETag as it was prepared: with it a claim costs one call less.
+    pub etag: Option<String>,
+    pub(super) touched: u64,
+}
+
+impl Instance {
+    /// One that is heard of for the first time.
+    pub(super) fn new(seen: InstanceSeen, made_at: Timestamp, now: Timestamp, touched: u64) -> Instance {
+        // What a runner's is a copy of is noted on a standby only.
+        let claimed = seen.phase == Phase::Provisioning && seen.recipe.is_some();
+        Instance {
+            runner: RunnerState::Awaited,
+            first_seen: now,
+            appeared: true,
+            made_at,
+            begun_at: if claimed { now } else { made_at },
+            started_at: (seen.phase == Phase::Started).then_some(now),
+            stopped_since: (seen.status == Status::Stopped).then_some(now),
+            took_job: false,
+            named: false,
+            named_runner: None,
+            removed_idle: false,
+            end_noted: false,
+            job_is_over: false,
+            seen_busy: false,
+            handover_since: None,
+            leave_until: None,
+            etag: None,
+            touched,
+            seen,
+        }
+    }
+
+    /// True for what a dead process left half-made before its runner's id was noted: whatever GitHub tells of a runner of
+    /// its name may be about one before it.
+    pub(super) fn perhaps_never_started(&self) -> bool {
+        let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Dead;
+        half_made && self.seen.runner_id.is_none()
+    }
+
+    /// True where its runner has had a registration of its own for longer than listings lag.
+    pub(super) fn was_registered(&self, now: Timestamp) -> bool {
+        let started = self.started_at.filter(|_| self.seen.phase == Phase::Started && self.seen.runner_id.is_some());
+        started.is_some_and(|at| now.since(at) > LISTING_LAG)
+    }
+
+    /// True where it is not certain that the runner which GitHub named with a job is the instance's.
+    pub fn may_be_misnamed(&self) -> bool {
+        self.named_runner.is_some()
+    }
+
+    /// The id of its runner is known: what was told of an earlier runner of its name is not its own.
+    pub(super) fn has_runner(&mut self, id: RunnerId) {
+        self.seen.runner_id = Some(id);
+        let earlier = self.named_runner.take().is_some_and(|named| named != id);
+        if earlier && !self.seen_busy {
+            (self.took_job, self.named, self.job_is_over, self.end_noted) = (false, false, false, false);
+            self.runner = RunnerState::Awaited;
+        }
+    }
+
+    /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us
+    /// and was made on another machine, or in another boot, may be nobody's by now.
+    pub fn is_anothers(&self) -> bool {
+        self.seen.maker == Maker::Other || self.seen.maker == Maker::Unknown && self.appeared
+    }
+
+    /// What people know it by.
+    pub fn label(&self) -> &str {
+        self.seen.alias.as_ref().unwrap_or(&self.seen.name)
+    }
+}
