@@ -342,7 +342,7 @@ const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "what was told of an earlier runner of a name is not the new one's",
-        file: "src/world/mod.rs",
+        file: "src/world/instance.rs",
         from: "        if earlier && !self.seen_busy {",
         to: "        if earlier & false {",
     },
