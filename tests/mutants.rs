@@ -256,7 +256,7 @@ const MUTANTS: &[Mutant] = &[
         rule: "a job that is not listed is asked for before it is called over",
         file: "src/world/snapshot.rs",
         from: "for_each(|job| self.job_is_not_listed(job));",
-        to: "for_each(|job| self.job_is_over(job, now, notes));",
+        to: "for_each(|job| self.job_is_over(job, now));",
     },
 ];
 
@@ -397,7 +397,7 @@ const OF_TABLES: &[Mutant] = &[
     Mutant {
         rule: "a launch that works ends the trouble of its class, whatever it was made from",
         file: "src/world/outcome.rs",
-        from: "        self.recovered(&Subject::Class(class()), notes);\n        match",
+        from: "        self.recovered(&Subject::Class(class()));\n        match",
         to: "        match",
     },
     Mutant {
