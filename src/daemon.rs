@@ -6,9 +6,7 @@
 
 mod answers;
 mod front;
-mod metrics;
 #[doc(hidden)]
-pub mod narrate;
 mod tokens;
 
 use std::convert::Infallible;
@@ -29,6 +27,8 @@ use crate::lxd::Lxd;
 use crate::model::{Hint, Job, JobStatus, Timestamp};
 use crate::observe::Observer;
 use crate::plan::{plan, workers};
+use crate::report::metrics::Counters;
+use crate::report::narrate::Narrator;
 use crate::runner::provision::scripts_digest;
 use crate::threads;
 use crate::trace::Trace;
@@ -37,8 +37,6 @@ use crate::webhook::{self, server};
 use crate::world::{Action, Event, Interest, World};
 use answers::{Asked, Known};
 use front::front;
-use metrics::Counters;
-use narrate::Narrator;
 use tokens::TokenLog;
 
 /// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is

@@ -16,6 +16,7 @@ pub mod lxd;
 pub mod model;
 pub mod observe;
 pub mod plan;
+pub mod report;
 pub mod runner;
 pub mod standin;
 pub mod steps;

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["lxd", "github"],
     &["world"],
     &["plan", "steps"],
+    &["report"],
     &["runner"],
     &["control", "execute", "observe", "upkeep", "webhook"],
     &["daemon"],

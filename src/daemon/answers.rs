@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::metrics::{self, Counters};
 use crate::control::{Answer, Question};
 use crate::github::{GitHub, Standing};
 use crate::model::Timestamp;
-use crate::plan::explain;
-use crate::plan::status::{self, status};
+use crate::report::explain::explain;
+use crate::report::metrics::{self, Counters};
+use crate::report::status::{self, status};
 use crate::webhook::Health;
 use crate::world::World;
 

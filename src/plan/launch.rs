@@ -95,7 +95,7 @@ impl<'a> Planner<'a> {
     }
 
     /// What the next instance of the class comes from: a standby, else the template, else the image.
-    pub(super) fn origin(&self, at: usize, class: &Class) -> Option<Origin> {
+    pub(crate) fn origin(&self, at: usize, class: &Class) -> Option<Origin> {
         let standby = self.stock.classes.get(at)?.standbys.last();
         if let Some(standby) = standby.filter(|_| self.works(Subject::Standby(class.name.clone()))) {
             return Some(Origin::Standby { etag: standby.etag.clone() });

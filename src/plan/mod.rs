@@ -4,13 +4,13 @@
 //! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
 //! ever paired with an instance.
 
-mod explain;
 mod launch;
 pub mod queues;
 mod ready;
 mod remove;
-pub mod status;
 mod stock;
+#[cfg(test)]
+pub(crate) mod testkit;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +18,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-pub use explain::{Explanation, explain};
-
 use self::launch::Crowded;
-use self::stock::Stock;
+pub(crate) use self::stock::Stock;
 use crate::config::{Config, ForkPolicy};
 use crate::model::{Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
 use crate::world::{
@@ -159,12 +157,12 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
 }
 
 /// One plan while it is made: what is known, and what was decided so far.
-struct Planner<'a> {
-    world: &'a World,
-    config: &'a Config,
+pub(crate) struct Planner<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) config: &'a Config,
     now: Timestamp,
     /// What there is, with what was planned so far.
-    stock: Stock<'a>,
+    pub(crate) stock: Stock<'a>,
     /// All queued jobs, those included that are held back.
     queued: BTreeMap<Group<'a>, usize>,
     crowded: Crowded,
@@ -175,7 +173,7 @@ struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// Nothing is decided yet.
-    fn new(world: &'a World, now: Timestamp) -> Planner<'a> {
+    pub(crate) fn new(world: &'a World, now: Timestamp) -> Planner<'a> {
         Planner {
             world,
             config: world.config(),
@@ -360,4 +358,4 @@ fn look_up(state: &JobState) -> Action {
 }
 
 /// The scope and class (by its place in the config) that something belongs to, for counting.
-type Group<'a> = (&'a Scope, usize);
+pub(crate) type Group<'a> = (&'a Scope, usize);

@@ -2,7 +2,7 @@
 //! that wait, takes only places that they leave free, and goes where one of them needs its place.
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::world::{Action, Entry, Instance, JobState, Origin, Refusal, RunnerSta
 /// than this.
 pub(super) const HANDOVER: Duration = Duration::from_secs(10);
 /// What there is already.
-pub(super) struct Stock<'a> {
+pub(crate) struct Stock<'a> {
     config: &'a Config,
     /// Runners on their way or idle.
     pub supply: BTreeMap<Group<'a>, usize>,
@@ -51,7 +51,7 @@ pub(super) struct Stock<'a> {
 
 /// What there is of one class.
 #[derive(Default)]
-pub(super) struct ClassStock<'a> {
+pub(crate) struct ClassStock<'a> {
     /// Instances that need a place.
     pub total: usize,
     pub bakes: usize,

@@ -288,27 +288,6 @@ fn a_busy_answer_keeps_an_instance_and_failures_make_the_pauses_grow() {
 }
 
 #[test]
-fn what_is_stopped_and_cannot_be_deleted_is_told_with_what_may_help() {
-    let mut stage = Stage::new(config());
-    stage.runners(acme(), vec![]);
-    stage.lxd(vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-1-1", 1) }]);
-    stage.pass(60);
-    let hint = "rmdir /var/lib/lxd/storage-pools/POOL/containers/lxdrunner-1-1`";
-    for failure in 1..=5 {
-        let removal = stage.dispatch().remove(0);
-        let notes = stage.outcome(removal, Outcome::RemoveFailed { reason: "Invalid argument".to_owned() });
-        let told = notes.iter().find_map(|note| match note {
-            Note::RemoveFailed { reason, .. } => Some(reason.contains(hint)),
-            _ => None,
-        });
-        assert_eq!(told, Some(failure == 5), "{notes:?}");
-        stage.now = stage.paused_until();
-    }
-    let stuck: Vec<(String, String)> = crate::plan::status::stuck(&stage.world).collect();
-    assert!(stuck[0].1.contains("5 tries: Invalid argument; ") && stuck[0].1.contains(hint), "{stuck:?}");
-}
-
-#[test]
 fn offline_registrations_go_when_they_are_ours_and_nobodys_any_more() {
     #[track_caller]
     fn check(name: &str, offline: u64, with_instance: bool, gone: bool) {

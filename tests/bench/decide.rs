@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lxdrunner::config::Config;
-use lxdrunner::daemon::narrate::Narrator;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Hint, Job, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
 use lxdrunner::plan::plan as decide;
+use lxdrunner::report::narrate::Narrator;
 use lxdrunner::world::{Event, GitHubSeen, InstanceSeen, Snapshot, Status, World};
 
 use crate::figure::{Figure, Table, median};

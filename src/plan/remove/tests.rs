@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::identity::Maker;
 use crate::model::{Hint, Phase, Recipe, Runner};
-use crate::plan::ready::tests::{images, kept, kinds, settle, stage, with};
+use crate::plan::testkit::{images, kept, kinds, settle, stage, with};
 use crate::world::testkit::*;
 use crate::world::{Event, InstanceSeen, Note, RemoveReason, Status};
 

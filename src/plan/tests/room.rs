@@ -1,9 +1,9 @@
 //! How launches and removals share places and workers.
 
-use super::super::ready::tests::{settle, stage};
 use super::*;
 use crate::config::Class;
 use crate::model::{Hint, Runner};
+use crate::plan::testkit::{settle, stage};
 use crate::plan::{REMOVALS_AT_ONCE, workers};
 use crate::world::Subject;
 

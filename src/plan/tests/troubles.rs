@@ -1,10 +1,9 @@
 //! An alert on troubles comes when something is wrong, and goes when it is right again.
 
-use super::super::ready::tests::{kept, kinds, settle, stage, with};
 use super::*;
-use crate::config::{Class, ForkPolicy};
+use crate::config::Class;
 use crate::model::RunnerArch;
-use crate::plan::status::status;
+use crate::plan::testkit::{kept, kinds, settle, stage, with};
 use crate::world::{Origin, Subject};
 
 fn small(subject: fn(String) -> Subject) -> Subject {
@@ -131,7 +130,6 @@ fn a_runner_package_that_is_not_there_is_trouble_until_it_is() {
     let fetch = of(stage.dispatch(), |a| matches!(a, Action::FetchPackage { .. }));
     stage.outcome(fetch.clone(), Outcome::PackageFailed { reason: "403".to_owned(), cached: None });
     assert_eq!(stage.troubles(), ["runner package linux-x64"]);
-    assert_eq!(status(&stage.world, stage.now).troubles.len(), 1);
     stage.outcome(fetch, Outcome::PackageReady { version: "2.331.0".to_owned(), life: Default::default() });
     assert_eq!(stage.troubles(), Vec::<String>::new());
 }
@@ -173,26 +171,6 @@ fn a_bake_without_a_package_waits_until_it_is_fetched() {
     let fetch = of(stage.pass(60).dispatch(), |a| matches!(a, Action::FetchPackage { .. }));
     stage.outcome(fetch, Outcome::PackageReady { version: "2.330.0".to_owned(), life: Default::default() });
     of(stage.dispatch(), is_bake);
-}
-
-#[test]
-fn a_question_of_fork_origin_that_fails_is_the_reason_and_trouble() {
-    let mut stage = Stage::new(Config { fork_policy: Some(ForkPolicy::Members), ..config() });
-    stage.queued(1);
-    for _ in 0..2 {
-        let ask = of(stage.dispatch(), |a| matches!(a, Action::LookUpRun { .. }));
-        stage.outcome(ask, Outcome::LookFailed { reason: "403 not accessible by integration".to_owned() });
-        stage.now = stage.paused_until();
-    }
-    assert!(matches!(stage.reason(1), Some(Reason::Paused { reason, .. }) if reason.starts_with("403")));
-    assert_eq!(stage.troubles(), ["question where the commits of runs in acme/app come from"]);
-    let status = status(&stage.world, stage.now);
-    assert_eq!((status.others, status.waiting.len()), (0, 1), "it is not said to be left for others");
-    let told = explain(&stage.world, stage.now, JobId(1), None).to_string();
-    assert!(told.contains("403 not accessible by integration"), "{told}");
-    let ask = of(stage.dispatch(), |a| matches!(a, Action::LookUpRun { .. }));
-    stage.outcome(ask, Outcome::RunFound(Some(crate::model::RunOrigin::Own)));
-    assert_eq!((stage.troubles().len(), stage.launches().len()), (0, 1));
 }
 
 #[test]

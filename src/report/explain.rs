@@ -7,9 +7,9 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use super::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
 use crate::config::{Class, ForkPolicy};
 use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
+use crate::plan::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
 use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.

@@ -1,9 +1,10 @@
 //! A day's moments, as people are told of them.
 
 use super::*;
-use crate::plan::ready::tests::{settle, stage, with};
+use crate::config::ForkPolicy;
+use crate::plan::testkit::{settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{GitHubSeen, Outcome, Subject};
+use crate::world::{self, GitHubSeen, InstanceSeen, Note, Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
@@ -129,4 +130,46 @@ fn the_ages_of_looks_count_answers_and_not_tries() {
     stage.snapshot(stage.world.seq(), None, Some(GitHubSeen { runners, ..GitHubSeen::default() }));
     stage.snapshot(stage.world.seq(), None, None);
     check(&stage, &["looked at LXD 60 s ago, at GitHub 60 s ago"]);
+}
+
+#[test]
+fn what_is_stopped_and_cannot_be_deleted_is_told_with_what_may_help() {
+    let mut stage = Stage::new(config());
+    stage.runners(acme(), vec![]);
+    stage.lxd(vec![InstanceSeen { status: world::Status::Stopped, ..seen("lxdrunner-1-1", 1) }]);
+    stage.pass(60);
+    let hint = "rmdir /var/lib/lxd/storage-pools/POOL/containers/lxdrunner-1-1`";
+    for failure in 1..=5 {
+        let removal = stage.dispatch().remove(0);
+        let notes = stage.outcome(removal, Outcome::RemoveFailed { reason: "Invalid argument".to_owned() });
+        let told = notes.iter().find_map(|note| match note {
+            Note::RemoveFailed { reason, .. } => Some(reason.contains(hint)),
+            _ => None,
+        });
+        assert_eq!(told, Some(failure == 5), "{notes:?}");
+        stage.now = stage.paused_until();
+    }
+    let told: Vec<(String, String)> = stuck(&stage.world).collect();
+    assert!(told[0].1.contains("5 tries: Invalid argument; ") && told[0].1.contains(hint), "{told:?}");
+}
+
+#[test]
+fn a_question_of_fork_origin_that_fails_is_the_reason_and_trouble() {
+    let mut stage = Stage::new(Config { fork_policy: Some(ForkPolicy::Members), ..config() });
+    stage.queued(1);
+    let ask = |stage: &mut Stage| stage.dispatch().into_iter().find(|a| matches!(a, Action::LookUpRun { .. })).unwrap();
+    for _ in 0..2 {
+        let ask = ask(&mut stage);
+        stage.outcome(ask, Outcome::LookFailed { reason: "403 not accessible by integration".to_owned() });
+        stage.now = stage.paused_until();
+    }
+    assert!(matches!(stage.reason(1), Some(Reason::Paused { reason, .. }) if reason.starts_with("403")));
+    assert_eq!(stage.troubles(), ["question where the commits of runs in acme/app come from"]);
+    let told = status(&stage.world, stage.now);
+    assert_eq!((told.others, told.waiting.len()), (0, 1), "it is not said to be left for others");
+    let told = crate::report::explain::explain(&stage.world, stage.now, JobId(1), None).to_string();
+    assert!(told.contains("403 not accessible by integration"), "{told}");
+    let ask = ask(&mut stage);
+    stage.outcome(ask, Outcome::RunFound(Some(crate::model::RunOrigin::Own)));
+    assert_eq!((stage.troubles().len(), stage.launches().len()), (0, 1));
 }

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
+use super::status::{State, Status};
 use crate::config::Config;
 use crate::github::Standing;
 use crate::model::Timestamp;
-use crate::plan::status::{State, Status};
 use crate::world::{Action, Event, Note, Origin, Outcome, World};
 
 /// From a job's queueing at GitHub to its runner's start, in seconds.
@@ -19,7 +19,7 @@ const BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 3
 
 /// Counts since the start.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub struct Counters {
     /// By class (its place in the config), what was made, of what, and what came of it.
     made: BTreeMap<(usize, &'static str, &'static str, &'static str), u64>,
     removals: BTreeMap<&'static str, u64>,
@@ -112,7 +112,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// The page.
-pub(super) fn text(status: &Status, config: &Config, counters: &Counters, standings: &[(String, Standing)]) -> String {
+pub fn text(status: &Status, config: &Config, counters: &Counters, standings: &[(String, Standing)]) -> String {
     let mut page = Page::default();
     page.metric("build_info", "gauge", "The version that runs.");
     page.value("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);

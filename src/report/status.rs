@@ -9,10 +9,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::explain::length;
-use super::stock::Stock;
-use super::{Reason, plan};
 use crate::config::Config;
 use crate::model::{JobId, JobStatus, Phase, Timestamp};
+use crate::plan::{Reason, Stock, plan};
 use crate::table::columns;
 use crate::world::{Action, Entry, Instance, JobState, RunnerState, Subject, World, class_for};
 

@@ -100,8 +100,8 @@ fn an_instance_that_cannot_be_removed_is_not_told_as_one_that_is_prepared() {
     assert!(matches!(removal, Action::Remove { .. }), "{removal:?}");
     stage.outcome(removal, Outcome::RemoveFailed { reason: "401".to_owned() });
     check(&stage, 1, None, "", &[("instance", "lxdrunner-1-1: it is to go, and could not be removed yet")]);
-    let status = crate::plan::status::status(&stage.world, stage.now);
-    assert_eq!(status.classes[0].instances.get(&crate::plan::status::State::Leaving), Some(&1));
+    let status = crate::report::status::status(&stage.world, stage.now);
+    assert_eq!(status.classes[0].instances.get(&crate::report::status::State::Leaving), Some(&1));
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn lengths_of_time_are_short() {
 
 #[test]
 fn what_makes_room_is_a_runner_of_the_class_that_is_full_and_launches_of_other_classes_are_not_told() {
-    use crate::plan::ready::tests::{settle, stage, with};
+    use crate::plan::testkit::{settle, stage, with};
     use crate::world::InstanceSeen;
 
     let mut stage = stage(Config { max_workers: 3, ..with(0, 0) });

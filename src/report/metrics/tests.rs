@@ -1,7 +1,7 @@
 use super::*;
 use crate::github::Counts;
 use crate::model::JobId;
-use crate::plan::status::status;
+use crate::report::status::status;
 use crate::world::testkit::*;
 use crate::world::{Form, Subject};
 

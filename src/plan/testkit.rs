@@ -1,0 +1,94 @@
+//! A stage whose images were looked at, and plans that are carried out.
+
+use crate::config::{Class, Config};
+use crate::identity::Maker;
+use crate::model::{Phase, Recipe, RunnerId};
+use crate::world::testkit::*;
+use crate::world::{Action, Event, Form, ImageSeen, InstanceSeen, Note, Outcome, Snapshot, Status};
+
+pub fn with(standby: usize, idle: usize) -> Config {
+    let small = Class { standby, idle, ..class("small", &[], 10) };
+    let gpu = Class { template: false, ..class("gpu", &["gpu"], 2) };
+    Config { classes: vec![small, gpu], ..config() }
+}
+
+/// The stage with the images looked at.
+pub fn stage(config: Config) -> Stage {
+    let mut stage = Stage::new(config);
+    images(&mut stage, "f1");
+    stage
+}
+
+pub fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
+    images_of(stage, fingerprint, Form::Instance)
+}
+
+pub fn images_of(stage: &mut Stage, fingerprint: &str, form: Form) -> Vec<Note> {
+    let instances = stage.world.instances.values().map(|i| i.seen.clone()).collect();
+    let images = stage.world.config.classes.iter().map(|_| (ImageSeen::Known(fingerprint.to_owned()), form)).collect();
+    let (begun, instances) = (stage.world.seq(), Some(Ok(instances)));
+    stage.fold(Event::Snapshot(Box::new(Snapshot { begun, instances, images: Some(images), github: None })))
+}
+
+pub fn wanted(stage: &Stage) -> Recipe {
+    stage.world.templates[0].wanted.clone().unwrap()
+}
+
+/// A template or standby that LXD lists.
+pub fn kept(stage: &Stage, name: &str, phase: Phase, recipe: Option<Recipe>) -> InstanceSeen {
+    InstanceSeen {
+        phase,
+        recipe: recipe.or(Some(wanted(stage))),
+        status: if phase == Phase::Standby { Status::Frozen } else { Status::Stopped },
+        scope: None,
+        job: None,
+        runner_id: None,
+        created_at: Some(stage.now),
+        maker: Maker::Unknown,
+        ..seen(name, 0)
+    }
+}
+
+/// Carries out what is planned, well, until nothing of this kind is left to do.
+pub fn settle(stage: &mut Stage) -> Vec<Action> {
+    let mut done = Vec::new();
+    for _ in 0..20 {
+        let actions = stage.dispatch();
+        if actions.is_empty() {
+            break;
+        }
+        for action in actions {
+            let outcome = match &action {
+                Action::Bake { form: Form::Instance, .. } => Outcome::Baked,
+                Action::Bake { recipe, .. } => {
+                    Outcome::Published { image: format!("{:0>64}", recipe.content), left: false }
+                }
+                Action::RemoveImage { .. } => Outcome::Removed,
+                Action::PrepareStandby { .. } => Outcome::Prepared { etag: Some("e1".to_owned()) },
+                Action::Remove { .. } => Outcome::Removed,
+                Action::Launch { .. } => Outcome::Launched { runner: Some(RunnerId(900 + done.len() as u64)) },
+                other => panic!("{other:?}"),
+            };
+            stage.outcome(action.clone(), outcome);
+            done.push(action);
+        }
+    }
+    done
+}
+
+pub fn kinds(actions: &[Action]) -> Vec<&'static str> {
+    let kind = |action: &Action| match action {
+        Action::Bake { .. } => "bake",
+        Action::PrepareStandby { .. } => "standby",
+        Action::Launch { job: None, .. } => "idle",
+        Action::Launch { from, .. } => from.as_str(),
+        Action::Remove { .. } => "remove",
+        Action::RemoveImage { .. } => "remove image",
+        _ => "other",
+    };
+    actions.iter().map(kind).collect()
+}
+
+pub fn phase(stage: &Stage, phase: Phase) -> Vec<String> {
+    stage.world.instances().filter(|i| i.seen.phase == phase).map(|i| i.seen.name.clone()).collect()
+}
