@@ -200,7 +200,7 @@ reach_beside() {
     [ -n "$github" ] || return 0
     (
         for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do nap; done
-        reach || say "$reason"
+        reach || say "FAILED: $reason"
     ) &
 }
 
@@ -538,8 +538,11 @@ run() {
     # It may have been frozen for long since it was ready.
     # What ran out meanwhile is passed over soon after the thaw; a service's next sign of life sets its watchdog again.
     if [ -e "$watchdogs_off" ]; then (sleep 30 && systemctl service-watchdogs yes) 9<&- & fi
+    # It was there before. Without it the runner tries again and again; if this script ended, the instance and its log would go.
+    LXDRUNNER_SETUP_TIMEOUT=20
     set_deadline
-    wait_for_network
+    (wait_for_network)
+    unset LXDRUNNER_SETUP_TIMEOUT
     HOME=~runner USER=runner LOGNAME=runner SHELL=/bin/bash
     [ -x "$SHELL" ] || SHELL=/bin/sh
     # As GitHub's machines have it; without one, what is not ASCII is cut to pieces by many tools.

@@ -159,7 +159,9 @@ fn of_a_runner_that_never_comes_online_the_diagnostics_are_kept_without_its_secr
     rig.daemon.wait(&["msg=\"runner started\""]);
     let inside = rig.standin().instance("default", &name).unwrap();
     // As long as one that is chatty for days, and all that must not be told.
-    let chatty = format!("{}\nthe runner's last line\n", "blah ".repeat(LOG_TAIL));
+    // What the start script says of the network by then, as where it was lost while a standby was frozen.
+    let cut_off = "lxdrunner-start: 7.1 FAILED: cannot connect to github.example:443 from inside: \u{1b}no; try BRIDGE";
+    let chatty = format!("{}\n{cut_off}\nthe runner's last line\n", "blah ".repeat(LOG_TAIL));
     inside.write_file(RUNNER_LOG, chatty.as_bytes());
     let token = "ghs_0123456789abcdefghijABCDEFGHIJ012345";
     let jit = format!("eyJ{}", "aB3/".repeat(500));
@@ -173,14 +175,17 @@ fn of_a_runner_that_never_comes_online_the_diagnostics_are_kept_without_its_secr
     ] {
         inside.write_file(&format!("{DIAGNOSTICS}/{file}"), text.as_bytes());
     }
-    rig.daemon.wait(&[
+    let line = rig.daemon.wait(&[
+        "WARN",
         &format!("instance={name} "),
-        "come online",
+        "come online within provision_timeout: cannot connect to github.example:443 from inside: ",
         "msg=removed",
         &format!("see=\"lxdrunner failures {name}\""),
     ]);
+    assert!(!line.contains("BRIDGE") && !line.contains('\u{1b}'), "{line}");
     let (_, text) = the_one(&rig);
-    assert!(text.contains("why: its runner did not come online within provision_timeout\n"), "{text}");
+    let why = "why: its runner did not come online within provision_timeout: cannot connect to github.example:443 ";
+    assert!(text.contains(why), "{text}");
     assert!(!text.contains("blah"), "a line is kept whole or not at all: half a credential would not be known for one");
     assert!(text.contains("the runner's last line\n") && text.contains("TLS handshake failed"), "{text}");
     assert!(text.contains("Worker_20260102") && !text.contains("the oldest") && !text.contains("not a log"), "{text}");

@@ -153,19 +153,47 @@ fn a_standby_takes_its_job_and_another_is_prepared() {
     assert_eq!(rig.complaints(), Vec::<String>::new());
 }
 
+/// Takes the network away once it is ready to be frozen.
+const CUT_OFF_STANDBYS: &str = r#"#!/bin/sh
+cat >/etc/systemd/system/cut-off.service <<'UNIT'
+[Service]
+ExecStart=/bin/sh -c 'until [ -e /run/lxdrunner/watchdogs-off ]; do sleep 0.1; done; ip link set eth0 down'
+UNIT
+mkdir -p /etc/systemd/system/multi-user.target.wants
+ln -sf ../cut-off.service /etc/systemd/system/multi-user.target.wants/cut-off.service
+"#;
+
+#[test]
+fn a_claimed_standby_that_lost_its_network_is_told_with_what_its_start_script_says() {
+    let scratch = Scratch::new();
+    let script = scratch.0.join("after.sh");
+    std::fs::write(&script, CUT_OFF_STANDBYS).unwrap();
+    let Plan { classes, .. } = plan(&format!(", standby: 1, setup_script: {{after: {}}}", script.display()));
+    let Some(rig) = Rig::real(Plan { classes, ..Plan::with("provision_timeout: 45") }) else { return };
+    rig.daemon.wait(&["msg=\"standby ready\""]);
+    let job = rig.queue();
+    rig.daemon.wait(&[&format!("job={job}"), "from=standby"]);
+    let line = rig.daemon.wait(&["WARN", "-standby-", "did not come online within provision_timeout: ", "msg=removed"]);
+    assert!(line.contains("no default route after 20 s") || line.contains("cannot connect to "), "{line}");
+    rig.github.cancel(job);
+}
+
 /// What updates packages by itself does not run beside a job, and units of the class have started.
 const QUIET: &str = r#"
 test -e /usr/lib/systemd/system/apt-daily.timer
 for unit in apt-daily.timer apt-daily-upgrade.timer apt-daily.service apt-daily-upgrade.service; do
     echo "$unit=$(systemctl is-enabled $unit) $(systemctl is-active $unit)"
 done
-echo "boot=$(systemctl is-active multi-user.target)"
+echo "slow=$(systemctl is-active slow.service)"
 "#;
 
 #[test]
 fn nothing_updates_packages_beside_a_job_and_the_class_says_what_a_job_waits_for() {
-    let class = ", wait_for: [multi-user.target]";
-    let Some(rig) = Rig::real(plan(class)) else { return };
+    let scratch = Scratch::new();
+    let script = scratch.0.join("after.sh");
+    std::fs::write(&script, format!("#!/bin/sh\n{}", SLOW_UNIT.replace("sleep 10", "sleep 5"))).unwrap();
+    let class = format!(", wait_for: [slow.service], setup_script: {{after: {}}}", script.display());
+    let Some(rig) = Rig::real(plan(&class)) else { return };
     let (first, of_image) = run(&rig, QUIET);
     rig.daemon.wait(&[&format!("job={first}"), "from=image", "msg=\"instance made\""]);
     rig.daemon.wait(&["msg=\"template ready\""]);
@@ -175,7 +203,7 @@ fn nothing_updates_packages_beside_a_job_and_the_class_says_what_a_job_waits_for
         for unit in ["apt-daily.timer", "apt-daily-upgrade.timer", "apt-daily.service", "apt-daily-upgrade.service"] {
             assert_eq!(value(&log, unit), "masked inactive", "{log}");
         }
-        assert_eq!(value(&log, "boot"), "active");
+        assert_eq!(value(&log, "slow"), "active", "{log}");
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{Level, debug, info, log};
 
 use super::Executor;
 use crate::identity::{maker, process_identity};
 use crate::lxd::{self, Instance, Lxd, api::ErrorKind, api::Operation};
 use crate::model::{Phase, RunnerId, keys};
-use crate::runner::provision::look_inside;
+use crate::runner::provision::{look_inside, why_not_online};
 use crate::steps::Found;
 use crate::steps::removal::{Answer, Next, Removal, Step};
 use crate::world::{Outcome, RemoveReason};
@@ -22,6 +22,10 @@ struct Hands<'a> {
     project: &'a str,
     name: &'a str,
     reason: String,
+    /// True where its runner did not come online.
+    never_online: bool,
+    /// Of the line of the log that tells of the removal.
+    level: Level,
     /// As it was last looked at.
     instance: Option<Instance>,
     /// Where its logs are kept, for the line of the log that tells of the removal.
@@ -32,15 +36,24 @@ impl Executor {
     /// Takes one step after the other until it is over.
     pub(super) fn remove(&self, project: &str, name: &str, mut removal: Removal) -> Outcome {
         let reason = removal.judged().to_string();
-        let mut hands =
-            Hands { executor: self, project, name, reason: reason.clone(), instance: None, see: String::new() };
+        let never_online = removal.judged().reason == RemoveReason::NeverOnline;
+        let mut hands = Hands {
+            executor: self,
+            project,
+            name,
+            reason,
+            never_online,
+            level: Level::Info,
+            instance: None,
+            see: String::new(),
+        };
         loop {
             let step = removal.step().clone();
             let came = hands.take(&step);
             debug!("instance={name} step={step:?} came={came:?}");
             if let Next::End(outcome) = removal.next(came) {
                 if matches!(outcome, Outcome::Removed) && step != Step::Look {
-                    info!("instance={name} reason=\"{}\" msg=removed{}", hands.reason, hands.see);
+                    log!(hands.level, "instance={name} reason={:?} msg=removed{}", hands.reason, hands.see);
                 }
                 return outcome;
             }
@@ -106,6 +119,10 @@ impl Hands<'_> {
                 Err(error) => Answer::Failed(error.to_string()),
             },
             Step::KeepLogs => {
+                if let Some(why) = self.why_not_online() {
+                    self.reason = format!("{}: {why}", self.reason);
+                    self.level = Level::Warn;
+                }
                 let keep = |instance: &Instance| self.executor.keep_last_words(instance, &self.reason);
                 self.see = self.instance.as_ref().map(keep).unwrap_or_default();
                 Answer::Done
@@ -113,6 +130,16 @@ impl Hands<'_> {
             Step::Stop => done(lxd.set_state(project, name, "stop", true).and_then(over)),
             Step::Delete => done(lxd.delete(project, name).and_then(over)),
         }
+    }
+}
+
+impl Hands<'_> {
+    /// What the start script says in the instance, where its runner did not come online.
+    fn why_not_online(&self) -> Option<String> {
+        let instance = self.instance.as_ref().filter(|_| self.never_online)?;
+        let class = instance.config.get(keys::CLASS)?;
+        let class = self.executor.config.classes.iter().find(|known| known.name == *class)?;
+        why_not_online(&self.executor.lxd, class, self.name)
     }
 }
 

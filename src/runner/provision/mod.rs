@@ -24,6 +24,7 @@ use crate::steps::default_config;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::look_inside;
+pub use reach::why_not_online;
 pub use stages::SEAL_SCRIPT;
 
 /// The set-up script that is used where a class names none.

@@ -1,13 +1,22 @@
 //! Whether a runner reaches GitHub from inside its instance, which its network may be kept from by the host's firewall.
 
+use std::time::Duration;
+
+use super::hand_over::RUNNER_LOG;
 use super::{Failure, Provision};
+use crate::config::Class;
+use crate::lxd::Lxd;
 use crate::model::Devices;
 use crate::runner::masks::masked;
 
 /// What scripts in the instance end with where there is no network, or no way to GitHub (EHOSTUNREACH).
 pub(super) const NO_NETWORK: i64 = 113;
-/// Bytes of a reason that are kept.
+/// Characters of a reason that are kept.
 const REASON: usize = 1024;
+/// Bytes of the runner's log that a reason is looked for in.
+const LOG: usize = 64 * 1024;
+/// How long reading it may take: the instance is to go.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `SCHEME://HOST:PORT` of an API's address.
 pub(super) fn endpoint(api: &str) -> Option<String> {
@@ -20,24 +29,39 @@ pub(super) fn endpoint(api: &str) -> Option<String> {
 impl Provision<'_> {
     /// The failure that a script told of in its last words.
     pub(super) fn no_network(&self, output: String) -> Failure {
-        let last = output.lines().rev().find(|line| line.contains("FAILED: ")).unwrap_or(&output);
-        let told: String = masked(last.rsplit("FAILED: ").next().unwrap_or(last)).chars().take(REASON).collect();
-        let told = match self.bridge() {
-            Some(bridge) => told.replace("BRIDGE", &bridge),
-            None => told,
-        };
+        let told = failure_in(self.lxd, self.class, &output).unwrap_or_else(|| shortened(&output));
         Failure::NoNetwork { told, output }
     }
+}
 
-    /// The network of the class's instances, as its host calls it.
-    fn bridge(&self) -> Option<String> {
-        let mut devices = Devices::new();
-        for profile in &self.class.profiles {
-            devices.extend(self.lxd.profile(&self.class.project, profile).ok().flatten()?.devices);
-        }
-        devices.extend(self.class.devices.clone());
-        devices.values().find_map(|device| device.get("network").or(device.get("parent")).cloned())
+/// Why the runner of a running instance of the class does not come online, where `start-runner.sh` says it in its log.
+pub fn why_not_online(lxd: &Lxd, class: &Class, name: &str) -> Option<String> {
+    let log = lxd.pull_file_tail(&class.project, name, RUNNER_LOG, LOG, PATIENCE).ok().flatten()?;
+    failure_in(lxd, class, &log)
+}
+
+/// The last failure that our scripts tell of in a log, with the name of the network on this host.
+fn failure_in(lxd: &Lxd, class: &Class, log: &str) -> Option<String> {
+    let line = log.lines().rev().find(|line| line.starts_with("lxdrunner-") && line.contains("FAILED: "))?;
+    let told = shortened(line.rsplit("FAILED: ").next()?);
+    Some(match bridge(lxd, class) {
+        Some(bridge) => told.replace("BRIDGE", &bridge),
+        None => told,
+    })
+}
+
+fn shortened(told: &str) -> String {
+    masked(told).chars().take(REASON).collect()
+}
+
+/// The network of the class's instances, as its host calls it.
+fn bridge(lxd: &Lxd, class: &Class) -> Option<String> {
+    let mut devices = Devices::new();
+    for profile in &class.profiles {
+        devices.extend(lxd.profile(&class.project, profile).ok().flatten()?.devices);
     }
+    devices.extend(class.devices.clone());
+    devices.values().find_map(|device| device.get("network").or(device.get("parent")).cloned())
 }
 
 #[cfg(test)]
