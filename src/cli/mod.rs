@@ -71,9 +71,8 @@ fn with_config_path(explicit: Option<PathBuf>, command: impl FnOnce(PathBuf) -> 
     let named = explicit.is_some() || std::env::var_os("LXDRCFG").is_some();
     match Config::find(explicit) {
         Ok(path) => {
-            if let Some(other) = passed_over(&path).filter(|_| !named) {
-                let (path, other) = (path.display(), other.display());
-                complain!("lxdrunner: the config file is {path}, found before {other} (-c {other})");
+            if let Some(words) = passed_over(&path).filter(|_| !named) {
+                complain!("lxdrunner: {words}");
             }
             command(path)
         }

@@ -57,10 +57,14 @@ fn first_file(candidates: &[PathBuf]) -> Result<PathBuf, String> {
     })
 }
 
-/// The file of the service, where another one was found before it.
-pub fn passed_over(found: &Path) -> Option<&'static Path> {
-    let service = Path::new(SERVICE_FILE);
-    differs(found, service).then_some(service)
+/// Says that `found` is read and not the file of the service, where that is there.
+pub fn passed_over(found: &Path) -> Option<String> {
+    instead_of(found, Path::new(SERVICE_FILE))
+}
+
+fn instead_of(found: &Path, other: &Path) -> Option<String> {
+    let words = || format!("the config file is {}, found before {1} (-c {1})", found.display(), other.display());
+    differs(found, other).then(words)
 }
 
 /// True where `other` exists and is another file.
@@ -163,8 +167,10 @@ mod tests {
     fn a_file_that_is_passed_over_is_known_for_another_one() {
         let here = Path::new("Cargo.toml");
         let whole = here.canonicalize().unwrap();
-        assert!(!differs(here, &whole) && differs(here, Path::new("README.md")));
-        assert!(!differs(here, Path::new("/nowhere/config.yml")));
+        let words = "the config file is Cargo.toml, found before README.md (-c README.md)";
+        assert_eq!(instead_of(here, Path::new("README.md")).as_deref(), Some(words));
+        assert_eq!(instead_of(here, &whole), None);
+        assert_eq!(instead_of(here, Path::new("/nowhere/config.yml")), None);
     }
 
     #[test]
