@@ -1,10 +1,11 @@
-//! What we print and log: a reader that has gone (`| head`), or a disk that is full, must not end the process. The
-//! daemon would leave jobs unserved, and the demo its instances behind.
+//! What we print and log. A reader of standard output that has gone (`| head`) is no error; a log that cannot be written ends
+//! the process, and systemd starts it again.
 
 use std::fmt;
 use std::io::Write;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use simple_logger::SimpleLogger;
 
 use crate::text::{escaped, escaped_lines};
 
@@ -29,70 +30,38 @@ pub(super) fn print_error(words: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{}", escaped_lines(&words.to_string()).replace("\n<", "\n <"));
 }
 
-/// The log, on standard error.
-struct StandardError {
-    /// For what is ours.
-    level: LevelFilter,
-    /// Whether lines begin with the time.
-    times: bool,
-}
+/// The log, on standard error: a record is one line, whatever text from outside is in it.
+struct OneLine(SimpleLogger);
 
 /// Begins to log what is `level` or worse, from libraries at most warnings.
 pub(super) fn set_up_log(level: LevelFilter, times: bool) {
+    let logger = SimpleLogger::new().with_level(level.min(LevelFilter::Warn)).with_module_level("lxdrunner", level);
+    let logger = if times { logger.with_utc_timestamps() } else { logger.without_timestamps() };
     // Only fails where there is a logger already, as in tests; then that one is used.
-    if log::set_boxed_logger(Box::new(StandardError { level, times })).is_ok() {
+    if log::set_boxed_logger(Box::new(OneLine(logger))).is_ok() {
         log::set_max_level(level);
     }
 }
 
-impl Log for StandardError {
+impl Log for OneLine {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        let ours = metadata.target().starts_with("lxdrunner");
-        metadata.level() <= if ours { self.level } else { self.level.min(LevelFilter::Warn) }
+        self.0.enabled(metadata)
     }
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            // In one piece, so that lines of several threads or processes do not mix.
-            let _ = std::io::stderr().write_all(self.line(record).as_bytes());
+            let words = record.args().to_string();
+            let mut line = Record::builder();
+            let line = line.level(record.level()).target(target(record));
+            self.0.log(&line.args(format_args!("{}", escaped(&words))).build());
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Where a line comes from helps who reads the code, not who runs it.
-fn place(record: &Record) -> String {
-    let plain = record.level() <= Level::Info && record.target().starts_with("lxdrunner");
-    if plain { String::new() } else { format!("[{}] ", record.target()) }
-}
-
-impl StandardError {
-    /// A record is one line, whatever text from outside is in it.
-    fn line(&self, record: &Record) -> String {
-        let words = record.args().to_string();
-        format!("{}{:<5} {}{}\n", self.time(), record.level(), place(record), escaped(&words))
-    }
-
-    fn time(&self) -> String {
-        if !self.times {
-            return String::new();
-        }
-        let now = time::OffsetDateTime::now_utc();
-        let (date, (hour, minute, second, ms)) = (now.date(), now.time().as_hms_milli());
-        format!("{date}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z ")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_is_one_line() {
-        let log = StandardError { level: LevelFilter::Info, times: false };
-        let words = format_args!("labels=a\n<0>lxdrunner[1]: \u{1b}[31m\r\u{202e}");
-        let record = Record::builder().level(Level::Info).target("lxdrunner").args(words).build();
-        assert_eq!(log.line(&record), "INFO  labels=a\\n<0>lxdrunner[1]: \\x1b[31m\\r\\u{202e}\n");
-    }
+/// Which module a line comes from helps to read the code, not to run it.
+fn target<'a>(record: &Record<'a>) -> &'a str {
+    let ours = record.target().starts_with("lxdrunner");
+    if ours && record.level() <= Level::Info { "lxdrunner" } else { record.target() }
 }
