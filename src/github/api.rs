@@ -14,6 +14,7 @@ use super::keyring::Keyring;
 use super::listing::Listing;
 use super::pages::MAX_PAGES;
 use crate::config::GitHubConfig;
+use crate::http1::{path_segment, query_value};
 use crate::model::{Job, JobId, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 
 /// Where the runner keeps its jobs' files, below its own directory.
@@ -151,7 +152,7 @@ impl GitHub {
         let mut repos = Vec::new();
         let take = |page: Vec<json::RepoWire>| repos.extend(page.into_iter().filter_map(json::RepoWire::into_repo));
         let tried = format!("list the repositories of org:{org}");
-        self.http.pages(&tried, Purpose::List, &format!("orgs/{}/repos?per_page=100", quoted(org)), take)?;
+        self.http.pages(&tried, Purpose::List, &format!("orgs/{}/repos?per_page=100", path_segment(org)), take)?;
         Ok(repos)
     }
 
@@ -196,7 +197,7 @@ impl GitHub {
         let tried = format!("look for the runner {name} of {scope}");
         let mut seen = Listing::default();
         // Older servers ignore the filter and list them all.
-        self.list_runners(scope, Purpose::Ask, &tried, &format!("name={}&", quoted(name)), &mut seen)?;
+        self.list_runners(scope, Purpose::Ask, &tried, &format!("name={}&", query_value(name)), &mut seen)?;
         Ok(unique(&seen).into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name)))
     }
 
@@ -268,29 +269,14 @@ fn unique(seen: &Listing<Runner>) -> Vec<Runner> {
 
 pub(super) fn scope_path(scope: &Scope) -> String {
     match scope {
-        Scope::Org(org) => format!("orgs/{}", quoted(org)),
+        Scope::Org(org) => format!("orgs/{}", path_segment(org)),
         Scope::Repo(repo) => repo_path(repo),
-        Scope::Enterprise(slug) => format!("enterprises/{}", quoted(slug)),
+        Scope::Enterprise(slug) => format!("enterprises/{}", path_segment(slug)),
     }
 }
 
 pub(super) fn repo_path(repo: &RepoName) -> String {
-    format!("repos/{}/{}", quoted(&repo.owner), quoted(&repo.name))
-}
-
-/// `text` for use in a path or a query: everything but RFC 3986's unreserved characters as percent codes.
-pub(super) fn quoted(text: &str) -> String {
-    use std::fmt::Write;
-
-    let mut quoted = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => quoted.push(char::from(byte)),
-            // Writing to a String cannot fail.
-            _ => drop(write!(quoted, "%{byte:02X}")),
-        }
-    }
-    quoted
+    format!("repos/{}/{}", path_segment(&repo.owner), path_segment(&repo.name))
 }
 
 #[cfg(test)]
@@ -310,12 +296,6 @@ mod tests {
         check("https://ghe.example/api/v3", "enterprise:big", "https://ghe.example/enterprises/big");
         check("https://api.example/api/v3", "org:a", "https://api.example/a");
         check("http://127.0.0.1:8080", "org:a", "http://127.0.0.1:8080/a");
-    }
-
-    #[test]
-    fn names_cannot_change_an_address() {
-        assert_eq!(quoted("a-b_c.d~e"), "a-b_c.d~e");
-        assert_eq!(quoted("a/b?c#d e&é"), "a%2Fb%3Fc%23d%20e%26%C3%A9");
     }
 
     #[test]

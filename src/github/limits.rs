@@ -54,8 +54,8 @@ fn told(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option
 /// GitHub's clock.
 pub(super) fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
-    let moment = time::OffsetDateTime::parse(date, &time::format_description::well_known::Rfc2822).ok()?;
-    u64::try_from(moment.unix_timestamp()).ok().map(|seconds| Timestamp(seconds.saturating_mul(1000)))
+    let since = httpdate::parse_http_date(date).ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(Timestamp(since.as_secs().saturating_mul(1000)))
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Which repositories there are, asked for again and again at no cost while nothing changes.
 
 use super::Listing;
-use super::api::{GitHub, Repo, quoted, repo_path};
+use super::api::{GitHub, Repo, repo_path};
 use super::budget::Purpose;
 use super::error::Error;
 use super::json::RepoWire;
 use super::pages::MAX_PAGES;
+use crate::http1::path_segment;
 use crate::model::RepoName;
 
 impl GitHub {
@@ -14,7 +15,7 @@ impl GitHub {
     /// # Errors
     /// As for every call.
     pub fn org_repos_if_changed(&self, org: &str, seen: &mut Listing<Repo>) -> Result<bool, Error> {
-        let path = format!("orgs/{}/repos?per_page=100", quoted(org));
+        let path = format!("orgs/{}/repos?per_page=100", path_segment(org));
         self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, MAX_PAGES)
     }
 
@@ -23,7 +24,7 @@ impl GitHub {
     /// # Errors
     /// As for every call.
     pub fn org_repos_pushed(&self, org: &str, seen: &mut Listing<Repo>) -> Result<bool, Error> {
-        let path = format!("orgs/{}/repos?sort=pushed&direction=desc&per_page=100", quoted(org));
+        let path = format!("orgs/{}/repos?sort=pushed&direction=desc&per_page=100", path_segment(org));
         self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, 1)
     }
 

@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::api::{GitHub, quoted, repo_path};
+use super::api::{GitHub, repo_path};
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use super::http::Call;
+use crate::http1::{path_segment, query_value};
 use crate::model::{RepoName, RunOrigin};
 use crate::text::Line;
 
@@ -92,7 +93,7 @@ impl GitHub {
         let permission = "a GitHub App sees private members only with the organisation permission \"Members: read\", a token \
                           only with read:org";
         let tried = format!("ask whether {user:?} is a member of {}", repo.owner);
-        let path = format!("orgs/{}/members/{}", quoted(&repo.owner), quoted(user));
+        let path = format!("orgs/{}/members/{}", path_segment(&repo.owner), path_segment(user));
         match self.http.call(Call::get(&tried, Purpose::Ask), &path) {
             Ok(_) => Ok(Ok(())),
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Refused(_)) => {
@@ -106,7 +107,7 @@ impl GitHub {
     /// pull request from a stranger's fork would let the stranger push into it.
     fn trust(&self, repo: &RepoName, fork: &str, branch: &str, actor: &str) -> Result<Result<(), String>, Error> {
         let owner = fork.split('/').next().unwrap_or_default();
-        let head = quoted(&format!("{owner}:{branch}"));
+        let head = query_value(&format!("{owner}:{branch}"));
         let tried = format!("look for the pull request from {fork}, branch {branch:?}, to repo:{repo}");
         let mut authors: Vec<(String, bool)> = Vec::new();
         let path = format!("{}/pulls?state=all&head={head}&per_page=100", repo_path(repo));

@@ -2,9 +2,10 @@
 
 use serde::Deserialize;
 
-use super::api::{GitHub, quoted, scope_path};
+use super::api::{GitHub, scope_path};
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
+use crate::http1::path_segment;
 use crate::model::{RunnerEnd, Scope, Timestamp};
 
 #[derive(Deserialize)]
@@ -23,7 +24,7 @@ impl GitHub {
     /// As for every call.
     pub fn runner_end(&self, scope: &Scope, version: &str) -> Result<Option<RunnerEnd>, Error> {
         let tried = format!("ask how long runner {version} is taken by {scope}");
-        let path = format!("{}/actions/runners/deprecations/{}", scope_path(scope), quoted(version));
+        let path = format!("{}/actions/runners/deprecations/{}", scope_path(scope), path_segment(version));
         match self.http.get::<EndWire>(&tried, Purpose::Ask, &path) {
             Ok(wire) => {
                 let moment = |text: Option<String>| text.as_deref().and_then(Timestamp::parse);

@@ -367,10 +367,10 @@ fn pieces_of_a_target_survive_the_way() {
         assert_eq!(query, [("v".to_owned(), text.to_owned())]);
     }
     assert_eq!((path_segment(".."), path_segment(".")), ("%2E%2E".to_owned(), "%2E".to_owned()));
-    for broken in ["%", "%4", "%zz", "%+1", "%ff", "%é"] {
-        assert_eq!(decode(broken), None, "{broken}");
-        assert_eq!(split_target(&format!("/{broken}")), None);
+    for broken in ["%", "%4", "%zz", "%+1", "%é"] {
+        assert_eq!(decode(broken).as_deref(), Some(broken));
     }
+    assert_eq!((decode("%ff"), split_target("/%ff")), (None, None));
     assert_eq!(split_target("/a//b/?x&y=1=2&&z=a+b"), {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let query = vec![pair("x", ""), pair("y", "1=2"), pair("z", "a b")];

@@ -1,5 +1,10 @@
 //! Percent-encoding of the pieces of a request's target.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// Everything but RFC 3986's unreserved characters.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// A text as one segment of a path: everything but RFC 3986's unreserved characters is encoded, slashes too, and
 /// the segments `.` and `..`, which would move the path, lose their meaning.
 pub fn path_segment(text: &str) -> String {
@@ -15,21 +20,9 @@ pub fn query_value(text: &str) -> String {
     encode(text)
 }
 
-/// Undoes the encoding. `None` where a `%` is not followed by two hexadecimal digits, or where the result is not
-/// UTF-8. A `+` stays a `+`.
+/// Undoes the encoding. `None` where the result is not UTF-8. A `+` stays a `+`, and so does a `%` without two digits.
 pub fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
-        let (high, low) = (digit(rest.next())?, digit(rest.next())?);
-        bytes.push(u8::try_from(high * 16 + low).ok()?);
-    }
-    String::from_utf8(bytes).ok()
+    Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
 }
 
 /// Segments of a path and pairs of a query, decoded.
@@ -49,15 +42,5 @@ pub fn split_target(target: &str) -> Option<Target> {
 }
 
 fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => {
-                let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase();
-                out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-            }
-        }
-    }
-    out
+    utf8_percent_encode(text, ENCODED).to_string()
 }

@@ -327,7 +327,8 @@ impl Rig {
     /// Lines that ask for attention, those about the rig's own config and image aside.
     pub fn complaints(&self) -> Vec<String> {
         let asks = |line: &String| line.contains(" WARN ") || line.contains(" ERROR ");
-        let own = |line: &String| line.contains(" WARN  [lxdrunner] config ") || line.contains("msg=\"the image lacks ");
+        let own =
+            |line: &String| line.contains(" WARN  [lxdrunner] config ") || line.contains("msg=\"the image lacks ");
         self.daemon.log().into_iter().filter(|line| asks(line) && !own(line)).collect()
     }
 
