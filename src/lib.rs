@@ -4,11 +4,11 @@
 //! order and enforces it; `ARCHITECTURE.md` draws the map.
 
 pub mod cli;
-pub mod clock;
+mod clock;
 pub mod config;
 pub mod control;
-pub mod daemon;
-pub mod execute;
+mod daemon;
+mod execute;
 pub mod github;
 pub mod http1;
 pub mod identity;
@@ -20,10 +20,10 @@ pub mod report;
 pub mod runner;
 pub mod standin;
 pub mod steps;
-pub mod table;
-pub mod text;
-pub mod threads;
-pub mod trace;
+mod table;
+mod text;
+mod threads;
+mod trace;
 pub mod upkeep;
 pub mod webhook;
 pub mod websocket;

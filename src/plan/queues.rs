@@ -94,16 +94,6 @@ impl Queues {
         known.cost = if first { PART } else { (known.cost * 3 + counted.min(64) * PART) / 4 };
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.repos.len()
-    }
-
-    /// True where there are none.
-    pub fn is_empty(&self) -> bool {
-        self.repos.is_empty()
-    }
-
     /// The repositories to ask now, the most urgent first.
     pub fn next(&self, pace: &Pace, now: Timestamp) -> Vec<RepoName> {
         let mut chosen: Vec<&RepoName> = Vec::new();

@@ -58,7 +58,7 @@ fn a_push_and_a_change_are_signs_and_what_is_gone_is_told() {
     queues.looked(&repo(98), 1, false, Timestamp(DAWN + MINUTE));
     assert!(next(&queues, 2)[..2].contains(&repo(98)));
     assert_eq!(queues.serve((0..99).map(|n| (repo(n), old)), Timestamp(DAWN + 2 * MINUTE)), [repo(99)]);
-    assert_eq!(queues.len(), 99);
+    assert_eq!(queues.repos.len(), 99);
 }
 
 #[test]

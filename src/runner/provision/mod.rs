@@ -175,11 +175,6 @@ impl<'a> Provision<'a> {
         Provision { github: reach::endpoint(api).unwrap_or_default(), ..self }
     }
 
-    /// It is so far now.
-    pub fn mark(&self, moment: &'static str) {
-        self.mark.at(moment);
-    }
-
     /// What is left of the time for all steps.
     fn left(&self, step: &'static str) -> Result<Duration, Failure> {
         let left = self.limit.saturating_sub(self.begun.elapsed());
