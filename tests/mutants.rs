@@ -199,12 +199,6 @@ const MUTANTS: &[Mutant] = &[
         to: "            (_, Step::Settle) => Step::Freeze,\n            (_, Step::Freeze) => Step::Look(Why::ToFinish),\n",
     },
     Mutant {
-        rule: "another daemon has its time from its claim on",
-        file: "src/plan/remove.rs",
-        from: "let had = now.since(instance.begun_at);",
-        to: "let had = age;",
-    },
-    Mutant {
         rule: "what runs is looked into first",
         file: "src/steps/removal.rs",
         from: "            Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),\n",
@@ -262,6 +256,12 @@ const MUTANTS: &[Mutant] = &[
 
 /// Rules that the tables beside the modules hold: the simulation cannot tell a job that waits a little longer, or an alert.
 const OF_TABLES: &[Mutant] = &[
+    Mutant {
+        rule: "another daemon has its time from its claim on",
+        file: "src/plan/remove.rs",
+        from: "let had = now.since(instance.begun_at);",
+        to: "let had = age;",
+    },
     Mutant {
         rule: "a template goes only where its image works",
         file: "src/plan/stock.rs",

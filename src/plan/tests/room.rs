@@ -152,6 +152,28 @@ fn a_standby_that_another_daemon_claims_late_is_a_supply_from_its_claim_on() {
 }
 
 #[test]
+fn what_another_machine_claims_late_is_given_its_time_from_its_claim_on() {
+    let mut stage = Stage::new(config());
+    let standby = InstanceSeen {
+        phase: Phase::Standby,
+        scope: None,
+        job: None,
+        runner_id: None,
+        maker: Maker::Unknown,
+        ..seen("lxdrunner-standby-0123abcd", 1)
+    };
+    let claimed = InstanceSeen { phase: Phase::Provisioning, scope: Some(acme()), ..standby.clone() };
+    stage.pass(1).lxd(vec![standby]);
+    let timeout = stage.world.config().provision_timeout.as_secs();
+    stage.pass(10 * timeout).lxd(vec![claimed.clone()]);
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.removals(), NONE);
+    stage.pass(2 * timeout + 1).lxd(vec![claimed]);
+    stage.runners(acme(), vec![]);
+    assert_eq!(stage.removals(), [("lxdrunner-standby-0123abcd".to_owned(), RemoveReason::Abandoned)]);
+}
+
+#[test]
 fn what_was_listed_before_its_start_and_took_a_job_is_not_taken_for_stopped() {
     let mut stage = Stage::new(config());
     let being_made = InstanceSeen {
