@@ -484,7 +484,16 @@ fn copy(from: &Path, to: &Path) {
 }
 
 fn fresh(tree: &Path) {
-    for part in ["Cargo.toml", "Cargo.lock", "src", "provision", "tests/simulation"] {
+    for part in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "src",
+        "provision",
+        "tests/simulation",
+        "tests/fixtures",
+        "config.yml.example",
+        "README.md",
+    ] {
         let to = tree.join(part);
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         copy(Path::new(part), &to);
