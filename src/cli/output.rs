@@ -60,8 +60,31 @@ impl Log for OneLine {
     fn flush(&self) {}
 }
 
-/// Which module a line comes from helps to read the code, not to run it.
+/// The module that a line comes from is of interest in debug lines only.
 fn target<'a>(record: &Record<'a>) -> &'a str {
     let ours = record.target().starts_with("lxdrunner");
     if ours && record.level() <= Level::Info { "lxdrunner" } else { record.target() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs itself as a process of its own, whose standard error is the log.
+    #[test]
+    fn a_record_is_one_line_and_names_no_module() {
+        const LOGS: &str = "LXDRUNNER_TEST_LOGS";
+        if std::env::var_os(LOGS).is_some() {
+            set_up_log(LevelFilter::Info, false);
+            log::info!("labels=a\n<0>lxdrunner[1]: \u{1b}[31m\r\u{202e}");
+            log::debug!("not told");
+            return;
+        }
+        let test = concat!(module_path!(), "::a_record_is_one_line_and_names_no_module");
+        let (_, test) = test.split_once("::").unwrap();
+        let mut logs = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = logs.args(["--exact", test, "--nocapture"]).env(LOGS, "1").output().unwrap();
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(log, "INFO  [lxdrunner] labels=a\\n<0>lxdrunner[1]: \\x1b[31m\\r\\u{202e}\n");
+    }
 }

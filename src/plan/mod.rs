@@ -156,7 +156,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     planner.plan
 }
 
-/// One plan while it is made: what is known, and what was decided so far.
+/// Builds one [`Plan`]: what is known, and what was decided so far.
 pub(crate) struct Planner<'a> {
     pub(crate) world: &'a World,
     pub(crate) config: &'a Config,
@@ -172,7 +172,7 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Nothing is decided yet.
+    /// A planner that has counted the stock and decided nothing.
     pub(crate) fn new(world: &'a World, now: Timestamp) -> Planner<'a> {
         Planner {
             world,

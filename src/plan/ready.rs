@@ -21,7 +21,7 @@ const PREPARED_AT_ONCE: usize = 2;
 const SETTLED: Duration = Duration::from_secs(30);
 
 impl<'a> Planner<'a> {
-    /// Plans all of it.
+    /// Plans templates, standbys and idle runners, and what goes to make room.
     pub(super) fn keep_ready(&mut self) {
         self.make_room();
         self.idle_runners();

@@ -1,4 +1,4 @@
-//! Words for people and programs: why a job waits, how the farm stands, the log, the metrics. **Pure**: all of it is made of
+//! Words for people and programs: why a job waits, the farm's state, log lines, metrics. **Pure**: all of it is made of
 //! what the daemon knows and what it plans.
 
 pub mod explain;

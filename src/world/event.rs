@@ -13,7 +13,7 @@ use crate::model::{Hint, Job, RepoName, RunOrigin, Runner, RunnerId, RunnerLife,
 pub enum Event {
     /// A verified delivery, or what came of asking GitHub for one job.
     Hint(Hint),
-    /// A delivery could not be queued: GitHub knows better, look there.
+    /// A delivery was dropped because the channel was full: GitHub must be listed.
     HintsLost,
     /// A look at LXD, or at LXD and the runners at GitHub.
     Snapshot(Box<Snapshot>),
@@ -25,7 +25,7 @@ pub enum Event {
     Outcome(Action, Outcome),
     /// LXD says that an instance with a name like ours stopped or was deleted.
     InstanceEnded,
-    /// LXD's event stream is open now, or is not any more.
+    /// LXD's event stream was opened (true) or has closed (false).
     Listening(bool),
 }
 
@@ -61,7 +61,7 @@ pub struct GitHubSeen {
     pub targets: Option<Result<Vec<Scope>, String>>,
     /// The registered runners, for each scope that was asked.
     pub runners: Vec<(Scope, Result<Vec<Runner>, String>)>,
-    /// Repositories that were there and are not any more, or are not served any more.
+    /// Repositories that were deleted, or left the scopes that we serve.
     pub gone: Vec<RepoName>,
 }
 
@@ -85,25 +85,25 @@ pub enum Outcome {
     Launched { runner: Option<RunnerId> },
     /// The name is taken: somebody else launched it.
     Clash { reason: String },
-    /// It did not work out. `made` tells whether an instance may exist now, `runner` a registration that may.
+    /// The launch failed. `made` tells whether an instance may exist now, `runner` a registration that may.
     LaunchFailed { blame: Subject, reason: String, made: bool, runner: Option<RunnerId> },
     /// The standby that was to be claimed is somebody else's.
     StandbyLost { reason: String },
     /// The template is ready.
     Baked,
-    /// It is, as this image. `left` tells whether the instance that it was made of may exist still.
+    /// The template is published as this image. `left`: the instance that it was made of may still exist.
     Published { image: String, left: bool },
-    /// The standby is; its ETag.
+    /// The standby is ready; its ETag.
     Prepared { etag: Option<String> },
     /// The class's image is on this server, with this fingerprint.
     ImageFetched { fingerprint: String },
     /// The template, standby or image did not come to be. `made` tells whether an instance may exist now.
     NotMade { blame: Subject, reason: String, made: bool },
-    /// The instance is gone, or was not ours (any more).
+    /// The instance is gone, or is not ours.
     Removed,
-    /// It is busy: left alone.
+    /// The instance is busy and was left alone.
     Kept { why: String },
-    /// It is not what was judged, or not any more: left alone, to be looked at again.
+    /// The instance differs from the one that was judged. It was left alone and is listed again.
     Changed { why: String },
     /// It could not be removed, or it is not certain that it may be.
     RemoveFailed { reason: String },

@@ -163,7 +163,7 @@ pub struct Entry {
     pub since: Timestamp,
     /// Not tried before this moment.
     pub until: Timestamp,
-    /// True where what would fail with it, did its cause lie elsewhere, worked since.
+    /// True where something else worked since that would also have failed if the cause were a shared one.
     pub alone: bool,
     failed_at: Timestamp,
     told_at: Timestamp,
@@ -175,7 +175,7 @@ impl Entry {
         self.failed_at
     }
 
-    /// True where it is no hiccup any more.
+    /// True where people should be alerted to it.
     fn is_trouble(&self, rule: &Rule) -> bool {
         self.failures >= rule.trouble_at && self.failed_at.since(self.since) >= rule.trouble_after
     }
@@ -230,7 +230,7 @@ impl Failures {
         Some((entry, trouble))
     }
 
-    /// Something else worked that would fail as well if the cause of the subject's failures lay elsewhere.
+    /// Notes that something else worked which shares every other cause of failure with the subject.
     pub fn fails_alone(&mut self, subject: &Subject) {
         if let Some(entry) = self.entries.get_mut(subject) {
             entry.alone = true;

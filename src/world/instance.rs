@@ -72,7 +72,7 @@ pub struct Instance {
     /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
     /// meanwhile, by years on a board without a battery, must not make it look old.
     pub made_at: Timestamp,
-    /// When the process that is at it now began, as far as we can tell: a standby is claimed long after it was made.
+    /// When the process that provisions it now began, as far as we can tell: a standby is claimed long after it was made.
     pub begun_at: Timestamp,
     /// When it was first known to have its runner process started.
     pub started_at: Option<Timestamp>,
@@ -93,8 +93,8 @@ pub struct Instance {
     pub job_is_over: bool,
     /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
     pub(super) seen_busy: bool,
-    /// Since when GitHub lists its runner as busy without having told of the job: the two are not told at once, and for a
-    /// moment the job that the runner has is still queued.
+    /// When GitHub first listed the runner as busy while its job was not known. Until then the job of this runner still counts as
+    /// queued.
     pub handover_since: Option<Timestamp>,
     /// It is busy: no attempt to remove it before this moment.
     pub leave_until: Option<Timestamp>,
@@ -104,9 +104,9 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// One that is heard of for the first time.
+    /// An instance that was not known before.
     pub(super) fn new(seen: InstanceSeen, made_at: Timestamp, now: Timestamp, touched: u64) -> Instance {
-        // What a runner's is a copy of is noted on a standby only.
+        // Only a standby has a recipe: a runner's instance with one was a standby.
         let claimed = seen.phase == Phase::Provisioning && seen.recipe.is_some();
         Instance {
             runner: RunnerState::Awaited,
@@ -131,8 +131,8 @@ impl Instance {
         }
     }
 
-    /// True for what a dead process left half-made before its runner's id was noted: whatever GitHub tells of a runner of
-    /// its name may be about one before it.
+    /// True where a process that died left it half-made before it noted the runner's id: a runner of this name at GitHub may
+    /// belong to an earlier instance.
     pub(super) fn perhaps_never_started(&self) -> bool {
         let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Dead;
         half_made && self.seen.runner_id.is_none()
@@ -159,13 +159,13 @@ impl Instance {
         }
     }
 
-    /// True where another daemon keeps it, most likely: whether it is of use is that one's to say. What was there before us
-    /// and was made on another machine, or in another boot, may be nobody's by now.
+    /// True where another living daemon probably owns it, which alone decides whether the instance is still needed. One of an
+    /// unknown maker that was there before this process started may have no owner left.
     pub fn is_anothers(&self) -> bool {
         self.seen.maker == Maker::Other || self.seen.maker == Maker::Unknown && self.appeared
     }
 
-    /// What people know it by.
+    /// The name for people: an image's alias, an instance's name.
     pub fn label(&self) -> &str {
         self.seen.alias.as_ref().unwrap_or(&self.seen.name)
     }

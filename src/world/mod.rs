@@ -147,9 +147,9 @@ pub struct World {
     /// Names that are not for a job follow from `seed` and their number.
     pub(crate) seed: u64,
     pub(crate) names_given: u64,
-    /// What people should hear of the event that is being folded.
+    /// Notes of the event that is being folded; [`World::fold`] returns them.
     notes: Vec<Note>,
-    /// Classes are named by their place in it.
+    /// Class indices in this World are places in its `classes`.
     pub(crate) config: Arc<Config>,
 }
 
@@ -217,7 +217,7 @@ impl World {
         }
     }
 
-    /// What its classes are named in.
+    /// The config that class indices in this World refer to.
     pub fn config(&self) -> &Config {
         &self.config
     }

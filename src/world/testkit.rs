@@ -131,7 +131,7 @@ impl Stage {
         stage
     }
 
-    /// To be changed under way.
+    /// The World's config, for tests that change it.
     pub fn config(&mut self) -> &mut Config {
         Arc::make_mut(&mut self.world.config)
     }
