@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lxdrunner::model::{ConfigMap, JobId, keys};
 use lxdrunner::standin::farm::Setup;
+use lxdrunner::standin::github::simulate::Progress;
 use lxdrunner::standin::github::{Event, Fault, JobSpec, Stage};
 use lxdrunner::standin::lxd::ImageEntry;
 use support::*;
@@ -255,6 +256,53 @@ fn a_kill_while_jobs_run_goes_unnoticed_by_them() {
     }
     assert_eq!(rig.wait_done(job), "success");
     assert_eq!(rig.wait_done(second), "success");
+    rig.wait_nothing_left();
+}
+
+/// Upstream runners are known to hang: the process lives, without a worker and without a job.
+#[test]
+fn a_runner_that_hangs_after_its_job_or_without_its_registration_goes_all_the_same() {
+    let classes = Plan::default().classes.replace("template: false", "template: false, idle: 1");
+    let rig = Rig::new(Plan { classes, ..Plan::default() });
+    rig.insides.hang_runners(true);
+    rig.insides.hold_jobs(true);
+    let job = rig.queue();
+    let started = |e: &Event| matches!(e, Event::JobStarted { .. });
+    let Event::JobStarted { name: worked, .. } = rig.github.wait_event(PATIENCE, 0, started).unwrap().1.event else {
+        unreachable!()
+    };
+    rig.daemon.wait(&["msg=\"job runs\""]);
+    // Of the job's end no delivery tells.
+    rig.github.hook_by_itself(false);
+    rig.insides.runner(&worked).unwrap().let_finish();
+    assert_eq!(rig.wait_done(job), "success");
+    let idle = rig.github.wait_for(PATIENCE, |state| state.runners.values().find(|r| r.online()).cloned()).unwrap();
+    rig.daemon.wait(&[&format!("instance={} ", idle.name), "msg=\"runner started\""]);
+    rig.github.with(|state| state.runners.remove(&idle.id));
+    for name in [&worked, &idle.name] {
+        rig.daemon.wait(&[&format!("instance={name} "), "reason=\"finished\"", "msg=removed"]);
+        assert!(matches!(rig.insides.runner(name).unwrap().progress(), Progress::Killed), "{name} did not hang");
+    }
+}
+
+/// Nothing inside shows the job yet, and GitHub's listing does not call the runner busy: only its refusal (422) does.
+#[test]
+fn a_runner_that_acquired_a_job_and_has_no_worker_yet_is_not_removed_as_idle() {
+    let rig = Rig::new(Plan::with("idle_timeout: 1"));
+    rig.github.with(|state| state.busy_is_late = true);
+    rig.insides.hold_workers(true);
+    let job = rig.queue();
+    let acquired = |e: &Event| matches!(e, Event::JobAcquired { .. });
+    let Event::JobAcquired { name, .. } = rig.github.wait_event(PATIENCE, 0, acquired).unwrap().1.event else {
+        unreachable!()
+    };
+    // A second runner that finds nothing to do: one of the two is too many, and the first is idle for longer.
+    let other = rig.queue();
+    rig.daemon.wait(&[&format!("job={other} "), "msg=\"instance made\""]);
+    rig.github.cancel(other);
+    rig.daemon.wait(&[&format!("instance={name} "), "msg=\"kept\"", "GitHub says that it runs a job"]);
+    rig.insides.runner(&name).unwrap().let_work();
+    assert_eq!(rig.wait_done(job), "success");
     rig.wait_nothing_left();
 }
 

@@ -54,6 +54,11 @@ fn of_a_public_repository_only_what_members_made_runs_unless_all_forks_are_let_i
     rig.github.add_repo(&public, true);
     let refused = rig.github.queue(&public, stranger.clone());
     rig.daemon.wait(&[&format!("job={refused}"), "WARN", "bob is no member"]);
+    // As an App without that permission is answered.
+    rig.github.with(|state| state.reads_members = false);
+    let unknown = rig.github.queue(&public, stranger.clone());
+    let said = "does not say whether bob is a member of acme (Resource not accessible by integration)";
+    rig.daemon.wait(&[&format!("job={unknown}"), "WARN", said, "organisation permission", "Members: read"]);
     let pushed = rig.github.queue(&public, JobSpec::new(&["self-hosted"]));
     let private = rig.queue();
     rig.wait_done(pushed);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lxdrunner::github::GitHub;
+use lxdrunner::github::{Deletion, GitHub};
 use lxdrunner::model::{RepoName, RunnerArch, Scope};
 use lxdrunner::standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief, Removal, Stage};
 use lxdrunner::standin::package::{self, PackageSpec, Padding};
@@ -95,12 +95,7 @@ fn a_runner_takes_one_job_and_ends() {
         line.contains(at.to_str().unwrap()) && line.contains("jitconfig")
     });
     assert_eq!(environments.count(), 0, "the JIT config is in no argument");
-    let begun = std::time::Instant::now();
-    while !worker_runs(at) {
-        // The job was begun before its worker is started.
-        assert!(begun.elapsed() < WAIT, "no worker is seen");
-        std::thread::yield_now();
-    }
+    assert!(worker_runs(at), "it is the worker that begins the job");
     std::fs::write(&gate, "").unwrap();
     assert!(run.0.wait().unwrap().success());
     assert!(!worker_runs(at));
@@ -210,6 +205,52 @@ fn a_listener_that_finds_nobody_tries_again() {
     let mut run = Running(run.spawn().unwrap());
     assert!(run.0.wait().unwrap().success());
     assert!(standin.with(|state| state.runners.is_empty()));
+}
+
+#[test]
+fn a_job_is_acknowledged_and_acquired_before_its_worker_begins() {
+    let scratch = Scratch::new("steps");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    let (standin, github, org, repo) = acme();
+    // An empty poll, an acknowledgement that does not arrive, and an answer that does not.
+    let empty = Mischief::Answer { status: 202, headers: Vec::new(), body: String::new() };
+    standin.inject(Fault::on("/_runner/message", empty));
+    standin.inject(Fault::on("/_runner/acknowledge", Mischief::Close));
+    standin.inject(Fault::on("/_runner/acquire", Mischief::ActThenLose));
+    let job = standin.queue(&repo, JobSpec::new(&["linux"]).script("echo done"));
+    let mut run = script(at, "run.sh");
+    run.env("ACTIONS_RUNNER_INPUT_JITCONFIG", jit(&github, &org)).env("LXDRUNNER_STANDIN_RETRY", "0");
+    assert!(Running(run.spawn().unwrap()).0.wait().unwrap().success());
+    assert_eq!(standin.with(|state| state.jobs[&job].log.clone()), "done\n");
+    let asked = standin.requests().into_iter().filter_map(|r| r.path.strip_prefix("/_runner/").map(str::to_owned));
+    let steps = "sessions message message acknowledge acquire acquire begin log finish";
+    assert_eq!(asked.collect::<Vec<_>>(), steps.split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn between_acquiring_a_job_and_its_worker_only_a_refused_removal_shows_it() {
+    let scratch = Scratch::new("acquired");
+    let at = &scratch.0;
+    unpack(at, &PackageSpec::small(RunnerArch::X64));
+    let (standin, github, org, repo) = acme();
+    standin.with(|state| state.busy_is_late = true);
+    standin.inject(Fault::on("/_runner/acquire", Mischief::ActThenStall));
+    let job = standin.queue(&repo, JobSpec::new(&["linux"]));
+    let mut run = script(at, "bin/Runner.Listener");
+    run.arg("run").env("ACTIONS_RUNNER_INPUT_JITCONFIG", jit(&github, &org));
+    let mut run = Running(run.spawn().unwrap());
+    standin.wait_event(WAIT, 0, |event| matches!(event, Event::JobAcquired { .. })).expect("the job is acquired");
+    assert!(!worker_runs(at));
+    let runner = github.runner_by_name(&org, "one").unwrap().unwrap();
+    assert!(runner.online && !runner.busy);
+    assert_eq!(standin.with(|state| state.jobs[&job].stage), Stage::Queued);
+    assert_eq!(github.delete_runner(&org, runner.id).unwrap(), Deletion::Busy);
+    // It is given to nobody else.
+    standin.lose_runner(runner.id);
+    assert_eq!(standin.with(|state| state.jobs[&job].conclusion), Some("failure"));
+    assert!(Command::new("kill").arg(run.0.id().to_string()).status().unwrap().success());
+    assert_eq!(run.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]

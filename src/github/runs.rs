@@ -96,10 +96,16 @@ impl GitHub {
         let path = format!("orgs/{}/members/{}", path_segment(&repo.owner), path_segment(user));
         match self.http.call(Call::get(&tried, Purpose::Ask), &path) {
             Ok(_) => Ok(Ok(())),
-            Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden | ErrorKind::Refused(_)) => {
-                Ok(Err(format!("{user} is no member or collaborator that the credential can see; {permission}")))
-            }
-            Err(error) => Err(error),
+            Err(error) => match error.kind {
+                ErrorKind::NotFound => {
+                    Ok(Err(format!("{user} is no member or collaborator that the credential can see; {permission}")))
+                }
+                ErrorKind::Forbidden | ErrorKind::Refused(_) => Ok(Err(format!(
+                    "GitHub does not say whether {user} is a member of {} ({}); {permission}",
+                    repo.owner, error.message
+                ))),
+                _ => Err(error),
+            },
         }
     }
 

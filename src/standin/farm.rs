@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::github::SimulatedRunner;
-use super::github::simulate::Progress;
+use super::github::simulate::{Orders, Progress};
 use super::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
 use crate::model::ConfigMap;
 
@@ -45,7 +45,7 @@ struct Inner {
     setup: Setup,
     baking: Setup,
     sealing: String,
-    hold: bool,
+    orders: Orders,
     mute: bool,
     unreached: String,
     runners: BTreeMap<String, Arc<SimulatedRunner>>,
@@ -73,7 +73,18 @@ impl Insides {
 
     /// Whether jobs of runners that start from now on last until [`SimulatedRunner::let_finish`].
     pub fn hold_jobs(&self, hold: bool) {
-        self.lock().hold = hold;
+        self.lock().orders.hold_job = hold;
+    }
+
+    /// Whether runners that start from now on have no worker for the job that they acquire, until
+    /// [`SimulatedRunner::let_work`].
+    pub fn hold_workers(&self, hold: bool) {
+        self.lock().orders.hold_worker = hold;
+    }
+
+    /// Whether listeners that start from now on stay when they should end: after their job, or without a registration.
+    pub fn hang_runners(&self, hang: bool) {
+        self.lock().orders.hang = hang;
     }
 
     /// Whether runners that start from now on never come online.
@@ -175,9 +186,8 @@ impl Insides {
             view.wait_for_stop();
             return Some(());
         }
-        let hold = self.lock().hold;
-        let start = if hold { SimulatedRunner::start_and_hold } else { SimulatedRunner::start };
-        let runner = start(field("secret")?).map(Arc::new).ok()?;
+        let orders = self.lock().orders;
+        let runner = SimulatedRunner::start_with(field("secret")?, orders).map(Arc::new).ok()?;
         self.lock().runners.insert(view.name().to_owned(), Arc::clone(&runner));
         // The runner's end is the instance's, and the other way round.
         let (inside, outside) = (view.clone(), view.clone());

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 pub use faults::{Fault, Mischief};
 pub use hooks::Delivery;
 use hooks::Order;
-pub use simulate::SimulatedRunner;
+pub use simulate::{Orders, SimulatedRunner};
 pub use state::{JobSpec, JobState, Offer, PullSpec, RepoState, RunnerState, Stage, State};
 pub use timeline::{Event, Moment, Removal};
 pub use wire::Request;

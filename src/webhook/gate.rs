@@ -51,7 +51,7 @@ pub struct Limits {
     pub per_address: usize,
     /// Bytes of request line and headers.
     pub head: usize,
-    /// Bytes held of requests, of all connections together, until they are answered.
+    /// Bytes held of requests, of all connections together, until they are answered: the longest body and a few usual ones.
     pub memory: usize,
     /// From the connection until TLS is agreed upon.
     pub handshake_time: Duration,
@@ -75,7 +75,7 @@ impl Default for Limits {
             connections: 512,
             per_address: 256,
             head: 16 * 1024,
-            memory: LONGEST_BODY + 1024 * 1024,
+            memory: LONGEST_BODY + 256 * 1024,
             handshake_time: Duration::from_secs(10),
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),

@@ -23,6 +23,7 @@ usage: load script SECRET FILE [close]            writes a script for wrk that s
        load most ADDRESS SECRET SECONDS [tls]     as many as go, a new connection each: a second
        load rate ADDRESS SECRET SECONDS N [tls]   N a second, a new connection each: how many failed, and how long they took
        load forged ADDRESS SECRET SECONDS N       the same, with a wrong signature, over connections that are kept
+       load large ADDRESS SECONDS N [chunked]     bodies of 25 MB with a wrong signature, one after the other on N connections
        load restarts ADDRESS SECRET COUNT BINARY CONFIG
                                                   holds the socket for a daemon that it restarts so often, while deliveries go on
 ";
@@ -40,6 +41,9 @@ fn main() {
             timed(&Target::new(address, secret, rest), seconds, rate.parse().unwrap());
         }
         ["forged", address, secret, seconds, rate] => forged(&Target::new(address, secret, &[]), seconds, rate),
+        ["large", address, seconds, count, rest @ ..] => {
+            large(address.parse().unwrap(), seconds, count.parse().unwrap(), rest == ["chunked"]);
+        }
         ["restarts", address, secret, count, binary, config] => {
             restarts(&Target::new(address, secret, &[]), count.parse().unwrap(), binary, config);
         }
@@ -260,6 +264,50 @@ fn forged(target: &Target, seconds: &str, rate: &str) {
     });
     let rate = done.load(Ordering::Relaxed) / seconds.parse::<u64>().unwrap();
     println!("rate={rate} failed={}", failed.load(Ordering::Relaxed));
+}
+
+/// The longest body that is let in.
+const LONGEST: usize = 25 << 20;
+
+/// As many bodies of that length as go, with a signature that is well-formed and wrong. One that is refused is begun anew.
+fn large(address: SocketAddr, seconds: &str, connections: u64, chunked: bool) {
+    const PIECE: usize = 64 << 10;
+    let until = Instant::now() + Duration::from_secs(seconds.parse().unwrap());
+    let (whole, cut) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (head, piece, end) = if chunked {
+        let piece = [format!("{PIECE:x}\r\n").into_bytes(), vec![b' '; PIECE], b"\r\n".to_vec()].concat();
+        ("Transfer-Encoding: chunked".to_owned(), piece, &b"0\r\n\r\n"[..])
+    } else {
+        (format!("Content-Length: {LONGEST}"), vec![b' '; PIECE], &b""[..])
+    };
+    let head = format!(
+        "POST /hooks/lxdrunner HTTP/1.1\r\nX-GitHub-Event: workflow_job\r\nX-Hub-Signature-256: sha256={}\r\n{head}\r\n\r\n",
+        "0".repeat(64)
+    );
+    let send = || -> io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.write_all(head.as_bytes())?;
+        for _ in 0..LONGEST / PIECE {
+            stream.write_all(&piece)?;
+        }
+        stream.write_all(end)?;
+        let mut answer = [0; 13];
+        stream.read_exact(&mut answer)?;
+        Ok(answer == *b"HTTP/1.1 401 ")
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                while Instant::now() < until {
+                    let done = if send().unwrap_or(false) { &whole } else { &cut };
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    println!("whole={} cut={}", whole.into_inner(), cut.into_inner());
 }
 
 /// Deliveries between two restarts, at least.

@@ -4,9 +4,11 @@
 //! ```text
 //! POST register    token=… name=… labels=a,b ephemeral=true (a line each)   → the runner's own token
 //! POST sessions?began=&version=  → the session's id; 409 where there is one, 401 where the registration is gone
-//! GET  message     (waits up to `wait` seconds) → "JOB-ID\n" and the job's script, or 202 where there is none; 403 where the
-//!                  version is refused (a simulated runner tells none)
-//! POST begin?job=  · POST log?job= (text) · POST finish?job=&code=
+//! GET  message     (waits up to `wait` seconds) → "JOB-ID\n", again until it is acknowledged, or 202 where there is none;
+//!                  403 where the version is refused (a simulated runner tells none)
+//! POST acknowledge?job=  the message arrived
+//! POST acquire?job=      → the job's script; 409 where the job is somebody else's or over. From here on it is this runner's
+//! POST begin?job=  (the worker)  · POST log?job= (text) · POST finish?job=&code=
 //! POST close       → the session ends
 //! POST lost        → the process was killed (only a simulated runner can say so)
 //! ```
@@ -37,7 +39,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, path: &str) -> Response
     match (request.method.as_str(), path) {
         ("POST", "sessions") => open(shared, request, credential),
         ("GET", "message") => message(shared, request, credential),
-        ("POST", "begin" | "log" | "finish") => job(shared, request, credential, path),
+        ("POST", "acknowledge" | "acquire" | "begin" | "log" | "finish") => job(shared, request, credential, path),
         ("POST", "close") => shared.update(|state| {
             if let Some(runner) = state.runner_of(credential) {
                 runner.session = None;
@@ -130,11 +132,11 @@ fn message(shared: &Shared, request: &Request, credential: &str) -> Response {
     }
 }
 
-/// The job that this runner was given and has not begun, as it is told to the runner.
+/// The job that this runner was given and has not acknowledged, as it is told to the runner.
 fn given(state: &mut State, credential: &str) -> Option<String> {
     let job = state.runner_of(credential)?.job?;
-    let job = state.jobs.get(&job).filter(|job| job.given.is_some())?;
-    Some(format!("{}\n{}", job.id, job.spec.script))
+    let job = state.jobs.get(&job).filter(|job| job.given.is_some() && !job.acknowledged)?;
+    Some(format!("{}\n", job.id))
 }
 
 fn job(shared: &Shared, request: &Request, credential: &str, what: &str) -> Response {
@@ -143,6 +145,11 @@ fn job(shared: &Shared, request: &Request, credential: &str, what: &str) -> Resp
         let own = state.runner_of(credential).and_then(|runner| runner.job);
         let Some(job) = own.filter(|own| job == Some(*own)) else { return plain(404, "no such job of this runner") };
         match what {
+            "acknowledge" => state.jobs.get_mut(&job).into_iter().for_each(|job| job.acknowledged = true),
+            "acquire" => match state.acquire(job) {
+                Some(script) => return plain(200, &script),
+                None => return plain(409, "the job is not to be had any more"),
+            },
             "begin" if state.begin(job) => (),
             "log" => {
                 if let Some(job) = state.jobs.get_mut(&job).filter(|job| job.log.len() < LOG_KEPT) {

@@ -97,7 +97,12 @@ fn list(shared: &Shared, request: &Request, scope: &Scope) -> Response {
     let wanted = |runner: &&RunnerState| {
         runner.scope == *scope && name.as_deref().is_none_or(|name| runner.name.eq_ignore_ascii_case(name))
     };
-    page(shared, request, Some("runners"), state.runners.values().filter(wanted).map(shapes::runner).collect())
+    page(
+        shared,
+        request,
+        Some("runners"),
+        state.runners.values().filter(wanted).map(|runner| shapes::runner(&state, runner)).collect(),
+    )
 }
 
 fn number(id: &str) -> RunnerId {
@@ -107,7 +112,7 @@ fn number(id: &str) -> RunnerId {
 fn one(shared: &Shared, scope: &Scope, id: &str) -> Response {
     let state = locked(&shared.state);
     let found = state.runners.get(&number(id)).filter(|runner| runner.scope == *scope);
-    found.map_or_else(not_found, |runner| Response::json(200, &shapes::runner(runner)))
+    found.map_or_else(not_found, |runner| Response::json(200, &shapes::runner(&state, runner)))
 }
 
 fn delete(shared: &Shared, scope: &Scope, id: &str) -> Response {
@@ -169,7 +174,8 @@ fn jit(shared: &Shared, request: &Request, scope: &Scope) -> Response {
         return error(409, &format!("Already exists - A runner with the name {name} already exists."));
     };
     let encoded = blob(&shared.origin(), scope, &runner, &work);
-    Response::json(201, &json!({"runner": shapes::runner(&runner), "encoded_jit_config": encoded}))
+    let shown = shapes::runner(&locked(&shared.state), &runner);
+    Response::json(201, &json!({"runner": shown, "encoded_jit_config": encoded}))
 }
 
 /// What the runner is handed: the files that `config.sh` would write, each in base64, in JSON, in base64.

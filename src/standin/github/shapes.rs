@@ -253,13 +253,13 @@ pub fn pull(origin: &str, state: &State, of: &JobState, pull: &PullSpec) -> Valu
 }
 
 /// A runner.
-pub fn runner(runner: &RunnerState) -> Value {
+pub fn runner(state: &State, runner: &RunnerState) -> Value {
     let labels = runner.labels.iter().enumerate();
     let labels: Vec<Value> = labels.map(|(n, name)| json!({"id": n + 1, "name": name, "type": "custom"})).collect();
     let status = if runner.online() { "online" } else { "offline" };
     json!({
         "id": runner.id.0, "name": runner.name, "os": if runner.seen.is_some() { "Linux" } else { "unknown" },
-        "status": status, "busy": runner.job.is_some(), "ephemeral": runner.ephemeral,
+        "status": status, "busy": state.lists_as_busy(runner), "ephemeral": runner.ephemeral,
         "runner_group_id": runner.group, "labels": labels
     })
 }

@@ -1,7 +1,6 @@
 //! A runner in a thread instead of in an instance: the same conversation, no job is really run.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -16,12 +15,31 @@ use super::wire::locked;
 pub enum Progress {
     /// Its listener waits for a job.
     Listening,
+    /// Its listener acquired a job and has no `Runner.Worker` yet.
+    Acquired,
     /// It runs its job: a `Runner.Worker` would be seen.
     Working,
     /// It ended with this code.
     Ended(i32),
     /// It was killed.
     Killed,
+}
+
+impl Progress {
+    fn lives(self) -> bool {
+        !matches!(self, Progress::Ended(_) | Progress::Killed)
+    }
+}
+
+/// What a runner does otherwise than it should, or later.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders {
+    /// Its job lasts until [`SimulatedRunner::let_finish`].
+    pub hold_job: bool,
+    /// The job that it acquired gets no worker process until [`SimulatedRunner::let_work`].
+    pub hold_worker: bool,
+    /// Its listener does not end: neither after its job nor where its registration is gone.
+    pub hang: bool,
 }
 
 /// A runner that lives in a thread.
@@ -32,7 +50,7 @@ pub struct SimulatedRunner {
 struct Inner {
     server: String,
     token: String,
-    hold: AtomicBool,
+    orders: Mutex<Orders>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
@@ -40,15 +58,16 @@ struct Inner {
 impl SimulatedRunner {
     /// Starts a runner from its JIT config. It takes one job, holds it for no time, and ends.
     pub fn start(jit: &str) -> io::Result<SimulatedRunner> {
-        SimulatedRunner::launch(jit, false)
+        SimulatedRunner::start_with(jit, Orders::default())
     }
 
     /// The same, but the job is held until [`SimulatedRunner::let_finish`].
     pub fn start_and_hold(jit: &str) -> io::Result<SimulatedRunner> {
-        SimulatedRunner::launch(jit, true)
+        SimulatedRunner::start_with(jit, Orders { hold_job: true, ..Orders::default() })
     }
 
-    fn launch(jit: &str, hold: bool) -> io::Result<SimulatedRunner> {
+    /// The same, with these orders.
+    pub fn start_with(jit: &str, orders: Orders) -> io::Result<SimulatedRunner> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "this is no JIT config");
         let json =
             |text: &str| -> Option<Value> { serde_json::from_slice(&BASE64_STANDARD.decode(text.trim()).ok()?).ok() };
@@ -60,13 +79,16 @@ impl SimulatedRunner {
         let inner = Arc::new(Inner {
             server: server.trim_end_matches('/').to_owned(),
             token,
-            hold: AtomicBool::new(hold),
+            orders: Mutex::new(orders),
             progress: Mutex::new(Progress::Listening),
             changed: Condvar::new(),
         });
         let for_thread = Arc::clone(&inner);
         std::thread::Builder::new().name("standin-runner".to_owned()).spawn(move || {
             let code = run(&for_thread).unwrap_or(1);
+            // No worker is left of its job.
+            for_thread.go(Progress::Listening);
+            for_thread.held(|orders| orders.hang);
             for_thread.go(Progress::Ended(code));
         })?;
         Ok(SimulatedRunner { inner })
@@ -86,14 +108,17 @@ impl SimulatedRunner {
 
     /// Lets a held job end.
     pub fn let_finish(&self) {
-        self.inner.hold.store(false, Ordering::SeqCst);
-        let _guard = locked(&self.inner.progress);
-        self.inner.changed.notify_all();
+        self.inner.order(|orders| orders.hold_job = false);
+    }
+
+    /// Lets the worker of an acquired job begin.
+    pub fn let_work(&self) {
+        self.inner.order(|orders| orders.hold_worker = false);
     }
 
     /// Waits until it ended or was killed.
     pub fn wait(&self, timeout: Duration) -> Option<Progress> {
-        let lives = |progress: &mut Progress| matches!(progress, Progress::Listening | Progress::Working);
+        let lives = |progress: &mut Progress| progress.lives();
         let waited = self.inner.changed.wait_timeout_while(locked(&self.inner.progress), timeout, lives);
         let (progress, waited) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
         (!waited.timed_out()).then_some(*progress)
@@ -104,7 +129,7 @@ impl Inner {
     /// Goes on to `next`, unless it is over already.
     fn go(&self, next: Progress) -> bool {
         let mut progress = locked(&self.progress);
-        let lives = matches!(*progress, Progress::Listening | Progress::Working);
+        let lives = progress.lives();
         if lives {
             *progress = next;
             self.changed.notify_all();
@@ -114,6 +139,19 @@ impl Inner {
 
     fn dead(&self) -> bool {
         *locked(&self.progress) == Progress::Killed
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        // The lock that those wait with who look at the orders.
+        let _guard = locked(&self.progress);
+        change(&mut locked(&self.orders));
+        self.changed.notify_all();
+    }
+
+    /// Waits while the orders say so and nobody kills it.
+    fn held(&self, by: impl Fn(&Orders) -> bool) {
+        let held = |progress: &mut Progress| progress.lives() && by(&locked(&self.orders));
+        drop(self.changed.wait_while(locked(&self.progress), held));
     }
 
     fn agent() -> ureq::Agent {
@@ -144,15 +182,18 @@ fn run(inner: &Inner) -> Result<i32, ureq::Error> {
         if inner.dead() {
             return Ok(1);
         }
-        match (status, text.split_once('\n')) {
+        match (status, text.trim_end()) {
             (202, _) => continue,
-            (200, Some((job, _))) => {
-                if inner.post(&format!("begin?job={job}"), "")?.0 != 200 || !inner.go(Progress::Working) {
+            (200, job) if !job.is_empty() => {
+                inner.post(&format!("acknowledge?job={job}"), "")?;
+                if inner.post(&format!("acquire?job={job}"), "")?.0 != 200 || !inner.go(Progress::Acquired) {
                     continue;
                 }
-                let held =
-                    |progress: &mut Progress| inner.hold.load(Ordering::SeqCst) && *progress == Progress::Working;
-                drop(inner.changed.wait_while(locked(&inner.progress), held));
+                inner.held(|orders| orders.hold_worker);
+                if !inner.go(Progress::Working) || inner.post(&format!("begin?job={job}"), "")?.0 != 200 {
+                    return Ok(1);
+                }
+                inner.held(|orders| orders.hold_job);
                 if inner.dead() {
                     return Ok(1);
                 }

@@ -8,8 +8,8 @@ use super::hook_api::HookState;
 use super::timeline::{Event, Moment, Removal};
 use crate::model::{JobId, Labels, RepoName, RunnerId, Scope, Timestamp};
 
-/// A job that was given to a runner which never began it goes back to the queue after this.
-const BEGIN_WITHIN: Duration = Duration::from_secs(20);
+/// A job that was given to a runner which never acquired it goes back to the queue after this.
+const ACQUIRE_WITHIN: Duration = Duration::from_secs(20);
 /// A runner that did not ask for work for so long is offline.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 /// How many requests and moments are remembered.
@@ -105,8 +105,10 @@ pub struct JobState {
     /// Who has it, or had it.
     pub runner: Option<RunnerId>,
     pub runner_name: Option<String>,
-    /// Given to its runner at this time and not begun yet.
+    /// Given to its runner at this time and not acquired yet.
     pub(super) given: Option<Instant>,
+    /// Its runner said that the message arrived, and is not told again.
+    pub(super) acknowledged: bool,
     /// What its step printed.
     pub log: String,
     pub exit_code: Option<i32>,
@@ -210,6 +212,8 @@ pub struct State {
     pub runner_ends: Option<BTreeMap<String, Timestamp>>,
     /// Runners of this version get a session and no message.
     pub refused_version: Option<String>,
+    /// Runners are listed as busy only once their job has begun, which GitHub is known to do at times.
+    pub busy_is_late: bool,
     pub timeline: Vec<Moment>,
     pub requests: Vec<super::wire::Request>,
     pub(super) next: u64,
@@ -285,6 +289,7 @@ impl State {
             offers: Vec::new(),
             runner_ends: None,
             refused_version: None,
+            busy_is_late: false,
             timeline: Vec::new(),
             requests: Vec::new(),
             next: 1000,
@@ -354,6 +359,7 @@ impl State {
             runner: None,
             runner_name: None,
             given: None,
+            acknowledged: false,
             log: String::new(),
             exit_code: None,
         };
@@ -425,6 +431,12 @@ impl State {
         }
     }
 
+    /// Whether listings say that the runner is busy.
+    pub(super) fn lists_as_busy(&self, runner: &RunnerState) -> bool {
+        let job = runner.job.and_then(|job| self.jobs.get(&job));
+        job.is_some_and(|job| !self.busy_is_late || job.stage == Stage::InProgress)
+    }
+
     pub(super) fn runner_of(&mut self, credential: &str) -> Option<&mut RunnerState> {
         self.runners.values_mut().find(|runner| runner.credential == credential)
     }
@@ -457,15 +469,15 @@ impl State {
             runner.job = Some(id);
             job.runner = Some(runner.id);
             job.runner_name = Some(runner.name.clone());
-            job.given = Some(Instant::now());
+            (job.given, job.acknowledged) = (Some(Instant::now()), false);
             let event = Event::JobAssigned { job: id, runner: runner.id, name: runner.name.clone() };
             self.note(event);
         }
     }
 
-    /// Jobs whose runner never began them are queued again.
+    /// Jobs whose runner never acquired them are queued again.
     fn take_back(&mut self) {
-        let late = |job: &&mut JobState| job.given.is_some_and(|given| given.elapsed() > BEGIN_WITHIN);
+        let late = |job: &&mut JobState| job.given.is_some_and(|given| given.elapsed() > ACQUIRE_WITHIN);
         for job in self.jobs.values_mut().filter(late) {
             if let Some(runner) = job.runner.and_then(|id| self.runners.get_mut(&id)) {
                 runner.job = None;
@@ -482,20 +494,29 @@ impl State {
         let (job, name) = (runner.job.take(), runner.name.clone());
         self.note(Event::SessionLost { runner: id, name });
         let Some(job) = job.and_then(|job| self.jobs.get_mut(&job)) else { return };
-        if job.stage == Stage::InProgress {
+        if job.given.is_some() {
+            (job.given, job.runner, job.runner_name) = (None, None, None);
+        } else {
+            // GitHub gives what was acquired to nobody else.
             let id = job.id;
             self.finish(id, None, "failure");
-        } else {
-            (job.given, job.runner, job.runner_name) = (None, None, None);
         }
     }
 
-    /// The runner begins its job.
+    /// The runner makes the job its own: nobody else is given it any more. Asked again, it gets it again.
+    pub(super) fn acquire(&mut self, id: JobId) -> Option<String> {
+        let job = self.jobs.get_mut(&id).filter(|job| job.stage == Stage::Queued && job.runner.is_some())?;
+        let (script, name) = (job.spec.script.clone(), job.runner_name.clone().unwrap_or_default());
+        if job.given.take().is_some() {
+            self.note(Event::JobAcquired { job: id, name });
+        }
+        Some(script)
+    }
+
+    /// The runner's worker begins the job that was acquired.
     pub(super) fn begin(&mut self, id: JobId) -> bool {
-        let Some(job) = self.jobs.get_mut(&id).filter(|job| job.stage == Stage::Queued && job.given.is_some()) else {
-            return false;
-        };
-        job.given = None;
+        let acquired = |job: &&mut JobState| job.stage == Stage::Queued && job.runner.is_some() && job.given.is_none();
+        let Some(job) = self.jobs.get_mut(&id).filter(acquired) else { return false };
         job.stage = Stage::InProgress;
         job.started_at = Some(Timestamp::now());
         let name = job.runner_name.clone().unwrap_or_default();

@@ -29,7 +29,9 @@ pub enum Event {
     SessionLost { runner: RunnerId, name: String },
     /// GitHub gave a job to a runner.
     JobAssigned { job: JobId, runner: RunnerId, name: String },
-    /// The runner began with it.
+    /// The runner made it its own. It has no worker process yet, and the job is still listed as queued.
+    JobAcquired { job: JobId, name: String },
+    /// The runner's worker began with it.
     JobStarted { job: JobId, name: String },
     /// It is over.
     JobFinished { job: JobId, conclusion: &'static str, exit_code: Option<i32> },

@@ -20,8 +20,11 @@ use crate::webhook::LONGEST_BODY;
 use crate::webhook::letters::Letter;
 use crate::webhook::tally::Kind;
 
-/// Pieces that are read of one client before others have their turn.
+/// Steps of one client before others have their turn and the memory is counted again. Where as much was read as is read at
+/// once its turn is over.
 const TURN: usize = 16;
+/// Room that a chunked body, whose length is not told, gets at once.
+const CHUNKED_ROOM: usize = 128 * 1024;
 /// How long, and how much, is still read of a client that was refused: closing with unread bytes makes the system
 /// send a reset, which can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -344,7 +347,7 @@ impl Client {
         if head.body == Framing::Chunked {
             self.buffer.drain(..length);
             self.body_at = 0;
-            self.chunks = Some(Chunks { parser: Parser::chunks(), body: Vec::new(), taken: 0 });
+            self.chunks = Some(Chunks { parser: Parser::chunks(), body: Vec::with_capacity(CHUNKED_ROOM), taken: 0 });
         }
         self.head = Some(head);
         self.enter(Phase::Body, now, shared.limits.body_time);
@@ -428,12 +431,16 @@ impl Client {
         match self.stream.read(scratch) {
             Ok(0) => self.eof = true,
             Ok(count) => {
+                let full = count == scratch.len();
                 // Fewer than there is room for: there were no more.
-                self.readable = count == scratch.len() || self.ended || !self.stream.is_plain();
+                self.readable = full || self.ended || !self.stream.is_plain();
                 if self.buffer.capacity() == 0 {
                     self.buffer = shared.letters.spare();
                 }
                 self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
+                if full {
+                    return Some(Step::Again);
+                }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.readable = false;
@@ -492,6 +499,10 @@ impl Chunks {
             }
         };
         buffer.drain(..used);
+        if buffer.is_empty() {
+            // Between two reads only the body is held.
+            *buffer = Vec::new();
+        }
         self.taken += used;
         // Chunks of one byte each take six; nobody honest makes a long body twice as long by chunking it.
         if self.taken > LONGEST_BODY * 2 {
