@@ -205,12 +205,6 @@ const MUTANTS: &[Mutant] = &[
         to: "",
     },
     Mutant {
-        rule: "where nobody could look inside, an idle runner stays",
-        file: "src/steps/removal.rs",
-        from: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>",
-        to: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) && self.quiet =>",
-    },
-    Mutant {
         rule: "a process of another boot of this machine is dead",
         file: "src/identity.rs",
         from: "        false => on_hosts || same_machine,",
@@ -256,6 +250,12 @@ const MUTANTS: &[Mutant] = &[
 
 /// Rules that the tables beside the modules hold: the simulation cannot tell a job that waits a little longer, or an alert.
 const OF_TABLES: &[Mutant] = &[
+    Mutant {
+        rule: "where nobody could look inside, an idle runner stays",
+        file: "src/steps/removal.rs",
+        from: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>",
+        to: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) && self.quiet =>",
+    },
     Mutant {
         rule: "another daemon has its time from its claim on",
         file: "src/plan/remove.rs",

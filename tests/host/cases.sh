@@ -344,7 +344,7 @@ cuts_of_a_template() {
     cut "template: instance created" template ubuntu 'instance-created.*-template-' 0
     cut "template: set-up, 10 s" template ubuntu 'instance-started.*-template-' 10
     cut "template: set-up, 30 s" template ubuntu 'instance-started.*-template-' 30
-    cut "template: shut down" template ubuntu 'instance-shutdown.*-template-' 0
+    cut "template: shut down" template ubuntu 'instance-(stopped|shutdown).*-template-' 0
     cut "template: ready" template ubuntu 'msg="template ready"' 0
 }
 
