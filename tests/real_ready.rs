@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use lxdrunner::model::{JobId, keys};
 use lxdrunner::standin::github::JobSpec;
@@ -139,7 +140,12 @@ fn a_standby_takes_its_job_and_another_is_prepared() {
     let Some(mut rig) = Rig::real(plan(", standby: 1")) else { return };
     let mut hosts = BTreeSet::new();
     for round in 1..=2 {
-        rig.daemon.wait_count(&["msg=\"standby ready\""], round);
+        let ready = rig.daemon.wait_count(&["msg=\"standby ready\""], round);
+        let standby = ready.split_whitespace().find_map(|word| word.strip_prefix("instance=")).unwrap();
+        // LXD answers 404 where a file that is new to it is taken before it has set its mode, as the runner takes this one.
+        let (credentials, patience) = ("/run/lxdrunner/credentials", Duration::from_secs(10));
+        let place = rig.lxd.pull_file_tail("default", standby, credentials, 100, patience);
+        assert_eq!(place.unwrap().as_deref(), Some(""));
         let (job, log) = identified(&rig);
         rig.daemon.wait(&[&format!("job={job}"), "from=standby", &value(&log, "hostname")]);
         assert!(hosts.insert(value(&log, "machine")), "{log}");
