@@ -6,8 +6,9 @@ cd "$(dirname "$0")/.."
 usage() {
     cat <<TXT
 usage: tests/simulation.sh stories [COUNT]     plays so many simulated stories (2300, which are 100,000 job lives)
-       tests/simulation.sh mutants [WHICH]     takes rules out of the code, and shows that a story notices: all, a number
-                                               (so many, others each day), or words of a rule
+       tests/simulation.sh mutants [WHICH]     takes rules out of the code, and shows that a story or a table of the tests
+                                               fails: all, tables (those alone), a number (so many of each kind,
+                                               others each day), or words of a rule
 
 A story that fails is told in short; SEED=N plays that one alone, and with STORY=full it is told whole:
 
