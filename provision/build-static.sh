@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the static binary that is copied to LXD hosts: needs nothing of the system it runs on but a kernel.
+# Builds the static binary that is copied to LXD hosts: needs nothing of the system it runs on but a kernel. With the
+# argument `demo`, the demo in its place.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top"
@@ -39,7 +40,12 @@ esac
 # A panic ends the process without unwinding, so that the tables for it are bytes for nothing: neither made nor linked.
 # (The path is relative because these flags are split at blanks; cargo links in this folder.)
 export "$variable=$flags -Cforce-unwind-tables=no -Clink-arg=-Wl,-T,provision/no-unwind-tables.ld"
-cargo build --release --locked --target "$target"
-binary=${CARGO_TARGET_DIR:-$top/target}/$target/release/lxdrunner
+case ${1:-lxdrunner} in
+lxdrunner) set -- -p lxdrunner --bin lxdrunner ;;
+demo) set -- -p standin --bin demo ;;
+*) die "unknown argument '$1': demo, or none" ;;
+esac
+cargo build --release --locked --target "$target" "$@"
+binary=${CARGO_TARGET_DIR:-$top/target}/$target/release/$4
 [ -x "$binary" ] || die "the build ended well but left no $binary"
 echo "$binary: $(wc -c <"$binary" | awk '{ printf "%.1f MB", $1 / 1000000 }'), static"

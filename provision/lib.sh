@@ -532,6 +532,14 @@ set_up_build() {
     check_build_tools
 }
 
+# Builds the demo, where LXDRUNNER_DEMO names none, and names it in $demo.
+# shellcheck disable=SC2034
+build_demo() {
+    demo=${LXDRUNNER_DEMO:-${CARGO_TARGET_DIR:-$top/target}/debug/demo}
+    [ -n "${LXDRUNNER_DEMO:-}" ] || (cd "$top" && cargo build --locked -p standin --bin demo) ||
+        die "the build of the demo failed (see above)"
+}
+
 set_up_lxd() {
     trap end EXIT
     trap 'exit 129' HUP
@@ -539,10 +547,7 @@ set_up_lxd() {
     trap 'exit 143' TERM
     find_lxd
     ensure_image
-    LXDRUNNER_TEST_LXD_SOCKET=$socket
-    LXDRUNNER_TEST_IMAGE=$image_alias
-    LXDRUNNER_TEST_REQUIRE_LXD=1
-    export LXDRUNNER_TEST_LXD_SOCKET LXDRUNNER_TEST_IMAGE LXDRUNNER_TEST_REQUIRE_LXD
+    export LXDRUNNER_TEST_LXD_SOCKET="$socket" LXDRUNNER_TEST_IMAGE="$image_alias" LXDRUNNER_TEST_REQUIRE_LXD=1
 }
 
 # clean [--packages]: takes back all of the above.

@@ -14,12 +14,14 @@ Sets up what is missing (packages, an LXD of its own, a base image), builds lxdr
 on real containers. Works on Debian and Ubuntu, as root or with sudo. An LXD that is set up already is
 used as it is. The first run takes a few minutes, the next ones start at once.
 
-  --jobs N     so many jobs instead of one; this and all other options go to 'lxdrunner demo'
+  --jobs N     so many jobs instead of one; 'cargo run -p standin --bin demo -- --help' tells the other DEMO OPTIONs
+  --standin    with a stand-in for LXD, too: needs no root, and starts no container
   --clean      removes all that this script and test.sh have set up: the LXD of its own ($state)
                and the image '$image_alias'
   --packages   with --clean: also the packages that they have installed
 
   LXDRUNNER_BIN=FILE                 runs this binary instead of building one
+  LXDRUNNER_DEMO=FILE                runs this demo instead of building one
   LXDRUNNER_TEST_LXD_SOCKET=SOCKET   uses the LXD that listens there
 TXT
 }
@@ -40,11 +42,15 @@ case ${1:-} in
 esac
 
 set_up_build
+build_demo
 binary=${LXDRUNNER_BIN:-}
 if [ -z "$binary" ]; then
-    (cd "$top" && cargo build --release --locked) || die "the build failed (see above)"
+    (cd "$top" && cargo build --release --locked --bin lxdrunner) || die "the build failed (see above)"
     binary=${CARGO_TARGET_DIR:-$top/target}/release/lxdrunner
 fi
 [ -x "$binary" ] || die "there is no program at $binary${LXDRUNNER_BIN:+ (LXDRUNNER_BIN)}"
+case " $* " in
+*' --standin '*) exec "$demo" --daemon "$binary" "$@" ;;
+esac
 set_up_lxd
-with_socket "$binary" demo --socket "$LXDRUNNER_TEST_LXD_SOCKET" --image "$LXDRUNNER_TEST_IMAGE" "$@" 9>&-
+with_socket "$demo" --daemon "$binary" --socket "$LXDRUNNER_TEST_LXD_SOCKET" --image "$LXDRUNNER_TEST_IMAGE" "$@" 9>&-

@@ -18,7 +18,6 @@ pub mod observe;
 pub mod plan;
 pub mod report;
 pub mod runner;
-pub mod standin;
 pub mod steps;
 mod table;
 mod text;

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use lxdrunner::cli::check::{Findings, ask};
 use lxdrunner::config::Config;
-use lxdrunner::standin::farm;
-use lxdrunner::standin::github::{Fault, GitHubStandin};
-use lxdrunner::standin::lxd::{ImageEntry, LxdStandin};
+use standin::farm;
+use standin::github::{Fault, GitHubStandin};
+use standin::lxd::{ImageEntry, LxdStandin};
 
 use image_server::ImageServer;
 
@@ -373,7 +373,7 @@ fn what_github_refuses_is_told_with_its_mend() {
     has(&lines, "FAIL target org:acme: ", "\"Heavy\"");
     world.github.with(|state| {
         state.groups.push((9, "Heavy".to_owned()));
-        let rules = lxdrunner::standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: true };
+        let rules = standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: true };
         state.group_rules.insert(9, rules);
     });
     let (lines, _) =

@@ -6,10 +6,10 @@ mod support;
 use std::time::Duration;
 
 use lxdrunner::model::{ConfigMap, JobId, keys};
-use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::simulate::Progress;
-use lxdrunner::standin::github::{Event, Fault, JobSpec, Stage};
-use lxdrunner::standin::lxd::ImageEntry;
+use standin::farm::Setup;
+use standin::github::simulate::Progress;
+use standin::github::{Event, Fault, JobSpec, Stage};
+use standin::lxd::ImageEntry;
 use support::*;
 
 #[test]
@@ -312,7 +312,7 @@ fn what_is_not_ours_is_never_touched() {
     let foreign = lxdrunner::lxd::NewInstance {
         name: format!("{}-77-1", rig.prefix),
         kind: lxdrunner::model::InstanceType::Container,
-        source: lxdrunner::lxd::api::Source::Alias(lxdrunner::standin::farm::IMAGE.to_owned()),
+        source: lxdrunner::lxd::api::Source::Alias(standin::farm::IMAGE.to_owned()),
         profiles: vec!["default".to_owned()],
         config: ConfigMap::from([("user.lxdrunner.owner".to_owned(), "somebody-else".to_owned())]),
         devices: Default::default(),
@@ -436,7 +436,7 @@ fn check_runs_alone_are_enough_to_serve_several_classes_once() {
 fn a_group_that_was_made_anew_is_found_again() {
     let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, runner_arch: x64, runner_group: Heavy, template: false}\n";
     let plan = Plan { classes: classes.to_owned(), ..Plan::default() };
-    let group = |state: &mut lxdrunner::standin::github::State, id| {
+    let group = |state: &mut standin::github::State, id| {
         state.groups.retain(|(_, name)| name != "Heavy");
         state.groups.push((id, "Heavy".to_owned()));
     };
@@ -462,7 +462,7 @@ fn a_job_from_a_template_costs_seven_calls_of_lxd_at_most() {
     rig.daemon.wait(&[&format!("instance={name}"), "msg=\"instance gone\""]);
     let calls = rig.standin().faults().calls().split_off(before);
     // Listings are for all jobs together.
-    let own = |call: &&lxdrunner::standin::lxd::Call| {
+    let own = |call: &&standin::lxd::Call| {
         let made = call.method == "POST" && call.path == "/1.0/instances";
         made || call.path.contains(&name) || call.path.starts_with("/1.0/operations/")
     };

@@ -8,8 +8,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use lxdrunner::runner::failures::LOG_TAIL;
-use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::lxd::Fault;
+use standin::farm::Setup;
+use standin::lxd::Fault;
 use support::*;
 
 /// Where the scripts and the runner in an instance write.

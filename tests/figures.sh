@@ -118,7 +118,7 @@ idle() {
     # Not $!: that is a shell's, or sudo's.
     : >"$scratch/idle"
     # shellcheck disable=SC2016
-    with_socket sh -c 'echo "$$" >"$0"; exec "$@"' "$scratch/pid" "$binary" demo --idle $((settle + watch + 20)) \
+    with_socket sh -c 'echo "$$" >"$0"; exec "$@"' "$scratch/pid" "$demo" --daemon "$binary" --idle $((settle + watch + 20)) \
         --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" >"$scratch/idle" 2>&1 9>&- &
     shell_pid=$!
     tries=0
@@ -155,7 +155,7 @@ idle() {
 
 demo() {
     say "the demo, $rounds rounds"
-    if ! with_socket "$binary" demo --rounds "$rounds" --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" \
+    if ! with_socket "$demo" --daemon "$binary" --rounds "$rounds" --socket "$socket" --image "$LXDRUNNER_TEST_IMAGE" \
         >"$scratch/demo" 2>&1 9>&-; then
         cat "$scratch/demo" >&2
         die "the demo failed (see above)"
@@ -217,6 +217,9 @@ case " $* " in
 esac
 case " $* " in
 *' size '* | *' idle '* | *' demo '*) static_binary ;;
+esac
+case " $* " in
+*' idle '* | *' demo '*) build_demo ;;
 esac
 line FIGURE TARGET MEASURED
 for part in "$@"; do

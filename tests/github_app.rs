@@ -8,7 +8,7 @@ use std::time::Duration;
 use lxdrunner::config::{AppKey, Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{ErrorKind, GitHub, Identity};
 use lxdrunner::model::{RepoName, Scope, Secret};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
+use standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
 
 const APP: u64 = 4711;
 
@@ -139,7 +139,7 @@ fn an_installation_that_was_made_anew_is_found_again() {
     let first = standin.with(|state| state.install_app(APP, "org:acme"));
     let github = github(&standin, vec![app("app.pem")], &[]);
     register(&github, "org:acme", "one").unwrap();
-    let forget = |state: &mut lxdrunner::standin::github::State| {
+    let forget = |state: &mut standin::github::State| {
         state.installations.retain(|one| one.id != first);
         state.app_tokens.clear();
     };

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lxdrunner::config::{Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{Deletion, ErrorKind, GitHub, Listing, Purpose, QueueSeen, TURNS};
 use lxdrunner::model::{RepoName, Scope, Secret};
-use lxdrunner::standin::github::wire::{Reply, Response, Server};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief, Stage};
+use standin::github::wire::{Reply, Response, Server};
+use standin::github::{Fault, GitHubStandin, JobSpec, Mischief, Stage};
 
 fn repo(name: &str) -> RepoName {
     name.parse().unwrap()

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lxdrunner::github::{Deletion, ErrorKind, GitHub};
 use lxdrunner::model::{JobId, JobStatus, RepoName, RunnerId, Scope, Secret};
-use lxdrunner::standin::github::state::GroupRules;
-use lxdrunner::standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief};
+use standin::github::state::GroupRules;
+use standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief};
 
 fn any() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
@@ -206,7 +206,7 @@ fn a_busy_runner_is_kept_and_an_ephemeral_one_goes_with_its_job() {
     let org = scope("org:acme");
     let job = standin.queue(&repo("acme/app"), JobSpec::new(&["self-hosted"]));
     let jit = github.generate_jit_config(&org, "one", 1, &labels(&["self-hosted", "linux"])).unwrap();
-    let runner = lxdrunner::standin::github::SimulatedRunner::start_and_hold(jit.encoded.expose()).unwrap();
+    let runner = standin::github::SimulatedRunner::start_and_hold(jit.encoded.expose()).unwrap();
     let wait = Duration::from_secs(20);
     standin.wait_event(wait, 0, |event| matches!(event, Event::JobStarted { .. })).unwrap();
     let seen = github.runners(&org).unwrap();
@@ -375,7 +375,7 @@ fn a_runner_that_is_lost_fails_its_job() {
     let (standin, github) = both();
     let org = scope("org:acme");
     let jit = github.generate_jit_config(&org, "one", 1, &labels(&["x"])).unwrap();
-    let runner = lxdrunner::standin::github::SimulatedRunner::start_and_hold(jit.encoded.expose()).unwrap();
+    let runner = standin::github::SimulatedRunner::start_and_hold(jit.encoded.expose()).unwrap();
     let job = standin.queue(&repo("acme/app"), JobSpec::new(&["x"]));
     standin.wait_event(Duration::from_secs(20), 0, |event| matches!(event, Event::JobStarted { .. })).unwrap();
     runner.kill();

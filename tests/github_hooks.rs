@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lxdrunner::github::GitHub;
 use lxdrunner::model::RepoName;
-use lxdrunner::standin::github::wire::{Reply, Request, Response, Server};
-use lxdrunner::standin::github::{Event, GitHubStandin, JobSpec};
 use serde_json::Value;
+use standin::github::wire::{Reply, Request, Response, Server};
+use standin::github::{Event, GitHubStandin, JobSpec};
 
 const WAIT: Duration = Duration::from_secs(20);
 

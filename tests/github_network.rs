@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use lxdrunner::config::{Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{ErrorKind, GitHub};
 use lxdrunner::model::Secret;
-use lxdrunner::standin::github::GitHubStandin;
+use standin::github::GitHubStandin;
 use support::Scratch;
 
 /// Reads up to the end of a request's head.

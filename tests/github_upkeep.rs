@@ -12,10 +12,10 @@ use std::time::Duration;
 use lxdrunner::config::Config;
 use lxdrunner::github::GitHub;
 use lxdrunner::model::{JobId, RepoName, Scope};
-use lxdrunner::standin::github::wire::{Reply, Response, Server};
-use lxdrunner::standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
 use lxdrunner::upkeep::choose::is_placeholder;
 use lxdrunner::upkeep::{Upkeep, hooks};
+use standin::github::wire::{Reply, Response, Server};
+use standin::github::{Fault, GitHubStandin, JobSpec, Mischief};
 use support::{Daemon, Scratch};
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -99,7 +99,7 @@ impl World {
 
     #[track_caller]
     fn wait_attempts(&self, count: usize) {
-        let count_of = |state: &lxdrunner::standin::github::State| {
+        let count_of = |state: &standin::github::State| {
             let all = state.hooks.iter().flat_map(|hook| &hook.deliveries);
             (all.filter(|one| one.sent.event != "ping").count() >= count).then_some(())
         };

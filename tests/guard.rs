@@ -3,7 +3,7 @@
 
 mod support;
 
-use lxdrunner::standin::github::{Fault, JobSpec};
+use standin::github::{Fault, JobSpec};
 use support::*;
 
 /// How often something was asked whose path ends so.

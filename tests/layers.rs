@@ -17,13 +17,12 @@ const FLOORS: &[&[&str]] = &[
     &["runner"],
     &["control", "execute", "observe", "upkeep", "webhook"],
     &["daemon"],
-    &["standin"],
     &["cli"],
     &["lib", "main"],
 ];
 
 /// The stand-ins speak the wire's protocols; they must not share the daemon's view of them.
-const STANDIN_MAY_USE: &[&str] = &["model", "http1", "threads", "websocket", "standin"];
+const STANDIN_MAY_USE: &[&str] = &["model", "http1", "websocket"];
 
 /// Rooms that only decide, and what they must not as much as name.
 const PURE: &[&str] = &["world", "plan", "steps"];
@@ -95,27 +94,30 @@ fn code(path: &Path) -> String {
 
 /// The rooms that `code` names: `crate::lxd::…`, `use crate::{config, lxd::Lxd}`, and in `main.rs` `lxdrunner::…`.
 fn imports(code: &str) -> BTreeSet<String> {
+    &rooms_after("crate::", code) | &rooms_after("lxdrunner::", code)
+}
+
+/// The rooms that `code` names behind `start`.
+fn rooms_after(start: &str, code: &str) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
-    for start in ["crate::", "lxdrunner::"] {
-        for rest in code.split(start).skip(1) {
-            let Some(group) = rest.strip_prefix('{') else {
-                rooms.insert(word(rest));
-                continue;
-            };
-            let mut depth = 0;
-            let mut fresh = true;
-            for (at, c) in group.char_indices() {
-                match c {
-                    '}' if depth == 0 => break,
-                    '{' => depth += 1,
-                    '}' => depth -= 1,
-                    ',' if depth == 0 => fresh = true,
-                    c if fresh && c.is_alphabetic() => {
-                        rooms.insert(word(&group[at..]));
-                        fresh = false;
-                    }
-                    _ => {}
+    for rest in code.split(start).skip(1) {
+        let Some(group) = rest.strip_prefix('{') else {
+            rooms.insert(word(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut fresh = true;
+        for (at, c) in group.char_indices() {
+            match c {
+                '}' if depth == 0 => break,
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => fresh = true,
+                c if fresh && c.is_alphabetic() => {
+                    rooms.insert(word(&group[at..]));
+                    fresh = false;
                 }
+                _ => {}
             }
         }
     }
@@ -156,14 +158,24 @@ fn every_room_has_a_floor_and_imports_from_below() {
             }
             let allowed = match floor(&other) {
                 None => false,
-                Some(_) if room == "standin" => STANDIN_MAY_USE.contains(&other.as_str()),
-                Some(_) if other == "standin" => room == "cli",
                 Some(floor) => floor < own,
             };
             if !allowed {
                 wrong.push(format!("{}: {room} imports {other}", path.display()));
             }
         }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn the_stand_ins_do_not_share_the_daemons_view_of_the_wire() {
+    let mut wrong = Vec::new();
+    let all = files("tests/standin/src", "rs").into_iter();
+    for path in all.filter(|path| !path.starts_with("tests/standin/src/bin")) {
+        let others = rooms_after("lxdrunner::", &code(&path)).into_iter();
+        let shared = others.filter(|other| !STANDIN_MAY_USE.contains(&other.as_str()));
+        wrong.extend(shared.map(|other| format!("{} imports {other}", path.display())));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
@@ -185,7 +197,7 @@ fn what_decides_touches_nothing_outside() {
 fn nothing_counts_time_by_the_wall_clock() {
     let reads = |path: &PathBuf| {
         let code = code(path);
-        room(path) != "standin" && ["Timestamp::now()", "SystemTime::now()"].iter().any(|read| code.contains(read))
+        ["Timestamp::now()", "SystemTime::now()"].iter().any(|read| code.contains(read))
     };
     let found: Vec<PathBuf> = files("src", "rs").into_iter().filter(reads).collect();
     let mut allowed: Vec<PathBuf> = WALL_CLOCK.iter().map(|(path, _)| PathBuf::from(path)).collect();

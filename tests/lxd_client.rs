@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lxdrunner::lxd::{Error, ErrorKind, Lxd, NewInstance, Source};
 use lxdrunner::model::InstanceType;
-use lxdrunner::standin::lxd::{Fault, LxdStandin};
+use standin::lxd::{Fault, LxdStandin};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A time that passes, in the tests that are about time passing.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{ErrorKind, Exec, InstanceStatus, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
-use lxdrunner::standin::lxd::{Call, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
+use standin::lxd::{Call, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -60,7 +60,7 @@ fn run(lxd: &Lxd, name: &str) {
 #[test]
 fn the_hook_sees_what_was_pushed_and_may_power_the_instance_off() {
     let (told, tell) = mpsc::channel();
-    let exec = move |view: &lxdrunner::standin::lxd::InstanceView, command: &[String], environment: &ConfigMap| {
+    let exec = move |view: &standin::lxd::InstanceView, command: &[String], environment: &ConfigMap| {
         let secret = String::from_utf8(view.read_file("/run/secret").unwrap()).unwrap();
         view.remove_file("/run/secret");
         view.write_file("/var/log/deep/er/log", b"logged");
@@ -103,7 +103,7 @@ fn circumstances_change_while_it_runs() {
     let profile = lxd.profile("default", "default").unwrap().unwrap();
     standin.remove_profile("default");
     assert_eq!(create(&lxd, "default", "c"), Err(ErrorKind::Refused(500)));
-    let profile = lxdrunner::standin::lxd::ProfileEntry { config: profile.config, devices: profile.devices };
+    let profile = standin::lxd::ProfileEntry { config: profile.config, devices: profile.devices };
     standin.add_profile("default", profile);
     assert_eq!(create(&lxd, "default", "c"), Ok(()));
 

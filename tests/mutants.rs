@@ -490,6 +490,7 @@ fn fresh(tree: &Path) {
         "src",
         "provision",
         "tests/simulation",
+        "tests/standin",
         "tests/fixtures",
         "config.yml.example",
         "README.md",

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use lxdrunner::github::{ErrorKind, GitHub};
 use lxdrunner::model::{RunnerArch, Scope, Secret};
 use lxdrunner::runner::package::{Error, Package, Packages};
-use lxdrunner::standin::github::{Fault, GitHubStandin, Mischief};
-use lxdrunner::standin::package::{self, BuiltPackage, PackageSpec, Padding};
+use standin::github::{Fault, GitHubStandin, Mischief};
+use standin::package::{self, BuiltPackage, PackageSpec, Padding};
 
 /// A stand-in that offers a package, and a cache that is empty yet.
 struct House {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lxdrunner::github::{Deletion, GitHub};
 use lxdrunner::model::{RepoName, RunnerArch, Scope};
-use lxdrunner::standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief, Removal, Stage};
-use lxdrunner::standin::package::{self, PackageSpec, Padding};
+use standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief, Removal, Stage};
+use standin::package::{self, PackageSpec, Padding};
 
 const WAIT: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use lxdrunner::standin::github::{Fault, JobSpec, Mischief};
+use standin::github::{Fault, JobSpec, Mischief};
 use support::*;
 
 /// Requests of the daemon from the `from`th on, by kind. Those of runners are their own, and packages are no API.

@@ -6,8 +6,8 @@ mod support;
 use std::time::{Duration, Instant};
 
 use lxdrunner::model::keys;
-use lxdrunner::standin::farm::{self, IMAGE, Setup};
-use lxdrunner::standin::lxd::{Fault, ImageEntry};
+use standin::farm::{self, IMAGE, Setup};
+use standin::lxd::{Fault, ImageEntry};
 use support::*;
 
 fn plan(class: &str, config: &str) -> Plan {

@@ -3,7 +3,7 @@
 
 mod support;
 
-use lxdrunner::standin::github::{Event, Fault, JobSpec};
+use standin::github::{Event, Fault, JobSpec};
 use support::*;
 
 /// Checks, as a job, what a job must and must not find.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lxdrunner::model::{JobId, keys};
-use lxdrunner::standin::github::JobSpec;
+use standin::github::JobSpec;
 use support::*;
 
 fn plan(class: &str) -> Plan {

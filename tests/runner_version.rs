@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lxdrunner::model::Timestamp;
-use lxdrunner::standin::github::Fault;
-use lxdrunner::standin::package;
+use standin::github::Fault;
+use standin::package;
 use support::*;
 
 const NEWER: &str = "2.331.0";

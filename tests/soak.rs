@@ -20,9 +20,9 @@ use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, Devices, InstanceType, JobId, RunnerArch};
-use lxdrunner::standin::github::{Event, JobSpec, Stage};
-use lxdrunner::standin::package::{self, PackageSpec, Padding};
 use rng::Rng;
+use standin::github::{Event, JobSpec, Stage};
+use standin::package::{self, PackageSpec, Padding};
 use support::*;
 
 /// Launches that must meet the full pool.
@@ -146,7 +146,7 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
             killed += 1;
         } else {
             // One more job is done, or a second is over.
-            let more = |state: &lxdrunner::standin::github::State| {
+            let more = |state: &standin::github::State| {
                 (state.jobs.values().filter(|job| job.stage == Stage::Completed).count() > done).then_some(())
             };
             rig.github.wait_for(Duration::from_secs(1), more);

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lxdrunner::standin::github::{Event, Fault as GitHubFault, Mischief, State};
-use lxdrunner::standin::lxd::Fault as LxdFault;
+use standin::github::{Event, Fault as GitHubFault, Mischief, State};
+use standin::lxd::Fault as LxdFault;
 use support::*;
 
 /// Cells that are tried at once: most of their time is waiting.

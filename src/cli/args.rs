@@ -2,7 +2,6 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -79,8 +78,6 @@ pub enum Command {
         /// Of which it is printed; without one they are listed.
         instance: Option<String>,
     },
-    /// An end-to-end demo on one machine.
-    Demo(DemoOptions),
 }
 
 /// What `hooks` is to do.
@@ -94,44 +91,8 @@ pub enum HooksVerb {
     Remove,
 }
 
-/// What `demo` was given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DemoOptions {
-    /// How many jobs are queued; at least one.
-    pub jobs: u32,
-    /// How often the story is played; at least once.
-    pub rounds: u32,
-    /// LXD's socket; found by itself where it is not given.
-    pub socket: Option<PathBuf>,
-    /// The image that the containers are made from.
-    pub image: Option<String>,
-    /// Use the stand-in even where there is an LXD.
-    pub standin: bool,
-    /// Queue nothing, and keep everything up that long.
-    pub idle: Option<Duration>,
-    /// What the jobs' instances come from.
-    pub from: From,
-}
-
-/// What the demo's instances come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// The image, each for itself.
-    Image,
-    /// A template.
-    Template,
-    /// Standbys.
-    Standby,
-}
-
-impl Default for DemoOptions {
-    fn default() -> DemoOptions {
-        DemoOptions { jobs: 1, rounds: 1, socket: None, image: None, standin: false, idle: None, from: From::Template }
-    }
-}
-
 impl Name {
-    const ALL: [(Name, &str); 9] = [
+    const ALL: [(Name, &str); 8] = [
         (Name::Serve, "serve"),
         (Name::Check, "check"),
         (Name::Bake, "bake"),
@@ -140,7 +101,6 @@ impl Name {
         (Name::Failures, "failures"),
         (Name::Hooks, "hooks"),
         (Name::Placeholders, "placeholders"),
-        (Name::Demo, "demo"),
     ];
 
     fn word(self) -> &'static str {
@@ -159,7 +119,6 @@ pub(super) enum Name {
     Placeholders,
     Bake,
     Failures,
-    Demo,
 }
 
 /// Reads the arguments, without the program's own name. `Err` is for the user, with a hint.
@@ -167,7 +126,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut parser = Parser::from_args(arguments);
     let mut name: Option<Name> = None;
     let mut config: Option<PathBuf> = None;
-    let mut demo = DemoOptions::default();
     // Options that only one command has.
     let mut of_one: Vec<(&'static str, Name)> = Vec::new();
     let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
@@ -196,41 +154,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
                 metrics = true;
             }
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
-            Arg::Long("jobs") => {
-                of_one.push(("--jobs", Name::Demo));
-                demo.jobs = up_to("--jobs", &parser.value().map_err(hint)?, 100)?;
-            }
-            Arg::Long("rounds") => {
-                of_one.push(("--rounds", Name::Demo));
-                demo.rounds = up_to("--rounds", &parser.value().map_err(hint)?, 100)?;
-            }
-            Arg::Long("idle") => {
-                of_one.push(("--idle", Name::Demo));
-                let value = parser.value().map_err(hint)?;
-                demo.idle = Some(Duration::from_secs(up_to("--idle", &value, 3600)?.into()));
-            }
-            Arg::Long("socket") => {
-                of_one.push(("--socket", Name::Demo));
-                demo.socket = Some(parser.value().map_err(hint)?.into());
-            }
-            Arg::Long("image") => {
-                of_one.push(("--image", Name::Demo));
-                demo.image = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
-            }
-            Arg::Long("from") => {
-                of_one.push(("--from", Name::Demo));
-                let value = parser.value().map_err(hint)?;
-                demo.from = match value.to_string_lossy().as_ref() {
-                    "image" => From::Image,
-                    "template" => From::Template,
-                    "standby" => From::Standby,
-                    other => return Err(format!("--from {other}: write image, template or standby")),
-                };
-            }
-            Arg::Long("standin") => {
-                of_one.push(("--standin", Name::Demo));
-                demo.standin = true;
-            }
             Arg::Long("url") => {
                 of_one.push(("--url", Name::Hooks));
                 url = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
@@ -268,10 +191,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
         return Err(format!("{option} is an option of {owner} (see lxdrunner {owner} --help)"));
     }
     let command = match name {
-        Some(Name::Demo) if config.is_some() => {
-            return Err("demo has a config of its own; leave out -c (see lxdrunner demo --help)".to_owned());
-        }
-        Some(Name::Demo) => Command::Demo(demo),
         Some(Name::Bake) => Command::Bake { config, class },
         Some(Name::Explain) => match job {
             Some(job) => Command::Explain { config, job },
@@ -293,12 +212,6 @@ pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
         Some(Name::Serve) | None => Command::Serve { config, trace },
     };
     Ok(Invocation::Run { command, verbose })
-}
-
-fn up_to(option: &str, value: &OsString, most: u32) -> Result<u32, String> {
-    let text = value.to_string_lossy();
-    let number = text.parse().ok().filter(|n| (1..=most).contains(n));
-    number.ok_or_else(|| format!("{option} {text}: write a number from 1 to {most}"))
 }
 
 fn command_name(word: &str) -> Result<Name, String> {
@@ -353,7 +266,6 @@ mod tests {
             Command::Failures { config: file(), instance: Some("x-7-1".to_owned()) },
             false,
         );
-        check("demo", Command::Demo(DemoOptions::default()), false);
         assert_eq!(parse_line("help check"), parse_line("check --help"));
         assert_eq!(parse_line("help"), parse_line("--help"));
         check("explain help", Command::Explain { config: None, job: "help".to_owned() }, false);
@@ -362,25 +274,6 @@ mod tests {
         check("hooks --url https://x status -v", hooks(HooksVerb::Status, Some("https://x")), true);
         check("hooks remove", hooks(HooksVerb::Remove, None), false);
         check("placeholders remove -c a.yml", Command::RemovePlaceholders { config: file() }, false);
-        let options = DemoOptions {
-            jobs: 3,
-            rounds: 5,
-            socket: Some("/s".into()),
-            image: Some("debian/12".to_owned()),
-            standin: true,
-            idle: None,
-            from: From::Standby,
-        };
-        check(
-            "demo --idle 60",
-            Command::Demo(DemoOptions { idle: Some(Duration::from_secs(60)), ..Default::default() }),
-            false,
-        );
-        check(
-            "demo --jobs 3 --rounds 5 --socket /s --image debian/12 --from standby --standin -v",
-            Command::Demo(options),
-            true,
-        );
     }
 
     #[test]
@@ -389,7 +282,7 @@ mod tests {
         check_error("-x", "--help");
         check_error("-c", "--help");
         check_error("-l DEBUG", "write -v for DEBUG");
-        check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders, demo");
+        check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
         check_error("placeholders", "needs: remove");
@@ -403,42 +296,14 @@ mod tests {
         check_error("bake a b", "unexpected");
         check_error("failures a b", "unexpected");
         check_error("failures --json", "--help");
-        check_error("demo --jobs 0", "1 to 100");
-        check_error("demo --jobs many", "1 to 100");
-        check_error("demo --rounds 101", "1 to 100");
-        check_error("demo --idle 3601", "1 to 3600");
-        check_error("demo --from scratch", "image, template or standby");
-        check_error("serve --from image", "option of demo");
-        check_error("check --jobs 2", "option of demo");
-        check_error("demo -c a.yml", "config of its own");
     }
 
     #[test]
     fn no_option_is_taken_and_ignored() {
-        for (option, owner) in [
-            ("--trace", "serve"),
-            ("--metrics", "status"),
-            ("--url https://x", "hooks"),
-            ("--jobs 2", "demo"),
-            ("--rounds 2", "demo"),
-            ("--idle 2", "demo"),
-            ("--socket /s", "demo"),
-            ("--image i", "demo"),
-            ("--from image", "demo"),
-            ("--standin", "demo"),
-        ] {
-            for line in [
-                "",
-                "serve",
-                "check",
-                "bake",
-                "status",
-                "explain 7",
-                "failures",
-                "hooks status",
-                "placeholders remove",
-                "demo",
-            ] {
+        for (option, owner) in [("--trace", "serve"), ("--metrics", "status"), ("--url https://x", "hooks")] {
+            for line in
+                ["", "serve", "check", "bake", "status", "explain 7", "failures", "hooks status", "placeholders remove"]
+            {
                 let is_owner =
                     line.split(' ').next().map(|word| if word.is_empty() { "serve" } else { word }) == Some(owner);
                 let line = format!("{line} {option}");
@@ -466,7 +331,6 @@ mod tests {
         check("hooks -h", "install|status|remove");
         check("placeholders -h", "placeholders remove");
         check("failures -h", "CACHE_HOME/failures");
-        check("demo -h", "--jobs N");
         check("--version", env!("CARGO_PKG_VERSION"));
         check("--version --nonsense", "lxdrunner ");
     }

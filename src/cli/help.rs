@@ -14,7 +14,6 @@ pub(super) fn help(name: Option<Name>) -> &'static str {
         Some(Name::Failures) => FAILURES_HELP,
         Some(Name::Hooks) => HOOKS_HELP,
         Some(Name::Placeholders) => PLACEHOLDERS_HELP,
-        Some(Name::Demo) => DEMO_HELP,
     }
 }
 
@@ -32,7 +31,6 @@ Commands:
   failures      Show the logs kept from failed instances
   hooks         Make, show or remove the webhooks at GitHub
   placeholders  Remove the placeholder runners at GitHub
-  demo          Run an end-to-end demo on this machine, without a GitHub account
 
 Options:
   -c, --config FILE   The config file. Without it, $LXDRCFG, or the first of ./config.yml,
@@ -149,20 +147,3 @@ Usage: lxdrunner failures [INSTANCE] [-c FILE] [-v]
 
 Run it as root or as the daemon's user; it needs neither LXD nor GitHub. The newest 20 are kept (failures_kept in the
 config file), as plain text in CACHE_HOME/failures. Control characters are shown escaped. Exit codes: 0 shown, 1 nothing is kept of INSTANCE, 78 invalid configuration.";
-
-const DEMO_HELP: &str = "\
-Runs an end-to-end demo on this machine with a stand-in for GitHub: a webhook for a queued job, an instance, a runner
-that takes the job, and nothing left behind.
-
-Usage: lxdrunner demo [--jobs N] [--rounds N] [--from WHAT] [--socket PATH] [--image ALIAS] [--standin] [-v]
-       lxdrunner demo --idle SECONDS [--socket PATH] [--image ALIAS] [--standin]
-
-  --jobs N        Queue N jobs at once (1 to 100, default 1)
-  --rounds N      Play it N times and give the medians (1 to 100, default 1)
-  --from WHAT     Start jobs from a template (the default), from the image, or from standby instances
-  --socket PATH   LXD's unix socket; found by itself where it is not given
-  --image ALIAS   The local image to start from; found by itself where it is not given
-  --standin       Use the stand-in for LXD too, even where there is an LXD
-  --idle SECONDS  Queue nothing; keep all of it up that long (1 to 3600), to measure the daemon at rest
-  -v, --verbose   Log every call
-  -h, --help      This text";

@@ -3,7 +3,6 @@
 pub mod args;
 pub mod bake;
 pub mod check;
-pub mod demo;
 pub mod explain;
 pub mod failures;
 mod help;
@@ -61,7 +60,6 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 Command::Failures { config, instance } => {
                     with_config_path(config, |path| failures::run(path, instance.as_deref()))
                 }
-                Command::Demo(options) => demo::run(options),
             }
         }
     }
@@ -114,7 +112,7 @@ fn set_up_log(verbose: bool, command: &Command) {
     let level = match std::env::var("LXDRUNNER_LOG").ok().and_then(|v| v.parse::<LevelFilter>().ok()) {
         _ if verbose => LevelFilter::Debug,
         Some(level) => level,
-        // `check` and `demo` speak for themselves.
+        // The other commands speak for themselves.
         None if matches!(command, Command::Serve { .. }) => LevelFilter::Info,
         None => LevelFilter::Warn,
     };

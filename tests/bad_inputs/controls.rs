@@ -2,10 +2,10 @@
 
 use std::process::Command;
 
-use lxdrunner::standin::farm::Setup;
-use lxdrunner::standin::github::{Fault, JobSpec};
-use lxdrunner::standin::lxd::Fault as LxdFault;
 use serde_json::json;
+use standin::farm::Setup;
+use standin::github::{Fault, JobSpec};
+use standin::lxd::Fault as LxdFault;
 
 use super::support::*;
 use super::webhook::signed;

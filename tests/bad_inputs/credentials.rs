@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lxdrunner::config::AppKey;
 use lxdrunner::model::{JobId, Timestamp};
-use lxdrunner::standin::github::wire::{Reply, Response, Server};
-use lxdrunner::standin::github::{Fault, GitHubStandin, Mischief};
+use standin::github::wire::{Reply, Response, Server};
+use standin::github::{Fault, GitHubStandin, Mischief};
 
 use super::support::*;
 use super::{check_parts, check_queued, check_runs, reason, row, table};
@@ -174,7 +174,7 @@ fn what_changed_at_github() {
             rig.daemon.wait(&["ERROR", "launch failed", "no connection"]);
             check_runs(&rig, job);
             let made = rig.github.timeline();
-            let made = made.iter().filter(|m| matches!(m.event, lxdrunner::standin::github::Event::Registered { .. }));
+            let made = made.iter().filter(|m| matches!(m.event, standin::github::Event::Registered { .. }));
             format!("{} registrations were made, none is left; the job runs", made.count())
         }),
     ];

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lxdrunner::standin::github::{Fault, JobSpec};
+use standin::github::{Fault, JobSpec};
 
 use super::support::*;
 use super::{Row, check_parts, row, table, tidied};
@@ -113,7 +113,7 @@ fn without_a_daemon_it_takes_a_look_of_its_own() {
     );
     // The group of its class lets others in only.
     rig.github.with(|state| {
-        let rules = lxdrunner::standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: false };
+        let rules = standin::github::state::GroupRules { selected: Some(Vec::new()), private_only: false };
         state.group_rules.insert(1, rules);
     });
     let parts =

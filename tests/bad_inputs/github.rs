@@ -1,6 +1,6 @@
 //! A GitHub that answers badly, or not at all.
 
-use lxdrunner::standin::github::{Fault, Mischief};
+use standin::github::{Fault, Mischief};
 
 use super::support::*;
 use super::{Row, check_launch_fails, check_parts, check_queued, check_runs, reason, row, table};

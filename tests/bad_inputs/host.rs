@@ -1,7 +1,7 @@
 //! An LXD that answers and cannot do what a class asks for; packages and scripts that are not what they should be.
 
-use lxdrunner::standin::farm::{self, Setup};
-use lxdrunner::standin::lxd::ImageEntry;
+use standin::farm::{self, Setup};
+use standin::lxd::ImageEntry;
 
 use super::support::*;
 use super::{check_launch_fails, check_parts, check_queued, check_runs, reason, row, table};
@@ -21,7 +21,7 @@ fn what_a_class_names() {
                 let classes = "  - {name: small, labels: [self-hosted], image: IMAGE, profiles: [default, fast], type: container, runner_os: linux, runner_arch: x64, template: false}\n";
                 let rig = Rig::new(Plan { classes: classes.to_owned(), ..Plan::default() });
                 check_launch_fails(&rig, &["launches of class", "no profile \"fast\"", "lxc profile list"], |rig| {
-                    let like_default = lxdrunner::standin::lxd::ProfileEntry::default();
+                    let like_default = standin::lxd::ProfileEntry::default();
                     rig.standin().add_profile("fast", like_default);
                 })
             }),
@@ -86,11 +86,7 @@ fn packages() {
             assert!(!kept.iter().any(|name| name.to_string_lossy().ends_with(".tar.gz")), "{kept:?}");
             assert_eq!(rig.instances(), Vec::<String>::new());
             assert_eq!(rig.complaints(), [told.as_str()], "told once");
-            let honest = lxdrunner::standin::package::build(
-                &rig.scratch.0.join("offered"),
-                "x64",
-                lxdrunner::standin::package::VERSION,
-            );
+            let honest = standin::package::build(&rig.scratch.0.join("offered"), "x64", standin::package::VERSION);
             let honest = honest.unwrap();
             rig.github.offer(&honest.path, "x64", Some(honest.sha256)).unwrap();
             check_runs(&rig, job);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use lxdrunner::standin::lxd::{Fault, LxdStandin};
+use standin::lxd::{Fault, LxdStandin};
 
 use super::support::*;
 use super::{Row, check_parts, check_queued, check_runs, row, table, tidied};

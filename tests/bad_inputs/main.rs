@@ -17,7 +17,7 @@ mod webhook;
 use std::thread;
 
 use lxdrunner::model::JobId;
-use lxdrunner::standin::github::Stage;
+use standin::github::Stage;
 use support::*;
 
 /// One row: the input, and the check that tells what it got.

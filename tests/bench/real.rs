@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use lxdrunner::lxd::{InstanceStatus, Lxd};
 use lxdrunner::model::{JobId, Phase, Timestamp, keys};
 use lxdrunner::plan::LAUNCHES_AT_ONCE;
-use lxdrunner::standin::github::{Event, JobSpec};
-use lxdrunner::standin::package::{self, BuiltPackage, PackageSpec, Padding};
+use standin::github::{Event, JobSpec};
+use standin::package::{self, BuiltPackage, PackageSpec, Padding};
 
 use crate::figure::{Figure, Table, median};
 use crate::floor::Floor;

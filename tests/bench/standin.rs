@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use lxdrunner::lxd::{Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, keys};
 use lxdrunner::observe::list_instances;
-use lxdrunner::standin::farm::IMAGE;
-use lxdrunner::standin::github::{JobSpec, Stage};
-use lxdrunner::standin::lxd::LxdStandin;
+use standin::farm::IMAGE;
+use standin::github::{JobSpec, Stage};
+use standin::lxd::LxdStandin;
 
 use crate::figure::{Figure, Table, median};
 use crate::support::{PATIENCE, Plan, Rig, Scratch, repo};

@@ -1,9 +1,9 @@
 //! Who is let in, directly and through a proxy.
 
 use lxdrunner::config::{Network, WebAllow, WebTls};
-use lxdrunner::standin::github::Fault;
 use lxdrunner::webhook::Peers;
 use lxdrunner::webhook::gate::Limits;
+use standin::github::Fault;
 
 use super::door::*;
 use super::support::{Plan, Rig, Scratch};

@@ -22,11 +22,11 @@ use std::time::Duration;
 use lxdrunner::config::{AppKey, Credential, CredentialKind, GitHubConfig};
 use lxdrunner::github::{GitHub, HookWanted, Purpose};
 use lxdrunner::model::{JobId, RepoName, Scope, Secret};
-use lxdrunner::standin::github::state::GroupRules;
-use lxdrunner::standin::github::wire::Request;
-use lxdrunner::standin::github::{GitHubStandin, JobSpec};
 use schema::{complaints, resolved};
 use serde_json::Value;
+use standin::github::state::GroupRules;
+use standin::github::wire::Request;
+use standin::github::{GitHubStandin, JobSpec};
 
 /// How many kinds of requests there are. A new one is added to [`make_all`], and counted here.
 const KINDS: usize = 54;

@@ -134,7 +134,9 @@ beside_a_job() {
 
 try_it() {
     play "README: see it work"
-    in_guest 'cd lxdrunner && LXDRUNNER_BIN=/usr/local/bin/lxdrunner provision/try.sh' </dev/null || fail "try.sh failed (see above)"
+    "$top/provision/build-static.sh" demo
+    in_guest 'cat >demo && chmod +x demo' <"$target/$(uname -m)-unknown-linux-musl/release/demo"
+    in_guest 'cd lxdrunner && LXDRUNNER_DEMO=~/demo LXDRUNNER_BIN=/usr/local/bin/lxdrunner provision/try.sh' </dev/null || fail "try.sh failed (see above)"
     played
 }
 

@@ -21,9 +21,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lxdrunner::model::{JobId, RepoName, RunnerId};
-use lxdrunner::standin::github::wire::{Reply, Request, Response, Server};
-use lxdrunner::standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief, State};
-use lxdrunner::standin::package;
+use standin::github::wire::{Reply, Request, Response, Server};
+use standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief, State};
+use standin::package;
 
 struct Orders {
     github: GitHubStandin,
@@ -135,7 +135,7 @@ impl Orders {
 
 fn list_runners(state: &State) -> String {
     let word = |is: bool, yes: &'static str, no: &'static str| if is { yes } else { no };
-    let line = |r: &lxdrunner::standin::github::RunnerState| {
+    let line = |r: &standin::github::RunnerState| {
         let (online, busy) = (word(r.online(), "online", "offline"), word(r.job.is_some(), "busy", "idle"));
         format!("{} {online} {busy}\n", r.name)
     };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
 use lxdrunner::lxd::{Error, ErrorKind, Exec, ExecResult, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, keys};
-use lxdrunner::standin::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
+use standin::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROJECT: &str = "default";

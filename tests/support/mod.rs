@@ -13,34 +13,18 @@ use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::Lxd;
 use lxdrunner::model::{JobId, RepoName, keys};
-use lxdrunner::standin::farm::{self, Insides};
-use lxdrunner::standin::github::{GitHubStandin, JobSpec, Stage};
-use lxdrunner::standin::lxd::LxdStandin;
-use lxdrunner::standin::package::{self, BuiltPackage};
+use standin::farm::{self, Insides};
+use standin::github::{GitHubStandin, JobSpec, Stage};
+use standin::lxd::LxdStandin;
+use standin::package::{self, BuiltPackage};
+pub use standin::testing::{Scratch, real_lxd};
 
 pub const HOOK_SECRET: &str = "a-hook-secret-that-must-not-be-seen";
 /// Long enough for a loaded machine; nothing waits for its end when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Rigs of this process.
 static COUNT: AtomicU32 = AtomicU32::new(0);
-
-/// A directory that goes with its owner.
-pub struct Scratch(pub PathBuf);
-
-impl Scratch {
-    pub fn new() -> Scratch {
-        let n = COUNT.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!("lxdrt-{}-{n}", std::process::id()));
-        std::fs::create_dir(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 /// The daemon's process and what it said.
 pub struct Daemon {
@@ -450,22 +434,6 @@ pub struct Before<'a> {
     pub github: &'a GitHubStandin,
     pub lxd: Option<&'a LxdStandin>,
     pub insides: &'a Insides,
-}
-
-/// The real LXD's socket and the image to use, where tests may use one.
-pub fn real_lxd() -> Option<(PathBuf, String)> {
-    match std::env::var_os("LXDRUNNER_TEST_LXD_SOCKET").filter(|v| !v.is_empty()) {
-        Some(socket) => {
-            let image = std::env::var("LXDRUNNER_TEST_IMAGE").expect("LXDRUNNER_TEST_IMAGE goes with the socket");
-            Some((socket.into(), image))
-        }
-        None => {
-            let required = std::env::var("LXDRUNNER_TEST_REQUIRE_LXD").is_ok_and(|v| v == "1");
-            assert!(!required, "a real LXD is required here: set LXDRUNNER_TEST_LXD_SOCKET (provision/test.sh does)");
-            eprintln!("skipped: no LXDRUNNER_TEST_LXD_SOCKET; provision/test.sh runs this on a real LXD");
-            None
-        }
-    }
 }
 
 fn bridge_address(lxd: &Lxd) -> String {
