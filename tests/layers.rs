@@ -49,7 +49,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
     ("src/execute/last_words.rs", "names a file for people"),
     ("src/github/api.rs", "compares it with GitHub's"),
     ("src/github/app.rs", "signs, for GitHub's clock"),
-    ("src/github/http.rs", "compares it with GitHub's"),
+    ("src/github/wire.rs", "compares it with GitHub's"),
     ("src/model.rs", "has the type"),
     ("src/observe.rs", "compares LXD's dates with when this host booted"),
     ("src/runner/provision/stages.rs", "sets a virtual machine's"),

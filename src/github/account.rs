@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::api::{GitHub, Repo};
+use super::api::GitHub;
 use super::app::{App, AppWire, InstallationWire};
 use super::budget::Purpose;
 use super::error::Error;
-use super::http::{Answer, Call, decode};
 use super::json;
 use super::keyring::{Kind, Whose};
+use super::types::Repo;
+use super::wire::{Answer, Call, decode};
 use crate::model::{RepoName, Scope, Secret, is_github_name};
 use crate::text::one_line;
 
@@ -61,7 +62,7 @@ impl GitHub {
             return Ok(Identity::User { login, scopes });
         };
         let tried = "ask who the GitHub App is";
-        let answer = app.call(&self.http, Call::get(tried, Purpose::Ask), "app")?;
+        let answer = app.call(&self.http.wire, Call::get(tried, Purpose::Ask), "app")?;
         let wire: AppWire = decode(tried, &answer)?;
         let permission =
             |(name, level): (String, serde_json::Value)| one_line(format!("{name}: {}", level.as_str().unwrap_or("?")));
@@ -74,7 +75,7 @@ impl GitHub {
     /// Asks what everybody may ask: as the first credential's user, or as nobody where it is an App.
     pub(super) fn as_anybody(&self, call: Call<'_>, path: &str) -> Result<Answer, Error> {
         match self.app(0) {
-            Some(app) => self.http.call_with(call, path, &Secret::default(), &app.budget),
+            Some(app) => self.http.wire.call(call, path, &Secret::default(), &app.budget),
             None => self.http.call_as(0, call, path),
         }
     }
@@ -180,7 +181,7 @@ impl GitHub {
         let mut all = Vec::new();
         for page in 1..=super::pages::MAX_PAGES {
             let path = format!("app/installations?per_page=100&page={page}");
-            let answer = app.call(&self.http, Call::get(tried, Purpose::List), &path)?;
+            let answer = app.call(&self.http.wire, Call::get(tried, Purpose::List), &path)?;
             let wires: Vec<InstallationWire> = decode(tried, &answer)?;
             let last = wires.len() < 100;
             all.extend(wires);
@@ -198,8 +199,8 @@ impl GitHub {
         let tried = format!("list the repositories of {user} that the GitHub App is installed on");
         let mut repos: Vec<Repo> = Vec::new();
         let take = |page: Installed| repos.extend(page.repositories.into_iter().filter_map(json::RepoWire::into_repo));
-        let (token, budget) = app.token(&self.http, &whose, None)?;
-        self.http.pages_with(&token, &budget, &tried, "installation/repositories?per_page=100", take)?;
+        let (token, budget) = app.token(&self.http.wire, &whose, None)?;
+        self.http.wire.pages(&token, &budget, &tried, "installation/repositories?per_page=100", take)?;
         repos.retain(|repo| !repo.archived);
         Ok(repos.into_iter().map(|repo| Scope::Repo(repo.name)).collect())
     }

@@ -5,10 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
+use ureq::config::AutoHeaderValue;
 use ureq::http::Request;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::http::{CONNECT_TIMEOUT, USER_AGENT, is_loopback};
+use super::address::is_loopback;
+
+/// How we introduce ourselves; GitHub refuses requests without it.
+pub(super) const USER_AGENT: &str = concat!("lxdrunner/", env!("CARGO_PKG_VERSION"));
+/// Time to a connection, TLS included.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a whole call, its answer's last byte included.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// The header's default that sends nothing of the kind.
+pub(super) const NO_HEADER: AutoHeaderValue = AutoHeaderValue::None;
 
 /// A connection pool for those who show a certificate of a public authority, and one for those who show one of our own
 /// organisation's. Who is who is found out at the first handshake that fails: nothing was sent by then.

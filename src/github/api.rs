@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::address::{repo_path, scope_path};
 use super::budget::{Purpose, Standing, USUAL_SHARE};
-pub use super::error::{Error, ErrorKind};
-use super::http::{Call, Http, SKEW_TOLD, clock_trouble, decode};
+use super::error::{Error, ErrorKind};
+use super::http::Http;
 use super::json;
 use super::keyring::Keyring;
 use super::listing::Listing;
 use super::pages::MAX_PAGES;
+use super::types::{Deletion, Download, JitConfig, Repo};
+use super::wire::{Call, SKEW_TOLD, clock_trouble, decode};
 use crate::config::GitHubConfig;
 use crate::http1::{path_segment, query_value};
 use crate::model::{Job, JobId, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
@@ -24,50 +27,6 @@ const WORK_FOLDER: &str = "_work";
 #[derive(Clone, Debug)]
 pub struct GitHub {
     pub(super) http: Http,
-}
-
-/// A registration made by `generate-jitconfig`.
-#[derive(Clone, Debug)]
-pub struct JitConfig {
-    pub runner: RunnerId,
-    /// Base64 of the runner's settings and credentials, to be handed to it as it is.
-    pub encoded: Secret,
-}
-
-/// How a runner's removal went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deletion {
-    Deleted,
-    /// 404: gone already.
-    Gone,
-    /// 422: it runs a job.
-    Busy,
-}
-
-/// One runner package that GitHub offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Download {
-    pub os: String,
-    pub architecture: String,
-    pub url: String,
-    /// For example `actions-runner-linux-x64-2.330.0.tar.gz`. From the network: not to be used as a path unchecked.
-    pub filename: String,
-    /// In hexadecimal, lower case; GHES may leave it out.
-    pub sha256: Option<String>,
-    /// To be sent as a bearer token with the download, where GHES asks for one.
-    pub token: Option<Secret>,
-}
-
-/// A repository, as the listings tell it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repo {
-    pub name: RepoName,
-    pub public: bool,
-    pub archived: bool,
-    /// True where the credential's user may administer it, which registering runners needs.
-    pub admin: bool,
-    /// When commits were last pushed to it.
-    pub pushed_at: Option<Timestamp>,
 }
 
 impl GitHub {
@@ -88,7 +47,7 @@ impl GitHub {
 
     /// The address that calls go to, without a closing slash.
     pub fn base(&self) -> &str {
-        self.http.base()
+        self.http.wire.base()
     }
 
     /// How long registrations with `scope` have to wait from now on; a call before that fails without being sent.
@@ -111,20 +70,20 @@ impl GitHub {
 
     /// The time by GitHub's clock, as far as its answers told.
     pub fn now(&self) -> Timestamp {
-        Timestamp(Timestamp::now().0.saturating_add_signed(self.http.skew()))
+        Timestamp(Timestamp::now().0.saturating_add_signed(self.http.wire.skew()))
     }
 
     /// What is to be told where this machine's clock is wrong, as far as GitHub's answers showed it.
     pub fn clock_trouble(&self) -> Option<String> {
-        let ahead = self.http.skew();
+        let ahead = self.http.wire.skew();
         (ahead.unsigned_abs() > SKEW_TOLD).then(|| clock_trouble(ahead))
     }
 
     /// The web address that runners of `scope` register with: `https://github.com/acme`.
     pub fn web_url(&self, scope: &Scope) -> String {
-        let origin = self.http.origin();
+        let origin = self.http.wire.origin();
         // github.com and the ghe.com of data residency put `api.` before the web's host, GHES a path behind it.
-        let at_subdomain = self.http.base() == origin;
+        let at_subdomain = self.http.wire.base() == origin;
         let web = match origin.strip_prefix("https://api.") {
             Some(host) if at_subdomain => format!("https://{host}"),
             _ => origin.to_owned(),
@@ -265,18 +224,6 @@ impl GitHub {
 fn unique(seen: &Listing<Runner>) -> Vec<Runner> {
     let runners: BTreeMap<RunnerId, &Runner> = seen.items().map(|runner| (runner.id, runner)).collect();
     runners.into_values().cloned().collect()
-}
-
-pub(super) fn scope_path(scope: &Scope) -> String {
-    match scope {
-        Scope::Org(org) => format!("orgs/{}", path_segment(org)),
-        Scope::Repo(repo) => repo_path(repo),
-        Scope::Enterprise(slug) => format!("enterprises/{}", path_segment(slug)),
-    }
-}
-
-pub(super) fn repo_path(repo: &RepoName) -> String {
-    format!("repos/{}/{}", path_segment(&repo.owner), path_segment(&repo.name))
 }
 
 #[cfg(test)]

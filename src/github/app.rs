@@ -13,11 +13,12 @@ use ring::signature::RSA_PKCS1_SHA256;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::address::scope_path;
 use super::budget::{Budget, Purpose};
 use super::error::{Error, ErrorKind};
-use super::http::{Call, Http, decode};
 use super::json::Token;
 use super::limits::server_time;
+use super::wire::{Answer, Call, Wire, decode};
 use crate::model::{Scope, Secret, Timestamp};
 
 /// Issued so long ago, for clocks that run a little ahead of GitHub's.
@@ -91,7 +92,7 @@ impl App {
     }
 
     /// A token for the account that `scope` belongs to, and that account's budget. `stale` is one that GitHub did not take.
-    pub fn token(&self, http: &Http, scope: &Scope, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
+    pub fn token(&self, wire: &Wire, scope: &Scope, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
         if let Some(known) = self.known(scope, stale) {
             return Ok(known);
         }
@@ -103,13 +104,13 @@ impl App {
         }
         let known = locked(&self.accounts).get(&account).map(|installation| installation.id);
         let (id, answer) = match known {
-            None => self.resolve_and_create(http, scope)?,
-            Some(id) => match self.create(http, scope, id) {
+            None => self.resolve_and_create(wire, scope)?,
+            Some(id) => match self.create(wire, scope, id) {
                 Ok(answer) => (id, answer),
                 // It was taken away, and may have been made anew, with another number.
                 Err(error) if error.kind == ErrorKind::NotFound => {
                     locked(&self.accounts).remove(&account);
-                    self.resolve_and_create(http, scope)?
+                    self.resolve_and_create(wire, scope)?
                 }
                 Err(error) => return Err(error),
             },
@@ -150,15 +151,15 @@ impl App {
         (*until > Instant::now() && Some(token) != stale).then(|| (token.clone(), installation.budget.clone()))
     }
 
-    fn resolve_and_create(&self, http: &Http, scope: &Scope) -> Result<(u64, (Secret, Duration)), Error> {
-        let id = self.resolve(http, scope)?;
-        Ok((id, self.create(http, scope, id)?))
+    fn resolve_and_create(&self, wire: &Wire, scope: &Scope) -> Result<(u64, (Secret, Duration)), Error> {
+        let id = self.resolve(wire, scope)?;
+        Ok((id, self.create(wire, scope, id)?))
     }
 
-    fn resolve(&self, http: &Http, scope: &Scope) -> Result<u64, Error> {
+    fn resolve(&self, wire: &Wire, scope: &Scope) -> Result<u64, Error> {
         let tried = format!("find the installation of the GitHub App {} for {scope}", self.id);
-        let path = format!("{}/installation", super::api::scope_path(scope));
-        let answer = self.call(http, Call::get(&tried, Purpose::Register), &path).map_err(|error| match error.kind {
+        let path = format!("{}/installation", scope_path(scope));
+        let answer = self.call(wire, Call::get(&tried, Purpose::Register), &path).map_err(|error| match error.kind {
             ErrorKind::NotFound => error.with_mend(format!(
                 "the App is not installed there, or not for this repository: its settings, Install App, and choose {scope}"
             )),
@@ -167,10 +168,10 @@ impl App {
         Ok(decode::<InstallationWire>(&tried, &answer)?.id)
     }
 
-    fn create(&self, http: &Http, scope: &Scope, id: u64) -> Result<(Secret, Duration), Error> {
+    fn create(&self, wire: &Wire, scope: &Scope, id: u64) -> Result<(Secret, Duration), Error> {
         let tried = format!("get a token of the GitHub App {} for {scope}", self.id);
         let path = format!("app/installations/{id}/access_tokens");
-        let answer = self.call(http, Call::new(&tried, Purpose::Register, "POST"), &path)?;
+        let answer = self.call(wire, Call::new(&tried, Purpose::Register, "POST"), &path)?;
         let token: Token = decode(&tried, &answer)?;
         let ends = token.expires_at.as_deref().and_then(Timestamp::parse);
         let now = server_time(&answer.headers).unwrap_or_else(Timestamp::now);
@@ -180,11 +181,11 @@ impl App {
 
     /// A call as the App itself. Where GitHub refuses a signature that our clock has spoilt, it is made once more by
     /// GitHub's clock.
-    pub fn call(&self, http: &Http, call: Call<'_>, path: &str) -> Result<super::http::Answer, Error> {
-        let by = http.skew();
-        let attempt = |by| http.call_with(call, path, &self.jwt(Timestamp::now(), by)?, &self.budget);
+    pub fn call(&self, wire: &Wire, call: Call<'_>, path: &str) -> Result<Answer, Error> {
+        let by = wire.skew();
+        let attempt = |by| wire.call(call, path, &self.jwt(Timestamp::now(), by)?, &self.budget);
         let mut outcome = attempt(by);
-        let now = http.skew();
+        let now = wire.skew();
         let refused = |outcome: &Result<_, Error>| matches!(outcome, Err(e) if e.kind == ErrorKind::Unauthorized);
         if refused(&outcome) && now.abs_diff(by) > SKEW_THAT_MATTERS {
             outcome = attempt(now);

@@ -7,11 +7,12 @@ use ureq::config::RedirectAuthHeaders;
 use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{RootCerts, TlsConfig};
 
-use super::agents::{is_about_certificates, private_roots};
-use super::api::{Download, GitHub};
+use super::address::{is_loopback, origin_of};
+use super::agents::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_about_certificates, private_roots};
+use super::api::GitHub;
 use super::error::{Error, ErrorKind};
 use super::failure::ureq_failure;
-use super::http::{CONNECT_TIMEOUT, NO_HEADER, USER_AGENT, is_loopback, origin_of};
+use super::types::Download;
 
 /// Time until the server begins to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -78,7 +79,7 @@ impl GitHub {
             }
             request.call()
         };
-        let response = match (open(RootCerts::WebPki), private_roots(self.http.agents.authorities())) {
+        let response = match (open(RootCerts::WebPki), private_roots(self.http.wire.agents.authorities())) {
             (Err(error), Some(roots)) if is_about_certificates(&error) => open(roots),
             (outcome, _) => outcome,
         };

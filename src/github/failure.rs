@@ -1,8 +1,10 @@
 //! What goes wrong below HTTP, in our words.
 
-use super::agents::is_about_certificates;
+use super::agents::{CALL_TIMEOUT, is_about_certificates};
 use super::error::{Error, ErrorKind};
-use super::http::{CALL_TIMEOUT, MAX_ANSWER};
+
+/// The largest answer that is read, in bytes, after unpacking.
+pub const MAX_ANSWER: usize = 16 << 20;
 
 /// What can go wrong below HTTP.
 pub(super) enum Failure {

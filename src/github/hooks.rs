@@ -4,10 +4,11 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::api::{GitHub, scope_path};
+use super::address::scope_path;
+use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
-use super::http::{Call, decode};
+use super::wire::{Call, decode};
 use crate::model::{Scope, Secret, Timestamp};
 use crate::text::Line;
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::api::{Download, Repo};
+use super::types::{Download, Repo};
 use crate::model::{Job, JobId, JobStatus, RepoName, Runner, RunnerId, Secret, Timestamp};
 use crate::text::Line;
 

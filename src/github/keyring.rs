@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::app::App;
 use super::budget::Budget;
 use super::error::{Error, ErrorKind};
-use super::http::Http;
+use super::wire::Wire;
 use crate::config::{Credential, CredentialKind, GitHubConfig};
 use crate::model::{RepoName, Scope, Secret, Timestamp};
 
@@ -98,11 +98,11 @@ impl Keyring {
     }
 
     /// What is shown, and whose budget it is of. `stale`: a token that GitHub did not take, where there may be a fresh one.
-    pub fn grant(&self, http: &Http, whose: &Whose, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
+    pub fn grant(&self, wire: &Wire, whose: &Whose, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
         let holder = self.holder(whose);
         match (holder.map(|holder| &holder.kind), whose) {
             (Some(Kind::Token(token, budget)), _) => Ok((token.clone(), budget.clone())),
-            (Some(Kind::App(app)), Whose::Place(scope)) => app.token(http, scope, stale),
+            (Some(Kind::App(app)), Whose::Place(scope)) => app.token(wire, scope, stale),
             (Some(Kind::App(_)), _) | (None, _) => {
                 let message = "a GitHub App has no user; name targets in the config";
                 Err(Error::new("ask as a user", ErrorKind::Forbidden, message))

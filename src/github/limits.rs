@@ -1,4 +1,4 @@
-//! What an answer says of GitHub's limits ("Rate limits for the REST API" in its documentation).
+//! What an answer's headers say of GitHub's limits ("Rate limits for the REST API" in its documentation).
 
 use std::time::Duration;
 
@@ -7,6 +7,9 @@ use ureq::http::{HeaderMap, header};
 use super::budget::ledger::{Settlement, Told, WindowSeen};
 use super::json::Refusal;
 use crate::model::Timestamp;
+
+/// The header with the end of a personal access token.
+const TOKEN_END: &str = "github-authentication-token-expiration";
 
 /// Reads an answer. `now` is our clock, which counts where GitHub does not tell its own.
 pub(super) fn read(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Settlement {
@@ -58,6 +61,17 @@ pub(super) fn server_time(headers: &HeaderMap) -> Option<Timestamp> {
     Some(Timestamp(since.as_secs().saturating_mul(1000)))
 }
 
+/// When the token that was shown ends: `2026-12-05 10:00:00 UTC` or `2026-12-05 10:00:00 +0100`.
+pub(super) fn token_end(headers: &HeaderMap) -> Option<Timestamp> {
+    let mut words = headers.get(TOKEN_END)?.to_str().ok()?.split_whitespace();
+    let (date, time) = (words.next()?, words.next()?);
+    let zone = match words.next()? {
+        "UTC" => "Z".to_owned(),
+        offset => format!("{}:{}", offset.get(..3)?, offset.get(3..)?),
+    };
+    Timestamp::parse(&format!("{date}T{time}{zone}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,5 +111,21 @@ mod tests {
         let whole = [&skewed[..], &[("x-ratelimit-limit", "5000"), ("x-ratelimit-resource", "core")]].concat();
         check(403, &whole, now, Some(50));
         check(200, &whole, now, None);
+    }
+
+    #[test]
+    fn the_end_is_read_in_each_zone() {
+        #[track_caller]
+        fn check(text: &str, expected: Option<&str>) {
+            let mut headers = HeaderMap::new();
+            headers.insert(TOKEN_END, text.parse().unwrap());
+            assert_eq!(token_end(&headers).map(Timestamp::to_rfc3339).as_deref(), expected, "{text}");
+        }
+        check("2026-12-05 10:00:00 UTC", Some("2026-12-05T10:00:00Z"));
+        check("2026-12-05 10:00:00 +0100", Some("2026-12-05T09:00:00Z"));
+        check("2026-12-05 10:00:00 -0730", Some("2026-12-05T17:30:00Z"));
+        for nonsense in ["", "never", "2026-12-05", "2026-12-05 10:00:00", "2026-12-05 10:00:00 \u{e9}", "a b +1"] {
+            check(nonsense, None);
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! GitHub's REST API, or a GitHub Enterprise Server's.
 
 mod account;
+mod address;
 mod agents;
-pub mod api;
+mod api;
 mod app;
 mod budget;
 mod download;
@@ -20,17 +21,20 @@ mod pages;
 mod queue;
 mod repos;
 mod runs;
+mod types;
 mod versions;
+mod wire;
 
 pub use account::Identity;
-pub use api::{Deletion, Download, GitHub, JitConfig, Repo};
+pub use api::GitHub;
 pub use budget::ledger;
 pub use budget::{Counts, Purpose, Standing};
 pub use download::{Body, Resume};
 pub use error::{Error, ErrorKind};
 pub use expiry::TokenEnd;
+pub use failure::MAX_ANSWER;
 pub use groups::Group;
 pub use hooks::{Delivery, HOOK_EVENTS, Hook, HookWanted};
-pub use http::MAX_ANSWER;
 pub use listing::Listing;
 pub use queue::{QueueSeen, TURNS};
+pub use types::{Deletion, Download, JitConfig, Repo};

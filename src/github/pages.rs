@@ -6,9 +6,10 @@ use ureq::http::{HeaderMap, header};
 
 use super::budget::{Budget, Purpose};
 use super::error::{Error, ErrorKind};
-use super::http::{Answer, Call, Http, decode};
+use super::http::Http;
 use super::keyring::Whose;
 use super::listing::{Listing, Page};
+use super::wire::{Answer, Call, Wire, decode};
 use crate::model::Secret;
 
 /// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
@@ -36,7 +37,7 @@ impl Http {
         take: impl FnMut(T),
     ) -> Result<(), Error> {
         let take = all(take);
-        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
+        self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
     }
 
     /// The same for as long as `take` wants more.
@@ -48,11 +49,49 @@ impl Http {
         take: impl FnMut(T) -> bool,
     ) -> Result<(), Error> {
         let whose = Whose::by_path(path);
-        self.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
+        self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
     }
 
-    /// The same, showing this.
-    pub fn pages_with<T: DeserializeOwned>(
+    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
+    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
+    /// tells of it.
+    pub fn pages_if_changed<W: DeserializeOwned, T>(
+        &self,
+        tried: &str,
+        purpose: Purpose,
+        path: &str,
+        known: &mut Listing<T>,
+        items: impl Fn(W) -> Vec<T>,
+        most: usize,
+    ) -> Result<bool, Error> {
+        let mut walk = Walk::from(format!("{}/{path}", self.wire.base()));
+        // The addresses of later pages have numbers for names.
+        let whose = Whose::by_path(path);
+        let mut number = 0;
+        loop {
+            let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
+            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
+            let answer = self.call_url(call, &whose, &walk.url)?;
+            if answer.status != 304 {
+                let next = self.wire.next_page(tried, &answer.headers)?;
+                let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                known.put(number, Page { url: walk.url.clone(), etag, next, items: items(decode(tried, &answer)?) });
+            }
+            let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
+            number += 1;
+            match next {
+                Some(next) if number < most => walk.on(tried, next)?,
+                // More than there can be is an error of the walk's own.
+                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
+                _ => return Ok(known.end(number)),
+            }
+        }
+    }
+}
+
+impl Wire {
+    /// All pages of a listing, asked for with this token: each page's JSON goes to `take`.
+    pub fn pages<T: DeserializeOwned>(
         &self,
         token: &Secret,
         budget: &Budget,
@@ -61,7 +100,7 @@ impl Http {
         take: impl FnMut(T),
     ) -> Result<(), Error> {
         let call = Call::get(tried, Purpose::List);
-        self.walk(tried, path, all(take), |url| self.follow(call, url, |url| self.exchange(call, url, token, budget)))
+        self.walk(tried, path, all(take), |url| self.call_url(call, url, token, budget))
     }
 
     fn walk<T: DeserializeOwned>(
@@ -78,42 +117,6 @@ impl Http {
             match self.next_page(tried, &answer.headers)? {
                 Some(next) if more => walk.on(tried, next)?,
                 _ => return Ok(()),
-            }
-        }
-    }
-
-    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
-    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
-    /// tells of it.
-    pub fn pages_if_changed<W: DeserializeOwned, T>(
-        &self,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        known: &mut Listing<T>,
-        items: impl Fn(W) -> Vec<T>,
-        most: usize,
-    ) -> Result<bool, Error> {
-        let mut walk = Walk::from(format!("{}/{path}", self.base()));
-        // The addresses of later pages have numbers for names.
-        let whose = Whose::by_path(path);
-        let mut number = 0;
-        loop {
-            let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
-            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
-            let answer = self.call_url(call, &whose, &walk.url)?;
-            if answer.status != 304 {
-                let next = self.next_page(tried, &answer.headers)?;
-                let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-                known.put(number, Page { url: walk.url.clone(), etag, next, items: items(decode(tried, &answer)?) });
-            }
-            let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
-            number += 1;
-            match next {
-                Some(next) if number < most => walk.on(tried, next)?,
-                // More than there can be is an error of the walk's own.
-                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
-                _ => return Ok(known.end(number)),
             }
         }
     }

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::api::{GitHub, repo_path};
+use super::address::repo_path;
+use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use super::json;

@@ -1,11 +1,13 @@
 //! Which repositories there are, asked for again and again at no cost while nothing changes.
 
 use super::Listing;
-use super::api::{GitHub, Repo, repo_path};
+use super::address::repo_path;
+use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::Error;
 use super::json::RepoWire;
 use super::pages::MAX_PAGES;
+use super::types::Repo;
 use crate::http1::path_segment;
 use crate::model::RepoName;
 

@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::api::{GitHub, repo_path};
+use super::address::repo_path;
+use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
-use super::http::Call;
+use super::wire::Call;
 use crate::http1::{path_segment, query_value};
 use crate::model::{RepoName, RunOrigin};
 use crate::text::Line;

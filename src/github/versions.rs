@@ -2,7 +2,8 @@
 
 use serde::Deserialize;
 
-use super::api::{GitHub, scope_path};
+use super::address::scope_path;
+use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use crate::http1::path_segment;
