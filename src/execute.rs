@@ -46,10 +46,7 @@ impl Executor {
             Action::Launch { class, .. }
             | Action::Bake { class, .. }
             | Action::PrepareStandby { class, .. }
-            | Action::FetchImage { class } => match self.config.classes.get(*class) {
-                Some(class) => self.make(action, class),
-                None => Outcome::Clash { reason: "its class is not in the config".to_owned() },
-            },
+            | Action::FetchImage { class } => self.make(action, self.config.class(*class)),
             Action::Remove { name, project, judged } => {
                 self.remove(project, name, Removal::new(judged.clone(), &self.config.prefix, self.config.registration))
             }

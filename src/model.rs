@@ -4,6 +4,7 @@
 //! *runner* is GitHub's registration and its process, an *instance* is LXD's container or virtual machine, a *class*
 //! is one entry of `runnermap`, a *scope* is an organisation, repository or enterprise that runners register with.
 
+mod class_id;
 mod product;
 mod runner_life;
 
@@ -12,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use class_id::{ClassId, PerClass};
 pub use product::Product;
 pub use runner_life::{RunnerEnd, RunnerLife};
 

@@ -282,7 +282,7 @@ const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "what fails for one scope is tried once for all its classes",
-        file: "src/plan/launch.rs",
+        file: "src/plan/stock.rs",
         from: "    let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];",
         to: "    let mut needs = vec![Subject::Host];\n    let _ = scope;",
     },

@@ -79,7 +79,7 @@ fn decision(config: &Config, event: &str, body: &Value) -> String {
                 let class = world.jobs().next().and_then(|j| j.place.as_ref().ok()).map(|(_, class)| *class);
                 let runner = job.runner_name.unwrap_or_default();
                 match class {
-                    Some(class) => format!("{runner:?} has it, of class {:?}", config.classes[class].name),
+                    Some(class) => format!("{runner:?} has it, of class {:?}", config.class(class).name),
                     None => format!("{runner:?} has it, not one of ours"),
                 }
             }

@@ -16,7 +16,7 @@ use crate::execute::Executor;
 use crate::github::GitHub;
 use crate::identity::{Maker, maker};
 use crate::lxd::Lxd;
-use crate::model::{Phase, RunnerArch, Scope, Timestamp, keys};
+use crate::model::{ClassId, Phase, RunnerArch, Scope, Timestamp, keys};
 use crate::observe::{image_as_template, image_seen};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
@@ -33,9 +33,8 @@ pub fn run(config_path: PathBuf, wanted: Option<&str>) -> ExitCode {
         Ok((config, _)) => Arc::new(config),
         Err(code) => return code,
     };
-    let named = |class: &&(usize, &Class)| wanted.is_none_or(|name| class.1.name.eq_ignore_ascii_case(name));
-    let classes: Vec<(usize, &Class)> = config.classes.iter().enumerate().collect();
-    let classes: Vec<(usize, &Class)> = classes.iter().filter(named).copied().collect();
+    let named = |class: &Class| wanted.is_none_or(|name| class.name.eq_ignore_ascii_case(name));
+    let classes: Vec<(ClassId, &Class)> = config.class_ids().filter(|(_, class)| named(class)).collect();
     if let (Some(name), true) = (wanted, classes.is_empty()) {
         let known: Vec<&str> = config.classes.iter().map(|class| class.name.as_str()).collect();
         complain!("lxdrunner: runnermap has no class {name:?}; it has {}", known.join(", "));
@@ -49,13 +48,13 @@ pub fn run(config_path: PathBuf, wanted: Option<&str>) -> ExitCode {
         }
     };
     let mut failed = false;
-    for (at, class) in classes {
+    for (id, class) in classes {
         if !class.template {
             say!("class {:?}: template is false, its jobs start from the image", class.name);
             failed |= wanted.is_some();
             continue;
         }
-        match bakery.bake(at, class) {
+        match bakery.bake(id, class) {
             Ok(text) => say!("class {:?}: {text}", class.name),
             Err(error) => {
                 failed = true;
@@ -87,13 +86,13 @@ impl<'a> Bakery<'a> {
         Ok(Bakery { config, lxd, github, executor, clustered, scripts, versions: BTreeMap::new() })
     }
 
-    fn bake(&mut self, at: usize, class: &Class) -> Result<String, String> {
+    fn bake(&mut self, id: ClassId, class: &Class) -> Result<String, String> {
         let version = self.version(class)?;
-        let fingerprint = self.fingerprint(at, class)?;
+        let fingerprint = self.fingerprint(id, class)?;
         let form = form_of(class, self.clustered);
         let recipe = recipe_of(class, &self.scripts, &fingerprint, &version, form);
         let name = template_name(&self.config.prefix, class, &recipe);
-        let bake = Action::Bake { class: at, name: name.clone(), fingerprint, recipe, form };
+        let bake = Action::Bake { class: id, name: name.clone(), fingerprint, recipe, form };
         let begun = Instant::now();
         loop {
             match self.there(class, &name, form)? {
@@ -220,12 +219,12 @@ impl<'a> Bakery<'a> {
         targets.into_iter().next().ok_or_else(|| "GitHub knows no target for this credential".to_owned())
     }
 
-    fn fingerprint(&self, at: usize, class: &Class) -> Result<String, String> {
+    fn fingerprint(&self, id: ClassId, class: &Class) -> Result<String, String> {
         match image_seen(&self.lxd, class, &mut BTreeMap::new()) {
             ImageSeen::Known(fingerprint) => Ok(fingerprint),
             ImageSeen::Unknown => Err("LXD does not have its image; see lxdrunner check".to_owned()),
             ImageSeen::Unfetched => {
-                let fetch = Action::FetchImage { class: at };
+                let fetch = Action::FetchImage { class: id };
                 match patiently(class, "LXD fetches the image", || self.executor.execute(&fetch)) {
                     Outcome::ImageFetched { fingerprint } => Ok(fingerprint),
                     Outcome::NotMade { reason, .. } => Err(reason),

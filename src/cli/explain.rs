@@ -184,7 +184,7 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
 /// Whether the credential may register runners for the job, and in which group: what a daemon learns only when it tries.
 fn rights(config: &Config, github: &GitHub, job: &Job, text: String) -> String {
     let Ok(class) = class_for(&config.classes, &job.labels, &job.repo) else { return text };
-    let (Some(class), Ok(targets)) = (config.classes.get(class), targets(config, github)) else { return text };
+    let (class, Ok(targets)) = (config.class(class), targets(config, github)) else { return text };
     let Some(scope) = scope_for(&targets, &job.repo) else { return text };
     // Who may list runners may register them too; no runner has this name.
     let listed = github.runner_by_name(&scope, &format!("{}-0-0", config.prefix)).map(drop);

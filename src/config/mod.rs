@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
+use crate::model::{ClassId, ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
 
 pub use credentials::{AppKey, Credential, CredentialKind};
 pub use find::{find_socket, passed_over, socket_candidates};
@@ -164,6 +164,20 @@ impl Class {
 }
 
 impl Config {
+    #[allow(clippy::indexing_slicing, reason = "an id is a class's")]
+    pub fn class(&self, id: ClassId) -> &Class {
+        &self.classes[id.0]
+    }
+
+    /// The classes with their ids.
+    pub fn class_ids(&self) -> impl Iterator<Item = (ClassId, &Class)> {
+        self.classes.iter().enumerate().map(|(place, class)| (ClassId(place), class))
+    }
+
+    pub fn class_named(&self, name: &str) -> Option<ClassId> {
+        self.class_ids().find(|(_, class)| class.name == name).map(|(id, _)| id)
+    }
+
     /// Where webhooks are listened for.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.web_host, self.web_port)

@@ -3,10 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::stock::{Demand, HANDOVER, Stock};
+use super::stock::{Demand, HANDOVER, Stock, needs};
 use super::{Group, LAUNCHES_AT_ONCE, Planner, Reason};
-use crate::config::Class;
-use crate::model::{JobId, Scope};
+use crate::model::{ClassId, JobId};
 use crate::world::{Action, Flight, Instance, JobState, Origin, Subject, Template, World, instance_name};
 
 /// Jobs that nothing can be launched for because there is no place: something that only waits may go.
@@ -15,23 +14,9 @@ pub(super) struct Crowded {
     /// For want of a place on the host.
     pub host: usize,
     /// For want of a place in a class.
-    pub classes: BTreeMap<usize, usize>,
+    pub classes: BTreeMap<ClassId, usize>,
     /// Jobs of these classes wait, for whatever reason.
-    pub waiting: BTreeSet<usize>,
-}
-
-/// Everything whose failures keep a launch from this origin back.
-pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&Origin>) -> Vec<Subject> {
-    let name = || class.name.clone();
-    let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];
-    needs.push(match from {
-        // It is there already.
-        Some(Origin::Standby { .. }) => return [needs, vec![Subject::Standby(name())]].concat(),
-        Some(Origin::Template(_)) => Subject::Template(name()),
-        Some(Origin::Image) | None => Subject::Class(name()),
-    });
-    needs.extend([Subject::Storage(name()), Subject::Network(name())]);
-    needs
+    pub waiting: BTreeSet<ClassId>,
 }
 
 /// What copies are made of, of a template that is there.
@@ -81,9 +66,9 @@ impl<'a> Planner<'a> {
         if !self.lxd_is_known() {
             return Some(Reason::LxdUnknown);
         }
-        let class = self.config.classes.get(group.1)?;
+        let class = self.config.class(group.1);
         let paused = |subject: Subject| Reason::paused(self.world, subject, self.now);
-        let from = self.origin(group.1, class);
+        let from = self.origin(group.1);
         if let Some(reason) = needs(group.0, class, from.as_ref()).into_iter().find_map(paused) {
             return Some(reason);
         }
@@ -95,20 +80,23 @@ impl<'a> Planner<'a> {
     }
 
     /// What the next instance of the class comes from: a standby, else the template, else the image.
-    pub(crate) fn origin(&self, at: usize, class: &Class) -> Option<Origin> {
-        let standby = self.stock.classes.get(at)?.standbys.last();
-        if let Some(standby) = standby.filter(|_| self.works(Subject::Standby(class.name.clone()))) {
-            return Some(Origin::Standby { etag: standby.etag.clone() });
+    pub(crate) fn origin(&self, class: ClassId) -> Option<Origin> {
+        let name = &self.config.class(class).name;
+        match self.stock.classes[class].standbys.last() {
+            Some(standby) if self.works(Subject::Standby(name.clone())) => {
+                Some(Origin::Standby { etag: standby.etag.clone() })
+            }
+            _ => self.copy_or_image(class),
         }
-        self.copy_or_image(at, class)
     }
 
     /// The same without standbys, which are for jobs.
-    pub(super) fn copy_or_image(&self, at: usize, class: &Class) -> Option<Origin> {
+    pub(super) fn copy_or_image(&self, id: ClassId) -> Option<Origin> {
+        let class = self.config.class(id);
         let package = self.world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
         // Where copies get no network, one instance from the image tells whether the template is the cause.
         let doubted = package && self.world.failures.is_shaky(&Subject::Network(class.name.clone()));
-        let template = self.stock.classes.get(at)?.template;
+        let template = self.stock.classes[id].template;
         if let Some(template) = template.filter(|_| !doubted && self.works(Subject::Template(class.name.clone()))) {
             return Some(Origin::Template(as_template(template)));
         }
@@ -131,55 +119,55 @@ impl<'a> Planner<'a> {
         let names = if heap.is_empty() { BTreeSet::new() } else { names_in_use(self.world) };
         while let Some(Reverse((load, .., at))) = heap.pop() {
             let Some(line) = lines.get_mut(at) else { continue };
-            let (scope, class_at) = line.group;
+            let (scope, id) = line.group;
             if load != self.stock.scope.get(scope).copied().unwrap_or(0) {
                 // The scope got an instance through another of its classes meanwhile: back into the row.
                 heap.extend(turn(&self.stock, &lines, at));
                 continue;
             }
-            let Some(class) = self.config.classes.get(class_at) else { continue };
-            let origin = self.origin(class_at, class);
-            let full = self.full(line.group, class, origin.as_ref());
+            let origin = self.origin(id);
+            let full = self.full(line.group, origin.as_ref());
             let (None, Some(origin)) = (&full, origin) else {
-                let reason = full.unwrap_or(Reason::NoPackage(class.arch));
-                self.crowded.note(&reason, class_at, line.jobs.len());
+                let reason = full.unwrap_or(Reason::NoPackage(self.config.class(id).arch));
+                self.crowded.note(&reason, id, line.jobs.len());
                 self.plan.deferred.extend(line.jobs.drain(..).map(|j| (j.job.id, reason.clone())));
                 continue;
             };
             let Some(job) = line.jobs.pop() else { continue };
-            let id = job.job.id;
-            let name = match (&origin, self.stock.classes.get_mut(class_at)) {
-                (Origin::Standby { .. }, Some(stocked)) => {
+            let job = job.job.id;
+            let name = match &origin {
+                Origin::Standby { .. } => {
+                    let stocked = &mut self.stock.classes[id];
                     stocked.kept = stocked.kept.saturating_sub(1);
                     let standby = stocked.standbys.pop().map(|standby| standby.seen.name.as_str());
                     self.stock.claimed.extend(standby);
                     standby.map(str::to_owned)
                 }
-                _ => {
+                Origin::Image | Origin::Template(_) => {
                     let free = |name: &String| !names.contains(name.as_str());
-                    self.stock.place(class_at);
-                    (1..1000).map(|n| instance_name(&self.config.prefix, id, n)).find(free)
+                    self.stock.place(id);
+                    (1..1000).map(|n| instance_name(&self.config.prefix, job, n)).find(free)
                 }
             };
             let Some(name) = name else { continue };
-            self.launch(line.group, class, Launch { job: Some(id), name, from: origin });
+            self.launch(line.group, Launch { job: Some(job), name, from: origin });
             heap.extend(turn(&self.stock, &lines, at));
         }
     }
 
     /// Plans one launch; its place is counted already.
-    pub(super) fn launch(&mut self, group: Group<'a>, class: &Class, launch: Launch) {
+    pub(super) fn launch(&mut self, group: Group<'a>, launch: Launch) {
         let (Launch { job, name, from }, stock) = (launch, &mut self.stock);
         stock.launching += 1;
-        stock.tried.extend(needs(group.0, class, Some(&from)));
+        stock.tried.extend(needs(group.0, self.config.class(group.1), Some(&from)));
         *stock.scope.entry(group.0).or_default() += 1;
         *stock.supply.entry(group).or_default() += 1;
         self.plan.actions.push(Action::Launch { job, class: group.1, scope: group.0.clone(), name, from });
     }
 
     /// Why no further instance may be launched for this scope and class, by count. A standby has its place already.
-    pub(super) fn full(&self, (scope, at): Group<'_>, class: &Class, origin: Option<&Origin>) -> Option<Reason> {
-        let stocked = self.stock.classes.get(at)?;
+    pub(super) fn full(&self, (scope, class): Group<'_>, origin: Option<&Origin>) -> Option<Reason> {
+        let (stocked, class) = (&self.stock.classes[class], self.config.class(class));
         if !matches!(origin, Some(Origin::Standby { .. })) {
             if self.stock.total >= self.config.max_workers {
                 return Some(Reason::HostFull { max: self.config.max_workers });
@@ -203,7 +191,7 @@ pub(super) struct Launch {
 }
 
 impl Crowded {
-    fn note(&mut self, reason: &Reason, class: usize, jobs: usize) {
+    fn note(&mut self, reason: &Reason, class: ClassId, jobs: usize) {
         self.waiting.insert(class);
         match reason {
             Reason::HostFull { .. } => self.host += jobs,

@@ -21,7 +21,7 @@ use std::time::Duration;
 use self::launch::Crowded;
 pub(crate) use self::stock::Stock;
 use crate::config::{Config, ForkPolicy};
-use crate::model::{Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
+use crate::model::{ClassId, Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
 use crate::world::{
     Action, Doubt, Flight, Hold, Instance, JobState, Refusal, RunnerState, Subject, UnknownJob, World, scope_for,
 };
@@ -357,5 +357,5 @@ fn look_up(state: &JobState) -> Action {
     Action::LookUpJob { repo: repo.clone(), job: *id, public: *public }
 }
 
-/// The scope and class (by its place in the config) that something belongs to, for counting.
-pub(crate) type Group<'a> = (&'a Scope, usize);
+/// The scope and class that something belongs to, for counting.
+pub(crate) type Group<'a> = (&'a Scope, ClassId);

@@ -7,10 +7,11 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::launch::{Launch, as_template, names_in_use, needs};
+use super::launch::{Launch, as_template, names_in_use};
+use super::stock::needs;
 use super::{Group, LAUNCHES_AT_ONCE, Planner, REMOVALS_AT_ONCE};
 use crate::config::Class;
-use crate::model::{InstanceType, Phase};
+use crate::model::{ClassId, InstanceType, Phase};
 use crate::world::{
     Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, nth_random, random_name, template_name,
 };
@@ -30,16 +31,16 @@ impl<'a> Planner<'a> {
     }
 
     /// True where a job waits for what a class's next instance would take.
-    fn jobs_first(&self, at: usize) -> bool {
-        self.crowded.host > 0 || self.crowded.waiting.contains(&at)
+    fn jobs_first(&self, class: ClassId) -> bool {
+        self.crowded.host > 0 || self.crowded.waiting.contains(&class)
     }
 
     /// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
     /// them waiting, though the host carries one instance more meanwhile.
-    fn no_place(&self, at: usize, class: &Class) -> bool {
-        let stock = &self.stock;
+    fn no_place(&self, class: ClassId) -> bool {
+        let (stock, of_class) = (&self.stock, &self.stock.classes[class]);
         stock.total + stock.bakes >= self.config.max_workers
-            || stock.classes.get(at).is_none_or(|c| c.total + c.bakes >= class.max_workers)
+            || of_class.total + of_class.bakes >= self.config.class(class).max_workers
     }
 
     fn name(&mut self, kind: &str) -> String {
@@ -56,13 +57,13 @@ impl<'a> Planner<'a> {
 
     fn idle_runners(&mut self) {
         let (world, config) = (self.world, self.config);
-        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.idle > 0) {
-            if self.jobs_first(at) || self.paused(Subject::Idle(class.name.clone())) {
+        for (id, class) in config.class_ids().filter(|(_, class)| class.idle > 0) {
+            if self.jobs_first(id) || self.paused(Subject::Idle(class.name.clone())) {
                 continue;
             }
             for scope in world.targets.iter().flatten() {
-                let group = (scope, at);
-                let from = self.copy_or_image(at, class);
+                let group = (scope, id);
+                let from = self.copy_or_image(id);
                 let needs = needs(scope, class, from.as_ref());
                 if !super::remove::runners_known(world, scope) || needs.into_iter().any(|need| self.paused(need)) {
                     continue;
@@ -70,12 +71,12 @@ impl<'a> Planner<'a> {
                 let wanted = self.queued.get(&group).copied().unwrap_or(0) + class.idle;
                 while self.stock.supply.get(&group).copied().unwrap_or(0) < wanted {
                     let Some(from) = &from else { break };
-                    if self.full(group, class, Some(from)).is_some() {
+                    if self.full(group, Some(from)).is_some() {
                         break;
                     }
                     let name = self.name("idle");
-                    self.stock.place(at);
-                    self.launch(group, class, Launch { job: None, name, from: from.clone() });
+                    self.stock.place(id);
+                    self.launch(group, Launch { job: None, name, from: from.clone() });
                 }
             }
         }
@@ -88,30 +89,28 @@ impl<'a> Planner<'a> {
         if world.flights.values().chain(&self.plan.actions).any(is_claim) {
             return;
         }
-        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.standby > 0) {
-            let Some(template) = self.stock.classes.get(at).and_then(|c| c.template) else { continue };
+        for (id, class) in config.class_ids().filter(|(_, class)| class.standby > 0) {
+            let Some(template) = self.stock.classes[id].template else { continue };
             let Some(recipe) = &template.seen.recipe else { continue };
             let of_class = [Subject::Standby, Subject::Template, Subject::Storage, Subject::Network];
             let blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
             let blames: Vec<Subject> = blames.collect();
-            if self.jobs_first(at) || blames.into_iter().any(|blame| self.paused(blame)) {
+            if self.jobs_first(id) || blames.into_iter().any(|blame| self.paused(blame)) {
                 continue;
             }
-            while self.stock.classes.get(at).is_some_and(|c| c.kept < class.standby) {
+            while self.stock.classes[id].kept < class.standby {
                 let (preparing, launching) = (self.stock.preparing, self.stock.launching);
                 let busy = preparing >= PREPARED_AT_ONCE || launching + preparing >= LAUNCHES_AT_ONCE;
-                if busy || self.no_place(at, class) {
+                if busy || self.no_place(id) {
                     break;
                 }
                 let name = self.name("standby");
                 let (template, recipe) = (as_template(template), recipe.clone());
-                self.plan.actions.push(Action::PrepareStandby { class: at, name, template, recipe });
-                self.stock.place(at);
+                self.plan.actions.push(Action::PrepareStandby { class: id, name, template, recipe });
+                self.stock.place(id);
                 self.stock.preparing += 1;
-                if let Some(stocked) = self.stock.classes.get_mut(at) {
-                    stocked.kept += 1;
-                    stocked.preparing += 1;
-                }
+                self.stock.classes[id].kept += 1;
+                self.stock.classes[id].preparing += 1;
             }
         }
     }
@@ -119,8 +118,9 @@ impl<'a> Planner<'a> {
     /// True while the image of virtual machines is unpacked for a job. LXD up to 5.0.2 names the AppArmor profile of that after
     /// the image alone, so that of two at a time one is denied its own file.
     fn unpacks(&self, class: &Class) -> bool {
-        let same = |at: &usize| {
-            self.config.classes.get(*at).is_some_and(|of| of.kind == class.kind && of.image == class.image)
+        let same = |other: &ClassId| {
+            let other = self.config.class(*other);
+            other.kind == class.kind && other.image == class.image
         };
         let unpacks =
             |action: &Action| matches!(action, Action::Launch { class, from: Origin::Image, .. } if same(class));
@@ -134,20 +134,20 @@ impl<'a> Planner<'a> {
         if self.stock.baking {
             return;
         }
-        for (at, class) in config.classes.iter().enumerate().filter(|(_, class)| class.template) {
-            let Some(state) = world.templates.get(at) else { continue };
+        for (id, class) in config.class_ids().filter(|(_, class)| class.template) {
+            let state = &world.templates[id];
             let unfetched = state.image == ImageSeen::Unfetched;
             let recipe = state.wanted.as_ref();
             let made = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe.as_ref() == recipe;
-            let ready = self.stock.classes.get(at).and_then(|c| c.template).is_some_and(made);
+            let ready = self.stock.classes[id].template.is_some_and(made);
             let wanted = unfetched || recipe.is_some();
             let of_class = [Subject::Bake, Subject::Class, Subject::Storage];
             let mut blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
-            if !wanted || ready || self.jobs_first(at) || blames.any(|blame| self.paused(blame)) {
+            if !wanted || ready || self.jobs_first(id) || blames.any(|blame| self.paused(blame)) {
                 continue;
             }
             if unfetched {
-                self.plan.actions.push(Action::FetchImage { class: at });
+                self.plan.actions.push(Action::FetchImage { class: id });
                 return;
             }
             let (Some(recipe), ImageSeen::Known(fingerprint)) = (recipe, &state.image) else { continue };
@@ -156,12 +156,12 @@ impl<'a> Planner<'a> {
             let there =
                 world.instances.values().any(|i| i.label() == name) || self.stock.in_flight.contains_key(name.as_str());
             let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
-            if there || stood_back || self.no_place(at, class) || self.unpacks(class) {
+            if there || stood_back || self.no_place(id) || self.unpacks(class) {
                 continue;
             }
             let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
-            self.plan.actions.push(Action::Bake { class: at, name, fingerprint, recipe, form: state.form });
-            self.stock.bakes(Some(at));
+            self.plan.actions.push(Action::Bake { class: id, name, fingerprint, recipe, form: state.form });
+            self.stock.bakes(Some(id));
             return;
         }
     }
@@ -170,8 +170,8 @@ impl<'a> Planner<'a> {
     fn make_room(&mut self) {
         let mut host = self.crowded.host.saturating_sub(self.stock.making_room);
         let mut classes = self.crowded.classes.clone();
-        for (at, wanted) in &mut classes {
-            let coming = self.stock.classes.get(*at).map_or(0, |class| class.making_room);
+        for (class, wanted) in &mut classes {
+            let coming = self.stock.classes[*class].making_room;
             *wanted = wanted.saturating_sub(coming);
         }
         if host == 0 && classes.is_empty() {
@@ -191,13 +191,13 @@ impl<'a> Planner<'a> {
             if self.stock.in_flight.contains_key(name) || planned.contains(name) || spared {
                 continue;
             }
-            let class = super::stock::class_index(self.config, &instance.seen.class);
-            let helps_class = class.and_then(|at| classes.get(&at)).is_some_and(|n| *n > 0);
+            let class = self.config.class_named(&instance.seen.class);
+            let helps_class = class.and_then(|class| classes.get(&class)).is_some_and(|n| *n > 0);
             if host == 0 && !helps_class || !self.only_waits(instance, class, &mut spare) {
                 continue;
             }
             host = host.saturating_sub(1);
-            if let Some(wanted) = class.and_then(|at| classes.get_mut(&at)) {
+            if let Some(wanted) = class.and_then(|class| classes.get_mut(&class)) {
                 *wanted = wanted.saturating_sub(1);
             }
             self.plan.actions.push(super::remove::removal(instance, RemoveReason::MakesRoom));
@@ -209,7 +209,7 @@ impl<'a> Planner<'a> {
     fn only_waits(
         &mut self,
         instance: &'a Instance,
-        class: Option<usize>,
+        class: Option<ClassId>,
         spare: &mut BTreeMap<Group<'a>, usize>,
     ) -> bool {
         let since = match (instance.seen.phase, instance.runner) {

@@ -7,10 +7,10 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::stock::{class_index, has_shape, is_broken, is_supply};
+use super::stock::{has_shape, is_broken, is_supply};
 use super::{Group, Planner, REMOVALS_AT_ONCE};
 use crate::identity::Maker;
-use crate::model::{Phase, Scope, Timestamp};
+use crate::model::{ClassId, PerClass, Phase, Scope, Timestamp};
 use crate::world::{
     Action, Entry, Flight, Instance, Judged, Named, RemoveReason, RunnerState, Status, Subject, World, parse_name,
 };
@@ -28,15 +28,15 @@ struct Budget<'a, 's> {
     /// For each (scope, class): false once one was replaced for its age, or while one is on its way.
     may_refresh: BTreeMap<Group<'a>, bool>,
     /// By class: standbys that are kept still, and whether one may be replaced.
-    standbys: Vec<(usize, bool)>,
+    standbys: PerClass<(usize, bool)>,
 }
 
 impl<'a> Planner<'a> {
     /// Plans the removals, those that are done first; no more than so many are under way.
     pub(super) fn removals(&mut self) {
         let (world, config, now) = (self.world, self.config, self.now);
-        let idle = |at: usize| config.classes.get(at).map_or(0, |class| class.idle);
-        let surplus = self.spare().into_iter().map(|(group, spare)| (group, spare.saturating_sub(idle(group.1))));
+        let surplus =
+            self.spare().into_iter().map(|(group, spare)| (group, spare.saturating_sub(config.class(group.1).idle)));
         let surplus = surplus.collect();
         let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
         let may_refresh = self.stock.coming.iter().map(refresh).collect();
@@ -67,7 +67,7 @@ impl<'a> Planner<'a> {
                 // The end of one that is under way is an event.
                 break;
             }
-            budget.planner.stock.removes(instance, class_index(config, &instance.seen.class));
+            budget.planner.stock.removes(instance, config.class_named(&instance.seen.class));
             budget.planner.plan.actions.push(removal(instance, reason));
         }
     }
@@ -182,7 +182,7 @@ impl<'a> Budget<'a, '_> {
 
     fn idle(&mut self, instance: &'a Instance, scope: &'a Scope, since: Timestamp) -> Option<RemoveReason> {
         let (config, now) = (self.planner.config, self.planner.now);
-        let class = class_index(config, &instance.seen.class);
+        let class = config.class_named(&instance.seen.class);
         if !is_supply(instance, None, config, now) {
             return None;
         }
@@ -199,7 +199,7 @@ impl<'a> Budget<'a, '_> {
             *left -= 1;
             return Some(RemoveReason::Idle);
         }
-        let kept = config.classes.get(class).is_some_and(|class| class.idle > 0);
+        let kept = config.class(class).idle > 0;
         let may = self.may_refresh.get_mut(&group).filter(|may| **may)?;
         if !kept || now.since(since) <= config.ready_max_age {
             return None;
@@ -209,9 +209,9 @@ impl<'a> Budget<'a, '_> {
     }
 
     /// True where GitHub gave the runner no job: it is replaced once, in case that the runner itself is the cause.
-    fn is_to_be_replaced(&self, scope: &Scope, class: usize, since: Timestamp) -> bool {
-        let Some(class) = self.planner.config.classes.get(class) else { return false };
-        let entry = self.planner.world.failures.get(&Subject::Assignment(scope.clone(), class.name.clone()));
+    fn is_to_be_replaced(&self, scope: &Scope, class: ClassId, since: Timestamp) -> bool {
+        let class = self.planner.config.class(class).name.clone();
+        let entry = self.planner.world.failures.get(&Subject::Assignment(scope.clone(), class));
         let was_there = |entry: &Entry| entry.since.since(since) > self.planner.config.idle_timeout;
         entry.is_some_and(|entry| entry.failures == 1 && was_there(entry))
     }
@@ -220,14 +220,13 @@ impl<'a> Budget<'a, '_> {
         if self.planner.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
             return None;
         }
-        let class = class_index(self.planner.config, &instance.seen.class);
-        let of_use = class.filter(|at| has_shape(self.planner.world, *at, instance));
-        let Some(at) = of_use else {
+        let class = self.planner.config.class_named(&instance.seen.class);
+        let Some(id) = class.filter(|id| has_shape(self.planner.world, *id, instance)) else {
             // Baked for a config that a daemon is about to start with, most likely: who starts and has no use for it, knows.
             let baked_for_another = instance.appeared && instance.seen.maker == Maker::Dead;
             return (!baked_for_another).then_some(RemoveReason::Superseded);
         };
-        let class = self.planner.config.classes.get(at)?;
+        let class = self.planner.config.class(id);
         if !class.template || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
@@ -235,27 +234,27 @@ impl<'a> Budget<'a, '_> {
             return Some(RemoveReason::Broken);
         }
         // The one that is used now stays until its successor is there.
-        let used = self.planner.stock.classes.get(at).and_then(|c| c.template)?;
+        let used = self.planner.stock.classes[id].template?;
         (used.seen.name != instance.seen.name).then_some(RemoveReason::Superseded)
     }
 
     fn standby(&mut self, instance: &Instance) -> Option<RemoveReason> {
-        let Some(at) = class_index(self.planner.config, &instance.seen.class) else {
+        let Some(id) = self.planner.config.class_named(&instance.seen.class) else {
             return Some(RemoveReason::Superseded);
         };
-        let class = self.planner.config.classes.get(at)?;
-        if !has_shape(self.planner.world, at, instance) || instance.seen.project != class.project {
+        let class = self.planner.config.class(id);
+        if !has_shape(self.planner.world, id, instance) || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
         if instance.seen.status != Status::Frozen {
             return Some(RemoveReason::Broken);
         }
-        let (kept, may_replace) = self.standbys.get_mut(at)?;
+        let (kept, may_replace) = &mut self.standbys[id];
         if *kept > class.standby {
             *kept -= 1;
             return Some(RemoveReason::Superseded);
         }
-        let template = self.planner.stock.classes.get(at).and_then(|c| c.template);
+        let template = self.planner.stock.classes[id].template;
         let outdated = template.is_some_and(|t| t.seen.recipe != instance.seen.recipe);
         let stale = self.planner.now.since(instance.made_at) > self.planner.config.ready_max_age;
         if !*may_replace || !(outdated || stale) {

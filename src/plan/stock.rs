@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::launch::needs;
 use super::{Group, Planner, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{JobId, JobStatus, Phase, Timestamp};
+use crate::model::{ClassId, JobId, JobStatus, PerClass, Phase, Scope, Timestamp};
 use crate::world::{Action, Entry, Instance, JobState, Origin, Refusal, RunnerState, Status, Subject, World};
 
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
@@ -20,10 +19,9 @@ pub(crate) struct Stock<'a> {
     pub supply: BTreeMap<Group<'a>, usize>,
     /// Of these, the ones that are on their way.
     pub coming: BTreeMap<Group<'a>, usize>,
-    /// By the class's place in the config.
-    pub classes: Vec<ClassStock<'a>>,
+    pub classes: PerClass<ClassStock<'a>>,
     /// Instances of each scope, whatever they do.
-    pub scope: BTreeMap<&'a crate::model::Scope, usize>,
+    pub scope: BTreeMap<&'a Scope, usize>,
     /// Instances that need a place: all but templates, those that become one, and, within limits, those that are done.
     pub total: usize,
     /// Templates that are being baked: a job does not wait for their place, all that is kept ready does.
@@ -66,15 +64,23 @@ pub(crate) struct ClassStock<'a> {
     pub template: Option<&'a Instance>,
 }
 
-/// The class of that name.
-pub(super) fn class_index(config: &Config, name: &str) -> Option<usize> {
-    config.classes.iter().position(|class| class.name == name)
+/// True where the instance is of the class as the config has it now.
+pub(super) fn has_shape(world: &World, class: ClassId, instance: &Instance) -> bool {
+    instance.seen.recipe.as_ref().is_some_and(|recipe| recipe.shape == world.templates[class].shape)
 }
 
-/// True where the instance is of the class as the config has it now.
-pub(super) fn has_shape(world: &World, class: usize, instance: &Instance) -> bool {
-    let shape = world.templates.get(class).map(|t| t.shape.as_str());
-    instance.seen.recipe.as_ref().is_some_and(|recipe| Some(recipe.shape.as_str()) == shape)
+/// Everything whose failures keep a launch from this origin back.
+pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&Origin>) -> Vec<Subject> {
+    let name = || class.name.clone();
+    let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];
+    needs.push(match from {
+        // It is there already.
+        Some(Origin::Standby { .. }) => return [needs, vec![Subject::Standby(name())]].concat(),
+        Some(Origin::Template(_)) => Subject::Template(name()),
+        Some(Origin::Image) | None => Subject::Class(name()),
+    });
+    needs.extend([Subject::Storage(name()), Subject::Network(name())]);
+    needs
 }
 
 /// Templates that do not work are not copied again.
@@ -113,8 +119,8 @@ impl<'a> Stock<'a> {
         for action in world.flights.values() {
             stock.flight(world, action);
         }
-        let by_name: BTreeMap<&str, usize> =
-            config.classes.iter().enumerate().map(|(at, class)| (class.name.as_str(), at)).collect();
+        let by_name: BTreeMap<&str, ClassId> =
+            config.class_ids().map(|(id, class)| (class.name.as_str(), id)).collect();
         let mut leaving = 0;
         for instance in world.instances.values() {
             let class = by_name.get(instance.seen.class.as_str()).copied();
@@ -124,27 +130,23 @@ impl<'a> Stock<'a> {
         // A bake that failed may be there yet while the next one goes on: only one of them is beyond the caps.
         let counted = |bakes: &mut usize| std::mem::replace(bakes, (*bakes).min(1)).saturating_sub(1);
         stock.total += usize::saturating_sub(leaving, free) + counted(&mut stock.bakes);
-        for (at, class) in stock.classes.iter_mut().enumerate() {
+        for (class, of) in stock.classes.iter_mut().zip(&config.classes) {
             class.total += counted(&mut class.bakes);
             // The one that waits longest is claimed first.
             class.standbys.sort_by_key(|i| std::cmp::Reverse(i.made_at));
-            let broken = config.classes.get(at).is_some_and(|c| is_broken(world, c));
-            class.template = class.template.filter(|_| !broken);
+            class.template = class.template.filter(|_| !is_broken(world, of));
         }
         stock
     }
 
     fn flight(&mut self, world: &'a World, action: &'a Action) {
-        let config = self.config;
         self.in_flight.extend(action.instance().map(|name| (name, action)));
         self.copied.extend(action.copies());
         let known = action.instance().is_some_and(|name| world.instances.contains_key(name));
         match action {
             Action::Launch { job, class, scope, from, .. } => {
                 self.launching += 1;
-                self.tried.extend(
-                    config.classes.get(*class).map(|class| needs(scope, class, Some(from))).into_iter().flatten(),
-                );
+                self.tried.extend(needs(scope, self.config.class(*class), Some(from)));
                 *self.supply.entry((scope, *class)).or_default() += 1;
                 *self.coming.entry((scope, *class)).or_default() += 1;
                 *self.scope.entry(scope).or_default() += 1;
@@ -162,10 +164,9 @@ impl<'a> Stock<'a> {
             Action::FetchImage { .. } => self.baking = true,
             Action::PrepareStandby { class, recipe, .. } => {
                 self.preparing += 1;
-                if let Some(stock) = self.classes.get_mut(*class) {
-                    stock.preparing += 1;
-                    stock.kept += usize::from(world.templates.get(*class).is_some_and(|t| t.shape == recipe.shape));
-                }
+                let stock = &mut self.classes[*class];
+                stock.preparing += 1;
+                stock.kept += usize::from(world.templates[*class].shape == recipe.shape);
                 if !known {
                     self.place(*class);
                 }
@@ -176,15 +177,13 @@ impl<'a> Stock<'a> {
     }
 
     /// One more that needs a place.
-    pub fn place(&mut self, class: usize) {
+    pub fn place(&mut self, class: ClassId) {
         self.total += 1;
-        if let Some(stock) = self.classes.get_mut(class) {
-            stock.total += 1;
-        }
+        self.classes[class].total += 1;
     }
 
     /// A removal that is planned now.
-    pub fn removes(&mut self, instance: &Instance, class: Option<usize>) {
+    pub fn removes(&mut self, instance: &Instance, class: Option<ClassId>) {
         self.removing += 1;
         if !matches!(instance.seen.phase, Phase::Template | Phase::Baking)
             && !is_done(instance)
@@ -194,23 +193,23 @@ impl<'a> Stock<'a> {
         }
     }
 
-    fn makes_room(&mut self, class: Option<usize>) {
+    fn makes_room(&mut self, class: Option<ClassId>) {
         self.making_room += 1;
-        if let Some(stock) = class.and_then(|at| self.classes.get_mut(at)) {
-            stock.making_room += 1;
+        if let Some(class) = class {
+            self.classes[class].making_room += 1;
         }
     }
 
     /// One more that is to become a template.
-    pub fn bakes(&mut self, class: Option<usize>) {
+    pub fn bakes(&mut self, class: Option<ClassId>) {
         self.bakes += 1;
-        if let Some(stock) = class.and_then(|at| self.classes.get_mut(at)) {
-            stock.bakes += 1;
+        if let Some(class) = class {
+            self.classes[class].bakes += 1;
         }
     }
 
     /// True where it is done and leaves, and was not counted.
-    fn instance(&mut self, world: &'a World, instance: &'a Instance, class: Option<usize>, now: Timestamp) -> bool {
+    fn instance(&mut self, world: &'a World, instance: &'a Instance, class: Option<ClassId>, now: Timestamp) -> bool {
         let flight = self.in_flight.get(instance.seen.name.as_str()).copied();
         if instance.seen.phase == Phase::Template {
             self.template(world, instance, class, flight);
@@ -231,8 +230,8 @@ impl<'a> Stock<'a> {
             Some(class) => self.place(class),
             None => self.total += 1,
         }
-        if let (Phase::Standby, Some(at)) = (instance.seen.phase, class) {
-            self.standby(world, instance, at, flight);
+        if let (Phase::Standby, Some(class)) = (instance.seen.phase, class) {
+            self.standby(world, instance, class, flight);
         }
         if let Some(scope) = instance.seen.scope.as_ref().filter(|_| !matches!(flight, Some(Action::Launch { .. }))) {
             *self.scope.entry(scope).or_default() += 1;
@@ -246,26 +245,23 @@ impl<'a> Stock<'a> {
         false
     }
 
-    fn template(&mut self, world: &World, instance: &'a Instance, class: Option<usize>, flight: Option<&Action>) {
-        let Some(at) = class.filter(|at| flight.is_none() && has_shape(world, *at, instance)) else { return };
-        let (Some(stock), Some(class)) = (self.classes.get_mut(at), self.config.classes.get(at)) else { return };
+    fn template(&mut self, world: &World, instance: &'a Instance, class: Option<ClassId>, flight: Option<&Action>) {
+        let Some(id) = class.filter(|id| flight.is_none() && has_shape(world, *id, instance)) else { return };
+        let (stock, class) = (&mut self.classes[id], self.config.class(id));
         if instance.seen.status != Status::Stopped || instance.seen.project != class.project || !class.template {
             return;
         }
-        let wanted = world.templates.get(at).and_then(|t| t.wanted.as_ref());
+        let wanted = world.templates[id].wanted.as_ref();
         let rank = |i: &Instance| (i.seen.recipe.as_ref() == wanted, i.made_at);
         if stock.template.is_none_or(|other| rank(other) < rank(instance)) {
             stock.template = Some(instance);
         }
     }
 
-    fn standby(&mut self, world: &World, instance: &'a Instance, at: usize, flight: Option<&Action>) {
-        let Some(class) = self.config.classes.get(at) else { return };
-        let of_use = has_shape(world, at, instance) && instance.seen.project == class.project;
-        if !of_use || flight.is_some() || instance.seen.status != Status::Frozen {
-            return;
-        }
-        if let Some(stock) = self.classes.get_mut(at) {
+    fn standby(&mut self, world: &World, instance: &'a Instance, class: ClassId, flight: Option<&Action>) {
+        let usable = has_shape(world, class, instance) && instance.seen.project == self.config.class(class).project;
+        if usable && flight.is_none() && instance.seen.status == Status::Frozen {
+            let stock = &mut self.classes[class];
             stock.kept += 1;
             stock.standbys.push(instance);
         }
@@ -331,7 +327,6 @@ impl<'a> Planner<'a> {
                     };
                     plan.deferred.push((id, reason));
                 }
-                Ok((_, class)) if *class >= self.config.classes.len() => {}
                 Ok((scope, class)) => {
                     let group = groups.entry((scope, *class)).or_default();
                     group.queued += 1;

@@ -2,7 +2,7 @@
 
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{Phase, Recipe, RunnerId};
+use crate::model::{ClassId, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
 use crate::world::{Action, Event, Form, ImageSeen, InstanceSeen, Note, Outcome, Snapshot, Status};
 
@@ -31,7 +31,7 @@ pub fn images_of(stage: &mut Stage, fingerprint: &str, form: Form) -> Vec<Note> 
 }
 
 pub fn wanted(stage: &Stage) -> Recipe {
-    stage.world.templates[0].wanted.clone().unwrap()
+    stage.world.templates[ClassId(0)].wanted.clone().unwrap()
 }
 
 /// A template or standby that LXD lists.

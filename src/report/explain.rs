@@ -8,7 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::config::{Class, ForkPolicy};
-use crate::model::{Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
+use crate::model::{ClassId, Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::plan::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
 use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
 
@@ -117,14 +117,13 @@ fn known(world: &World, now: Timestamp, id: JobId, all: &mut Explanation) {
     about(job, Some((state.queued_at, now)), all);
     matches(world, job, all);
     guard(world, job, all);
-    if let Ok((scope, at)) = &state.place
-        && let Some(class) = world.config().classes.get(*at)
-    {
+    if let Ok((scope, id)) = &state.place {
+        let class = world.config().class(*id);
         let planner = Planner::new(world, now);
         line(world, state, scope, class, all);
-        supply(world, now, (scope, *at), class, all);
-        caps(&planner, *at, class, all);
-        source(&planner, *at, class, all);
+        supply(world, now, (scope, *id), class, all);
+        caps(&planner, *id, all);
+        source(&planner, *id, all);
         obstacles(world, now, scope, class, all);
     }
     next(world, now, state, &plan, all);
@@ -161,7 +160,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// A runner that could have taken the job long ago.
 fn overdue<'a>(world: &'a World, now: Timestamp, state: &JobState) -> Option<&'a str> {
     let (scope, class) = state.place.as_ref().ok()?;
-    let class = world.config().classes.get(*class)?;
+    let class = world.config().class(*class);
     let idle_long = |i: &&Instance| match i.runner {
         RunnerState::Idle(since) => now.since(since.max(state.queued_at)) > SOON,
         _ => false,
@@ -180,16 +179,16 @@ fn matches(world: &World, job: &Job, all: &mut Explanation) {
     let group_only = job.labels.is_empty();
     all.say("runs-on", if group_only { "a runner group, and no label".to_owned() } else { job.labels.to_string() });
     let chosen = class_for(&config.classes, &job.labels, &job.repo).ok();
-    for (place, class) in config.classes.iter().enumerate() {
+    for (id, class) in config.class_ids() {
         let lacks = job.labels.missing_from(&class.labels);
         let surplus = class.labels.len().saturating_sub(job.labels.len());
         let text = match (lacks.is_empty(), class.repos.judge(&job.repo)) {
             _ if group_only && !class.has_own_group() => "has no runner_group of its own".to_owned(),
-            (_, Ok(())) if group_only && chosen == Some(place) => {
+            (_, Ok(())) if group_only && chosen == Some(id) => {
                 format!("takes it: has the only runner_group of its own, {:?}", class.runner_group)
             }
             (_, Ok(())) if group_only => format!("could be meant: its runner_group is {:?}", class.runner_group),
-            _ if chosen == Some(place) => format!("takes it: has all its labels and {surplus} more"),
+            _ if chosen == Some(id) => format!("takes it: has all its labels and {surplus} more"),
             (false, _) => format!("lacks {lacks}"),
             (true, Err(Some(glob))) => format!("has its labels, but its repos deny {}", glob.as_str()),
             (true, Err(None)) => format!("has its labels, but its repos do not name {}", job.repo),
@@ -282,9 +281,9 @@ fn supply(world: &World, now: Timestamp, (scope, place): Group<'_>, class: &Clas
     }
 }
 
-fn caps(planner: &Planner, at: usize, class: &Class, all: &mut Explanation) {
-    let (stock, config) = (&planner.stock, planner.config);
-    let own = stock.classes.get(at).map_or(0, |class| class.total);
+fn caps(planner: &Planner, id: ClassId, all: &mut Explanation) {
+    let (stock, config, class) = (&planner.stock, planner.config, planner.config.class(id));
+    let own = stock.classes[id].total;
     let launching = stock.launching;
     all.say(
         "caps",
@@ -296,9 +295,9 @@ fn caps(planner: &Planner, at: usize, class: &Class, all: &mut Explanation) {
 }
 
 /// What the next instance would come from.
-fn source(planner: &Planner, at: usize, class: &Class, all: &mut Explanation) {
-    let standbys = planner.stock.classes.get(at).map_or(0, |class| class.standbys.len());
-    let text = match planner.origin(at, class) {
+fn source(planner: &Planner, id: ClassId, all: &mut Explanation) {
+    let (standbys, class) = (planner.stock.classes[id].standbys.len(), planner.config.class(id));
+    let text = match planner.origin(id) {
         Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
         Some(Origin::Template(template)) => {
             let known = planner.world.instances.get(template.id());

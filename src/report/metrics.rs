@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::status::{State, Status};
 use crate::config::Config;
 use crate::github::Standing;
-use crate::model::Timestamp;
+use crate::model::{ClassId, Timestamp};
 use crate::world::{Action, Event, Note, Origin, Outcome, World};
 
 /// From a job's queueing at GitHub to its runner's start, in seconds.
@@ -21,9 +21,9 @@ const BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 3
 #[derive(Debug, Default)]
 pub struct Counters {
     /// By class (its place in the config), what was made, of what, and what came of it.
-    made: BTreeMap<(usize, &'static str, &'static str, &'static str), u64>,
+    made: BTreeMap<(ClassId, &'static str, &'static str, &'static str), u64>,
     removals: BTreeMap<&'static str, u64>,
-    waits: BTreeMap<usize, Histogram>,
+    waits: BTreeMap<ClassId, Histogram>,
     jobs_taken: u64,
 }
 
@@ -164,7 +164,7 @@ fn now(page: &mut Page, status: &Status) {
 }
 
 fn since_the_start(page: &mut Page, config: &Config, counters: &Counters) {
-    let class = |at: usize| config.classes.get(at).map_or("", |class| class.name.as_str());
+    let class = |id: ClassId| config.class(id).name.as_str();
     page.single("jobs_taken_total", "counter", "Jobs that runners of ours took.", counters.jobs_taken);
     page.metric("made_total", "counter", "Runners, templates and standbys that were to be made, and what came of it.");
     for ((at, what, from, came), count) in &counters.made {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::explain::length;
 use crate::config::Config;
-use crate::model::{JobId, JobStatus, Phase, Timestamp};
+use crate::model::{ClassId, JobId, JobStatus, Phase, Timestamp};
 use crate::plan::{Reason, Stock, plan};
 use crate::table::columns;
 use crate::world::{Action, Entry, Instance, JobState, RunnerState, Subject, World, class_for};
@@ -142,20 +142,20 @@ pub fn status(world: &World, now: Timestamp) -> Status {
     let config = world.config();
     let stock = Stock::count(world, now);
     let mut classes: Vec<ClassStatus> = Vec::new();
-    for (at, class) in config.classes.iter().enumerate() {
-        let stocked = stock.classes.get(at);
+    for (id, class) in config.class_ids() {
+        let stocked = &stock.classes[id];
         classes.push(ClassStatus {
             name: class.name.clone(),
             max: Some(class.max_workers),
-            counted: stocked.map_or(0, |stocked| stocked.total),
-            has_template: stocked.is_some_and(|stocked| stocked.template.is_some()),
+            counted: stocked.total,
+            has_template: stocked.template.is_some(),
             ..ClassStatus::default()
         });
     }
     count_instances(world, &mut classes);
     let mut others = 0;
     for state in world.jobs() {
-        let class = class_of(state, config).and_then(|class| classes.get_mut(class));
+        let class = class_of(state, config).and_then(|class| classes.get_mut(class.0));
         match (class, state.job.status) {
             (Some(class), JobStatus::Queued) => {
                 class.queued += 1;
@@ -241,9 +241,9 @@ fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
             continue;
         }
         match action {
-            Action::Launch { class, .. } => count(*class, State::Starting),
-            Action::PrepareStandby { class, .. } => count(*class, State::Preparing),
-            Action::Bake { class, .. } => count(*class, State::Baking),
+            Action::Launch { class, .. } => count(class.0, State::Starting),
+            Action::PrepareStandby { class, .. } => count(class.0, State::Preparing),
+            Action::Bake { class, .. } => count(class.0, State::Baking),
             _ => {}
         }
     }
@@ -251,7 +251,7 @@ fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
 }
 
 /// The class that serves the job, or would once GitHub has answered whether it may.
-fn class_of(state: &JobState, config: &Config) -> Option<usize> {
+fn class_of(state: &JobState, config: &Config) -> Option<ClassId> {
     match &state.place {
         Ok((_, class)) => Some(*class),
         Err(refusal) if refusal.is_undecided() => class_for(&config.classes, &state.job.labels, &state.job.repo).ok(),
@@ -271,7 +271,7 @@ fn waiting(world: &World, now: Timestamp) -> Vec<Waiting> {
         waiting.push(Waiting {
             job,
             repo: state.job.repo.to_string(),
-            class: config.classes.get(class).map(|class| class.name.clone()).unwrap_or_default(),
+            class: config.class(class).name.clone(),
             since: now.since(state.queued_at),
             why,
         });

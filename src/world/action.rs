@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::identity::Maker;
-use crate::model::{JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope, Timestamp};
+use crate::model::{ClassId, JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope, Timestamp};
 
 /// One thing to be done by a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,19 +12,18 @@ pub enum Action {
     Launch {
         /// The job that was the reason; GitHub may give the runner another one. `None`: it is kept idle.
         job: Option<JobId>,
-        /// The class's place in the config.
-        class: usize,
+        class: ClassId,
         scope: Scope,
         /// The instance's and the runner's name.
         name: String,
         from: Origin,
     },
     /// Make a template of a class.
-    Bake { class: usize, name: String, fingerprint: String, recipe: Recipe, form: Form },
+    Bake { class: ClassId, name: String, fingerprint: String, recipe: Recipe, form: Form },
     /// Have LXD fetch a class's image from its image server, so that its fingerprint is known.
-    FetchImage { class: usize },
+    FetchImage { class: ClassId },
     /// Make a standby: a copy of `template`, booted and frozen.
-    PrepareStandby { class: usize, name: String, template: Template, recipe: Recipe },
+    PrepareStandby { class: ClassId, name: String, template: Template, recipe: Recipe },
     /// Remove an instance: unless it is busy, deregister its runner, then stop and delete it. One without a scope has no
     /// runner; it stays where it has got one meanwhile.
     Remove { name: String, project: String, judged: Judged },
@@ -95,7 +94,7 @@ impl Origin {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flight {
     Instance(String),
-    Image(usize),
+    Image(ClassId),
     Runner(Scope, RunnerId),
     Package(RunnerArch),
     Job(JobId),

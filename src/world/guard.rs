@@ -96,7 +96,7 @@ pub(super) fn joined(state: &JobState, config: &Config) -> Option<Note> {
     Some(Note::JobQueued {
         job: state.job.id,
         repo: state.job.repo.to_string(),
-        class: config.classes.get(*class)?.name.clone(),
+        class: config.class(*class).name.clone(),
         scope: scope.clone(),
         name: state.job.name.clone(),
     })

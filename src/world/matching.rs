@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::guard::{Runs, judge_fork};
 use crate::config::{Class, Config};
-use crate::model::{Job, Labels, RepoName, Scope};
+use crate::model::{ClassId, Job, Labels, RepoName, Scope};
 
 /// Why a job is not ours to run. It is left for others and never touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +90,9 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The class (its place in the config) that serves `labels`: of those that can, the one with the fewest surplus
+/// The class that serves `labels`: of those that can, the one with the fewest surplus
 /// labels, then the first in the file. Classes whose `repos` leave the repository out are passed over.
-pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<usize, Refusal> {
+pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<ClassId, Refusal> {
     if labels.is_empty() {
         return class_of_group(classes, repo);
     }
@@ -100,7 +100,7 @@ pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<
     let (open, closed): (Vec<_>, Vec<_>) = able.partition(|(_, class)| class.repos.judge(repo).is_ok());
     let surplus = |(place, class): &(usize, &Class)| (class.labels.len(), *place);
     if let Some((place, _)) = open.into_iter().min_by_key(surplus) {
-        return Ok(place);
+        return Ok(ClassId(place));
     }
     if let Some((_, class)) = closed.into_iter().min_by_key(surplus) {
         let deny = class.repos.judge(repo).err().flatten().map(|glob| glob.as_str().to_owned());
@@ -113,10 +113,10 @@ pub fn class_for(classes: &[Class], labels: &Labels, repo: &RepoName) -> Result<
 
 /// The class for a job that names a runner group only: the one that has a group of its own. With several, any of them could be
 /// meant.
-fn class_of_group(classes: &[Class], repo: &RepoName) -> Result<usize, Refusal> {
+fn class_of_group(classes: &[Class], repo: &RepoName) -> Result<ClassId, Refusal> {
     let open = classes.iter().enumerate().filter(|(_, class)| class.has_own_group() && class.repos.judge(repo).is_ok());
     match open.map(|(place, _)| place).collect::<Vec<_>>()[..] {
-        [place] => Ok(place),
+        [place] => Ok(ClassId(place)),
         ref several => Err(Refusal::GroupOnly { classes: several.len() }),
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn place(
     targets: Option<&[Scope]>,
     runs: &Runs,
     config: &Config,
-) -> Result<(Scope, usize), Refusal> {
+) -> Result<(Scope, ClassId), Refusal> {
     let class = class_for(&config.classes, &job.labels, &job.repo)?;
     let scope = scope_for(targets.ok_or(Refusal::TargetsUnknown)?, &job.repo).ok_or(Refusal::NotATarget)?;
     let denied = |glob: Option<&crate::config::Glob>| glob.map(|glob| glob.as_str().to_owned());

@@ -29,7 +29,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::model::{Hint, Job, JobId, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp};
+use crate::model::{
+    ClassId, Hint, Job, JobId, PerClass, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp,
+};
 pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
 pub use doubts::Doubt;
 pub use event::{Event, GitHubSeen, Interest, Outcome, Queue, Snapshot};
@@ -46,8 +48,8 @@ pub use templates::{ImageSeen, form_of, recipe_of};
 #[derive(Clone, Debug)]
 pub struct JobState {
     pub job: Job,
-    /// The scope and class (by its place in the config) that serve it, or why none does.
-    pub place: Result<(Scope, usize), Refusal>,
+    /// The scope and class that serve it, or why none does.
+    pub place: Result<(Scope, ClassId), Refusal>,
     /// When GitHub made it, else when we heard of it: its place in the line.
     pub queued_at: Timestamp,
     /// No launch for it before this moment, and why.
@@ -143,13 +145,12 @@ pub struct World {
     /// in doubt: their runners are listed whatever else there is.
     doubtful: BTreeMap<Scope, u64>,
     /// What each class's templates are baked of.
-    pub(crate) templates: Vec<templates::TemplateState>,
+    pub(crate) templates: PerClass<templates::TemplateState>,
     /// Names that are not for a job follow from `seed` and their number.
     pub(crate) seed: u64,
     pub(crate) names_given: u64,
     /// Notes of the event that is being folded; [`World::fold`] returns them.
     notes: Vec<Note>,
-    /// Class indices in this World are places in its `classes`.
     pub(crate) config: Arc<Config>,
 }
 
@@ -217,7 +218,7 @@ impl World {
         }
     }
 
-    /// The config that class indices in this World refer to.
+    /// The config that class ids in this World refer to.
     pub fn config(&self) -> &Config {
         &self.config
     }

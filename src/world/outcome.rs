@@ -7,7 +7,7 @@ use super::failures::Recorded;
 use super::{Action, Hold, Instance, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{JobId, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
 
 /// A busy instance that was to go is left alone for so long.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -104,7 +104,7 @@ impl World {
 
     fn fold_launch(&mut self, launch: Launched, outcome: Outcome, now: Timestamp) {
         let config = Arc::clone(&self.config);
-        let Some(class) = config.classes.get(launch.class) else { return };
+        let class = config.class(launch.class);
         let Launched { job, scope, name, from, .. } = &launch;
         let class_name = class.name.clone();
         match outcome {
@@ -276,7 +276,7 @@ impl World {
 /// A launch whose outcome came.
 struct Launched {
     job: Option<JobId>,
-    class: usize,
+    class: ClassId,
     scope: Scope,
     name: String,
     from: Origin,

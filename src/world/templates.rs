@@ -7,7 +7,7 @@ use super::names::{recipe, shape};
 use super::{Form, Instance, Note, Outcome, RunnerState, Status, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{Phase, Recipe, Timestamp};
+use crate::model::{ClassId, Phase, Recipe, Timestamp};
 
 /// What a class's instances are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,13 +82,13 @@ impl World {
     /// A template, a standby or an image came to be, or did not.
     pub(super) fn fold_made(
         &mut self,
-        class: usize,
+        class: ClassId,
         made: Option<(String, Recipe, Phase)>,
         outcome: Outcome,
         now: Timestamp,
     ) {
         let config = Arc::clone(&self.config);
-        let Some(class_config) = config.classes.get(class) else { return };
+        let class_config = config.class(class);
         let class_name = class_config.name.clone();
         match outcome {
             Outcome::Baked | Outcome::Published { .. } => {
@@ -129,9 +129,7 @@ impl World {
                 self.notes.push(Note::Prepared { instance: name, class: class_name });
             }
             Outcome::ImageFetched { fingerprint } => {
-                if let Some(state) = self.templates.get_mut(class) {
-                    state.image = ImageSeen::Known(fingerprint);
-                }
+                self.templates[class].image = ImageSeen::Known(fingerprint);
                 self.recovered(&Subject::Bake(class_name));
                 self.find_recipes();
             }
@@ -184,8 +182,8 @@ impl World {
         for instance in self.instances.values().filter(|instance| instance.is_anothers()) {
             let seen = &instance.seen;
             let kept = matches!(seen.phase, Phase::Template | Phase::Preparing | Phase::Standby);
-            let at = self.config.classes.iter().position(|class| class.name == seen.class);
-            let ours = at.and_then(|at| self.templates.get(at)).map(|state| state.shape.as_str());
+            let class = self.config.class_named(&seen.class);
+            let ours = class.map(|class| self.templates[class].shape.as_str());
             if seen.recipe.as_ref().is_some_and(|recipe| kept && Some(recipe.shape.as_str()) != ours) {
                 found.insert(&seen.class, instance.label());
             }

@@ -14,7 +14,7 @@ fn a_job_goes_to_the_class_with_the_fewest_surplus_labels() {
     #[track_caller]
     fn check(classes: &[Class], labels: &[&str], expected: Result<&str, Refusal>) {
         let found = class_for(classes, &labels.iter().collect::<Labels>(), &"acme/app".parse().unwrap());
-        assert_eq!(found.map(|at| classes[at].name.as_str()), expected);
+        assert_eq!(found.map(|id| classes[id.0].name.as_str()), expected);
     }
     check(&classes, &["self-hosted"], Ok("plain"));
     check(&classes, &["GPU"], Ok("gpu"));
@@ -432,7 +432,7 @@ fn repos_say_whose_jobs_are_served_and_by_which_class() {
     fn check(config: Config, repo: &str, labels: &[&str], expected: Result<usize, Refusal>) {
         let mut stage = Stage::new(config);
         stage.fold(Event::Hint(Hint::Job(job(1, repo, labels))));
-        assert_eq!(stage.world.jobs[&JobId(1)].place.clone().map(|(_, class)| class), expected, "{repo}");
+        assert_eq!(stage.world.jobs[&JobId(1)].place.clone().map(|(_, class)| class.0), expected, "{repo}");
     }
     check(of(vec![gpu.clone(), spare.clone()]), "acme/gpu-1", &["gpu"], Ok(0));
     check(of(vec![gpu.clone(), spare]), "acme/app", &["gpu"], Ok(1));

@@ -52,8 +52,7 @@ fn oldest_queued<'a>(
     let mut oldest = BTreeMap::new();
     for state in jobs.values().filter(|state| state.job.status == JobStatus::Queued) {
         let Ok((scope, class)) = &state.place else { continue };
-        let Some(class) = config.classes.get(*class) else { continue };
-        let at = oldest.entry((scope, class.name.as_str())).or_insert(state.queued_at);
+        let at = oldest.entry((scope, config.class(*class).name.as_str())).or_insert(state.queued_at);
         *at = state.queued_at.min(*at);
     }
     oldest

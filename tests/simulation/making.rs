@@ -1,7 +1,7 @@
 //! Launches, bakes and standbys: the real steps, taken against the models.
 
 use lxdrunner::github::Deletion;
-use lxdrunner::model::{InstanceType, Phase, RunnerId, Scope};
+use lxdrunner::model::{ClassId, InstanceType, Phase, RunnerId, Scope};
 use lxdrunner::steps::default_config;
 use lxdrunner::steps::making::{self, Answer, Making, What, Why};
 use lxdrunner::steps::{Cause, Fault};
@@ -51,7 +51,7 @@ pub fn what(action: &Action) -> What {
     }
 }
 
-fn class_of(action: &Action) -> usize {
+fn class_of(action: &Action) -> ClassId {
     match action {
         Action::Launch { class, .. } | Action::Bake { class, .. } | Action::PrepareStandby { class, .. } => *class,
         other => unreachable!("{other:?}"),
@@ -64,7 +64,7 @@ fn failed(reason: &str) -> Answer {
 
 impl Stage {
     pub fn begin_making(&self, action: &Action) -> Step {
-        let class = &self.config.classes[class_of(action)];
+        let class = self.config.class(class_of(action));
         Step::Make(Making::new(what(action), class, &self.config.prefix), None)
     }
 
@@ -189,8 +189,8 @@ impl Stage {
         }
     }
 
-    fn registration(&mut self, daemon: usize, scope: &Scope, name: &str, class: usize) -> u64 {
-        let labels = self.config.classes[class].labels.clone();
+    fn registration(&mut self, daemon: usize, scope: &Scope, name: &str, class: ClassId) -> u64 {
+        let labels = self.config.class(class).labels.clone();
         let id = self.github.register(scope, name, &labels, Some(daemon), self.now);
         self.github.runner(id).mistaken = self.fault(self.faults.lie);
         self.tell(format!("registration {name} ({id}) made by {daemon}"));
@@ -215,7 +215,7 @@ impl Stage {
         let inst = Inst {
             owner: Some((e.daemon, e.life)),
             alias: None,
-            class: self.config.classes[class_of(&e.action)].name.clone(),
+            class: self.config.class(class_of(&e.action)).name.clone(),
             scope,
             job,
             phase: what.phases().0,

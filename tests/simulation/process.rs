@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use lxdrunner::model::{JobId, JobStatus, Phase, Scope};
+use lxdrunner::model::{ClassId, JobId, JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
 use lxdrunner::world::{Action, Event, Flight, Instance, Judged, Note, Outcome, RemoveReason, Snapshot, World};
 
@@ -260,7 +260,7 @@ impl Stage {
         if let Some(objection) = process.told.objection(world, plan) {
             self.fail(&format!("daemon {daemon} plans {objection}"));
         }
-        let mut launches: BTreeMap<(&Scope, usize), usize> = BTreeMap::new();
+        let mut launches: BTreeMap<(&Scope, ClassId), usize> = BTreeMap::new();
         let under_way = self.executions.values().filter(|e| e.daemon == daemon).map(|e| &e.action);
         for action in under_way.chain(&plan.actions) {
             if let Action::Launch { scope, class, job: Some(_), .. } = action {

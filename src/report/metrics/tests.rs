@@ -1,6 +1,6 @@
 use super::*;
 use crate::github::Counts;
-use crate::model::JobId;
+use crate::model::{ClassId, JobId};
 use crate::report::status::status;
 use crate::world::testkit::*;
 use crate::world::{Form, Subject};
@@ -9,7 +9,7 @@ fn standing(left: Option<(u64, u64)>) -> Standing {
     Standing { left, listings: None, waits: vec![], counts: Counts { sent: 7, unchanged: 3, held_back: 1 } }
 }
 
-fn launch(job: u64, class: usize) -> Action {
+fn launch(job: u64, class: ClassId) -> Action {
     let name = format!("lxdrunner-{job}-1");
     Action::Launch { job: Some(JobId(job)), class, scope: acme(), name, from: Origin::Image }
 }
@@ -24,15 +24,15 @@ fn what_is_and_what_was_is_told_in_numbers() {
     stage.pass(3);
     let failed = || Outcome::LaunchFailed { blame: Subject::Host, reason: "x".to_owned(), made: false, runner: None };
     for outcome in [Outcome::Launched { runner: None }, failed(), failed()] {
-        counters.count(&Event::Outcome(launch(1, 0), outcome), &stage.world, stage.now);
+        counters.count(&Event::Outcome(launch(1, ClassId(0)), outcome), &stage.world, stage.now);
     }
     // In a cluster a template is an image.
     let recipe = crate::world::recipe_of(&stage.world.config().classes[0], "", "f", "v", Form::Image);
     let (name, fingerprint) = ("t".to_owned(), "f".to_owned());
-    let bake = Action::Bake { class: 1, name, fingerprint, recipe, form: Form::Image };
+    let bake = Action::Bake { class: ClassId(1), name, fingerprint, recipe, form: Form::Image };
     let published = Outcome::Published { image: "f".to_owned(), left: false };
     counters.count(&Event::Outcome(bake, published), &stage.world, stage.now);
-    let remove = || launch(9, 1);
+    let remove = || launch(9, ClassId(1));
     counters.count(&Event::Outcome(remove(), Outcome::Removed), &stage.world, stage.now);
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: true }]);
     counters.count_notes(&[Note::JobTaken { job: JobId(1), runner: "r".to_owned(), ours: false }]);

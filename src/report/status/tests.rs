@@ -53,7 +53,7 @@ fn what_is_kept_ready_and_what_is_there_of_no_class_is_told() {
     settle(&mut stage);
     check(&stage, &["small 0 0 0 0 0 0 2 2 of 10 ready"]);
     stage.config().classes.remove(0);
-    stage.world.templates.remove(0);
+    stage.world.templates = stage.world.templates.iter().skip(1).cloned().collect();
     check(&stage, &["small 0 0 0 0 0 0 2 not in the config any more none"]);
 }
 
@@ -76,7 +76,7 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
     );
     let launch = Action::Launch {
         job: Some(JobId(2)),
-        class: 0,
+        class: ClassId(0),
         scope: acme(),
         name: "lxdrunner-2-1".to_owned(),
         from: crate::world::Origin::Image,
