@@ -138,7 +138,8 @@ install_once() {
     if command -v apk >/dev/null; then
         apk add --no-cache "$@"
     elif command -v apt-get >/dev/null; then
-        apt-get update -qq && apt-get install -qq -y --no-install-recommends "$@"
+        # Not -qq: lxdrunner takes a set-up that prints nothing for one that hangs.
+        apt-get update -q && apt-get install -q -y --no-install-recommends "$@"
     elif command -v dnf >/dev/null; then
         dnf install -y "$@"
     elif command -v yum >/dev/null; then

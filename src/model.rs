@@ -416,6 +416,8 @@ pub mod keys {
     pub const PHASE: &str = "user.lxdrunner.phase";
     /// The process that provisions it, see [`crate::identity::process_identity`].
     pub const DAEMON: &str = "user.lxdrunner.daemon";
+    /// Seconds after which the process that makes the instance last saw progress; noted only where it takes long.
+    pub const PROGRESS: &str = "user.lxdrunner.progress";
     /// What a template was baked of, and what a standby is a copy of: see [`super::Recipe`].
     pub const TEMPLATE: &str = "user.lxdrunner.template";
     /// The project of the class, on an image only: LXD shows one project's images in others, too.

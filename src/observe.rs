@@ -170,6 +170,7 @@ pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> 
         status: Status::Stopped,
         created_at: None,
         maker: maker(property(keys::DAEMON), true),
+        progress: 0,
         name: image.fingerprint.clone(),
     })
 }
@@ -196,6 +197,7 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>, shared: bool) -> Ins
         // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)
         created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),
         maker: maker(key(keys::DAEMON).unwrap_or_default(), shared),
+        progress: key(keys::PROGRESS).and_then(|seconds| seconds.parse().ok()).unwrap_or_default(),
         name: instance.name,
         alias: None,
         project: instance.project,

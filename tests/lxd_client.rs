@@ -6,11 +6,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lxdrunner::lxd::{Error, ErrorKind, Lxd, NewInstance, Source};
+use lxdrunner::lxd::{Error, ErrorKind, Exec, Lxd, NewInstance, Patience, Progress, RemoteImage, Source};
 use lxdrunner::model::InstanceType;
-use standin::lxd::{Fault, LxdStandin};
+use standin::lxd::{Download, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A time that passes, in the tests that are about time passing.
@@ -369,4 +369,83 @@ fn many_threads_share_one_client() {
         }
     });
     assert_eq!(standin.instance_names("default").len(), 160);
+}
+
+/// No progress for a second is too long, a minute is too long in all.
+fn impatience<'a>(whole: Duration, seen: &'a dyn Fn(&Progress)) -> Patience<'a> {
+    Patience { quiet: Duration::from_secs(1), until: Instant::now() + whole, seen }
+}
+
+#[test]
+fn an_image_is_waited_for_while_lxd_gets_on_with_it() {
+    let (_dir, standin, lxd) = standin("fetch");
+    standin.serve_image(ImageEntry::container("big"));
+    let image = RemoteImage {
+        server: "https://images.example",
+        protocol: "simplestreams",
+        alias: "big",
+        kind: InstanceType::Container,
+    };
+    let fetch = |whole: Duration, seen: &dyn Fn(&Progress)| {
+        lxd.fetch_image("default", &image, &impatience(whole, seen)).map_err(|error| (error.kind, error.message))
+    };
+    // Each look finds it further on, for longer than a second.
+    standin.set_downloads(Download::Slow(4));
+    let told = Mutex::new(Vec::new());
+    assert!(fetch(PATIENCE, &|progress| told.lock().unwrap().push(progress.clone())).is_ok());
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.first(), Some(&Progress { status: "rootfs: 97% (1.49MB/s)".to_owned(), made: true }), "{told:?}");
+    // It stands still; or gets on for too long.
+    standin.set_downloads(Download::Slow(50));
+    assert_eq!(fetch(Duration::from_secs(3), &|_| {}).unwrap_err().0, ErrorKind::Timeout);
+    let (_dir, standin, lxd) = self::standin("stall");
+    standin.serve_image(ImageEntry::container("big"));
+    standin.set_downloads(Download::Stalls);
+    let error = fails_with(lxd.fetch_image("default", &image, &impatience(PATIENCE, &|_| {})), ErrorKind::Stalled);
+    let told = "no progress for 1 s, its status stays \"rootfs: 43% (1.49MB/s)\"";
+    assert_eq!(error.to_string(), format!("fetch image big from https://images.example: {told}"));
+}
+
+#[test]
+fn who_waits_for_an_image_that_another_operation_fetches_sees_the_progress_of_that_one() {
+    let (_dir, standin, lxd) = standin("fetch-two");
+    standin.serve_image(ImageEntry::container("big"));
+    standin.set_downloads(Download::Slow(20));
+    let (server, kind) = ("https://images.example", InstanceType::Container);
+    let image = RemoteImage { server, protocol: "simplestreams", alias: "big", kind };
+    let fetch = || lxd.fetch_image("default", &image, &impatience(PATIENCE, &|_| {}));
+    std::thread::scope(|scope| {
+        let both = [scope.spawn(fetch), scope.spawn(fetch)];
+        both.into_iter().for_each(|fetched| assert!(fetched.join().unwrap().is_ok()));
+    });
+}
+
+#[test]
+fn a_command_is_waited_for_while_it_prints() {
+    let dir = TempDir::new("prints");
+    let exec = |view: &_, command: &[String], _: &_| {
+        let view: &standin::lxd::InstanceView = view;
+        let lines = command[1].parse().unwrap();
+        // The last line is followed by silence.
+        match (0..lines).all(|_| view.print("a line\n")) && command[0] == "prints" {
+            true => ExecOutcome::code(0),
+            false => {
+                view.wait_for_stop();
+                ExecOutcome::code(137)
+            }
+        }
+    };
+    let standin = LxdStandin::start_with(&dir.0, Options { exec: Box::new(exec), ..Options::default() }).unwrap();
+    let lxd = Lxd::new(standin.socket());
+    lxd.wait(&lxd.create("default", "", &new_instance("a")).unwrap(), PATIENCE).unwrap();
+    lxd.wait(&lxd.set_state("default", "a", "start", false).unwrap(), PATIENCE).unwrap();
+    let run = |command: [&str; 2], whole: Duration| {
+        let exec = Exec { command: command.map(str::to_owned).to_vec(), environment: Default::default(), record: true };
+        let running = lxd.start_exec("default", "a", &exec).unwrap();
+        lxd.end_exec(("default", "a"), &running, &impatience(whole, &|_| {})).map(|ended| ended.code)
+    };
+    assert_eq!(run(["prints", "4"], PATIENCE).unwrap(), 0);
+    fails_with(run(["hangs", "0"], PATIENCE), ErrorKind::Stalled);
+    fails_with(run(["hangs", "3"], PATIENCE), ErrorKind::Stalled);
+    fails_with(run(["prints", "1000"], Duration::from_secs(3)), ErrorKind::Timeout);
 }

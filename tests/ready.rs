@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lxdrunner::model::keys;
 use standin::farm::{self, IMAGE, Setup};
-use standin::lxd::{Fault, ImageEntry};
+use standin::lxd::{Call, Download, Fault, ImageEntry};
 use support::*;
 
 fn plan(class: &str, config: &str) -> Plan {
@@ -186,9 +186,49 @@ fn a_bake_that_hangs_is_given_up_and_told() {
     let rig = Rig::prepared(plan("", "provision_timeout: 3"), hanging);
     let job = rig.queue();
     assert_eq!(rig.wait_done(job), "success");
-    rig.daemon.wait(&["ERROR", "template of class", "did not end within 3 s"]);
+    rig.daemon.wait(&["ERROR", "template of class", "printed nothing for 3 s (provision_timeout)"]);
     rig.daemon.wait(&["Godot"]);
     rig.wait_instances(|names| names.is_empty());
+}
+
+#[test]
+fn what_takes_longer_than_provision_timeout_and_makes_progress_is_waited_for() {
+    let slow = |before: &Before<'_>| {
+        before.insides.set_baking(Setup::Slow(4));
+        before.insides.set_setup(Setup::Slow(4));
+    };
+    let rig = Rig::prepared(plan("", "provision_timeout: 3"), slow);
+    let job = rig.queue();
+    assert_eq!(rig.wait_done(job), "success");
+    rig.daemon.wait(&[&format!("job={job}"), "from=image"]);
+    rig.daemon.wait(&["-template-", "step=\"setup-runner.sh\" status=\"unpacking\" msg=\"still under way\""]);
+    rig.daemon.wait(&["msg=\"template ready\""]);
+    // One is the end of the set-up, and one makes it a template.
+    let noted =
+        |calls: &[Call]| calls.iter().filter(|call| call.method == "PATCH" && call.path.contains("-template-")).count();
+    assert!(noted(&rig.standin().faults().calls()) > 3, "other daemons see that it goes on");
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn an_image_that_is_downloaded_slowly_is_waited_for_and_one_that_is_not_downloaded_is_told() {
+    let classes = "  - {name: far, labels: [self-hosted], image: \"servers:big\", type: container, runner_os: linux, runner_arch: x64}\n";
+    let remotes = "remotes: {servers: {addr: https://images.invalid, protocol: simplestreams}}\nprovision_timeout: 2";
+    let check = |downloads: Download, told: &[&str]| {
+        let plan = Plan { classes: classes.to_owned(), ..Plan::with(remotes) };
+        let rig = Rig::prepared(plan, |before| {
+            let standin = before.lxd.unwrap();
+            standin.serve_image(ImageEntry::container("big"));
+            standin.set_downloads(downloads);
+        });
+        rig.daemon.wait(told);
+        rig
+    };
+    let rig = check(Download::Slow(4), &["class=\"far\"", "msg=\"template ready\""]);
+    rig.daemon.wait(&["INFO", "class=\"far\" image=big status=\"rootfs: 97% (1.49MB/s)\" msg=\"fetching the image\""]);
+    assert_eq!(rig.complaints(), Vec::<String>::new());
+    let told = "no progress for 2 s, its status stays \\\"rootfs: 43% (1.49MB/s)\\\"; see whether this host reaches";
+    check(Download::Stalls, &["ERROR", "template of class", "fetch image big from https://images.invalid", told]);
 }
 
 #[test]

@@ -100,16 +100,9 @@ impl<'a> Bakery<'a> {
                     return Ok(format!("template {name} is up to date (runner {version})"));
                 }
                 Some(There::Ready) => return Ok(format!("template {name} is ready; another process baked it")),
-                Some(There::Being) => {
-                    let wait = || {
-                        while self.there(class, &name, form) == Ok(Some(There::Being)) && self.in_time(begun) {
-                            std::thread::sleep(LOOK_EVERY);
-                        }
-                    };
-                    patiently(class, "another process bakes it, waiting", wait);
-                    if !self.in_time(begun) {
-                        return Err(format!("template {name} was not baked by another process in time"));
-                    }
+                Some(There::Being { .. }) => {
+                    let wait = || self.wait_for_another(class, &name, form);
+                    patiently(class, "another process bakes it, waiting", wait)?;
                 }
                 Some(There::Abandoned(made_at)) => {
                     if let Outcome::RemoveFailed { reason } = self.clear_away(class, &name, Maker::Dead, made_at) {
@@ -133,8 +126,24 @@ impl<'a> Bakery<'a> {
         }
     }
 
-    fn in_time(&self, begun: Instant) -> bool {
-        begun.elapsed() < self.config.provision_timeout * 2
+    /// Waits while another process bakes it and makes progress: as long as a daemon would.
+    fn wait_for_another(&self, class: &Class, name: &str, form: Form) -> Result<(), String> {
+        let quiet = self.config.provision_timeout * 2;
+        let mut last = (Instant::now(), 0);
+        while let Some(There::Being { progress }) = self.there(class, name, form)? {
+            if last.1 != progress {
+                last = (Instant::now(), progress);
+            }
+            if last.0.elapsed() >= quiet {
+                return Err(format!(
+                    "another process bakes template {name} and has made no progress for {} s (twice provision_timeout); \
+                     see its log, or delete the instance {name}",
+                    quiet.as_secs()
+                ));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 
     fn make(&self, class: &Class, bake: &Action) -> Outcome {
@@ -186,7 +195,7 @@ impl<'a> Bakery<'a> {
         Ok(Some(match (Phase::parse(key(keys::PHASE)), maker(key(keys::DAEMON), self.lxd.is_shared())) {
             (Phase::Template, _) => There::Ready,
             (_, Maker::Dead) => There::Abandoned(instance.created_at),
-            _ => There::Being,
+            _ => There::Being { progress: key(keys::PROGRESS).parse().unwrap_or_default() },
         }))
     }
 
@@ -239,8 +248,10 @@ impl<'a> Bakery<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum There {
     Ready,
-    /// A living process, or one that nothing is known of, bakes it.
-    Being,
+    /// A living process, or one that nothing is known of, bakes it; the progress that it noted.
+    Being {
+        progress: u64,
+    },
     /// A process that is no more did, and had begun then.
     Abandoned(Option<Timestamp>),
 }

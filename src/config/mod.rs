@@ -40,6 +40,9 @@ pub use web::{Network, NotANetwork, WebAllow, WebTls};
 /// name stays under the 40 characters that a virtual machine's name may have.
 pub const PREFIX_MAX: usize = 20;
 
+/// See [`Config::longest_making`].
+const LONGEST_MAKING: Duration = Duration::from_secs(4 * 3600);
+
 /// Everything the daemon is told. Secrets are read from their files already.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -71,7 +74,7 @@ pub struct Config {
     pub listens: bool,
     /// Between looks at GitHub.
     pub reconcile_interval: Duration,
-    /// From launch until the runner must be online.
+    /// The longest time without progress of what is made or fetched, and from the start of a runner until it must be online.
     pub provision_timeout: Duration,
     /// How long an idle runner is kept beyond the demand.
     pub idle_timeout: Duration,
@@ -181,5 +184,11 @@ impl Config {
     /// Where webhooks are listened for.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.web_host, self.web_port)
+    }
+
+    /// How long the making of an instance, or the fetch of an image, may take whatever progress it makes: a set-up that prints
+    /// forever must not keep its place forever.
+    pub fn longest_making(&self) -> Duration {
+        LONGEST_MAKING.max(self.provision_timeout)
     }
 }

@@ -1,10 +1,12 @@
 //! Gets what instances are made from: runner packages, and images of image servers.
 
+use std::time::Instant;
+
 use log::info;
 
 use super::Executor;
 use crate::config::{Class, Origin};
-use crate::lxd::RemoteImage;
+use crate::lxd::{ErrorKind, Patience, Progress, RemoteImage};
 use crate::model::{RunnerArch, Scope};
 use crate::runner::package::life_of;
 use crate::world::{Outcome, Subject};
@@ -18,14 +20,36 @@ impl Executor {
         };
         let Origin { server, protocol, alias } = &origin;
         let image = RemoteImage { server, protocol, alias, kind: class.kind };
-        match self.lxd.fetch_image(&class.project, &image, self.config.provision_timeout) {
+        let begun = Instant::now();
+        let seen = |progress: &Progress| {
+            let (status, seconds) = (&progress.status, begun.elapsed().as_secs());
+            info!(
+                "class={:?} image={alias} status={status:?} msg=\"fetching the image\" seconds={seconds}",
+                class.name
+            );
+        };
+        let (quiet, longest) = (self.config.provision_timeout, self.config.longest_making());
+        match self.lxd.fetch_image(&class.project, &image, &Patience { quiet, until: begun + longest, seen: &seen }) {
             Ok(fingerprint) => {
                 info!("class={:?} image={alias} fingerprint={fingerprint} msg=\"image fetched\"", class.name);
                 Outcome::ImageFetched { fingerprint }
             }
             Err(error) => {
-                let fix = || format!("see whether the server has it: {}", origin.list_command(product));
-                let reason = format!("{error}; {}", origin.of_other_product(product).unwrap_or_else(fix));
+                let fix = match error.kind {
+                    ErrorKind::Stalled => {
+                        format!("see whether this host reaches {server}; on a slow line raise provision_timeout")
+                    }
+                    ErrorKind::Timeout if begun.elapsed() >= longest => {
+                        format!(
+                            "the fetch of an image may take {} s; {product} goes on, and the next try waits for it",
+                            longest.as_secs()
+                        )
+                    }
+                    _ => origin
+                        .of_other_product(product)
+                        .unwrap_or_else(|| format!("see whether the server has it: {}", origin.list_command(product))),
+                };
+                let reason = format!("{error}; {fix}");
                 Outcome::NotMade { blame: Subject::Bake(class.name.clone()), reason, made: false }
             }
         }

@@ -13,7 +13,7 @@ use crate::lxd;
 use crate::lxd::api::{ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
 use crate::runner::cause::{full_pool, why_not_created};
-use crate::runner::provision::{Credentials, Failure, Provision, source};
+use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};
 use crate::steps::making::{Answer, Making, Next, Step, What};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Begun};
@@ -111,8 +111,8 @@ impl Executor {
     fn make_order(&self, order: &Order<'_>) -> Outcome {
         let Order { class, name, what, job, .. } = order;
         let mark = self.trace.of(*job);
-        let provision = Provision::new(&self.lxd, class, name, self.config.provision_timeout, mark)
-            .reaching(&self.config.github.api);
+        let provision =
+            Provision::new(&self.lxd, class, name, Limits::of(&self.config), mark).reaching(&self.config.github.api);
         let register = || match what {
             What::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
             _ => Err(Answer::Refused("it has no runner".to_owned())),

@@ -9,19 +9,15 @@ use std::{fmt, io};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::ends::{ASK_FIRST, ASK_LAST, Ends, Waited};
+use super::ends::Ends;
 use super::transport::{Body, Failure, Keep, Request, Response, Transport, Upgraded};
-use super::wire::{InstanceJson, OperationJson, ServerJson, StateJson, metadata, refusal, succeeded};
+use super::wire::{InstanceJson, OperationJson, ServerJson, StateJson, metadata, refusal};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType, Product, Timestamp};
 use crate::text::one_line;
 
 /// How long a call may take that the daemon answers at once.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long the daemon is asked to hold back its answer while an operation runs: the wait is made of such slices, so
-/// that no connection is silent for longer.
-const WAIT_SLICE: Duration = Duration::from_secs(60);
-
 /// The API extension of servers that start what they create where they are asked to. Others ignore that they were.
 const STARTS_AT_CREATION: &str = "instance_create_start";
 /// The API extension of servers that know the instance's key `cluster.evacuate`.
@@ -218,6 +214,8 @@ pub enum ErrorKind {
     OperationFailed,
     /// The deadline passed.
     Timeout,
+    /// The operation is still under way, and made no progress for as long as it was given.
+    Stalled,
     /// Something that is not HTTP or not LXD's JSON.
     Malformed,
     /// The content that was to be sent could not be read.
@@ -372,14 +370,6 @@ impl Lxd {
         self.start_operation(&format!("delete instance {name}"), "DELETE", instance_path(project, name, ""), None)
     }
 
-    /// Waits for the operation's end on the daemon's side, no longer than `timeout` (in whole seconds, rounded up). The daemon forgets an operation
-    /// five seconds after its end: then, and after its restart, this is `NotFound`, and only a look at the object
-    /// itself tells.
-    pub fn wait(&self, operation: &Operation, timeout: Duration) -> Result<(), Error> {
-        let ended = self.wait_for_end(&operation.what, operation, Instant::now() + timeout)?;
-        succeeded(&operation.what, &ended)
-    }
-
     /// Asks the daemon to give up the operation. Most operations cannot be cancelled, which is an error here
     /// (`Refused`); one that is gone is none.
     pub fn cancel(&self, operation: &Operation) -> Result<(), Error> {
@@ -388,64 +378,6 @@ impl Lxd {
         match self.call(&tried, "DELETE", path, Body::Empty, CALL_TIMEOUT) {
             Err(Error { kind: ErrorKind::NotFound, .. }) | Ok(_) => Ok(()),
             Err(error) => Err(error),
-        }
-    }
-
-    /// Waits until the operation is over, well or not: for the event that says so where somebody listens, else on the
-    /// daemon's side.
-    pub(super) fn wait_for_end(
-        &self,
-        tried: &str,
-        operation: &Operation,
-        deadline: Instant,
-    ) -> Result<OperationJson, Error> {
-        let mut pause = ASK_FIRST;
-        loop {
-            match self.ends.wait(&operation.id, operation.stream, deadline.min(Instant::now() + pause)) {
-                Waited::Ended(ended) => {
-                    log::debug!("lxd ended={tried:?} status={}", ended.status_code);
-                    return Ok(ended);
-                }
-                Waited::Deaf => return self.ask_for_end(tried, operation, deadline),
-                Waited::Late if Instant::now() >= deadline => return Err(still_running(tried)),
-                Waited::Late => {
-                    pause = (pause * 2).min(ASK_LAST);
-                    let path = format!("/1.0/operations/{}", path_segment(&operation.id));
-                    let seen: OperationJson = self.get(tried, path)?;
-                    if seen.is_over() {
-                        return Ok(seen);
-                    }
-                }
-            }
-        }
-    }
-
-    fn ask_for_end(&self, tried: &str, operation: &Operation, deadline: Instant) -> Result<OperationJson, Error> {
-        loop {
-            let rest = deadline.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return Err(still_running(tried));
-            }
-            // LXD counts whole seconds, so a wait may end up to one second late. The second beyond is for its answer
-            // "still running", after which the connection can be used again.
-            let slice = Duration::from_secs(rest.min(WAIT_SLICE).as_millis().div_ceil(1000).try_into().unwrap_or(1));
-            let path = format!("/1.0/operations/{}/wait?timeout={}", path_segment(&operation.id), slice.as_secs());
-            let patience = slice + Duration::from_secs(1);
-            let waited = self.call(tried, "GET", path, Body::Empty, patience);
-            let seen = match waited.and_then(|response| metadata::<OperationJson>(tried, &response.body)) {
-                Ok(seen) => seen,
-                // LXD answers 200 with an operation that goes on, or that failed; Incus 6.0 answers 500 to the one, and
-                // with the failure's own status to the other. The operation itself tells.
-                Err(error)
-                    if matches!(error.kind, ErrorKind::Refused(_) | ErrorKind::NotFound | ErrorKind::Conflict) =>
-                {
-                    self.get(tried, format!("/1.0/operations/{}", path_segment(&operation.id))).map_err(|_| error)?
-                }
-                Err(error) => return Err(error),
-            };
-            if seen.is_over() {
-                return Ok(seen);
-            }
         }
     }
 
@@ -477,7 +409,7 @@ impl Lxd {
         }
     }
 
-    fn call(
+    pub(super) fn call(
         &self,
         tried: &str,
         method: &'static str,
@@ -556,10 +488,6 @@ impl Lxd {
         };
         Error { source: Some(Box::new(failure)), ..Error::new(tried, kind, message) }
     }
-}
-
-fn still_running(tried: &str) -> Error {
-    Error::new(tried, ErrorKind::Timeout, "it is still running at the deadline")
 }
 
 /// `/1.0/instances/NAME…?project=PROJECT`

@@ -7,15 +7,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::wire::OperationJson;
 
 /// How many ends are kept; a waiter that comes later asks.
 const KEPT: usize = 512;
-/// An operation whose end was not told is asked for after this, then after twice as long, and so on.
-pub(super) const ASK_FIRST: Duration = Duration::from_secs(2);
-pub(super) const ASK_LAST: Duration = Duration::from_secs(30);
 
 /// Shared by the listener and those who wait.
 #[derive(Debug, Default)]
@@ -107,6 +104,8 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn ended(id: &str) -> OperationJson {

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path};
-use super::transport::{Body, Keep};
+use super::transport::{Body, Keep, Response};
+use super::wait::{Patience, Signs};
 use super::wire::{OperationJson, succeeded};
-use crate::http1::query_value;
+use crate::http1::{path_segment, query_value};
 
 /// Bytes that are kept of each stream's end.
 pub const MAX_OUTPUT: usize = 64 * 1024;
@@ -20,6 +21,17 @@ pub struct EndedExec {
     ended: OperationJson,
 }
 
+impl EndedExec {
+    fn of(operation: &Operation, ended: OperationJson) -> Result<EndedExec, Error> {
+        let tried = operation.what.as_str();
+        let Some(code) = ended.metadata.code else {
+            succeeded(tried, &ended)?;
+            return Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the command's exit code"));
+        };
+        Ok(EndedExec { code, ended })
+    }
+}
+
 impl Lxd {
     /// Runs a command and waits for its end, no longer than `timeout`. A command that ends with a code is `Ok`
     /// whatever the code; one that does not exist ends with 127, like in a shell. After a timeout it still runs:
@@ -27,19 +39,45 @@ impl Lxd {
     pub fn exec(&self, project: &str, name: &str, exec: &Exec, timeout: Duration) -> Result<ExecResult, Error> {
         let deadline = Instant::now() + timeout;
         let operation = self.start_exec(project, name, exec)?;
-        let ended = self.end_exec(&operation, deadline.saturating_duration_since(Instant::now()))?;
-        Ok(self.exec_output(project, ended))
+        let ended = self.end_within(&operation, deadline.saturating_duration_since(Instant::now()))?;
+        Ok(self.exec_output(project, EndedExec::of(&operation, ended)?))
     }
 
-    /// Waits for the end of a command that [`Lxd::start_exec`] began; see [`Lxd::exec`].
-    pub fn end_exec(&self, operation: &Operation, timeout: Duration) -> Result<EndedExec, Error> {
-        let tried = operation.what.as_str();
-        let ended = self.wait_for_end(tried, operation, Instant::now() + timeout)?;
-        let Some(code) = ended.metadata.code else {
-            succeeded(tried, &ended)?;
-            return Err(Error::new(tried, ErrorKind::Malformed, "the operation ended without the command's exit code"));
+    /// Waits for the end of a command that [`Lxd::start_exec`] began in that instance and whose output is recorded, for as
+    /// long as it prints something; see [`Lxd::exec`].
+    pub fn end_exec(
+        &self,
+        (project, name): (&str, &str),
+        operation: &Operation,
+        patience: &Patience<'_>,
+    ) -> Result<EndedExec, Error> {
+        let ended = self.end_of(operation, patience, Signs::Output { project, name })?;
+        EndedExec::of(operation, ended)
+    }
+
+    /// What a running command whose output is recorded has printed so far; empty where the server does not tell.
+    pub fn printed_so_far(&self, instance: (&str, &str), operation: &Operation) -> String {
+        let recorded = |stream| self.recorded(instance, operation, stream, MAX_OUTPUT);
+        let printed = ["stdout", "stderr"].into_iter().filter_map(recorded);
+        printed.map(|response| String::from_utf8_lossy(&response.body).into_owned()).collect()
+    }
+
+    /// The last `most` bytes of what a running command has printed to `stdout` or `stderr`.
+    pub(super) fn recorded(
+        &self,
+        (project, name): (&str, &str),
+        operation: &Operation,
+        stream: &str,
+        most: usize,
+    ) -> Option<Response> {
+        // LXD 5.0 has these files among its logs, later versions and Incus in a folder below.
+        let read = |folder: &str| {
+            let file = format!("/logs/{folder}exec_{}.{stream}", path_segment(&operation.id));
+            let (path, range) = (instance_path(project, name, &file), vec![("Range", format!("bytes=-{most}"))]);
+            let tried = "look at a command's output";
+            self.exchange(tried, "GET", path, range, Body::Empty, Keep::Tail(most), CALL_TIMEOUT)
         };
-        Ok(EndedExec { code, ended })
+        read("").or_else(|_| read("exec-output/")).ok()
     }
 
     /// What an ended command printed. Up to four calls: only where somebody will read it.

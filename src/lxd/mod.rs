@@ -8,6 +8,7 @@ mod files;
 mod keys;
 mod objects;
 pub mod transport;
+mod wait;
 mod wire;
 
 pub use api::{
@@ -16,3 +17,4 @@ pub use api::{
 pub use events::Events;
 pub use exec::EndedExec;
 pub use objects::{Image, Network, Profile, Project, RemoteImage, StoragePool};
+pub use wait::{Patience, Progress, Signs};

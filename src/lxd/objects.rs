@@ -1,11 +1,10 @@
 //! What instances are made of: images, profiles, networks, storage pools, projects, cluster members.
 
-use std::time::{Duration, Instant};
-
 use serde::Deserialize;
 use serde_json::json;
 
 use super::api::{Error, ErrorKind, Lxd, Operation};
+use super::wait::{Patience, Signs};
 use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};
 use crate::model::{ConfigMap, Devices, InstanceType};
@@ -169,7 +168,12 @@ impl Lxd {
 
     /// Fetches an image server's image, as an instance that is made of it would, and returns its fingerprint. LXD keeps it
     /// up to date.
-    pub fn fetch_image(&self, project: &str, image: &RemoteImage<'_>, timeout: Duration) -> Result<String, Error> {
+    pub fn fetch_image(
+        &self,
+        project: &str,
+        image: &RemoteImage<'_>,
+        patience: &Patience<'_>,
+    ) -> Result<String, Error> {
         let RemoteImage { server, protocol, alias, kind } = image;
         let tried = format!("fetch image {alias} from {server}");
         // Without its type LXD fetches the container's image of an alias that stands for both.
@@ -177,7 +181,7 @@ impl Lxd {
             "image_type": kind.as_str()});
         let body = json!({"source": source, "auto_update": true});
         let path = format!("/1.0/images?project={}", query_value(project));
-        self.made_image(&tried, path, &body, timeout)
+        self.made_image(&tried, path, &body, patience)
     }
 
     /// Makes an image of a stopped instance and returns its fingerprint. Where `alias` is not free the operation fails and
@@ -189,13 +193,13 @@ impl Lxd {
         alias: &str,
         properties: &ConfigMap,
         compression: &str,
-        timeout: Duration,
+        patience: &Patience<'_>,
     ) -> Result<String, Error> {
         let source = json!({"type": "instance", "name": instance});
         let body = json!({"source": source, "properties": properties, "aliases": [{"name": alias}],
             "compression_algorithm": compression, "public": false});
         let path = format!("/1.0/images?project={}", query_value(project));
-        self.made_image(&format!("publish instance {instance}"), path, &body, timeout)
+        self.made_image(&format!("publish instance {instance}"), path, &body, patience)
     }
 
     fn made_image(
@@ -203,10 +207,10 @@ impl Lxd {
         tried: &str,
         path: String,
         body: &serde_json::Value,
-        timeout: Duration,
+        patience: &Patience<'_>,
     ) -> Result<String, Error> {
         let operation = self.start_operation(tried, "POST", path, Some(body))?;
-        let ended = self.wait_for_end(tried, &operation, Instant::now() + timeout)?;
+        let ended = self.end_of(&operation, patience, Signs::Image)?;
         succeeded(tried, &ended)?;
         match ended.metadata.fingerprint {
             fingerprint if fingerprint.is_empty() => {

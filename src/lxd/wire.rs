@@ -166,6 +166,9 @@ pub(super) struct OperationMetadata {
     pub output: ConfigMap,
     /// Of an image that was fetched.
     pub fingerprint: Line,
+    /// How far it has come, in the daemon's words; no key of its own.
+    #[serde(skip)]
+    pub progress: Line,
 }
 
 impl OperationJson {
@@ -192,7 +195,12 @@ where
 /// The metadata of an operation is of any shape; what does not look like an exec's is none of our business.
 fn lenient<'de, D: Deserializer<'de>>(input: D) -> Result<OperationMetadata, D::Error> {
     let any = serde_json::Value::deserialize(input)?;
-    Ok(serde_json::from_value(any).unwrap_or_default())
+    // `download_progress`, `create_image_from_container_pack_progress`, …
+    let told = any.as_object().into_iter().flatten().filter(|(key, _)| key.ends_with("_progress"));
+    let told: Vec<&str> = told.filter_map(|(_, text)| text.as_str()).collect();
+    let progress = Line::from(told.join(", "));
+    let known: OperationMetadata = serde_json::from_value(any).unwrap_or_default();
+    Ok(OperationMetadata { progress, ..known })
 }
 
 /// An operation that is over, as a result.

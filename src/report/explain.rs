@@ -349,7 +349,7 @@ fn next(world: &World, now: Timestamp, state: &JobState, plan: &Plan, all: &mut 
             "nothing here; it is left for other runners, and GitHub cancels it after a day".to_owned()
         }
         Some(Reason::Covered) => format!(
-            "GitHub gives it to the first runner that is online; one that is not within {} is replaced",
+            "GitHub gives it to the first runner that is online; one that is not online within {} of its last progress is replaced",
             length(world.config().provision_timeout)
         ),
         Some(Reason::Asked(_)) => {

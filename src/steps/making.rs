@@ -3,7 +3,8 @@
 //! 1. A name is a claim. Whose it is after a creation that failed is told by the keys that are found on it, never by the
 //!    error; where that cannot be found out, it may have been made.
 //! 2. GitHub is asked for the credentials beside the boot, or the claim, and heard whatever these come to: what is
-//!    registered must not be forgotten.
+//!    registered must not be forgotten. It is asked only after a set-up, which may take long: credentials are valid for an hour,
+//!    and another host with our prefix removes a registration that is offline for minutes.
 //! 3. The registration is noted on an instance before the credentials are handed over. Not on a standby: its name is
 //!    nobody else's, and its runner is found by it until then.
 //! 4. A standby is claimed by a change of its keys on the condition that nothing changed since. Who was late, or cannot tell,
@@ -212,7 +213,9 @@ pub struct Making {
     image: Option<String>,
     /// GitHub answered that there is no registration, and that is why it comes to nothing.
     unregistered: bool,
-    /// How often GitHub was asked for the credentials.
+    /// True once GitHub was asked for the credentials.
+    registering: bool,
+    /// How often it answered.
     asked: u32,
     /// True once a standby was looked at to be claimed.
     looked: bool,
@@ -238,6 +241,7 @@ impl Making {
             registered: None,
             unregistered: false,
             image: None,
+            registering: false,
             asked: 0,
             looked: false,
             virtual_machine,
@@ -348,15 +352,17 @@ impl Making {
             What::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag.clone())),
             _ => (false, None),
         };
+        self.registering |= *step == Step::BeginRegister;
         Some(Next::Take(match (&self.what, step) {
             (_, Step::Create) => Step::Start,
-            (What::Runner { .. }, Step::Start) => Step::BeginRegister,
+            (_, Step::Start) if copied => Step::BeginRegister,
             (_, Step::Start) => Step::Started,
             (_, Step::BeginRegister) => match claims {
                 Some(Some(_)) if self.virtual_machine => Step::ThawUnclaimed,
                 Some(Some(etag)) => Step::Claim { etag },
                 Some(None) => Step::Look(Why::ToClaim),
-                None => Step::Started,
+                None if copied => Step::Started,
+                None => Step::Arm,
             },
             (_, Step::OpenFiles) => Step::Armed,
             (_, Step::ThawUnclaimed) => {
@@ -369,14 +375,12 @@ impl Making {
             (_, Step::Claim { .. }) if self.virtual_machine => Step::SetClock,
             (_, Step::Claim { .. }) => Step::Thaw,
             (_, Step::Thaw | Step::SetClock) => Step::Credentials,
-            // A copy has its runner inside, and nothing to do that would be in vain without credentials.
-            (What::Runner { .. }, Step::Started) if !copied => Step::Credentials,
-            (What::Template(_), Step::Started) => Step::SetUp,
+            (What::Runner { .. } | What::Template(_), Step::Started) if !copied => Step::SetUp,
             (_, Step::Started) => Step::Arm,
-            (_, Step::NoteRunner(_)) => self.to_arm(),
             (What::Template(_), Step::SetUp) => Step::Seal,
-            (_, Step::SetUp) => Step::Arm,
-            (_, Step::Arm) if copied => Step::Credentials,
+            (_, Step::SetUp) => Step::BeginRegister,
+            (What::Runner { .. }, Step::Arm) => Step::Credentials,
+            (_, Step::NoteRunner(_)) => Step::OpenFiles,
             (_, Step::Arm) => Step::Armed,
             (What::Standby, Step::Armed) => Step::Settle,
             (_, Step::Settle) if !self.virtual_machine => Step::Freeze,
@@ -393,15 +397,6 @@ impl Making {
 
     fn claims(&self) -> bool {
         matches!(self.what, What::Runner { from: Origin::Standby { .. }, .. })
-    }
-
-    /// The registration is noted, or there is none yet.
-    fn to_arm(&self) -> Step {
-        match self.what {
-            // It is being armed already.
-            What::Runner { from: Origin::Template(_), .. } => Step::OpenFiles,
-            _ => Step::SetUp,
-        }
     }
 
     /// What did not work where a step did not.
@@ -492,7 +487,7 @@ impl Making {
                 return Next::Take(match runner {
                     _ if self.claims() => Step::HandOver,
                     Some(runner) => Step::NoteRunner(runner),
-                    None => self.to_arm(),
+                    None => Step::OpenFiles,
                 });
             }
             // Nothing tells when the other gives it back.
@@ -533,8 +528,7 @@ impl Making {
     /// It comes to nothing; but first GitHub is heard, where it was asked.
     fn fail(&mut self, stop: Stop) -> Next {
         self.stop = Some(stop);
-        let runner = matches!(self.what, What::Runner { .. });
-        if runner && self.asked == 0 && self.step != Step::Start && self.step != Step::BeginRegister {
+        if self.registering && self.asked == 0 {
             return Next::Take(Step::Credentials);
         }
         self.give_up()

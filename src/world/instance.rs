@@ -45,6 +45,8 @@ pub struct InstanceSeen {
     pub status: Status,
     pub created_at: Option<Timestamp>,
     pub maker: Maker,
+    /// What its maker last noted of its progress, see [`crate::model::keys::PROGRESS`]; 0 where it noted none.
+    pub progress: u64,
 }
 
 /// What is known of an instance's runner.
@@ -72,7 +74,8 @@ pub struct Instance {
     /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
     /// meanwhile, by years on a board without a battery, must not make it look old.
     pub made_at: Timestamp,
-    /// When the process that provisions it now began, as far as we can tell: a standby is claimed long after it was made.
+    /// When the process that provisions it now began, or last noted progress, as far as we can tell: a standby is claimed long
+    /// after it was made.
     pub begun_at: Timestamp,
     /// When it was first known to have its runner process started.
     pub started_at: Option<Timestamp>,
@@ -113,7 +116,7 @@ impl Instance {
             first_seen: now,
             appeared: true,
             made_at,
-            begun_at: if claimed { now } else { made_at },
+            begun_at: if claimed || seen.progress > 0 { now } else { made_at },
             started_at: (seen.phase == Phase::Started).then_some(now),
             stopped_since: (seen.status == Status::Stopped).then_some(now),
             took_job: false,

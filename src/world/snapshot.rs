@@ -91,7 +91,7 @@ impl World {
                     if seen.phase == Phase::Started {
                         known.started_at.get_or_insert(now);
                     }
-                    if seen.phase != known.seen.phase {
+                    if seen.phase != known.seen.phase || seen.progress != known.seen.progress {
                         known.begun_at = now;
                     }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);

@@ -234,6 +234,7 @@ impl World {
                 status: Status::Running,
                 created_at: None,
                 maker: Maker::Us,
+                progress: 0,
             };
             Instance::new(seen, now, now, seq)
         };

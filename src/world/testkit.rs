@@ -108,6 +108,7 @@ pub fn seen(name: &str, job: u64) -> InstanceSeen {
         status: Status::Running,
         created_at: None,
         maker: Maker::Dead,
+        progress: 0,
     }
 }
 

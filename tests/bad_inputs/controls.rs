@@ -52,8 +52,10 @@ fn no_line_is_written_by_somebody_else() {
     rig.daemon.wait(&[&format!("job={job} "), "not launched", "forged"]);
     deliver(&rig, "queued", None);
     rig.daemon.wait(&["ERROR", "launch failed", "LXD says", "forged"]);
-    rig.daemon.wait(&["launch failed", "403", "forged"]);
     rig.daemon.wait(&["launch failed", "ended with code 3", "forged"]);
+    // GitHub is asked when the set-up has ended.
+    rig.insides.set_setup(Setup::Works);
+    rig.daemon.wait(&["launch failed", "403", "forged"]);
     let failures = run(&rig, &["failures"]);
     check("failures", &failures, false);
     let instance = failures.split_whitespace().find(|word| word.starts_with(&rig.prefix)).unwrap().to_owned();

@@ -61,7 +61,7 @@ fn set_up_scripts() {
             row("hangs", || {
                 let rig = Rig::new(Plan::with("provision_timeout: 3"));
                 rig.insides.set_setup(Setup::Hangs("still unpacking\n".to_owned()));
-                let parts = ["setup-runner.sh did not end", "provision_timeout", "still unpacking"];
+                let parts = ["setup-runner.sh printed nothing for 3 s", "provision_timeout", "still unpacking"];
                 check_launch_fails(&rig, &parts, |rig| rig.insides.set_setup(Setup::Works))
             }),
         ],

@@ -89,6 +89,7 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
         status: Status::Running,
         created_at: Some(NOW),
         maker: Maker::Us,
+        progress: 0,
     };
     let instances: Vec<InstanceSeen> = (0..instances).map(seen).collect();
     let names: Vec<String> = instances.iter().map(|i| i.name.clone()).collect();

@@ -11,6 +11,10 @@ use standin::lxd::{ExecOutcome, ImageEntry, InstanceView, LxdStandin, Options};
 
 pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const PROJECT: &str = "default";
+/// Prints now and then, for six seconds.
+pub const PRINTS: &str = "for n in 1 2 3 4 5 6; do echo line $n >&2; sleep 1; done; echo the last";
+/// Prints once.
+pub const FALLS_SILENT: &str = "echo a line; exec sleep 1000";
 
 /// One daemon, and the instances that a case made on it.
 pub struct Bench {
@@ -63,6 +67,15 @@ fn command(view: &InstanceView, command: &[String], environment: &ConfigMap) -> 
         ["seq", "1", last] => says(&(1..=last.parse().unwrap()).map(|n: u32| format!("{n}\n")).collect::<String>()),
         ["cat", path] => says(&String::from_utf8(view.read_file(path).unwrap()).unwrap()),
         ["stat", "-c", "0%a", path] => says(&format!("{}\n", view.mode(path).unwrap())),
+        ["sh", "-c", self::PRINTS] => {
+            view.print("a line\n");
+            says("the last\n")
+        }
+        ["sh", "-c", self::FALLS_SILENT] => {
+            view.print("a line\n");
+            view.wait_for_stop();
+            ExecOutcome::code(137)
+        }
         ["sleep", _] => {
             view.wait_for_stop();
             ExecOutcome::code(137)

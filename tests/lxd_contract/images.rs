@@ -1,7 +1,9 @@
 //! Images that are made of instances: they are there with all that they are called, and what is made of them is as the
 //! instance was.
 
-use lxdrunner::lxd::{ErrorKind, Image, InstanceStatus, NewInstance, Source};
+use std::time::Instant;
+
+use lxdrunner::lxd::{ErrorKind, Image, InstanceStatus, NewInstance, Patience, Source};
 use lxdrunner::model::{ConfigMap, keys};
 
 use crate::bench::{Bench, PATIENCE, PROJECT, fails_with, on_both};
@@ -19,8 +21,11 @@ fn an_instance_becomes_an_image_and_instances_are_made_of_it() {
         bench.lxd.push_file(PROJECT, &original, "/opt/x", 0o600, &mut &b"abc"[..], 3, PATIENCE).unwrap();
         let properties = [(keys::OWNER, bench.owner()), ("os", "debian".to_owned())];
         let properties: ConfigMap = properties.map(|(key, value)| (key.to_owned(), value)).into();
-        let publish =
-            |compression: &str| bench.lxd.publish(PROJECT, &original, &original, &properties, compression, PATIENCE);
+        let publish_of = |name: &str, compression: &str| {
+            let patience = Patience { quiet: PATIENCE, until: Instant::now() + PATIENCE, seen: &|_| {} };
+            bench.lxd.publish(PROJECT, name, name, &properties, compression, &patience)
+        };
+        let publish = |compression: &str| publish_of(&original, compression);
         fails_with(publish("zstd"), ErrorKind::OperationFailed);
         bench.power(&original, "stop").unwrap();
         // At once by LXD, in the operation by Incus.
@@ -30,7 +35,7 @@ fn an_instance_becomes_an_image_and_instances_are_made_of_it() {
         };
         fails(publish("no-such"), ErrorKind::Refused(400));
         let nobody = bench.name(9);
-        fails(bench.lxd.publish(PROJECT, &nobody, &nobody, &properties, "none", PATIENCE), ErrorKind::NotFound);
+        fails(publish_of(&nobody, "none"), ErrorKind::NotFound);
         let fingerprint = publish("zstd").unwrap();
         assert_eq!(fingerprint.len(), 64, "{fingerprint}");
         bench.owns_image(&fingerprint);

@@ -13,9 +13,9 @@ mod images;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, PATIENCE, PROJECT, exec, fails_with, on_both, real_socket};
+use bench::{Bench, FALLS_SILENT, PATIENCE, PRINTS, PROJECT, exec, fails_with, on_both, real_socket};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
-use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Operation, Source};
+use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Operation, Patience, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
 
 #[test]
@@ -411,6 +411,23 @@ fn an_instance_of_an_unknown_project_is_not_found_and_its_listing_is_empty() {
             Ok(instances) => assert!(instances.is_empty()),
             Err(error) => assert_eq!(error.kind, ErrorKind::NotFound, "{error}"),
         }
+    });
+}
+
+#[test]
+fn what_a_command_prints_is_seen_while_it_runs() {
+    on_both("prints", |bench| {
+        let name = bench.running();
+        let begin = |command: &str| bench.lxd.start_exec(PROJECT, &name, &exec(&["sh", "-c", command])).unwrap();
+        let end = |running: &Operation| {
+            let (quiet, until) = (Duration::from_secs(3), Instant::now() + PATIENCE);
+            bench.lxd.end_exec((PROJECT, &name), running, &Patience { quiet, until, seen: &|_| {} })
+        };
+        let printed = bench.lxd.exec_output(PROJECT, end(&begin(PRINTS)).unwrap());
+        assert_eq!((printed.code, printed.stdout.ends_with("the last\n")), (0, true), "{printed:?}");
+        let silent = begin(FALLS_SILENT);
+        fails_with(end(&silent), ErrorKind::Stalled);
+        assert_eq!(bench.lxd.printed_so_far((PROJECT, &name), &silent), "a line\n");
     });
 }
 

@@ -12,7 +12,7 @@ use crate::stage::Stage;
 pub enum Step {
     Queued,
     /// With what GitHub said meanwhile, where it did.
-    Make(Making, Option<making::Answer>),
+    Make(Box<Making>, Option<making::Answer>),
     Remove(Removal),
     Ask,
 }
@@ -23,6 +23,8 @@ pub struct Execution {
     pub action: Action,
     pub step: Step,
     pub registered: Option<u64>,
+    /// How often its set-up is still seen to go on.
+    pub slow: u64,
 }
 
 impl Execution {

@@ -186,6 +186,7 @@ fn strangers(stage: &mut Stage) {
             runner_key: None,
             running: true,
             made: DAWN,
+            noted: 0,
             process: None,
             ended: false,
             hangs_until: 0,

@@ -65,7 +65,7 @@ fn failed(reason: &str) -> Answer {
 impl Stage {
     pub fn begin_making(&self, action: &Action) -> Step {
         let class = self.config.class(class_of(action));
-        Step::Make(Making::new(what(action), class, &self.config.prefix), None)
+        Step::Make(Box::new(Making::new(what(action), class, &self.config.prefix)), None)
     }
 
     /// One step, and what the machine makes of what came.
@@ -74,20 +74,36 @@ impl Stage {
         e: &mut Execution,
         lxd: usize,
         name: &str,
-        mut making: Making,
+        mut making: Box<Making>,
         mut heard: Option<Answer>,
     ) -> Next {
         let what = what(&e.action);
+        e.slow = e.slow.saturating_sub(1);
+        if e.slow > 0 && self.fate.is_none() {
+            self.note_progress(e, lxd, name);
+            return Next::Go(Box::new(Step::Make(making, heard)), 20_000, 35_000);
+        }
         loop {
             let came = self.make_step(e, lxd, name, (&what, making.step()), &mut heard);
             match making.next(came) {
                 making::Next::End(outcome) => return Next::End(outcome),
                 making::Next::Take(step) => {
+                    if step == making::Step::SetUp && self.fault(self.faults.slow) {
+                        e.slow = self.rng.range(4, 16);
+                    }
                     if let Some((low, high)) = duration(&what, &step) {
                         return Next::Go(Box::new(Step::Make(making, heard)), low, high);
                     }
                 }
             }
+        }
+    }
+
+    /// What takes long is seen to make progress by who makes it.
+    fn note_progress(&mut self, e: &Execution, lxd: usize, name: &str) {
+        let (owner, now) = (Some((e.daemon, e.life)), self.now);
+        if let Some(inst) = self.lxd[lxd].get_mut(name).filter(|inst| inst.owner == owner) {
+            (inst.noted, inst.version) = (now, inst.version + 1);
         }
     }
 
@@ -225,6 +241,7 @@ impl Stage {
             frozen: false,
             version: 0,
             made: self.now,
+            noted: 0,
             process: None,
             ended: false,
             hangs_until: 0,

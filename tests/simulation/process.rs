@@ -166,7 +166,8 @@ impl Stage {
             }
             self.numbers += 1;
             let id = self.numbers;
-            self.executions.insert(id, Execution { daemon, life, action, step: Step::Queued, registered: None });
+            self.executions
+                .insert(id, Execution { daemon, life, action, step: Step::Queued, registered: None, slow: 0 });
             self.daemons[daemon].queued.push_back(id);
         }
         let process = &mut self.daemons[daemon];

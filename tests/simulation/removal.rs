@@ -198,7 +198,7 @@ impl Stage {
             let same = other.action.instance() == Some(name) && (other.daemon, other.life) == owner;
             same && has_it_in_hand(making.step())
         };
-        let patient = self.now > inst.made + LEFT_TO_ANOTHER || reason == RemoveReason::TooOld;
+        let patient = self.now > inst.made.max(inst.noted) + LEFT_TO_ANOTHER || reason == RemoveReason::TooOld;
         // Once the credentials are handed over it needs nobody.
         let unfinished = inst.phase.is_making() && inst.process.is_none() && !inst.ended;
         if unfinished && !patient && self.executions.values().any(makes) {

@@ -71,6 +71,8 @@ pub struct Inst {
     pub runner_key: Option<RunnerId>,
     pub running: bool,
     pub made: u64,
+    /// When its maker last noted that it makes progress; 0 where it did not.
+    pub noted: u64,
     /// The runner process inside, by its registration.
     pub process: Option<u64>,
     /// True once that process ended.
@@ -433,6 +435,7 @@ impl Stage {
                 status: i.status(),
                 created_at: Some(Timestamp(i.made)),
                 maker: maker(i.owner?),
+                progress: i.noted.saturating_sub(i.made),
             })
         });
         Ok(ours.collect())

@@ -96,6 +96,30 @@ fn that_another_daemon_has_other_settings_is_told_once_and_when_it_is_over() {
 }
 
 #[test]
+fn what_another_machines_daemon_makes_stays_while_progress_is_noted_on_it() {
+    // The seconds of each look, and what is noted then.
+    #[track_caller]
+    fn check(looks: &[(u64, u64)], removed: bool) {
+        for phase in [Phase::Provisioning, Phase::Baking, Phase::Preparing] {
+            let mut stage = Stage::new(config());
+            let half = InstanceSeen { phase, maker: Maker::Unknown, runner_id: None, ..seen("lxdrunner-1-1", 1) };
+            for (pass, progress) in looks {
+                stage.pass(*pass).lxd(vec![InstanceSeen { progress: *progress, ..half.clone() }]);
+                stage.runners(acme(), Vec::new());
+            }
+            let expected = removed.then(|| ("lxdrunner-1-1".to_owned(), RemoveReason::Abandoned));
+            assert_eq!(stage.removals(), expected.into_iter().collect::<Vec<_>>(), "{phase:?} {looks:?}");
+        }
+    }
+    check(&[(0, 0), (600, 0)], false);
+    check(&[(0, 0), (601, 0)], true);
+    check(&[(0, 0), (500, 490), (500, 990), (600, 990)], false);
+    check(&[(0, 0), (500, 490), (500, 990), (601, 990)], true);
+    // Nobody knows how old the note is that is there already.
+    check(&[(7200, 7100), (600, 7100)], false);
+}
+
+#[test]
 fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
     // How its runner is, how long it is there, and what we do with it by who made it.
     #[track_caller]

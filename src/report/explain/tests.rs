@@ -41,7 +41,8 @@ fn a_job_that_is_served() {
     let making = [("instance", "lxdrunner-1-1: is being made from the image, for job 1"), ("caps", "1 of 4 instances")];
     check(&stage, 1, None, "is being served: instance lxdrunner-1-1 is being made", &making);
     stage.outcome(launch, Outcome::Launched { runner: None });
-    let covered = [("instance", "started and not online yet"), ("next", "not within 5 min is replaced")];
+    let covered =
+        [("instance", "started and not online yet"), ("next", "not online within 5 min of its last progress")];
     check(&stage, 1, None, "waits for a runner that is on its way", &covered);
     stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
     check(&stage, 1, None, "or for GitHub to give it to an idle one", &[("instance", "idle since 0 s")]);

@@ -76,7 +76,7 @@ impl Provision<'_> {
 
     /// Begins `start-runner.sh WHAT`.
     pub(super) fn start_script(&self, what: &str) -> Result<Operation, Failure> {
-        let patience = self.patience("start-runner.sh")?;
+        let patience = self.waiting_time("start-runner.sh")?;
         let mut environment = ConfigMap::from([
             ("LXDRUNNER_SETUP_TIMEOUT".to_owned(), patience),
             ("LXDRUNNER_GITHUB".to_owned(), self.github.clone()),

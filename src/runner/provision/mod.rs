@@ -7,6 +7,7 @@
 
 mod hand_over;
 mod inside;
+mod limits;
 mod reach;
 mod set_up;
 mod stages;
@@ -17,13 +18,15 @@ use log::info;
 
 use crate::config::{Class, ImageRef, Origin};
 use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
-use crate::lxd::{self, EndedExec, Exec, Lxd, NewInstance};
+use crate::lxd::{self, EndedExec, Exec, Lxd, NewInstance, Signs};
 use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
 use crate::steps::default_config;
 use crate::trace::Mark;
 pub use hand_over::{CREDENTIALS, Credentials};
 pub use inside::look_inside;
+use limits::Clock;
+pub use limits::{Limit, Limits};
 pub use reach::why_not_online;
 pub use stages::SEAL_SCRIPT;
 
@@ -67,17 +70,17 @@ pub enum Failure {
     NotStarted { error: lxd::Error, log: String },
     /// A script in the instance ended with this code; its output.
     Script { what: &'static str, code: i64, output: String },
-    /// A script in the instance did not end in time; the end of its log.
-    Hung { what: &'static str, after: Duration, output: String },
+    /// A script in the instance did not end in time; the end of what it printed.
+    Hung { what: &'static str, limit: Limit, output: String },
     /// A script in the instance found no network, or no way to GitHub: what it says of it.
     NoNetwork { told: String, output: String },
     /// A file of this host could not be read.
     File { path: String, source: std::io::Error },
     /// The place for the credentials is not there (any more): they were not written.
     NotArmed(lxd::Error),
-    /// A virtual machine's agent did not answer before the provisioning deadline.
+    /// A virtual machine's agent did not answer.
     NoAgent { product: Product, after: Duration },
-    /// The provisioning deadline passed.
+    /// The time for all steps is over.
     TooLate { step: &'static str, after: Duration },
 }
 
@@ -95,23 +98,31 @@ impl Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Failure::Lxd(error) if error.kind == ErrorKind::Stalled => write!(
+                f,
+                "{error} (provision_timeout); the server's log may tell why. If the host or its line is slow, raise \
+                 provision_timeout"
+            ),
             Failure::Lxd(error) => error.fmt(f),
             Failure::NotStarted { error, log } => write!(f, "{error}; LXD's log of the start:\n{}", tail(log)),
             Failure::Script { what, code, output } => {
                 write!(f, "{what} ended with code {code}; the end of its output:\n{}", tail(output))
             }
-            Failure::Hung { what, after, output } if output.trim().is_empty() => write!(
-                f,
-                "{what} did not end within {} s (provision_timeout), and what it wrote to {SETUP_LOG}, if anything, does not \
-                 tell how far it came",
-                after.as_secs()
-            ),
-            Failure::Hung { what, after, output } => write!(
-                f,
-                "{what} did not end within {} s (provision_timeout); the end of its log:\n{}",
-                after.as_secs(),
-                tail(output)
-            ),
+            Failure::Hung { what, limit, output } => {
+                match limit {
+                    Limit::Step(after) => write!(
+                        f,
+                        "{what} printed nothing for {} s (provision_timeout). If it works without printing, let it print \
+                         its progress, or raise provision_timeout",
+                        after.as_secs()
+                    ),
+                    Limit::Whole(after) => write!(f, "{what} did not end: {}", past(*after)),
+                }?;
+                match output.trim() {
+                    "" => f.write_str(". It has printed nothing at all"),
+                    output => write!(f, ". The end of its output:\n{}", tail(output)),
+                }
+            }
             Failure::NoNetwork { told, .. } => f.write_str(told),
             Failure::File { path, source } => write!(f, "read {path}: {source}"),
             Failure::NotArmed(error) => write!(
@@ -129,11 +140,15 @@ impl std::fmt::Display for Failure {
                 product.client(),
                 agent = product.agent(),
             ),
-            Failure::TooLate { step, after } => {
-                write!(f, "{step}: not done within {} s (provision_timeout)", after.as_secs())
-            }
+            Failure::TooLate { step, after } => write!(f, "{step}: {}", past(*after)),
         }
     }
+}
+
+/// The limit for everything, in words.
+fn past(limit: Duration) -> String {
+    let seconds = limit.as_secs();
+    format!("all steps together took {seconds} s, the most that a launch or bake may take whatever progress it makes")
 }
 
 impl std::error::Error for Failure {
@@ -157,42 +172,21 @@ pub struct Provision<'a> {
     lxd: &'a Lxd,
     class: &'a Class,
     name: &'a str,
-    begun: Instant,
-    limit: Duration,
+    clock: Clock,
     mark: Mark<'a>,
     /// `SCHEME://HOST:PORT` that a runner must reach; empty: that is not tried.
     github: String,
 }
 
 impl<'a> Provision<'a> {
-    /// Nothing is done yet; `limit` is for all steps together, which are marked as they are done.
-    pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limit: Duration, mark: Mark<'a>) -> Provision<'a> {
-        Provision { lxd, class, name, begun: Instant::now(), limit, mark, github: String::new() }
+    /// Nothing is done yet; the steps are marked as they are done.
+    pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limits: Limits, mark: Mark<'a>) -> Provision<'a> {
+        Provision { lxd, class, name, clock: Clock::start(limits), mark, github: String::new() }
     }
 
     /// The same, and whether GitHub's API is reached from inside is tried.
     pub fn reaching(self, api: &str) -> Provision<'a> {
         Provision { github: reach::endpoint(api).unwrap_or_default(), ..self }
-    }
-
-    /// What is left of the time for all steps.
-    fn left(&self, step: &'static str) -> Result<Duration, Failure> {
-        let left = self.limit.saturating_sub(self.begun.elapsed());
-        if left.is_zero() { Err(Failure::TooLate { step, after: self.limit }) } else { Ok(left) }
-    }
-
-    /// Waits for an operation, and says so every few seconds where it takes long.
-    fn wait(&self, operation: &Operation, step: &'static str) -> Result<(), Failure> {
-        loop {
-            let slice = self.left(step)?.min(PROGRESS_EVERY);
-            match self.lxd.wait(operation, slice) {
-                Err(error) if error.kind == ErrorKind::Timeout => {
-                    let took = self.begun.elapsed().as_secs();
-                    info!("instance={} step={step:?} msg=\"still under way\" seconds={took}", self.name);
-                }
-                other => return Ok(other?),
-            }
-        }
     }
 
     /// Makes the instance, stopped, with `keys` in its config.
@@ -238,7 +232,7 @@ impl<'a> Provision<'a> {
     }
 
     fn created(&self, operation: &Operation) -> Result<(), Failure> {
-        self.wait(operation, "create the instance")?;
+        self.wait_by(operation, "create the instance", Signs::Image)?;
         self.mark.at("created");
         Ok(())
     }
@@ -280,9 +274,10 @@ impl<'a> Provision<'a> {
         // The agent comes up, is restarted once by the guest's own set-up, and comes up again: twice in a row counts.
         // LXD has no event for it.
         let (begun, mut answers, mut tell_at) = (Instant::now(), 0, PROGRESS_EVERY);
+        let left = self.left("wait for the agent")?;
         while answers < 2 {
-            if self.left("wait for the agent").is_err() {
-                return Err(Failure::NoAgent { product: self.lxd.product(), after: self.limit });
+            if begun.elapsed() >= left {
+                return Err(Failure::NoAgent { product: self.lxd.product(), after: left });
             }
             match self.lxd.processes(&self.class.project, self.name)? {
                 count if count >= 0 => answers += 1,
@@ -308,7 +303,7 @@ impl<'a> Provision<'a> {
 
     /// How long a script may wait, in seconds: its own waiting ends before ours does, so that it can say what it waited
     /// for.
-    fn patience(&self, step: &'static str) -> Result<String, Failure> {
+    fn waiting_time(&self, step: &'static str) -> Result<String, Failure> {
         Ok((self.left(step)?.as_secs() * 9 / 10).to_string())
     }
 
@@ -318,10 +313,14 @@ impl<'a> Provision<'a> {
         Ok(self.lxd.start_exec(&self.class.project, self.name, &exec)?)
     }
 
+    fn end_of(&self, log: &str) -> String {
+        let end = self.lxd.pull_file_tail(&self.class.project, self.name, log, 16 * 1024, CALL_TIMEOUT);
+        end.ok().flatten().unwrap_or_default()
+    }
+
     /// What ended well, for its output to be fetched.
     fn end_script(&self, file: &'static str, operation: &Operation, log: &str) -> Result<EndedExec, Failure> {
-        let left = self.left(file)?;
-        match self.lxd.end_exec(operation, left) {
+        match self.end_exec(operation, file) {
             Ok(ended) if ended.code == 0 => Ok(ended),
             Ok(ended) => {
                 let result = self.lxd.exec_output(&self.class.project, ended);
@@ -331,12 +330,12 @@ impl<'a> Provision<'a> {
                 }
                 Err(Failure::Script { what: file, code: result.code, output })
             }
-            Err(error) if error.kind == ErrorKind::Timeout => {
-                let log = self.lxd.pull_file_tail(&self.class.project, self.name, log, 16 * 1024, CALL_TIMEOUT);
-                let output = log.ok().flatten().unwrap_or_default();
-                Err(Failure::Hung { what: file, after: self.limit, output })
+            Err(error) => {
+                let Some(limit) = self.limit(&error) else { return Err(error.into()) };
+                let output = self.lxd.printed_so_far((&self.class.project, self.name), operation);
+                let output = if output.trim().is_empty() { self.end_of(log) } else { output };
+                Err(Failure::Hung { what: file, limit, output })
             }
-            Err(error) => Err(error.into()),
         }
     }
 }
@@ -383,14 +382,16 @@ mod tests {
     }
 
     #[test]
-    fn a_script_that_hangs_is_told_with_its_last_words_or_where_they_belong() {
+    fn a_script_that_hangs_is_reported_with_the_end_of_its_output() {
         let hung = |output: &str| {
-            Failure::Hung { what: "setup-runner.sh", after: Duration::from_secs(3), output: output.to_owned() }
-                .to_string()
+            let limit = Limit::Step(Duration::from_secs(3));
+            Failure::Hung { what: "setup-runner.sh", limit, output: output.to_owned() }.to_string()
         };
-        assert!(hung("one\ntwo\n").ends_with("(provision_timeout); the end of its log:\none\ntwo"));
+        let told = "setup-runner.sh printed nothing for 3 s (provision_timeout). If it works without printing, let it print \
+                    its progress, or raise provision_timeout. The end of its output:\none\ntwo";
+        assert_eq!(hung("one\ntwo\n"), told);
         let mute = hung("\n");
-        assert!(mute.contains("/var/log/lxdrunner-setup.log") && mute.lines().count() == 1, "{mute}");
+        assert!(mute.ends_with("It has printed nothing at all") && mute.lines().count() == 1, "{mute}");
     }
 
     #[test]

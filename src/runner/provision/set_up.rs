@@ -90,7 +90,7 @@ impl Provision<'_> {
         let inside = &self.class.inside;
         let mut environment = inside.env.clone();
         let mut tell = |name: &str, value: String| drop(environment.insert(format!("LXDRUNNER_{name}"), value));
-        tell("SETUP_TIMEOUT", self.patience(what)?);
+        tell("SETUP_TIMEOUT", self.waiting_time(what)?);
         tell("GITHUB", self.github.clone());
         tell("NAME", self.name.to_owned());
         tell("CLASS", self.class.name.clone());

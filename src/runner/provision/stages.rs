@@ -59,10 +59,7 @@ impl Provision<'_> {
     /// # Errors
     /// What LXD says.
     pub fn publish(&self, alias: &str, properties: &ConfigMap) -> Result<String, Failure> {
-        let publish = |compression: &str| {
-            let left = self.left("publish the template")?;
-            Ok(self.lxd.publish(&self.class.project, self.name, alias, properties, compression, left)?)
-        };
+        let publish = |compression: &str| self.publish_as(alias, properties, compression);
         publish(COMPRESSION).or_else(|failure: Failure| match &failure {
             // LXD refuses at once what it has no program for, Incus finds it out on the way.
             Failure::Lxd(error) if matches!(error.kind, ErrorKind::Refused(_) | ErrorKind::OperationFailed) => {

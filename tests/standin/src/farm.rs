@@ -30,7 +30,9 @@ pub enum Setup {
     Works,
     /// It ends with this code after this output.
     Fails(i64, String),
-    /// It does not end before its instance does; its log so far.
+    /// It prints so many lines, each when the one before was read, and then works.
+    Slow(u32),
+    /// It prints this and does not end before its instance does.
     Hangs(String),
 }
 
@@ -138,7 +140,8 @@ impl Insides {
         let baking = environment.contains_key("LXDRUNNER_BAKING");
         let setup = if baking { self.lock().baking.clone() } else { self.lock().setup.clone() };
         match setup {
-            Setup::Works => {
+            Setup::Slow(lines) if !(0..lines).all(|_| view.print("unpacking\n")) => ExecOutcome::code(137),
+            Setup::Works | Setup::Slow(_) => {
                 view.write_file("/opt/lxdrunner/runner/run.sh", b"");
                 ExecOutcome { stdout: "ready\n".to_owned(), ..ExecOutcome::code(0) }
             }
@@ -146,8 +149,8 @@ impl Insides {
                 view.write_file(SETUP_LOG, stdout.as_bytes());
                 ExecOutcome { stdout, ..ExecOutcome::code(code) }
             }
-            Setup::Hangs(log) => {
-                view.write_file(SETUP_LOG, log.as_bytes());
+            Setup::Hangs(printed) => {
+                view.print(&printed);
                 view.wait_for_stop();
                 ExecOutcome::code(137)
             }

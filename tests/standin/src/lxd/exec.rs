@@ -47,13 +47,15 @@ pub struct InstanceView {
     name: String,
     /// The start that it looks at.
     boot: u32,
+    /// The log that a command's output is recorded in.
+    recorded: Option<String>,
 }
 
 impl InstanceView {
     pub(super) fn of(shared: &Arc<Shared>, project: &str, name: &str) -> Option<InstanceView> {
         let boot = shared.lock().instance(project, name)?.boots;
         let (project, name) = (project.to_owned(), name.to_owned());
-        Some(InstanceView { shared: Arc::clone(shared), project, name, boot })
+        Some(InstanceView { shared: Arc::clone(shared), project, name, boot, recorded: None })
     }
 
     /// The instance's name.
@@ -133,6 +135,24 @@ impl InstanceView {
         }
     }
 
+    /// Prints that, which can be read at once, and waits until it is read; false where the instance stops before.
+    pub fn print(&self, text: &str) -> bool {
+        let mut state = self.shared.lock();
+        let mut before = 0;
+        if let Some((log, instance)) = self.recorded.as_ref().zip(state.instance_mut(&self.project, &self.name)) {
+            instance.logs.entry(log.clone()).or_default().extend(text.as_bytes());
+            before = instance.output_reads;
+        }
+        loop {
+            match state.instance(&self.project, &self.name).filter(|i| i.is_up_since(self.boot)) {
+                Some(instance) if instance.output_reads > before => return true,
+                Some(_) if !self.shared.is_stopping() => {}
+                _ => return false,
+            }
+            state = self.shared.wait(state, std::time::Duration::from_secs(1));
+        }
+    }
+
     /// Waits until it is stopped or gone; one that was stopped and started again counts.
     pub fn wait_for_stop(&self) {
         let mut state = self.shared.lock();
@@ -174,8 +194,14 @@ pub(super) fn exec(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer
     if let Some(operation) = state.operations.get_mut(&id) {
         operation.metadata = json!({"record": record});
     }
+    let recorded = record.then(|| format!("exec_{id}.stdout"));
+    if let Some((log, instance)) = recorded.as_ref().zip(state.instance_mut(&project, name)) {
+        // Both are there, and can be read, from the beginning.
+        instance.logs.insert(log.clone(), Vec::new());
+        instance.logs.insert(format!("exec_{id}.stderr"), Vec::new());
+    }
     drop(state);
-    let view = InstanceView { shared: Arc::clone(shared), project, name: name.to_owned(), boot };
+    let view = InstanceView { shared: Arc::clone(shared), project, name: name.to_owned(), boot, recorded };
     operations::spawn(shared, &id, move |shared, id| {
         if command.is_empty() {
             return Some(Err("Failed to retrieve PID of executing child process".to_owned()));
@@ -193,7 +219,7 @@ pub(super) fn exec(shared: &Arc<Shared>, ask: &Ask, name: &str) -> Result<Answer
 fn finish(state: &mut state::State, view: &InstanceView, id: &str, outcome: &ExecOutcome, record: bool) {
     if record && let Some(instance) = state.instance_mut(&view.project, &view.name) {
         for (stream, text) in [("stdout", &outcome.stdout), ("stderr", &outcome.stderr)] {
-            instance.logs.insert(format!("exec_{id}.{stream}"), text.clone().into_bytes());
+            instance.logs.entry(format!("exec_{id}.{stream}")).or_default().extend(text.as_bytes());
         }
     }
     let error = match outcome.code {

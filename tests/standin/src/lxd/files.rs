@@ -112,8 +112,9 @@ pub(super) fn post(shared: &Shared, ask: &Ask, name: &str) -> Result<Answer, Ans
     Ok(Answer::sync(json!({})))
 }
 
-pub(super) fn get_log(state: &State, ask: &Ask, name: &str, log: &str) -> Result<Answer, Answer> {
-    let instance = state.find(ask.project(), name)?;
+pub(super) fn get_log(state: &mut State, ask: &Ask, name: &str, log: &str) -> Result<Answer, Answer> {
+    let instance = state.find_mut(ask.project(), name)?;
+    instance.output_reads += u64::from(log.ends_with(".stdout"));
     let content = instance.logs.get(log).ok_or_else(|| log_missing(log))?;
     Ok(ranged(ask, content))
 }

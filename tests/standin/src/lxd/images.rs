@@ -1,6 +1,7 @@
 //! Images that are fetched or made of instances, and that go.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::answer::{Answer, Ask};
 use super::operations;
 use super::server::Shared;
-use super::state::{ImageEntry, Power, State, hex, instance_not_found};
+use super::state::{Download, ImageEntry, Power, State, hex, instance_not_found};
 use lxdrunner::model::ConfigMap;
 
 /// Ways to pack an image that the stand-in has.
@@ -17,11 +18,38 @@ const COMPRESSIONS: [&str; 4] = ["", "none", "gzip", "zstd"];
 pub(super) fn make(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> {
     let body = ask.json()?;
     match body.pointer("/source/type").and_then(Value::as_str) {
-        Some("image") => Ok(operations::run(shared, "Downloading image", ask.project(), "", move |shared| {
-            fetched(&mut shared.lock(), &body)
-        })),
+        Some("image") => {
+            let (id, json) = operations::begin(&mut shared.lock(), "Downloading image", ask.project(), "");
+            operations::spawn(shared, &id, move |shared, id| Some(fetched(&mut download(shared, id, &body), &body)));
+            Ok(Answer::operation(json))
+        }
         _ => publish(shared, ask, &body),
     }
+}
+
+/// Downloads it, where nobody else does, and tells how far that is; or waits for who does, and tells nothing.
+fn download<'s>(shared: &'s Shared, id: &str, body: &Value) -> MutexGuard<'s, State> {
+    let alias = body.pointer("/source/alias").and_then(Value::as_str).unwrap_or_default();
+    let mut state = shared.lock();
+    let waits = state.downloading.contains(alias);
+    if !waits && state.downloads != Download::Quick {
+        let downloads = state.downloads;
+        state.downloading.insert(alias.to_owned());
+        state.operations.entry(id.to_owned()).and_modify(|operation| operation.download = Some(downloads));
+    }
+    let goes_on = |state: &State| match state.operations.get(id).and_then(|operation| operation.download) {
+        Some(download) => download != Download::Slow(0),
+        None => waits && state.downloading.contains(alias),
+    };
+    while goes_on(&state) && !shared.is_stopping() {
+        state = shared.wait(state, Duration::from_secs(1));
+    }
+    if !waits {
+        state.downloading.remove(alias);
+    }
+    drop(state);
+    shared.changed.notify_all();
+    shared.lock()
 }
 
 /// Where the type is not said, an alias stands for its container image.

@@ -120,6 +120,7 @@ pub(super) fn create(shared: &Arc<Shared>, ask: &Ask) -> Result<Answer, Answer> 
         agent_polls: 0,
         files: Tree::new(),
         logs: Default::default(),
+        output_reads: 0,
     };
     if source.get("type").and_then(Value::as_str) == Some("copy") {
         let original = source.get("source").and_then(Value::as_str).unwrap_or_default();

@@ -27,7 +27,7 @@ pub use exec::{ExecHook, ExecOutcome, InstanceView};
 pub use faults::{Call, Fault, Faults};
 use server::Shared;
 use state::State;
-pub use state::{ImageEntry, NetworkEntry, ProfileEntry};
+pub use state::{Download, ImageEntry, NetworkEntry, ProfileEntry};
 
 use lxdrunner::model::Timestamp;
 
@@ -199,6 +199,11 @@ impl LxdStandin {
     /// Adds an image to what can be fetched of image servers.
     pub fn serve_image(&self, image: ImageEntry) {
         self.change(|state| state.served.push(image));
+    }
+
+    /// How images are downloaded from now on.
+    pub fn set_downloads(&self, downloads: Download) {
+        self.change(|state| state.downloads = downloads);
     }
 
     /// Removes an image by its alias.

@@ -56,7 +56,8 @@ pub(super) fn spawn(
     }
 }
 
-pub(super) fn list(state: &State) -> Answer {
+pub(super) fn list(state: &mut State) -> Answer {
+    state.operations.keys().cloned().collect::<Vec<_>>().iter().for_each(|id| state.look_at(id));
     let mut groups: Map<String, Value> = Map::new();
     for (id, operation) in &state.operations {
         let json = state.operation_json(id, operation);
@@ -68,7 +69,8 @@ pub(super) fn list(state: &State) -> Answer {
     Answer::sync(Value::Object(groups))
 }
 
-pub(super) fn get(state: &State, id: &str) -> Result<Answer, Answer> {
+pub(super) fn get(state: &mut State, id: &str) -> Result<Answer, Answer> {
+    state.look_at(id);
     let operation = state.operations.get(id).ok_or_else(not_found)?;
     Ok(Answer::sync(state.operation_json(id, operation)))
 }
@@ -79,9 +81,11 @@ pub(super) fn wait(shared: &Shared, ask: &Ask, id: &str) -> Result<Answer, Answe
     let deadline = timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut state = shared.lock();
     loop {
-        let operation = state.operations.get(id).ok_or_else(not_found)?;
+        let ended = state.operations.get(id).ok_or_else(not_found)?.ended.is_some();
         let rest = deadline.map_or(Duration::from_secs(3600), |d| d.saturating_duration_since(Instant::now()));
-        if operation.ended.is_some() || rest.is_zero() || shared.is_stopping() {
+        if ended || rest.is_zero() || shared.is_stopping() {
+            state.look_at(id);
+            let operation = state.operations.get(id).ok_or_else(not_found)?;
             return Ok(Answer::sync(state.operation_json(id, operation)));
         }
         state = shared.wait(state, rest);

@@ -51,6 +51,28 @@ impl ImageEntry {
     }
 }
 
+/// How the download of an image goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Download {
+    /// It is over before anybody looks at it.
+    #[default]
+    Quick,
+    /// So many looks find it under way, each further on.
+    Slow(u32),
+    /// It does not get on, and does not end.
+    Stalls,
+}
+
+impl Download {
+    /// In LXD's words.
+    fn progress(self) -> String {
+        match self {
+            Download::Slow(left) => format!("rootfs: {}% (1.49MB/s)", 100_u32.saturating_sub(left)),
+            Download::Quick | Download::Stalls => "rootfs: 43% (1.49MB/s)".to_owned(),
+        }
+    }
+}
+
 /// A profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProfileEntry {
@@ -108,6 +130,8 @@ pub(super) struct InstanceRecord {
     pub agent_polls: u32,
     pub files: Tree,
     pub logs: BTreeMap<String, Vec<u8>>,
+    /// How often what a command prints was read.
+    pub output_reads: u64,
 }
 
 /// How a container's ids are shifted once it was started.
@@ -165,6 +189,8 @@ pub(super) struct OperationRecord {
     /// The instance that it is about: project and name.
     pub instance: (String, String),
     pub metadata: Value,
+    /// What it downloads, while it does.
+    pub download: Option<Download>,
     /// How and when it ended; the text is empty where it ended well.
     pub ended: Option<(String, Instant)>,
 }
@@ -182,6 +208,10 @@ pub(super) struct State {
     pub images: Vec<ImageEntry>,
     /// What every image server has.
     pub served: Vec<ImageEntry>,
+    /// How it is downloaded.
+    pub downloads: Download,
+    /// What is being downloaded: whoever wants it too waits.
+    pub downloading: BTreeSet<String>,
     /// What instances of the images begin with that were made of others, by fingerprint.
     pub published: BTreeMap<String, Tree>,
     pub profiles: BTreeMap<String, ProfileEntry>,
@@ -216,6 +246,8 @@ impl State {
             virtual_machines: true,
             images: options.images.clone(),
             served: Vec::new(),
+            downloads: Download::default(),
+            downloading: BTreeSet::new(),
             published: BTreeMap::new(),
             profiles: BTreeMap::from([("default".to_owned(), ProfileEntry { config: ConfigMap::new(), devices })]),
             networks: BTreeMap::from([("lxdbr0".to_owned(), bridge), ("lo".to_owned(), loopback)]),
@@ -274,6 +306,7 @@ impl State {
             created_at: Timestamp::now(),
             instance: (project.to_owned(), name.to_owned()),
             metadata: Value::Null,
+            download: None,
             ended: None,
         };
         self.operations.insert(id.clone(), record);
@@ -288,6 +321,15 @@ impl State {
         {
             operation.metadata = metadata;
             operation.ended = Some((error.to_owned(), Instant::now()));
+            self.note_operation(id);
+        }
+    }
+
+    /// A download that is slow is further on each time that it is looked at.
+    pub fn look_at(&mut self, id: &str) {
+        let download = self.operations.get_mut(id).and_then(|operation| operation.download.as_mut());
+        if let Some(Download::Slow(left)) = download.filter(|download| **download != Download::Slow(0)) {
+            *left -= 1;
             self.note_operation(id);
         }
     }
@@ -368,7 +410,11 @@ impl State {
             Some((error, _)) if error.is_empty() => ("Success", 200, ""),
             Some((error, _)) => ("Failure", 400, error.as_str()),
         };
-        let metadata = if operation.ended.is_some() { operation.metadata.clone() } else { Value::Null };
+        let metadata = match (&operation.ended, &operation.download) {
+            (Some(_), _) => operation.metadata.clone(),
+            (None, Some(download)) => json!({"download_progress": download.progress()}),
+            (None, None) => Value::Null,
+        };
         json!({
             "id": id, "class": "task", "description": operation.description,
             "created_at": operation.created_at.to_rfc3339(), "updated_at": operation.created_at.to_rfc3339(),
