@@ -1,17 +1,20 @@
-//! The config file as a tree that forgets nothing: order, repeated keys, and (by asking again) lines.
+//! The config file as a tree that keeps the order of keys and repeated keys, and the line of each value.
 //!
-//! `serde_yaml` parses; it does not tell where a value stood. But an error that is raised while it hands out a node
-//! gets that node's location. So [`line_of`] walks the text once more, raises an error at the place that is asked
-//! for, and reads where it was. That costs a parse for each complaint, and nothing where there is none.
+//! `serde_yaml` parses. Its own `Value` cannot hold a repeated key: it stops at the first one, and each is an error of
+//! the file that has a line. `serde_yaml` has no lines either, but an error that is raised while it visits a node gets
+//! that node's location. So [`line_of`] reads the text again and raises an error at the wanted place. That costs one
+//! parse for each error of the file, and nothing for a file without errors.
 
 use std::cell::Cell;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 
-/// More values than any config file has. YAML's anchors make many of a few bytes, and the parser's own limit is far
-/// higher.
+/// More values than any config file has. A few bytes of YAML anchors expand to many values, and the parser's own limit
+/// is far higher.
 const MOST_VALUES: usize = 50_000;
 
 /// One value of the file.
@@ -28,7 +31,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// What it is, for messages: never the value itself, which may be a secret.
+    /// The type, for messages. They never show the value, which may be a secret.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Node::Null => "nothing",
@@ -63,7 +66,7 @@ impl Node {
     }
 }
 
-/// One step from a value to a part of it.
+/// One step of a [`Path`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The value of a key; the number says which one where the key is repeated (0 is the first).
@@ -72,7 +75,7 @@ pub(super) enum Step {
     Index(usize),
 }
 
-/// The way from the top of the file to a value.
+/// The path from the top of the file to a value.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub(super) struct Path(pub(super) Vec<Step>);
 
@@ -110,12 +113,12 @@ impl fmt::Display for Path {
     }
 }
 
-/// Why a text is no config file. No value of the file is quoted: it may be a secret.
+/// Why a text is not a config file. No value of the file is quoted: it may be a secret.
 #[derive(Debug)]
 pub(super) enum NotYaml {
-    /// The parser's words, or ours.
+    /// The error of the parser or of [`Walk`].
     Malformed(serde_yaml::Error),
-    /// A value does not fit its tag, a key is no text, or the nesting is too deep; on this line.
+    /// On this line a value does not fit its tag, a key is not text, or the nesting is too deep.
     Misfit(Option<usize>),
     /// More than one document.
     Documents,
@@ -123,59 +126,90 @@ pub(super) enum NotYaml {
 
 /// Parses the whole text.
 pub(super) fn parse(text: &str) -> Result<Node, NotYaml> {
-    let (values, ours) = (Cell::new(0), Cell::new(false));
-    let build = Build { values: &values, ours: &ours };
-    build.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
+    let state = State::default();
+    Walk::new(None, &state).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
         let mut documents = serde_yaml::Deserializer::from_str(text);
         let first = documents.next().is_some_and(|first| IgnoredAny::deserialize(first).is_ok());
         if first && documents.next().is_some() {
             return NotYaml::Documents;
         }
         match serde_yaml::from_str::<IgnoredAny>(text) {
-            // It is YAML, so the error is about a value, and quotes it.
-            Ok(_) if !ours.get() => NotYaml::Misfit(error.location().map(|at| at.line())),
+            // The text is YAML, so the error is about a value, and quotes it.
+            Ok(_) if !state.raised.get() => NotYaml::Misfit(error.location().map(|at| at.line())),
             _ => NotYaml::Malformed(error),
         }
     })
 }
 
-/// The line (from 1) of what `path` leads to: of the key where it ends in a key, of the element where it ends in a
-/// list. Where the last steps are not in the text (they came through a YAML merge), the nearest one above.
+/// The line (from 1) of the value at `path`: of its key, or of the element of a list. A value that is not in the text
+/// (it came through a YAML merge, or is missing) has the line of the nearest value above it.
 pub(super) fn line_of(text: &str, path: &Path) -> Option<usize> {
-    let mut steps = path.0.as_slice();
+    let mut wanted = path.clone();
     loop {
-        let found = Cell::new(false);
-        let probe = Probe { steps, found: &found };
-        let outcome = probe.deserialize(serde_yaml::Deserializer::from_str(text));
-        if let (Err(error), true) = (outcome, found.get()) {
-            return error.location().map(|l| l.line());
+        let state = State::default();
+        let outcome = Walk::new(Some(&wanted), &state).deserialize(serde_yaml::Deserializer::from_str(text));
+        if let (Err(error), true) = (outcome, state.raised.get()) {
+            return error.location().map(|at| at.line());
         }
-        let (_, above) = steps.split_last()?;
-        steps = above;
+        wanted.0.pop()?;
     }
 }
 
-/// Builds [`Node`]s.
-#[derive(Clone, Copy)]
-struct Build<'a> {
-    /// How many there are already.
-    values: &'a Cell<usize>,
-    /// True where the error is raised here: its text quotes nothing.
-    ours: &'a Cell<bool>,
+#[derive(Default)]
+struct State {
+    /// How many values were read.
+    values: Cell<usize>,
+    /// True where this file raised the error: its text quotes nothing.
+    raised: Cell<bool>,
 }
 
-impl Build<'_> {
-    fn error<E: Error>(self, message: impl fmt::Display) -> E {
-        self.ours.set(true);
+/// Reads one value or key into a [`Node`]; raises an error at the place that is wanted.
+struct Walk<'a> {
+    /// Where the value is. For a key: where the mapping is.
+    path: Path,
+    /// The place whose line is wanted.
+    wanted: Option<&'a Path>,
+    /// For a key: the entries of the mapping before it.
+    before: Option<&'a [(String, Node)]>,
+    state: &'a State,
+}
+
+impl<'a> Walk<'a> {
+    fn new(wanted: Option<&'a Path>, state: &'a State) -> Walk<'a> {
+        Walk { path: Path::default(), wanted, before: None, state }
+    }
+
+    fn value(&self, path: Path) -> Walk<'a> {
+        Walk { path, wanted: self.wanted, before: None, state: self.state }
+    }
+
+    fn error<E: Error>(&self, message: impl fmt::Display) -> E {
+        self.state.raised.set(true);
         E::custom(message)
     }
 
-    /// A YAML merge: what is written here wins over what is merged in.
-    fn merge<E: Error>(self, entries: &mut Vec<(String, Node)>, value: Node) -> Result<(), E> {
+    /// Must be called within a `visit_` method: only an error that is raised there gets the location of the node.
+    fn at<E: Error>(&self, path: &Path) -> Result<(), E> {
+        if self.wanted == Some(path) { Err(self.error("here")) } else { Ok(()) }
+    }
+
+    fn scalar<E: Error>(&self, node: Node) -> Result<Node, E> {
+        match self.before {
+            None => self.at(&self.path)?,
+            Some(before) => {
+                let key = key_text(&node);
+                self.at(&self.path.repeated(&key, occurrences(before, &key)))?;
+            }
+        }
+        Ok(node)
+    }
+
+    /// A YAML merge: the mapping's own keys win over those of the merged mapping.
+    fn merge<E: Error>(&self, entries: &mut Vec<(String, Node)>, value: Node) -> Result<(), E> {
         match value {
             Node::Map(others) => {
                 for (key, node) in others {
-                    if !entries.iter().any(|(mine, _)| *mine == key) {
+                    if occurrences(entries, &key) == 0 {
                         entries.push((key, node));
                     }
                 }
@@ -189,12 +223,27 @@ impl Build<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Build<'_> {
+fn occurrences(entries: &[(String, Node)], key: &str) -> usize {
+    entries.iter().filter(|(other, _)| other == key).count()
+}
+
+fn key_text(node: &Node) -> String {
+    match node {
+        Node::Bool(flag) => flag.to_string(),
+        Node::Int(number) => number.to_string(),
+        Node::Float(number) => number.to_string(),
+        Node::Text(text) => text.clone(),
+        Node::Null | Node::List(_) | Node::Map(_) => "null".to_owned(),
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
-        self.values.set(self.values.get() + 1);
-        if self.values.get() > MOST_VALUES {
+        let values = self.state.values.get() + usize::from(self.before.is_none());
+        self.state.values.set(values);
+        if values > MOST_VALUES {
             let message = format!("more than {MOST_VALUES} values; does an anchor (&x, *x) repeat itself?");
             return Err(self.error(message));
         }
@@ -202,58 +251,72 @@ impl<'de> DeserializeSeed<'de> for Build<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Build<'_> {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a plain value, a list or a mapping")
+        f.write_str(if self.before.is_some() {
+            "a key that is plain text"
+        } else {
+            "a plain value, a list or a mapping"
+        })
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
-        Ok(Node::Null)
+    fn visit_unit<E: Error>(self) -> Result<Node, E> {
+        self.scalar(Node::Null)
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
-        Ok(Node::Bool(value))
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Node, E> {
+        self.scalar(Node::Bool(value))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Node, E> {
-        Ok(Node::Int(value.into()))
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Node, E> {
+        self.scalar(Node::Int(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
-        Ok(Node::Int(value.into()))
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Node, E> {
+        self.scalar(Node::Int(value.into()))
     }
 
-    fn visit_i128<E>(self, value: i128) -> Result<Node, E> {
-        Ok(Node::Int(value))
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Node, E> {
+        self.scalar(Node::Int(value))
     }
 
-    fn visit_u128<E>(self, value: u128) -> Result<Node, E> {
-        Ok(i128::try_from(value).map_or(Node::Float(f64::INFINITY), Node::Int))
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Node, E> {
+        self.scalar(i128::try_from(value).map_or(Node::Float(f64::INFINITY), Node::Int))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Float(value))
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Node, E> {
+        self.scalar(Node::Float(value))
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Node, E> {
-        Ok(Node::Text(value.to_owned()))
+    fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {
+        self.scalar(Node::Text(value.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        if self.before.is_some() {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+        }
+        self.at(&self.path)?;
         let mut nodes = Vec::new();
-        while let Some(node) = list.next_element_seed(self)? {
+        while let Some(node) = list.next_element_seed(self.value(self.path.index(nodes.len())))? {
             nodes.push(node);
         }
         Ok(Node::List(nodes))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        if self.before.is_some() {
+            return Err(A::Error::invalid_type(Unexpected::Map, &self));
+        }
+        self.at(&self.path)?;
         let mut entries: Vec<(String, Node)> = Vec::new();
         let mut merged = Vec::new();
-        while let Some(key) = map.next_key_seed(KeyText)? {
-            let value = map.next_value_seed(self)?;
+        while let Some(key) = map.next_key_seed(Walk { before: Some(&entries), ..self.value(self.path.clone()) })? {
+            let key = key_text(&key);
+            let path = self.path.repeated(&key, occurrences(&entries, &key));
+            let value = map.next_value_seed(self.value(path))?;
             if key == "<<" {
                 merged.push(value);
             } else {
@@ -268,202 +331,6 @@ impl<'de> Visitor<'de> for Build<'_> {
 
     fn visit_enum<A: EnumAccess<'de>>(self, _tagged: A) -> Result<Node, A::Error> {
         Err(self.error("YAML tags (!name) have no meaning here; remove it"))
-    }
-}
-
-/// A mapping's key, as text.
-struct KeyText;
-
-impl<'de> DeserializeSeed<'de> for KeyText {
-    type Value = String;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for KeyText {
-    type Value = String;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key that is plain text")
-    }
-
-    fn visit_unit<E>(self) -> Result<String, E> {
-        Ok("null".to_owned())
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<String, E> {
-        Ok(value.to_string())
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<String, E> {
-        Ok(value.to_string())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<String, E> {
-        Ok(value.to_string())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<String, E> {
-        Ok(value.to_string())
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<String, E> {
-        Ok(value.to_owned())
-    }
-}
-
-/// Walks to a place and raises an error there.
-#[derive(Clone, Copy)]
-struct Probe<'a> {
-    steps: &'a [Step],
-    /// Set when the place was reached, to tell that error from others.
-    found: &'a Cell<bool>,
-}
-
-impl Probe<'_> {
-    fn here<E: Error>(self) -> E {
-        self.found.set(true);
-        E::custom("here")
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Probe<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Probe<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the place that is looked for")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
-        Err(self.here())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let Some((step, rest)) = self.steps.split_first() else { return Err(self.here()) };
-        let mut at = 0;
-        loop {
-            let wanted = *step == Step::Index(at);
-            let more = if wanted {
-                list.next_element_seed(Probe { steps: rest, ..self })?.is_some()
-            } else {
-                list.next_element::<IgnoredAny>()?.is_some()
-            };
-            if !more {
-                return Ok(());
-            }
-            at += 1;
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((step, rest)) = self.steps.split_first() else { return Err(self.here()) };
-        let mut seen = 0;
-        loop {
-            let key = ProbeKey { step, seen: &mut seen, last: rest.is_empty(), found: self.found };
-            match map.next_key_seed(key)? {
-                None => return Ok(()),
-                Some(true) => map.next_value_seed(Probe { steps: rest, ..self })?,
-                Some(false) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-    }
-}
-
-/// Tells whether a key is the one that is looked for; raises the error on it where the way ends there.
-struct ProbeKey<'a> {
-    step: &'a Step,
-    seen: &'a mut usize,
-    last: bool,
-    found: &'a Cell<bool>,
-}
-
-impl ProbeKey<'_> {
-    fn judge<E: Error>(self, key: &str) -> Result<bool, E> {
-        let Step::Key(wanted, occurrence) = self.step else { return Ok(false) };
-        if key != wanted {
-            return Ok(false);
-        }
-        *self.seen += 1;
-        if *self.seen != occurrence + 1 {
-            return Ok(false);
-        }
-        if self.last {
-            self.found.set(true);
-            return Err(E::custom("here"));
-        }
-        Ok(true)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for ProbeKey<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ProbeKey<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key that is plain text")
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<bool, E> {
-        self.judge("null")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<bool, E> {
-        self.judge(&value.to_string())
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<bool, E> {
-        self.judge(&value.to_string())
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<bool, E> {
-        self.judge(&value.to_string())
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<bool, E> {
-        self.judge(&value.to_string())
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<bool, E> {
-        self.judge(value)
     }
 }
 
