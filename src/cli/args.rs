@@ -5,223 +5,202 @@ use std::path::PathBuf;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use super::help::help;
+use super::help;
 
 /// What the arguments ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invocation {
-    /// Print this and end: help or the version.
+    /// Print this text (help or the version) and exit.
     Print(String),
     /// Run a command.
     Run {
-        /// Which, and with what.
+        /// The command and its own options.
         command: Command,
+        /// `-c`: the config file.
+        config: Option<PathBuf>,
         /// `-v`: log every call.
         verbose: bool,
     },
 }
 
-/// A command and what it was given.
+/// A command and its own options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// The daemon.
+    /// Run the daemon.
     Serve {
-        /// `-c`
-        config: Option<PathBuf>,
-        /// `--trace`: log the moments of each start.
+        /// `--trace`: log the time of each step of a start.
         trace: bool,
     },
-    /// See whether everything is in order.
-    Check {
-        /// `-c`
-        config: Option<PathBuf>,
-    },
-    /// The current state.
+    /// Check the config file, LXD and GitHub.
+    Check,
+    /// Print the current state.
     Status {
-        /// `-c`
-        config: Option<PathBuf>,
-        /// As numbers.
+        /// `--metrics`: in Prometheus' text format.
         metrics: bool,
     },
-    /// Why a job runs, waits or is not ours.
+    /// Print why a job runs, waits or is not served here.
     Explain {
-        /// `-c`
-        config: Option<PathBuf>,
-        /// The job, in whatever form.
+        /// The job: an address, `OWNER/REPO#ID` or an id.
         job: String,
     },
-    /// The webhooks at GitHub.
+    /// Install, show or remove the webhooks at GitHub.
     Hooks {
-        /// `-c`
-        config: Option<PathBuf>,
         /// What to do with them.
         verb: HooksVerb,
-        /// `--url`: instead of the config's `webhook_url`.
+        /// `--url`: used instead of the config's `webhook_url`.
         url: Option<String>,
     },
-    /// Removes the placeholders, the only thing that is done with them by hand.
-    RemovePlaceholders {
-        /// `-c`
-        config: Option<PathBuf>,
-    },
+    /// Remove the placeholder runners at GitHub.
+    RemovePlaceholders,
     /// Make templates now.
     Bake {
-        /// `-c`
-        config: Option<PathBuf>,
-        /// The one class whose template is wanted.
+        /// The class whose template is made; `None`: all classes.
         class: Option<String>,
     },
-    /// Logs of failed instances.
+    /// Print the logs of failed instances.
     Failures {
-        /// `-c`
-        config: Option<PathBuf>,
-        /// Of which it is printed; without one they are listed.
+        /// The instance whose logs are printed; `None`: list all.
         instance: Option<String>,
     },
 }
 
-/// What `hooks` is to do.
+/// What `hooks` does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HooksVerb {
-    /// Make them, or set them right.
+    /// Create missing webhooks and correct the others.
     Install,
-    /// Tell how they are.
+    /// Print the state of each webhook.
     Status,
-    /// Remove those that lead here.
+    /// Remove the webhooks that lead to this address.
     Remove,
 }
 
-impl Name {
-    const ALL: [(Name, &str); 8] = [
-        (Name::Serve, "serve"),
-        (Name::Check, "check"),
-        (Name::Bake, "bake"),
-        (Name::Status, "status"),
-        (Name::Explain, "explain"),
-        (Name::Failures, "failures"),
-        (Name::Hooks, "hooks"),
-        (Name::Placeholders, "placeholders"),
-    ];
+/// The commands, in the order of the help, each with its help text.
+const COMMANDS: [(&str, &str); 8] = [
+    ("serve", help::SERVE),
+    ("check", help::CHECK),
+    ("bake", help::BAKE),
+    ("status", help::STATUS),
+    ("explain", help::EXPLAIN),
+    ("failures", help::FAILURES),
+    ("hooks", help::HOOKS),
+    ("placeholders", help::PLACEHOLDERS),
+];
 
-    fn word(self) -> &'static str {
-        Name::ALL.iter().find(|(name, _)| *name == self).map_or("", |(_, word)| word)
-    }
-}
+/// The long options that one command has.
+const OPTIONS: [(&str, &str); 3] = [("trace", "serve"), ("metrics", "status"), ("url", "hooks")];
 
-/// A command's name.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Name {
-    Serve,
-    Check,
-    Status,
-    Explain,
-    Hooks,
-    Placeholders,
-    Bake,
-    Failures,
-}
-
-/// Reads the arguments, without the program's own name. `Err` is for the user, with a hint.
+/// Reads the arguments, without the program's own name. `Err` is a message with a hint for the user.
 pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut parser = Parser::from_args(arguments);
-    let mut name: Option<Name> = None;
-    let mut config: Option<PathBuf> = None;
-    // Options that only one command has.
-    let mut of_one: Vec<(&'static str, Name)> = Vec::new();
-    let (mut verb, mut url): (Option<String>, Option<String>) = (None, None);
-    let mut verbose = false;
-    let mut trace = false;
-    let mut metrics = false;
-    let mut asks_help = false;
-    let mut job: Option<String> = None;
-    let mut class: Option<String> = None;
-    let mut instance: Option<String> = None;
+    let (mut config, mut verbose) = (None, false);
+    let mut given = Given::default();
     let hint = |error: lexopt::Error| format!("{error} (see lxdrunner --help)");
 
     while let Some(argument) = parser.next().map_err(hint)? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Print(help(name).to_owned())),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Print(given.help().to_owned())),
             Arg::Short('V') | Arg::Long("version") => {
                 return Ok(Invocation::Print(format!("lxdrunner {}", env!("CARGO_PKG_VERSION"))));
             }
             Arg::Short('v') | Arg::Long("verbose") => verbose = true,
-            Arg::Long("trace") => {
-                of_one.push(("--trace", Name::Serve));
-                trace = true;
-            }
-            Arg::Long("metrics") => {
-                of_one.push(("--metrics", Name::Status));
-                metrics = true;
-            }
             Arg::Short('c') | Arg::Long("config") => config = Some(parser.value().map_err(hint)?.into()),
-            Arg::Long("url") => {
-                of_one.push(("--url", Name::Hooks));
-                url = Some(parser.value().map_err(hint)?.string().map_err(hint)?);
-            }
-            Arg::Value(word) if verb.is_none() && matches!(name, Some(Name::Hooks | Name::Placeholders)) => {
-                verb = Some(word.string().map_err(hint)?);
-            }
-            Arg::Value(word) if name.is_none() && !asks_help && word == "help" => asks_help = true,
-            Arg::Value(word) if name.is_none() => name = Some(command_name(&word.to_string_lossy())?),
-            Arg::Value(word) if name == Some(Name::Bake) && class.is_none() => {
-                class = Some(word.to_string_lossy().into_owned());
-            }
-            Arg::Value(word) if name == Some(Name::Failures) && instance.is_none() => {
-                instance = Some(word.to_string_lossy().into_owned());
-            }
-            Arg::Value(word) if name == Some(Name::Explain) && job.is_none() => {
-                job = Some(word.to_string_lossy().into_owned());
-            }
-            Arg::Value(word) => {
-                return Err(format!("unexpected argument {:?} (see lxdrunner --help)", word.to_string_lossy()));
-            }
             Arg::Short('l') => {
                 let fix = "-v for DEBUG, nothing for any other level (see lxdrunner --help)";
                 return Err(format!("-l LEVEL is an option of the Python daemon; write {fix}"));
             }
+            Arg::Long("trace") => given.trace = true,
+            Arg::Long("metrics") => given.metrics = true,
+            Arg::Long("url") => given.url = Some(parser.value().map_err(hint)?.string().map_err(hint)?),
+            Arg::Value(word) => given.word(word.to_string_lossy().into_owned())?,
             other => return Err(hint(other.unexpected())),
         }
     }
-
-    if asks_help {
-        return Ok(Invocation::Print(help(name).to_owned()));
+    if given.asks_help {
+        return Ok(Invocation::Print(given.help().to_owned()));
     }
-    if let Some((option, owner)) = of_one.iter().find(|(_, owner)| *owner != name.unwrap_or(Name::Serve)) {
-        let owner = owner.word();
-        return Err(format!("{option} is an option of {owner} (see lxdrunner {owner} --help)"));
-    }
-    let command = match name {
-        Some(Name::Bake) => Command::Bake { config, class },
-        Some(Name::Explain) => match job {
-            Some(job) => Command::Explain { config, job },
-            None => return Err("explain needs a job: lxdrunner explain JOB (see lxdrunner explain --help)".to_owned()),
-        },
-        Some(Name::Hooks) => match verb.as_deref() {
-            Some("install") => Command::Hooks { config, verb: HooksVerb::Install, url },
-            Some("status") => Command::Hooks { config, verb: HooksVerb::Status, url },
-            Some("remove") => Command::Hooks { config, verb: HooksVerb::Remove, url },
-            _ => return Err("hooks needs one of install, status, remove (see lxdrunner hooks --help)".to_owned()),
-        },
-        Some(Name::Placeholders) => match verb.as_deref() {
-            Some("remove") => Command::RemovePlaceholders { config },
-            _ => return Err("placeholders needs: remove (see lxdrunner placeholders --help)".to_owned()),
-        },
-        Some(Name::Check) => Command::Check { config },
-        Some(Name::Status) => Command::Status { config, metrics },
-        Some(Name::Failures) => Command::Failures { config, instance },
-        Some(Name::Serve) | None => Command::Serve { config, trace },
-    };
-    Ok(Invocation::Run { command, verbose })
+    Ok(Invocation::Run { command: given.command()?, config, verbose })
 }
 
-fn command_name(word: &str) -> Result<Name, String> {
-    if let Some((name, _)) = Name::ALL.iter().find(|(_, known)| *known == word) {
-        return Ok(*name);
+/// The arguments that are not common to all commands.
+#[derive(Default)]
+struct Given {
+    asks_help: bool,
+    /// The command's name and help.
+    command: Option<(&'static str, &'static str)>,
+    /// The word after the command.
+    operand: Option<String>,
+    trace: bool,
+    metrics: bool,
+    url: Option<String>,
+}
+
+impl Given {
+    fn help(&self) -> &'static str {
+        self.command.map_or(help::ALL, |(_, text)| text)
+    }
+
+    fn word(&mut self, word: String) -> Result<(), String> {
+        match self.command {
+            None if word == "help" && !self.asks_help => self.asks_help = true,
+            None => self.command = Some(command(&word)?),
+            Some((name, _)) if self.operand.is_some() || matches!(name, "serve" | "check" | "status") => {
+                return Err(format!("unexpected argument {word:?} (see lxdrunner --help)"));
+            }
+            Some(_) => self.operand = Some(word),
+        }
+        Ok(())
+    }
+
+    fn command(self) -> Result<Command, String> {
+        let name = self.command.map_or("serve", |(name, _)| name);
+        for (option, owner) in OPTIONS {
+            let is_given = match option {
+                "trace" => self.trace,
+                "metrics" => self.metrics,
+                _ => self.url.is_some(),
+            };
+            if is_given && owner != name {
+                return Err(format!("--{option} is an option of {owner} (see lxdrunner {owner} --help)"));
+            }
+        }
+        let needs = |what: &str| Err(format!("{name} needs {what} (see lxdrunner {name} --help)"));
+        Ok(match name {
+            "check" => Command::Check,
+            "bake" => Command::Bake { class: self.operand },
+            "status" => Command::Status { metrics: self.metrics },
+            "explain" => match self.operand {
+                Some(job) => Command::Explain { job },
+                None => return needs("a job: lxdrunner explain JOB"),
+            },
+            "failures" => Command::Failures { instance: self.operand },
+            "hooks" => {
+                let verb = match self.operand.as_deref() {
+                    Some("install") => HooksVerb::Install,
+                    Some("status") => HooksVerb::Status,
+                    Some("remove") => HooksVerb::Remove,
+                    _ => return needs("one of install, status, remove"),
+                };
+                Command::Hooks { verb, url: self.url }
+            }
+            "placeholders" => match self.operand.as_deref() {
+                Some("remove") => Command::RemovePlaceholders,
+                _ => return needs("remove: lxdrunner placeholders remove"),
+            },
+            _ => Command::Serve { trace: self.trace },
+        })
+    }
+}
+
+/// The entry of [`COMMANDS`] for a word.
+fn command(word: &str) -> Result<(&'static str, &'static str), String> {
+    if let Some(found) = COMMANDS.iter().find(|(name, _)| *name == word) {
+        return Ok(*found);
     }
     if word.ends_with(".yml") || word.ends_with(".yaml") {
         return Err(format!("{word:?} is not a command; to use it as the config file: lxdrunner -c {word}"));
     }
-    let known = Name::ALL.map(|(_, word)| word).join(", ");
+    let known = COMMANDS.map(|(name, _)| name).join(", ");
     Err(format!("{word:?} is not a command; the commands are {known} (see lxdrunner --help)"))
 }
 
@@ -234,8 +213,9 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(line: &str, command: Command, verbose: bool) {
-        assert_eq!(parse_line(line), Ok(Invocation::Run { command, verbose }), "{line}");
+    fn check(line: &str, command: Command, config: Option<&str>, verbose: bool) {
+        let config = config.map(PathBuf::from);
+        assert_eq!(parse_line(line), Ok(Invocation::Run { command, config, verbose }), "{line}");
     }
 
     #[track_caller]
@@ -246,34 +226,31 @@ mod tests {
 
     #[test]
     fn commands() {
-        let file = || Some(PathBuf::from("a.yml"));
-        check("", Command::Serve { config: None, trace: false }, false);
-        check("-c a.yml", Command::Serve { config: file(), trace: false }, false);
-        check("-ca.yml -v", Command::Serve { config: file(), trace: false }, true);
-        check("--trace", Command::Serve { config: None, trace: true }, false);
+        let file = Some("a.yml");
+        check("", Command::Serve { trace: false }, None, false);
+        check("-c a.yml", Command::Serve { trace: false }, file, false);
+        check("-ca.yml -v", Command::Serve { trace: false }, file, true);
+        check("--trace", Command::Serve { trace: true }, None, false);
+        check("--trace serve", Command::Serve { trace: true }, None, false);
         check_error("check --trace", "--trace is an option of serve");
-        check("serve --config=a.yml", Command::Serve { config: file(), trace: false }, false);
-        check("check -c a.yml", Command::Check { config: file() }, false);
-        check("-c a.yml check", Command::Check { config: file() }, false);
-        check("bake", Command::Bake { config: None, class: None }, false);
-        check("bake big -c a.yml", Command::Bake { config: file(), class: Some("big".to_owned()) }, false);
-        check("status", Command::Status { config: None, metrics: false }, false);
-        check("status --metrics -c a.yml", Command::Status { config: file(), metrics: true }, false);
-        check("explain a/b#7 -c a.yml", Command::Explain { config: file(), job: "a/b#7".to_owned() }, false);
-        check("failures", Command::Failures { config: None, instance: None }, false);
-        check(
-            "failures x-7-1 -c a.yml",
-            Command::Failures { config: file(), instance: Some("x-7-1".to_owned()) },
-            false,
-        );
+        check("serve --config=a.yml", Command::Serve { trace: false }, file, false);
+        check("check -c a.yml", Command::Check, file, false);
+        check("-c a.yml check", Command::Check, file, false);
+        check("bake", Command::Bake { class: None }, None, false);
+        check("bake big -c a.yml", Command::Bake { class: Some("big".to_owned()) }, file, false);
+        check("status", Command::Status { metrics: false }, None, false);
+        check("status --metrics -c a.yml", Command::Status { metrics: true }, file, false);
+        check("explain a/b#7 -c a.yml", Command::Explain { job: "a/b#7".to_owned() }, file, false);
+        check("failures", Command::Failures { instance: None }, None, false);
+        check("failures x-7-1 -c a.yml", Command::Failures { instance: Some("x-7-1".to_owned()) }, file, false);
         assert_eq!(parse_line("help check"), parse_line("check --help"));
         assert_eq!(parse_line("help"), parse_line("--help"));
-        check("explain help", Command::Explain { config: None, job: "help".to_owned() }, false);
-        let hooks = |verb, url: Option<&str>| Command::Hooks { config: None, verb, url: url.map(str::to_owned) };
-        check("hooks install", hooks(HooksVerb::Install, None), false);
-        check("hooks --url https://x status -v", hooks(HooksVerb::Status, Some("https://x")), true);
-        check("hooks remove", hooks(HooksVerb::Remove, None), false);
-        check("placeholders remove -c a.yml", Command::RemovePlaceholders { config: file() }, false);
+        check("explain help", Command::Explain { job: "help".to_owned() }, None, false);
+        let hooks = |verb, url: Option<&str>| Command::Hooks { verb, url: url.map(str::to_owned) };
+        check("hooks install", hooks(HooksVerb::Install, None), None, false);
+        check("hooks --url https://x status -v", hooks(HooksVerb::Status, Some("https://x")), None, true);
+        check("hooks remove", hooks(HooksVerb::Remove, None), None, false);
+        check("placeholders remove -c a.yml", Command::RemovePlaceholders, file, false);
     }
 
     #[test]
@@ -285,7 +262,7 @@ mod tests {
         check_error("run", "serve, check, bake, status, explain, failures, hooks, placeholders");
         check_error("hooks", "install, status, remove");
         check_error("hooks list", "install, status, remove");
-        check_error("placeholders", "needs: remove");
+        check_error("placeholders", "needs remove: lxdrunner placeholders remove");
         check_error("check --url https://x", "option of hooks");
         check_error("a.yml", "lxdrunner -c a.yml");
         check_error("serve now", "unexpected");

@@ -1,23 +1,7 @@
 //! What `--help` prints.
 
-use super::args::Name;
-
-/// The help of a command, or of all of them.
-pub(super) fn help(name: Option<Name>) -> &'static str {
-    match name {
-        None => HELP,
-        Some(Name::Serve) => SERVE_HELP,
-        Some(Name::Check) => CHECK_HELP,
-        Some(Name::Status) => STATUS_HELP,
-        Some(Name::Explain) => EXPLAIN_HELP,
-        Some(Name::Bake) => BAKE_HELP,
-        Some(Name::Failures) => FAILURES_HELP,
-        Some(Name::Hooks) => HOOKS_HELP,
-        Some(Name::Placeholders) => PLACEHOLDERS_HELP,
-    }
-}
-
-const HELP: &str = "\
+/// The help of the program.
+pub(super) const ALL: &str = "\
 lxdrunner turns an LXD or Incus host into a farm of ephemeral GitHub Actions runners.
 
 Usage: lxdrunner [COMMAND] [OPTIONS]
@@ -41,7 +25,7 @@ Options:
 
 Exit codes: 0 success, 1 failure, 2 usage error, 78 invalid configuration.";
 
-const SERVE_HELP: &str = "\
+pub(super) const SERVE: &str = "\
 Runs the daemon: waits for GitHub's webhooks and starts an instance for each queued job.
 
 Usage: lxdrunner [serve] [-c FILE] [-v]
@@ -53,7 +37,7 @@ Usage: lxdrunner [serve] [-c FILE] [-v]
 
 Starting again loses nothing, and running jobs are not affected. Exit code 78: invalid configuration.";
 
-const CHECK_HELP: &str = "\
+pub(super) const CHECK: &str = "\
 Checks the config file, then asks LXD and GitHub whether all that it names is there, one line each.
 
 Usage: lxdrunner check [-c FILE] [-v]
@@ -64,7 +48,7 @@ Usage: lxdrunner check [-c FILE] [-v]
 
 Exit codes: 0 success, 1 something is to be fixed, 78 invalid configuration.";
 
-const EXPLAIN_HELP: &str = "\
+pub(super) const EXPLAIN: &str = "\
 Says why a job runs, waits or is not served here: first in one line, then what each class lacks, who is let in, caps, what
 is under way for it, and what happens next and when. The running daemon is asked; without one, LXD and GitHub are.
 
@@ -79,7 +63,7 @@ Usage: lxdrunner explain JOB [-c FILE] [-v]
 Run it as root or as the daemon's user. Exit codes: 0 explained, 1 not found or not to be had, 2 JOB names no job,
 78 invalid configuration.";
 
-const STATUS_HELP: &str = "\
+pub(super) const STATUS: &str = "\
 Shows the current state: jobs and instances of each class, each job that is held up with its reason, what does not work, and
 what is left of GitHub's limits. The running daemon is asked.
 
@@ -93,7 +77,7 @@ Usage: lxdrunner status [--metrics] [-c FILE] [-v]
 Run it as root or as the daemon's user. With web_metrics in the config file, GET /metrics on the webhook port answers the
 same to those whom it names. Exit codes: 0 shown, 1 no daemon answers, 78 invalid configuration.";
 
-const HOOKS_HELP: &str = "\
+pub(super) const HOOKS: &str = "\
 Keeps the webhooks of all targets: one each, sending what is needed to the address of this host, signed with hooksecret.
 
 Usage: lxdrunner hooks install|status|remove [--url URL] [-c FILE] [-v]
@@ -108,7 +92,7 @@ Usage: lxdrunner hooks install|status|remove [--url URL] [-c FILE] [-v]
 
 With webhook_url in the config file the daemon does all this by itself. Exit codes: 0 success, 1 failure.";
 
-const PLACEHOLDERS_HELP: &str = "\
+pub(super) const PLACEHOLDERS: &str = "\
 Removes the placeholder runners of all targets at GitHub, those that `placeholders: true` in a config file made.
 
 Usage: lxdrunner placeholders remove [-c FILE] [-v]
@@ -119,7 +103,7 @@ Usage: lxdrunner placeholders remove [-c FILE] [-v]
 
 A daemon with `placeholders: true` makes them anew: change its config file first.";
 
-const BAKE_HELP: &str = "\
+pub(super) const BAKE: &str = "\
 Makes the templates that jobs' instances are copied from (in a cluster perhaps images), now and with progress. The daemon
 does so by itself in the background, whenever an image, the runner's version or a class has changed.
 
@@ -133,7 +117,7 @@ Usage: lxdrunner bake [CLASS] [-c FILE] [-v]
 It works beside a running daemon. Exit codes: 0 all templates are ready, 1 one is not, 2 no such class, 78 invalid
 configuration.";
 
-const FAILURES_HELP: &str = "\
+pub(super) const FAILURES: &str = "\
 Shows the logs kept from failed instances: those whose set-up failed, whose runner did not come online in time, or that
 lived for too long.
 

@@ -44,23 +44,21 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
             say!("{text}");
             ExitCode::SUCCESS
         }
-        Invocation::Run { command, verbose } => {
+        Invocation::Run { command, config, verbose } => {
             set_up_log(verbose, &command);
             if matches!(command, Command::Serve { .. }) {
                 crate::threads::exit_on_panic();
             }
-            match command {
-                Command::Serve { config, trace } => with_config_path(config, |path| serve::run(path, trace)),
-                Command::Check { config } => with_config_path(config, check::run),
-                Command::Status { config, metrics } => with_config_path(config, |path| status::run(path, metrics)),
-                Command::Explain { config, job } => with_config_path(config, |path| explain::run(path, &job)),
-                Command::Hooks { config, verb, url } => with_config_path(config, |path| hooks::run(path, verb, url)),
-                Command::RemovePlaceholders { config } => with_config_path(config, placeholders::run),
-                Command::Bake { config, class } => with_config_path(config, |path| bake::run(path, class.as_deref())),
-                Command::Failures { config, instance } => {
-                    with_config_path(config, |path| failures::run(path, instance.as_deref()))
-                }
-            }
+            with_config_path(config, |path| match command {
+                Command::Serve { trace } => serve::run(path, trace),
+                Command::Check => check::run(path),
+                Command::Status { metrics } => status::run(path, metrics),
+                Command::Explain { job } => explain::run(path, &job),
+                Command::Hooks { verb, url } => hooks::run(path, verb, url),
+                Command::RemovePlaceholders => placeholders::run(path),
+                Command::Bake { class } => bake::run(path, class.as_deref()),
+                Command::Failures { instance } => failures::run(path, instance.as_deref()),
+            })
         }
     }
 }
