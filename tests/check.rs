@@ -1,4 +1,4 @@
-//! `lxdrunner check` against the stand-ins: what is there is ok, what is not gets a line with the mend.
+//! `lxdrunner check` against the stand-ins: what is there is ok, what is not gets a line with the fix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 #[path = "support/image_server.rs"]
@@ -220,13 +220,13 @@ fn targets_that_are_not_named_are_found() {
 }
 
 #[test]
-fn what_lxd_lacks_is_told_each_with_its_mend() {
+fn what_lxd_lacks_is_told_each_with_its_fix() {
     let world = World::new("lacks");
     #[track_caller]
-    fn check(world: &World, class: &str, start: &str, mend: &str) {
+    fn check(world: &World, class: &str, start: &str, fix: &str) {
         let (lines, failed) = world.check(TARGET, &format!("labels: [self-hosted], runner_arch: x64, {class}"));
         assert!(failed);
-        has(&lines, &format!("FAIL class \"one\": {start}"), mend);
+        has(&lines, &format!("FAIL class \"one\": {start}"), fix);
         // GitHub is asked all the same.
         has(&lines, "ok   target org:acme", "");
     }
@@ -360,7 +360,7 @@ fn a_socket_that_does_not_answer_is_told_and_github_is_asked_all_the_same() {
 }
 
 #[test]
-fn what_github_refuses_is_told_with_its_mend() {
+fn what_github_refuses_is_told_with_its_fix() {
     let world = World::new("refused");
     let (lines, failed) = world.check("targets: [{org: acme}, {org: other}, {repo: acme/tool}]", CLASS);
     assert!(failed);

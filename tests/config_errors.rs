@@ -1,4 +1,4 @@
-//! Config files that are wrong: what is said, on which line, with which mend.
+//! Config files that are wrong: what is said, on which line, with which fix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::path::{Path, PathBuf};
@@ -48,33 +48,33 @@ impl Drop for Directory {
     }
 }
 
-/// The one complaint about `text` starts with `start` (`LINE: KEY: what`) and has `mend` in it.
+/// The one complaint about `text` starts with `start` (`LINE: KEY: what`) and has `fix` in it.
 #[track_caller]
-fn check_text(text: impl AsRef<[u8]>, start: &str, mend: &str) {
+fn check_text(text: impl AsRef<[u8]>, start: &str, fix: &str) {
     let name = format!("{:?}", std::thread::current().id());
     let found = Directory::new(&name).complaints(&text);
     let [one] = found.as_slice() else { panic!("{found:#?}") };
-    assert!(one.starts_with(start) && one.contains(mend), "{}\n→ {one}", String::from_utf8_lossy(text.as_ref()));
-    assert!(one.contains(" — "), "no mend: {one}");
+    assert!(one.starts_with(start) && one.contains(fix), "{}\n→ {one}", String::from_utf8_lossy(text.as_ref()));
+    assert!(one.contains(" — "), "no fix: {one}");
 }
 
 /// Like [`check_text`], with `from` in the good file replaced.
 #[track_caller]
-fn check(from: &str, to: &str, start: &str, mend: &str) {
+fn check(from: &str, to: &str, start: &str, fix: &str) {
     assert!(GOOD.contains(from), "{from}");
-    check_text(GOOD.replacen(from, to, 1), start, mend);
+    check_text(GOOD.replacen(from, to, 1), start, fix);
 }
 
 /// With one more line at the top, which is then line 1.
 #[track_caller]
-fn check_top(line: &str, start: &str, mend: &str) {
-    check_text(format!("{line}\n{GOOD}"), start, mend);
+fn check_top(line: &str, start: &str, fix: &str) {
+    check_text(format!("{line}\n{GOOD}"), start, fix);
 }
 
 /// With one more line in the class, which is line 9.
 #[track_caller]
-fn check_class(line: &str, start: &str, mend: &str) {
-    check_text(format!("{GOOD}    {line}\n"), start, mend);
+fn check_class(line: &str, start: &str, fix: &str) {
+    check_text(format!("{GOOD}    {line}\n"), start, fix);
 }
 
 #[test]
@@ -133,9 +133,9 @@ fn files_that_are_not_what_they_should_be() {
 #[test]
 fn files_that_cannot_be_read() {
     #[track_caller]
-    fn check(path: &Path, mend: &str) {
+    fn check(path: &Path, fix: &str) {
         let error = Config::load(path).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}: cannot read", path.display())) && error.contains(mend), "{error}");
+        assert!(error.starts_with(&format!("{}: cannot read", path.display())) && error.contains(fix), "{error}");
     }
     check(Path::new("/nowhere/config.yml"), "config.yml.example");
     check(&std::env::temp_dir(), "-c DIRECTORY/config.yml");
@@ -196,10 +196,10 @@ fn secrets() {
 #[test]
 fn the_key_of_a_github_app() {
     #[track_caller]
-    fn check_key(file: &str, what: &str, mend: &str) {
+    fn check_key(file: &str, what: &str, fix: &str) {
         let keys = std::path::absolute("tests/fixtures/keys").unwrap();
         let text = format!("github_app: {{app_id: 1, private_key_file: {}}}", keys.join(file).display());
-        check("pat: a-token-for-the-tests", &text, &format!("1: github_app.private_key_file: {what}"), mend);
+        check("pat: a-token-for-the-tests", &text, &format!("1: github_app.private_key_file: {what}"), fix);
     }
     check_key("none.pem", "cannot read", "make the file");
     check_key("../original-new.yml", "", "is not a key in PEM — name the .pem file that GitHub gave you");

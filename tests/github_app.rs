@@ -179,7 +179,7 @@ fn a_clock_that_is_wrong_is_made_up_for_and_told() {
 }
 
 #[test]
-fn what_is_wrong_with_an_app_is_told_with_its_mend() {
+fn what_is_wrong_with_an_app_is_told_with_its_fix() {
     #[track_caller]
     fn check(change: impl FnOnce(&GitHubStandin), file: &str, kind: ErrorKind, parts: &[&str]) {
         let standin = standin();

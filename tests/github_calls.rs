@@ -169,7 +169,7 @@ fn groups_are_found_by_name() {
 }
 
 #[test]
-fn whom_a_group_does_not_serve_is_told_with_the_mend() {
+fn whom_a_group_does_not_serve_is_told_with_the_fix() {
     let (standin, github) = both();
     let (app, open) = (repo("acme/app"), repo("acme/open"));
     standin.add_repo(&open, true);

@@ -150,7 +150,7 @@ fn a_proxy_of_the_environment_is_used_and_its_password_is_not_told() {
 }
 
 #[test]
-fn a_proxy_that_wants_a_password_is_told_with_the_mend() {
+fn a_proxy_that_wants_a_password_is_told_with_the_fix() {
     let standin = GitHubStandin::start((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let (address, _) = proxy(None);
     let text = check(&standin, &[("HTTPS_PROXY", format!("http://user:hunter2@{address}"))]);

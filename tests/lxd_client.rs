@@ -307,7 +307,7 @@ fn answers_mean_what_their_status_says_and_bodies_are_not_trusted() {
 }
 
 #[test]
-fn an_error_names_what_was_tried_what_came_back_and_the_mend() {
+fn an_error_names_what_was_tried_what_came_back_and_the_fix() {
     let dir = TempDir::new("mend");
     let missing = Lxd::new(dir.0.join("absent.socket"));
     let error = fails_with(missing.server(), ErrorKind::Unreachable);

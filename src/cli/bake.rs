@@ -22,9 +22,9 @@ use crate::runner::provision::scripts_digest;
 use crate::threads;
 use crate::world::{Action, Form, ImageSeen, Judged, Outcome, RemoveReason, form_of, recipe_of, template_name};
 
-/// What takes longer is told of, and again after each such time.
+/// A step that takes longer prints its progress, each time after this interval.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
-/// How often it is looked whether another process is done with a template.
+/// The interval of looks at a template that another process makes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Bakes the templates of all classes, or of the one with that name.
@@ -150,7 +150,7 @@ impl<'a> Bakery<'a> {
         patiently(class, "baking", || self.executor.execute(bake))
     }
 
-    /// Takes away what is left of a bake that failed.
+    /// Removes what a failed bake left behind.
     fn gave_up(&self, class: &Class, name: &str, reason: String) -> String {
         match self.clear_away(class, name, Maker::Us, None) {
             Outcome::RemoveFailed { reason: left } => format!("{reason}; and {name} is left behind: {left}"),
@@ -173,7 +173,7 @@ impl<'a> Bakery<'a> {
         self.executor.execute(&Action::Remove { name, project, judged })
     }
 
-    /// What is there under the template's name.
+    /// The state of the template's name in LXD.
     fn there(&self, class: &Class, name: &str, form: Form) -> Result<Option<There>, String> {
         if form == Form::Image {
             let named = self.lxd.image_alias(&class.project, name);
@@ -222,7 +222,7 @@ impl<'a> Bakery<'a> {
         }
     }
 
-    /// A target, which GitHub tells the runner package's address for.
+    /// A target: GitHub gives the address of the runner package for a target only.
     fn scope(&self) -> Result<Scope, String> {
         let targets = super::explain::targets(self.config, &self.github)?;
         targets.into_iter().next().ok_or_else(|| "GitHub knows no target for this credential".to_owned())
@@ -244,19 +244,19 @@ impl<'a> Bakery<'a> {
     }
 }
 
-/// What is there under a template's name.
+/// The state of a template's name in LXD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum There {
     Ready,
-    /// A living process, or one that nothing is known of, bakes it; the progress that it noted.
+    /// A living or unknown process is baking it; the progress that it noted.
     Being {
         progress: u64,
     },
-    /// A process that is no more did, and had begun then.
+    /// A dead process was baking it, and had begun at this time.
     Abandoned(Option<Timestamp>),
 }
 
-/// Does it, and says every few seconds that it goes on.
+/// Runs `work`, and prints every few seconds that it goes on.
 fn patiently<T>(class: &Class, what: &str, work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     let (done, over) = bounded::<()>(1);

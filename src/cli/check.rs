@@ -44,7 +44,7 @@ pub fn ask(config: &Config, findings: &mut Findings<'_>) {
     web::check(config, findings);
 }
 
-/// Prints what is found: `ok`, `warn` or `FAIL`, each a line.
+/// Prints the findings, one a line: `ok`, `warn` or `FAIL`.
 pub struct Findings<'a> {
     out: &'a mut dyn Write,
     failed: bool,
@@ -69,12 +69,12 @@ impl<'a> Findings<'a> {
         self.line("warn", &what);
     }
 
-    pub(super) fn fail(&mut self, what: impl Display, mend: impl Display) {
+    pub(super) fn fail(&mut self, what: impl Display, fix: impl Display) {
         self.failed = true;
-        self.line("FAIL", &format_args!("{what} — {mend}"));
+        self.line("FAIL", &format_args!("{what} — {fix}"));
     }
 
-    /// A failure whose text says the mend itself.
+    /// A failure whose text says the fix itself.
     pub(super) fn fail_as_told(&mut self, what: impl Display) {
         self.failed = true;
         self.line("FAIL", &what);

@@ -1,5 +1,5 @@
-//! `lxdrunner explain`: why a job runs, waits or is not ours. The running daemon is asked; where there is none, this takes a
-//! look of its own and says what a daemon that starts now would do.
+//! `lxdrunner explain`: why a job runs, waits or is not served here. It asks the running daemon; without one it asks LXD
+//! and GitHub and says what a daemon that starts now would do.
 
 mod reference;
 
@@ -100,25 +100,25 @@ fn tell(config: &Config, reference: &Reference) -> Result<String, String> {
 /// A bare id says nothing of where the job is, and GitHub has no search for it.
 fn search(config: &Config, github: &GitHub, reference: &Reference) -> Result<RepoName, String> {
     let id = reference.job;
-    let mend = format!("name its repository: lxdrunner explain OWNER/REPO#{id}");
+    let fix = format!("name its repository: lxdrunner explain OWNER/REPO#{id}");
     let mut repos = Vec::new();
-    for scope in targets(config, github).map_err(|error| format!("{error}; {mend}"))? {
+    for scope in targets(config, github).map_err(|error| format!("{error}; {fix}"))? {
         match scope {
             Scope::Repo(repo) => repos.push(repo),
             Scope::Org(org) => match github.org_repos(&org) {
                 Ok(list) => repos.extend(list.into_iter().filter(|repo| !repo.archived).map(|repo| repo.name)),
-                Err(error) => return Err(format!("{error}; {mend}")),
+                Err(error) => return Err(format!("{error}; {fix}")),
             },
             Scope::Enterprise(_) => {}
         }
     }
     if repos.len() > SEARCHED {
         let many = repos.len();
-        return Err(format!("job {id} was not heard of, and {many} repositories are too many to search: {mend}"));
+        return Err(format!("job {id} was not heard of, and {many} repositories are too many to search: {fix}"));
     }
     let has = |repo: &&RepoName| matches!(github.job(repo, id), Ok(Some(_)));
     let found = repos.iter().find(has).cloned();
-    found.ok_or_else(|| format!("none of the {} repositories of the targets has a job {id}: {mend}", repos.len()))
+    found.ok_or_else(|| format!("none of the {} repositories of the targets has a job {id}: {fix}", repos.len()))
 }
 
 /// The scopes that the config names, or all that the credential can see.

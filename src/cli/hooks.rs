@@ -21,8 +21,8 @@ pub fn run(config_path: PathBuf, verb: HooksVerb, url: Option<String>) -> ExitCo
     };
     let url = match url.as_deref().map(hook_address) {
         Some(Ok(url)) => url,
-        Some(Err((what, mend))) => {
-            complain!("lxdrunner: --url {what} — {mend}");
+        Some(Err((what, fix))) => {
+            complain!("lxdrunner: --url {what} — {fix}");
             return ExitCode::from(EXIT_USAGE);
         }
         None => match &config.webhook_url {

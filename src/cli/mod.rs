@@ -1,4 +1,4 @@
-//! The command line: what to run, with what, and which exit code its end has.
+//! The command line: parses the arguments, runs a command, returns its exit code.
 
 pub mod args;
 pub mod bake;
@@ -94,7 +94,7 @@ pub fn load_config(path: &std::path::Path) -> Result<(Config, Vec<Warning>), Exi
     })
 }
 
-/// Says what is wrong with a config file.
+/// Prints the errors and warnings of a config file.
 fn complain_of(errors: &ConfigErrors) -> ExitCode {
     for warning in errors.warnings() {
         complain!("warning: {warning}");

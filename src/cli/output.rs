@@ -1,5 +1,5 @@
-//! What we print and log. A reader of standard output that has gone (`| head`) is no error; a log that cannot be written ends
-//! the process, and systemd starts it again.
+//! Printing and logging. A closed standard output (`| head`) is not an error; a log that cannot be written ends the process,
+//! and systemd starts it again.
 
 use std::fmt;
 use std::io::Write;
@@ -9,7 +9,7 @@ use simple_logger::SimpleLogger;
 
 use crate::text::{escaped, escaped_lines};
 
-/// Like `println!`, but a reader that has gone is no error, and what a terminal would obey is escaped.
+/// Like `println!`, but a closed standard output is not an error, and control characters are escaped.
 macro_rules! say {
     ($($words:tt)*) => { $crate::cli::output::print(format_args!($($words)*)) };
 }
@@ -33,7 +33,7 @@ pub(super) fn print_error(words: fmt::Arguments<'_>) {
 /// The log, on standard error: a record is one line, whatever text from outside is in it.
 struct OneLine(SimpleLogger);
 
-/// Begins to log what is `level` or worse, from libraries at most warnings.
+/// Starts the log at `level`; libraries log warnings and errors only.
 pub(super) fn set_up_log(level: LevelFilter, times: bool) {
     let logger = SimpleLogger::new().with_level(level.min(LevelFilter::Warn)).with_module_level("lxdrunner", level);
     let logger = if times { logger.with_utc_timestamps() } else { logger.without_timestamps() };

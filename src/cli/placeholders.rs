@@ -9,7 +9,7 @@ use super::{EXIT_FAILURE, load_config};
 use crate::github::GitHub;
 use crate::upkeep::remove_placeholders;
 
-/// Removes those of all targets; does not stop at the first that fails.
+/// Removes the placeholders of all targets; goes on after a failure.
 pub fn run(config_path: PathBuf) -> ExitCode {
     let (config, _) = match load_config(&config_path) {
         Ok(loaded) => loaded,

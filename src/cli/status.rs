@@ -1,4 +1,4 @@
-//! `lxdrunner status`: how all stands, asked of the running daemon.
+//! `lxdrunner status`: the current state, from the running daemon.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -46,11 +46,11 @@ pub(super) fn classes(
     max_workers: usize,
     report: &mut Report,
 ) -> Option<Vec<Class>> {
-    let mend = "write at least one class: `- {name: ubuntu, labels: [self-hosted], image: \"ubuntu:24.04\"}`";
-    let map = top.require("runnermap", mend, report)?;
+    let fix = "write at least one class: `- {name: ubuntu, labels: [self-hosted], image: \"ubuntu:24.04\"}`";
+    let map = top.require("runnermap", fix, report)?;
     let items = map.list("a list of classes, each starting with `- name: …`", report)?;
     if items.is_empty() {
-        report.error(&map.path, "has no classes: no job would ever be served", mend);
+        report.error(&map.path, "has no classes: no job would ever be served", fix);
     }
     let (common, authorities) = (inside::env(top, report), inside::authorities(top, base));
     let mut classes: Vec<Class> = Vec::new();
@@ -96,29 +96,21 @@ fn class(
     let image = class
         .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS", report)
         .and_then(|i| image::image(&i, remotes, report));
-    let kind = match class.get("type") {
-        Some(item) => instance_type(&item, report),
-        None => Some(InstanceType::Container),
-    };
-    let profiles = match class.get("profiles") {
-        Some(item) => profiles(&item, report),
-        None => Some(vec!["default".to_owned()]),
-    };
-    let wait_for = class.get("wait_for").map_or(Some(Vec::new()), |i| wait_for(&i, report));
-    let max_workers = match class.get("max_workers") {
-        Some(item) => item.number(1, 10_000, report).map(|n| n as usize),
-        None => Some(most),
-    };
-    let template = class.get("template").map_or(Some(true), |i| i.flag(report));
+    let kind = class.or("type", InstanceType::Container, instance_type, report);
+    let profiles = class.or("profiles", vec!["default".to_owned()], profiles, report);
+    let wait_for = class.or("wait_for", Vec::new(), wait_for, report);
+    let number = |item: &Item<'_>, report: &mut Report| item.number(1, 10_000, report).map(|n| n as usize);
+    let max_workers = class.or("max_workers", most, number, report);
+    let template = class.or("template", true, Item::flag, report);
     let standby = kept("standby", &class, max_workers, report);
     let idle = kept("idle", &class, max_workers, report);
     if template == Some(false) && standby.is_some_and(|n| n > 0) {
-        let mend = "leave template out, or standby";
-        report.error(&class.path.key("standby"), "needs a template, from which standbys are copied", mend);
+        let fix = "leave template out, or standby";
+        report.error(&class.path.key("standby"), "needs a template, from which standbys are copied", fix);
     }
-    let mut config = class.get("config").map_or(Some(ConfigMap::new()), |i| instance_config(&i, report));
-    let devices = class.get("devices").map_or(Some(Devices::new()), |i| devices(&i, report));
-    let project = class.get("project").map_or(Some("default".to_owned()), |i| i.name(report));
+    let mut config = class.or("config", ConfigMap::new(), instance_config, report);
+    let devices = class.or("devices", Devices::new(), devices, report);
+    let project = class.or("project", "default".to_owned(), Item::name, report);
     // Its own errors are told even where others are.
     let (kind_here, mut nothing) = (kind.unwrap_or(InstanceType::Container), ConfigMap::new());
     let inside = inside::inside(&class, base, (kind_here, config.as_mut().unwrap_or(&mut nothing)), report);
@@ -128,7 +120,7 @@ fn class(
         None => Some(String::new()),
     };
     let repos = guard::repos(&class, report);
-    let runner_group = class.get("runner_group").map_or(Some(super::DEFAULT_GROUP.to_owned()), |i| group(&i, report));
+    let runner_group = class.or("runner_group", super::DEFAULT_GROUP.to_owned(), group, report);
 
     Some(Class {
         name: name?,
@@ -181,8 +173,8 @@ fn kept(key: &str, class: &Section<'_>, most: Option<usize>, report: &mut Report
 fn class_name(item: &Item<'_>, report: &mut Report) -> Option<String> {
     let name = item.scalar(report)?;
     if name.trim().is_empty() || name.trim() != name || name.len() > 100 || name.contains(char::is_control) {
-        let mend = "write 1 to 100 characters, no spaces at the ends";
-        report.error(&item.path, format!("{name:?} is not a name"), mend);
+        let fix = "write 1 to 100 characters, no spaces at the ends";
+        report.error(&item.path, format!("{name:?} is not a name"), fix);
         return None;
     }
     Some(name)
@@ -214,13 +206,13 @@ fn arch(item: &Item<'_>, report: &mut Report) -> Option<RunnerArch> {
         "arm" => Some(RunnerArch::Arm),
         "arm64" => Some(RunnerArch::Arm64),
         other => {
-            let mend = match other {
+            let fix = match other {
                 "x86_64" | "amd64" => "write x64",
                 "aarch64" => "write arm64",
                 "armv7" | "armhf" | "armv7l" => "write arm",
                 _ => "write x64, arm64 or arm",
             };
-            report.error(&item.path, format!("{other:?} is not GitHub's word for a processor"), mend);
+            report.error(&item.path, format!("{other:?} is not GitHub's word for a processor"), fix);
             None
         }
     }
@@ -246,8 +238,8 @@ fn labels(class: &Section<'_>, arch: Option<RunnerArch>, report: &mut Report) ->
     for one in &items {
         let Some(label) = one.scalar(report) else { continue };
         if label.is_empty() || label.trim() != label || label.len() > LONGEST_LABEL || label.contains([',', '\n']) {
-            let mend = format!("write 1 to {LONGEST_LABEL} characters, no commas, no spaces at the ends");
-            report.error(&one.path, format!("{label:?} is not a label"), mend);
+            let fix = format!("write 1 to {LONGEST_LABEL} characters, no commas, no spaces at the ends");
+            report.error(&one.path, format!("{label:?} is not a label"), fix);
             continue;
         }
         let lower = label.to_lowercase();
@@ -275,12 +267,12 @@ fn instance_type(item: &Item<'_>, report: &mut Report) -> Option<InstanceType> {
         "container" => Some(InstanceType::Container),
         "virtual-machine" => Some(InstanceType::VirtualMachine),
         other => {
-            let mend = if matches!(other, "vm" | "VM") {
+            let fix = if matches!(other, "vm" | "VM") {
                 "write virtual-machine"
             } else {
                 "write container or virtual-machine"
             };
-            report.error(&item.path, format!("{other:?} is not a type of instance"), mend);
+            report.error(&item.path, format!("{other:?} is not a type of instance"), fix);
             None
         }
     }

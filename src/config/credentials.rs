@@ -1,4 +1,4 @@
-//! Who we are at GitHub: personal access tokens and GitHub Apps.
+//! The credentials for GitHub: personal access tokens and GitHub Apps.
 
 use std::fmt;
 use std::path::Path as FilePath;
@@ -23,7 +23,7 @@ pub struct Credential {
     pub kind: CredentialKind,
 }
 
-/// What it is.
+/// The kind of a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CredentialKind {
     /// A personal access token, classic or fine-grained.
@@ -41,7 +41,7 @@ pub struct AppKey {
 }
 
 impl AppKey {
-    /// The first key of a PEM text. `Err`: what is wrong, and the mend.
+    /// The first key of a PEM text. `Err`: the fault and the fix.
     ///
     /// # Errors
     /// Where there is none, or one of another kind.
@@ -97,10 +97,10 @@ pub(super) fn read(top: &Section<'_>, base: &FilePath, report: &mut Report) -> O
     if main || list.is_none() {
         found.push(kind(top, base, report).map(|kind| Credential { name: MAIN.to_owned(), kind }));
     }
-    let mend = "write a list: `- {name: work, pat_file: FILE}`";
+    let fix = "write a list: `- {name: work, pat_file: FILE}`";
     let items = list.as_ref().map_or(Some(Vec::new()), |item| item.list("a list of credentials", report))?;
     if let (Some(list), true) = (&list, items.is_empty()) {
-        report.error(&list.path, "is empty", mend);
+        report.error(&list.path, "is empty", fix);
         return None;
     }
     let mut names: Vec<String> = if main { vec![MAIN.to_owned()] } else { Vec::new() };
@@ -124,7 +124,7 @@ pub(super) fn read(top: &Section<'_>, base: &FilePath, report: &mut Report) -> O
     found.into_iter().collect()
 }
 
-/// What stands in `section`: a token or an App.
+/// The token or App in `section`.
 fn kind(section: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<CredentialKind> {
     let Some(item) = section.get("github_app") else {
         return secret::read(&secret::PAT, section, base, true, report).map(CredentialKind::Token);
@@ -147,7 +147,7 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
     let text = match file::read(&path, LONGEST_KEY) {
         Ok(text) => text,
         Err(error) => {
-            report.unreadable(&item.path, &path, &error);
+            secret::unreadable(item, &path, &error, report);
             return None;
         }
     };
@@ -155,7 +155,7 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
         report.error(
             &item.path,
             format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
-            secret::LEFT_OUT_MEND,
+            secret::LEFT_OUT_FIX,
         );
         return None;
     }
@@ -164,8 +164,8 @@ fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<
             file::warn_of_readers(&path, &shown, &item.path, report);
             Some(key)
         }
-        Err((what, mend)) => {
-            report.error(&item.path, format!("{shown} {what}"), mend);
+        Err((what, fix)) => {
+            report.error(&item.path, format!("{shown} {what}"), fix);
             None
         }
     }

@@ -9,6 +9,8 @@ use std::path::Path;
 use super::report::Report;
 
 const MIB: u64 = 1024 * 1024;
+/// The longest file of certificates: many times the size of all public authorities together.
+pub(super) const LONGEST_BUNDLE: u64 = 4 * MIB;
 
 /// The file's bytes.
 ///

@@ -1,4 +1,4 @@
-//! Where things are looked for: the config file itself, and the socket of LXD.
+//! Finds the config file and the socket of LXD.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn config_candidates(xdg: Option<PathBuf>, home: Option<PathBuf>) -> Vec<PathBuf
     candidates
 }
 
-/// What exists but cannot be read is taken too, so that loading it tells why instead of another file being used.
+/// A file that exists but cannot be read is taken too: loading it then reports why, and no other file is used.
 fn first_file(candidates: &[PathBuf]) -> Result<PathBuf, String> {
     let found = candidates.iter().find(|p| p.symlink_metadata().is_ok());
     found.cloned().ok_or_else(|| {
@@ -74,17 +74,17 @@ fn differs(found: &Path, other: &Path) -> bool {
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {
-    let complain = |line, what: &str, mend: &str| ConfigErrors::one(path, line, what, mend);
+    let complain = |line, what: &str, fix: &str| ConfigErrors::one(path, line, what, fix);
     let bytes = file::read(path, LONGEST_FILE).map_err(|error| {
         use std::io::ErrorKind;
-        let mend = match error.kind() {
+        let fix = match error.kind() {
             ErrorKind::NotFound => "copy config.yml.example there, or use -c FILE",
             ErrorKind::PermissionDenied => super::secret::cannot_open(),
             ErrorKind::FileTooLarge => "is this the config file?",
             ErrorKind::IsADirectory => "name the file in it: -c DIRECTORY/config.yml",
             _ => "see whether the file is readable",
         };
-        complain(None, &format!("cannot read the config file: {error}"), mend)
+        complain(None, &format!("cannot read the config file: {error}"), fix)
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());

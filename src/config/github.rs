@@ -1,4 +1,4 @@
-//! GitHub: where it is, who we are there, and whom we serve.
+//! GitHub: its address, the credentials, and the targets.
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -11,10 +11,10 @@ use super::file;
 use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
-use super::top::is_loopback;
+use crate::http1::is_loopback;
 use crate::model::{RepoName, Scope, is_github_name};
 
-/// How GitHub is reached, and as whom.
+/// The address of GitHub and the credentials.
 #[derive(Clone, Debug)]
 pub struct GitHubConfig {
     /// Without a closing slash.
@@ -38,14 +38,11 @@ pub(super) fn read(
     let credentials = credentials::read(top, base, report);
     let names: Vec<&str> = credentials.iter().flatten().map(|one| one.name.as_str()).collect();
     let targets = targets(top, credentials.is_some().then_some(&names), report);
-    let api = match top.get("github_api") {
-        Some(item) => github_api(&item, report),
-        None => Some("https://api.github.com".to_owned()),
-    };
+    let api = top.or("github_api", "https://api.github.com".to_owned(), github_api, report);
     let polls = top.get("polling").is_some_and(|item| *item.node == Node::Bool(true));
     let share = if polls { POLLING_SHARE } else { USUAL_SHARE };
-    let api_budget = top.get("api_budget").map_or(Some(share), |item| api_budget(&item, report));
-    let authorities = top.get("ca_file").map_or(Some(Vec::new()), |item| ca_file(&item, base, report));
+    let api_budget = top.or("api_budget", share, api_budget, report);
+    let authorities = top.or("ca_file", Vec::new(), |item, report| ca_file(item, base, report), report);
     let read = || {
         let (targets, assigned) = targets?;
         let config = GitHubConfig {
@@ -60,18 +57,15 @@ pub(super) fn read(
     read().unzip()
 }
 
-/// Many times what all public authorities take together.
-pub(super) const LONGEST_BUNDLE: u64 = 4 * 1024 * 1024;
-
 /// The certificates of a PEM file.
 fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
     let path = base.join(item.text("the name of a PEM file with certificates", report)?);
     let shown = path.display();
-    let text = match file::read(&path, LONGEST_BUNDLE) {
+    let text = match file::read(&path, file::LONGEST_BUNDLE) {
         Ok(text) => text,
         Err(error) => {
-            let mend = "name the PEM file with the certificates of your organisation's authority";
-            report.error(&item.path, format!("cannot read {shown}: {error}"), mend);
+            let fix = "name the PEM file with the certificates of your organisation's authority";
+            report.error(&item.path, format!("cannot read {shown}: {error}"), fix);
             return None;
         }
     };
@@ -79,8 +73,8 @@ fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<
     match found {
         Ok(certificates) if !certificates.is_empty() => Some(certificates),
         _ => {
-            let mend = "it must be PEM, with -----BEGIN CERTIFICATE-----";
-            report.error(&item.path, format!("{shown} holds no certificate"), mend);
+            let fix = "it must be PEM, with -----BEGIN CERTIFICATE-----";
+            report.error(&item.path, format!("{shown} holds no certificate"), fix);
             None
         }
     }
@@ -88,16 +82,16 @@ fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<
 
 /// The listings' share of GitHub's hourly limit, in percent.
 const USUAL_SHARE: u8 = 20;
-/// The same where nothing but listings tells of jobs.
+/// The same with `polling`, where jobs are found by listings only.
 const POLLING_SHARE: u8 = 50;
 
 fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
     let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
-    let mend = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
+    let fix = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
     let uri = text.parse::<ureq::http::Uri>().ok();
     let parts = uri.as_ref().and_then(|u| Some((u.scheme_str()?, u.host()?, u.path(), u.query())));
     let Some((scheme @ ("http" | "https"), host, path, None)) = parts else {
-        report.error(&item.path, "is not the address of an API", mend);
+        report.error(&item.path, "is not the address of an API", fix);
         return None;
     };
     if uri.as_ref().and_then(|u| u.authority()).is_some_and(|a| a.as_str().contains('@')) {
@@ -128,8 +122,8 @@ fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
     };
     let percent = number.filter(|percent| (1..=90).contains(percent));
     if percent.is_none() {
-        let mend = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
-        report.error(&item.path, "is out of range", mend);
+        let fix = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
+        report.error(&item.path, "is out of range", fix);
     }
     percent
 }
@@ -148,8 +142,8 @@ pub(super) fn webhook_url(item: &Item<'_>, report: &mut Report) -> Option<String
             }
             Some(url)
         }
-        Err((what, mend)) => {
-            report.error(&item.path, what, mend);
+        Err((what, fix)) => {
+            report.error(&item.path, what, fix);
             None
         }
     }
@@ -158,13 +152,13 @@ pub(super) fn webhook_url(item: &Item<'_>, report: &mut Report) -> Option<String
 /// A hook's whole address: `https://HOST[:PORT]`, with our path where it has none.
 ///
 /// # Errors
-/// What is wrong with it, and the mend.
+/// The fault and the fix.
 pub fn hook_address(text: &str) -> Result<String, (&'static str, &'static str)> {
-    let mend = "write https://HOST or https://HOST:PORT/hooks/lxdrunner, as GitHub finds it";
+    let fix = "write https://HOST or https://HOST:PORT/hooks/lxdrunner, as GitHub finds it";
     let uri = text.parse::<ureq::http::Uri>().ok();
     let parts = uri.as_ref().and_then(|uri| Some((uri.scheme_str()?, uri.authority()?, uri.path(), uri.query())));
     let Some(("http" | "https", authority, path, None)) = parts else {
-        return Err(("is not an address", mend));
+        return Err(("is not an address", fix));
     };
     if authority.as_str().contains('@') {
         return Err(("has a user or a password in it", "deliveries are signed with hooksecret; leave it out"));
@@ -201,20 +195,18 @@ fn targets(top: &Section<'_>, credentials: Option<&Vec<&str>>, report: &mut Repo
 
 /// A scope, and the place of the credential that it names.
 fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report) -> Option<(Scope, Option<usize>)> {
-    let mend = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
+    let fix = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
     if !matches!(item.node, Node::Map(_)) {
-        report.error(&item.path, format!("is {}", item.node.kind()), mend);
+        report.error(&item.path, format!("is {}", item.node.kind()), fix);
         return None;
     }
     let one = Section::new(item, &["org", "repo", "enterprise", "credential"], report)?;
-    let credential = match one.get("credential") {
-        Some(item) => credential(&item, credentials, report).map(Some),
-        None => Some(None),
-    };
+    let named = |item: &Item<'_>, report: &mut Report| credential(item, credentials, report).map(Some);
+    let credential = one.or("credential", None, named, report);
     let given: Vec<(&str, Item<'_>)> =
         one.entries().filter(|(key, _)| !key.starts_with("x-") && *key != "credential").collect();
     let [(key, value)] = given.as_slice() else {
-        report.error(&item.path, "is not one target", mend);
+        report.error(&item.path, "is not one target", fix);
         return None;
     };
     let name = value.scalar(report)?;
@@ -227,13 +219,13 @@ fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report)
         _ => return None,
     };
     if scope.is_none() {
-        let mend = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
+        let fix = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
         let what = match *key {
             "repo" => "a repository",
             "org" => "an organisation",
             _ => "an enterprise",
         };
-        report.error(&value.path, format!("{name:?} is not the name of {what} on GitHub"), mend);
+        report.error(&value.path, format!("{name:?} is not the name of {what} on GitHub"), fix);
     }
     Some((scope?, credential?))
 }
@@ -244,8 +236,8 @@ fn credential(item: &Item<'_>, known: Option<&Vec<&str>>, report: &mut Report) -
     let known = known?;
     let place = known.iter().position(|one| *one == name);
     if place.is_none() {
-        let mend = format!("write one of {}, or add it to credentials", known.join(", "));
-        report.error(&item.path, format!("there is no credential {name:?}"), mend);
+        let fix = format!("write one of {}, or add it to credentials", known.join(", "));
+        report.error(&item.path, format!("there is no credential {name:?}"), fix);
     }
     place
 }

@@ -1,4 +1,4 @@
-//! Whose jobs may run here: `repos` and `fork_policy`.
+//! Which repositories' jobs may run here: `repos` and `fork_policy`.
 
 use super::read::{Item, Section};
 use super::report::Report;
@@ -67,8 +67,7 @@ fn fits(pattern: &[char], text: &str) -> bool {
     pattern.get(at..).is_some_and(|rest| rest.iter().all(|c| *c == '*'))
 }
 
-/// Which repositories are served: those that an `allow` pattern means (all, where there is none), but never those that a
-/// `deny` pattern means.
+/// Which repositories are served: those that match an `allow` pattern (all, where there is none) and no `deny` pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RepoRules {
     /// Empty: all.
@@ -89,7 +88,7 @@ impl RepoRules {
         }
     }
 
-    /// Complains where a pattern's owner is none of the targets'.
+    /// Warns of patterns whose owner is not among the targets.
     pub(super) fn check_owners(&self, item: &Item<'_>, targets: &[Scope], report: &mut Report) {
         let owned = |glob: &Glob| {
             targets.iter().any(|target| match target {
@@ -104,7 +103,7 @@ impl RepoRules {
     }
 }
 
-/// What becomes of jobs whose commits come from a fork.
+/// Whether jobs whose commits come from a fork run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForkPolicy {
     /// They run like all others.
@@ -116,15 +115,15 @@ pub enum ForkPolicy {
 }
 
 impl ForkPolicy {
-    /// The policy that holds for a repository: as the config says, and where it says nothing `members` for public ones.
-    /// A private repository's forks are by people whom its owners let in, and GitHub runs their workflows only where that
-    /// was switched on.
+    /// The policy for a repository: the one of the config, else `members` for public repositories and `allow` for private
+    /// ones. Forks of a private repository belong to people with access to it, and GitHub runs their workflows only where
+    /// that is switched on.
     pub fn holds(written: Option<ForkPolicy>, public: bool) -> ForkPolicy {
         written.unwrap_or(if public { ForkPolicy::Members } else { ForkPolicy::Allow })
     }
 }
 
-/// Rules for tests: patterns between commas, those that deny with a `!` before them.
+/// Rules for tests: patterns between commas; a pattern with a `!` before it denies.
 #[cfg(test)]
 pub(crate) fn testkit_rules(text: &str) -> RepoRules {
     let (deny, allow): (Vec<&str>, Vec<&str>) = text.split(',').partition(|t| t.starts_with('!'));
@@ -145,7 +144,7 @@ pub(super) fn repos(holder: &Section<'_>, report: &mut Report) -> Option<RepoRul
         return None;
     }
     let section = Section::new(&item, &["allow", "deny"], report)?;
-    let part = |key: &str, report: &mut Report| section.get(key).map_or(Some(Vec::new()), |item| globs(&item, report));
+    let part = |key: &str, report: &mut Report| section.or(key, Vec::new(), globs, report);
     let (allow, deny) = (part("allow", report), part("deny", report));
     let rules = RepoRules { allow: allow?, deny: deny? };
     if rules.deny.iter().any(Glob::is_everything) {
@@ -165,12 +164,12 @@ fn globs(item: &Item<'_>, report: &mut Report) -> Option<Vec<Glob>> {
         let text = item.text("a pattern such as acme/*", report)?;
         let found = Glob::parse(text);
         if found.is_none() {
-            let mend = match text.strip_prefix('!') {
+            let fix = match text.strip_prefix('!') {
                 Some(_) => "what is to be refused goes into deny: repos: {allow: […], deny: […]}".to_owned(),
                 None if !text.contains('/') => format!("write OWNER/NAME; all of an owner's are {text}/*"),
                 None => "write OWNER/NAME, where * stands for any letters and ? for one".to_owned(),
             };
-            report.error(&item.path, format!("{text:?} is not a pattern for repositories"), mend);
+            report.error(&item.path, format!("{text:?} is not a pattern for repositories"), fix);
         }
         found
     };

@@ -126,8 +126,8 @@ impl fmt::Display for ImageRef {
 }
 
 impl Origin {
-    /// The command that asks the image server what it has, for hints. The client has the public servers under names of
-    /// its own, and any other must be made known to it first.
+    /// The command that lists the server's images, for hints. The client knows the public servers by names of its own; any
+    /// other server must be added first.
     pub fn list_command(&self, product: Product) -> String {
         let client = product.client();
         let name = match (self.server.trim_end_matches('/'), product) {
@@ -144,7 +144,7 @@ impl Origin {
         format!("{client} image list {name}: {}", self.alias)
     }
 
-    /// What is wrong with the server, and the fix, where it is a public one that has images for the other product only.
+    /// The fault and the fix where the server is a public one that has images for the other product only.
     pub fn of_other_product(&self, product: Product) -> Option<String> {
         let host = self.server.split("://").nth(1)?.split('/').next()?;
         let (theirs, fix) = match (host, product) {

@@ -1,15 +1,14 @@
-//! What a class has put into its instances beside the runner.
+//! The keys of a class that say what its instances contain besides the runner.
 
 use std::path::Path as FilePath;
 
-use super::github::LONGEST_BUNDLE;
 use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
-use super::{file, original};
+use super::{file, script};
 use crate::model::{ConfigMap, InstanceType};
 
-/// What is put into an instance beside the runner. All of it is baked into templates.
+/// What an instance contains besides the runner. All of it is baked into templates.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Inside {
     /// Environment of set-up, runner and jobs. Not secret: jobs can read it.
@@ -39,7 +38,7 @@ struct Reader<'a, 'r> {
     report: &'r mut Report,
 }
 
-/// What the class's keys say, given its LXD config, to which is added what they need of it.
+/// Reads the keys of the class. Settings that they need are added to its LXD config.
 pub(super) fn inside(
     class: &Section<'_>,
     base: &FilePath,
@@ -84,7 +83,7 @@ impl Reader<'_, '_> {
     fn setup_scripts(&mut self) -> Option<[Option<String>; 3]> {
         let Some(item) = self.class.get("setup_script") else { return Some([None, None, None]) };
         if let Node::Text(name) = item.node
-            && original::is_own_script(&self.base.join(name))
+            && script::is_own_script(&self.base.join(name))
         {
             self.report.warn(&item.path, "is the Python daemon's own script: the built-in set-up is used");
             return Some([None, None, None]);
@@ -126,9 +125,9 @@ impl Reader<'_, '_> {
     fn script(&mut self, item: &Item<'_>, otherwise: &str) -> Option<String> {
         let path = self.base.join(item.text("the name of a script", self.report)?);
         let shown = path.display();
-        match file::read_text(&path, LONGEST_SCRIPT) {
-            Ok(text) if original::script_word(&text).is_some() => {
-                let word = original::script_word(&text).unwrap_or_default();
+        match file::read_text(&path, script::LONGEST) {
+            Ok(text) if script::word(&text).is_some() => {
+                let word = script::word(&text).unwrap_or_default();
                 let what = format!("{shown} is written for the Python daemon: it names {word}");
                 let fix = "take out what unpacks, registers and starts the runner and powers off, and write setup_script: \
                            {after: FILE}; lxdrunner does the rest (README, Coming from the Python daemon)";
@@ -151,7 +150,7 @@ impl Reader<'_, '_> {
 
     /// Adds what Docker needs of a container's config where the class does not set it itself.
     fn docker(&mut self, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
-        let wanted = self.class.get("docker").map_or(Some(false), |item| item.flag(self.report))?;
+        let wanted = self.class.or("docker", false, Item::flag, self.report)?;
         if !wanted || kind == InstanceType::VirtualMachine {
             return Some(wanted);
         }
@@ -167,10 +166,10 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The certificates in `ca_file`, each in PEM, and nothing else that the file has. That it cannot be read is told elsewhere.
+/// The certificates in `ca_file`, each in PEM, without the file's other text. `github` reports a file that cannot be read.
 pub(super) fn authorities(top: &Section<'_>, base: &FilePath) -> Vec<String> {
     let Some(Node::Text(name)) = top.get("ca_file").map(|item| item.node) else { return Vec::new() };
-    let text = file::read_text(&base.join(name), LONGEST_BUNDLE).unwrap_or_default();
+    let text = file::read_text(&base.join(name), file::LONGEST_BUNDLE).unwrap_or_default();
     let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
     let certificates = text.split(begin).skip(1).filter_map(|part| part.split_once(end));
     certificates.map(|(inner, _)| format!("{begin}{inner}{end}\n")).collect()
@@ -180,7 +179,6 @@ pub(super) fn authorities(top: &Section<'_>, base: &FilePath) -> Vec<String> {
 pub const NESTING: &str = "security.nesting";
 /// The settings that LXD's manual has for Docker in a container; without the interceptions some images cannot be unpacked.
 const FOR_DOCKER: &[&str] = &[NESTING, "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr"];
-const LONGEST_SCRIPT: u64 = 1024 * 1024;
 
 /// The script that reads them in the instance, which has variables of its own.
 const SCRIPT: &str = include_str!("../../provision/environment.sh");
@@ -223,8 +221,8 @@ fn value_of(name: &str, item: &Item<'_>, report: &mut Report) -> Option<String> 
     }
     let value = item.scalar(report)?;
     if value.contains(char::is_control) || value.len() > LONGEST_VALUE {
-        let mend = format!("write one line of at most {LONGEST_VALUE} bytes");
-        report.error(&item.path, "cannot be the value of a variable", mend);
+        let fix = format!("write one line of at most {LONGEST_VALUE} bytes");
+        report.error(&item.path, "cannot be the value of a variable", fix);
         return None;
     }
     Some(value)

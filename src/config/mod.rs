@@ -1,4 +1,4 @@
-//! The config file: read, checked as a whole, every error at once with its line, key path and mend.
+//! The config file: read and checked as a whole; all errors are reported at once, each with line, key path and fix.
 //!
 //! `node` parses and finds lines, `read` takes typed values out, `report` gathers complaints; `top`, `class` and
 //! `secret` know the keys.
@@ -15,6 +15,7 @@ mod node;
 mod original;
 mod read;
 mod report;
+mod script;
 mod secret;
 mod top;
 mod web;
@@ -43,36 +44,36 @@ pub const PREFIX_MAX: usize = 20;
 /// See [`Config::longest_making`].
 const LONGEST_MAKING: Duration = Duration::from_secs(4 * 3600);
 
-/// Everything the daemon is told. Secrets are read from their files already.
+/// All settings of the daemon. Secrets have been read from their files.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How GitHub is reached, and as whom.
+    /// The address of GitHub and the credentials.
     pub github: GitHubConfig,
-    /// What webhooks are signed with.
+    /// The secret that webhooks are signed with.
     pub hooksecret: Secret,
-    /// Where GitHub finds us, path included: webhooks are kept right by themselves.
+    /// The address under which GitHub reaches this host, with the path. With it the daemon manages the webhooks.
     pub webhook_url: Option<String>,
     /// True: an offline runner is kept registered for each class.
     pub placeholders: bool,
-    /// Empty: all that the credential can see.
+    /// Empty: all organisations and repositories that the credential can see.
     pub targets: Vec<Scope>,
     /// False: jobs of public repositories are refused.
     pub allow_public_repos: bool,
     /// Which repositories are served, whatever the class.
     pub repos: RepoRules,
-    /// What becomes of jobs from forks; `None`: see [`ForkPolicy::holds`].
+    /// Whether jobs from forks run; `None`: see [`ForkPolicy::holds`].
     pub fork_policy: Option<ForkPolicy>,
     /// A path; `auto` was resolved while loading (see [`find_socket`]).
     pub socket: PathBuf,
-    /// What the names of our instances and runners start with; lower-case letters, digits and `-`.
+    /// The start of the names of instances and runners; lower-case letters, digits and `-`.
     pub prefix: String,
-    /// Instances at once, all classes together.
+    /// The highest number of instances at once, all classes together.
     pub max_workers: usize,
-    /// GitHub cannot reach us: queues are found by looking alone.
+    /// True: GitHub sends no webhooks, so queues are only polled.
     pub polling: bool,
-    /// False: no port is listened on, neither for webhooks nor for health.
+    /// False: no port is opened, neither for webhooks nor for `/healthz`.
     pub listens: bool,
-    /// Between looks at GitHub.
+    /// The time between two looks at GitHub.
     pub reconcile_interval: Duration,
     /// The longest time without progress of what is made or fetched, and from the start of a runner until it must be online.
     pub provision_timeout: Duration,
@@ -80,36 +81,36 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A standby or idle runner that waited longer is replaced by a fresh one.
     pub ready_max_age: Duration,
-    /// No instance lives longer.
+    /// The longest life of an instance.
     pub max_lifetime: Duration,
-    /// Of so many instances that failed the logs are kept; 0: of none.
+    /// The number of failed instances whose logs are kept.
     pub failures_kept: usize,
-    /// How runners come to their credentials.
+    /// How runners get their credentials.
     pub registration: Registration,
     /// `None` = the latest that GitHub offers.
     pub runner_version: Option<String>,
-    /// Where webhooks are listened for.
+    /// The address to listen on for webhooks.
     pub web_host: IpAddr,
-    /// 0: a free port, told in the log.
+    /// The port to listen on; 0: a free port, which the log names.
     pub web_port: u16,
-    /// How webhooks are encrypted on their way.
+    /// Whether the webhook port speaks TLS.
     pub web_tls: WebTls,
-    /// Whose word is believed on whom they speak for.
+    /// The proxies whose `X-Forwarded-For` is used.
     pub web_trusted_proxies: Vec<Network>,
-    /// Whose connections are let in; `None`: everybody's.
+    /// The clients that are accepted; `None`: all.
     pub web_allow: Option<WebAllow>,
-    /// Who may read `/metrics` on the webhook port.
+    /// The clients that may read `/metrics` on the webhook port.
     pub web_metrics: Vec<Network>,
-    /// Where runner packages are kept, the self-signed certificate, and what instances that failed had to say.
+    /// The directory of runner packages, the self-signed certificate and the logs of failed instances.
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.
     pub classes: Vec<Class>,
 }
 
-/// How a runner comes to its credentials.
+/// How a runner gets its credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registration {
-    /// `generate-jitconfig`, falling back to a token by itself where there is no such endpoint.
+    /// `generate-jitconfig`; a registration token where GitHub has no such endpoint.
     Jit,
     /// `config.sh --ephemeral` with a registration token.
     Token,
@@ -122,19 +123,19 @@ pub struct Class {
     pub name: String,
     /// As written plus the implied `self-hosted`, OS and architecture.
     pub labels: Labels,
-    /// What instances are made from.
+    /// The image of its instances.
     pub image: ImageRef,
     /// Container or virtual machine.
     pub kind: InstanceType,
-    /// Which runner package goes in.
+    /// The processor that the runner package is for.
     pub arch: RunnerArch,
     /// LXD profiles, in order.
     pub profiles: Vec<String>,
-    /// What is put into its instances beside the runner.
+    /// What its instances contain besides the runner.
     pub inside: Inside,
-    /// Units of systemd that have started before a job starts.
+    /// systemd units that must have started before a job starts.
     pub wait_for: Vec<String>,
-    /// Instances of this class at once.
+    /// The highest number of instances of this class at once.
     pub max_workers: usize,
     /// False: every job starts from the image, and no template is baked.
     pub template: bool,
@@ -150,7 +151,7 @@ pub struct Class {
     pub project: String,
     /// Cluster member, `@group`, or empty.
     pub target: String,
-    /// Which repositories' jobs it takes, of those that are served at all.
+    /// The repositories whose jobs it takes, within the `repos` of the whole file.
     pub repos: RepoRules,
     /// GitHub's runner group, by name.
     pub runner_group: String,
@@ -181,7 +182,7 @@ impl Config {
         self.class_ids().find(|(_, class)| class.name == name).map(|(id, _)| id)
     }
 
-    /// Where webhooks are listened for.
+    /// The address and port to listen on for webhooks.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.web_host, self.web_port)
     }

@@ -1,4 +1,4 @@
-//! Config files of the Python daemon that lxdrunner replaces: which file is one, and what in it has another meaning here.
+//! Recognises config files of the Python daemon that lxdrunner replaces, and reports what has another meaning here.
 //!
 //! A file is one where it has a key that only that daemon knows. That changes the meaning of no value. What would be taken with
 //! another meaning is an error that says what to write, and keys that the Python daemon ignored are ignored.
@@ -6,11 +6,9 @@
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
 
-use sha2::{Digest, Sha256};
-
 use super::node::{Node, Path};
 use super::report::Report;
-use super::{class, file};
+use super::{class, script};
 
 /// Keys at the top that lxdrunner does not need; `remotes.main` is the other sign of such a file.
 const KEYS: [&str; 9] = [
@@ -29,22 +27,10 @@ const KEYS: [&str; 9] = [
 const FROM_ENVIRONMENT: [&str; 8] =
     ["pat", "hooksecret", "prefix", "max_workers", "web_host", "web_port", "web_tls", "cache_home"];
 
-/// Instances of a class at once, where the Python daemon was told nothing.
+/// The Python daemon's default for the number of instances of a class at once.
 const MAX_WORKERS: i128 = 10;
 
-/// SHA-256 of the set-up scripts that came with the Python daemon.
-const SCRIPTS: [&str; 3] = [
-    "5d5c87622183a31fb3c18dc9b4f5b42bb8545a16df6f031cb8165aa9c975b071",
-    "d0cf376a0634a794af834a12605a0e66663b986cc637564bb2ee7e6f78046511",
-    "569a57c8be693b26708e1c13209c5b2290eb5dcf0287c65fae36a33872b34749",
-];
-/// What only a set-up script for the Python daemon names.
-const SCRIPT_WORDS: [&str; 6] =
-    ["GHA_TOKEN", "GHA_URL", "GHA_NAME", "GHA_EXTRA_LABELS", "setupvars.conf", "actions-runner.tgz"];
-/// A longer file is no set-up script.
-const LONGEST_SCRIPT: u64 = 1024 * 1024;
-
-/// The tree without what only the Python daemon knows; `None` where the file is none of its.
+/// The tree without the keys that only the Python daemon knows; `None` where the file is not one of the Python daemon's.
 pub(super) fn translate(tree: &Node, base: &FilePath, report: &mut Report) -> Option<Node> {
     let Node::Map(entries) = tree else { return None };
     let of_original = |key: &str, value: &Node| match value {
@@ -129,7 +115,7 @@ fn one_class(top: &Node, class: &Node, path: &Path, report: &mut Report) -> Node
     known(class, path, class::KEYS, report)
 }
 
-/// Values that are not written and were something else there.
+/// Missing values that had another default in the Python daemon.
 fn defaults(top: &Node, report: &mut Report) {
     let path = Path::default();
     if find(top, "web_tls").is_none() && in_environment("web_tls").is_none() {
@@ -172,7 +158,7 @@ fn environment(top: &Node, report: &mut Report) {
     }
 }
 
-/// What has no use any more.
+/// Reports keys that are not needed.
 fn retired(top: &Node, base: &FilePath, report: &mut Report) {
     let path = |key: &str| Path::default().key(key);
     if find(top, "pkgdir").is_some() {
@@ -212,7 +198,7 @@ fn setupscript(script: &Node, base: &FilePath, report: &mut Report) {
     };
     match file {
         None => report.warn(&path, "is not needed: set-up is built in, and there is no such file"),
-        Some(file) if is_own_script(&file) => {
+        Some(file) if script::is_own_script(&file) => {
             report.warn(&path, "is not needed: it is the Python daemon's own script, and set-up is built in");
         }
         Some(_) => {
@@ -221,18 +207,4 @@ fn setupscript(script: &Node, base: &FilePath, report: &mut Report) {
             report.error(&path, "is not used: set-up is built in, and this script was changed", fix);
         }
     }
-}
-
-/// True for a set-up script as it came with the Python daemon: the built-in one does the same.
-pub(super) fn is_own_script(script: &FilePath) -> bool {
-    let text = file::read_text(script, LONGEST_SCRIPT).unwrap_or_default();
-    let digest: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
-    SCRIPTS.contains(&digest.as_str())
-}
-
-/// What shows that a set-up script was written for the Python daemon: it registers and starts the runner itself.
-pub(super) fn script_word(text: &str) -> Option<&'static str> {
-    let code = |line: &&str| !line.trim_start().starts_with('#');
-    let in_code = |word: &str| text.lines().filter(code).any(|line| line.contains(word));
-    SCRIPT_WORDS.into_iter().find(|word| in_code(word))
 }

@@ -1,4 +1,4 @@
-//! Reading typed values out of the tree, complaining to the [`Report`] instead of stopping.
+//! Reads typed values out of the tree. A wrong value is an error in the [`Report`], and reading goes on.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(super) struct Section<'a> {
     pub(super) path: Path,
 }
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone)]
 pub(super) struct Item<'a> {
     pub(super) node: &'a Node,
@@ -19,18 +19,18 @@ pub(super) struct Item<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// `item` as a mapping of `known` keys; complains about all others (those that start with `x-` are the user's
-    /// own, a place for YAML anchors) and about repeated ones.
+    /// `item` as a mapping of `known` keys. Other keys and repeated keys are errors; keys that start with `x-` are
+    /// ignored, so that YAML anchors have a place.
     pub(super) fn new(item: &Item<'a>, known: &[&str], report: &mut Report) -> Option<Section<'a>> {
         let section = Section::free(item, report)?;
         for (n, (key, _)) in section.entries.iter().enumerate() {
             let first = section.entries.iter().position(|(k, _)| k == key) == Some(n);
             if first && !known.contains(&key.as_str()) && !key.starts_with("x-") {
-                let mend = match nearest(key, known) {
+                let fix = match nearest(key, known) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("known here: {}", known.join(", ")),
                 };
-                report.error(&item.path.key(key), "unknown key", mend);
+                report.error(&item.path.key(key), "unknown key", fix);
             }
         }
         Some(section)
@@ -62,11 +62,22 @@ impl<'a> Section<'a> {
         Some(Item { node, path: self.path.key(key) })
     }
 
-    /// Like [`Section::get`], and complains where there is nothing.
-    pub(super) fn require(&self, key: &str, mend: &str, report: &mut Report) -> Option<Item<'a>> {
+    /// The value of `key` as `read` makes it; `default` where there is nothing. `None` where the value is wrong.
+    pub(super) fn or<T>(
+        &self,
+        key: &str,
+        default: T,
+        read: impl FnOnce(&Item<'a>, &mut Report) -> Option<T>,
+        report: &mut Report,
+    ) -> Option<T> {
+        self.get(key).map_or(Some(default), |item| read(&item, report))
+    }
+
+    /// Like [`Section::get`]; a missing value is an error.
+    pub(super) fn require(&self, key: &str, fix: &str, report: &mut Report) -> Option<Item<'a>> {
         let item = self.get(key);
         if item.is_none() {
-            report.error(&self.path.key(key), "is missing", mend);
+            report.error(&self.path.key(key), "is missing", fix);
         }
         item
     }
@@ -137,8 +148,8 @@ impl<'a> Item<'a> {
             return None;
         };
         if duration < least || duration > most {
-            let mend = format!("write {}s to {}s", least.as_secs(), most.as_secs());
-            report.error(&self.path, format!("{}s does not fit", duration.as_secs()), mend);
+            let fix = format!("write {}s to {}s", least.as_secs(), most.as_secs());
+            report.error(&self.path, format!("{}s does not fit", duration.as_secs()), fix);
             return None;
         }
         Some(duration)

@@ -1,32 +1,31 @@
-//! What is wrong with a config file, and what is merely to be said about it.
+//! Errors and warnings about a config file.
 
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 
 use super::node::{Path, line_of};
-use super::secret;
 use crate::text::escaped;
 
-/// Complaints that are told, each with its line, which costs a walk through the file; who has more has named the wrong
-/// file, or will see the others next time.
+/// The most errors that are shown: each line number costs one parse of the file. A file with more errors is probably not
+/// a config file.
 const MOST_TOLD: usize = 100;
 
-/// Something that the operator should know; the file is usable all the same.
+/// Something that the operator should know about a file that can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning(Entry);
 
-/// Everything that keeps a config file from being used. Prints one complaint a line.
+/// All errors of a config file. Prints one a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
     errors: Vec<Entry>,
     warnings: Vec<Warning>,
-    /// How many more there were than are told.
+    /// The number of errors that are not shown.
     untold: usize,
-    /// True where all of them are files that are there only while the service runs.
+    /// True where all errors are missing files that exist only while the service runs.
     of_service: bool,
 }
 
-/// `config.yml:12: runnermap[0].image: what — mend`
+/// `config.yml:12: runnermap[0].image: what — fix`
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Entry {
     file: PathBuf,
@@ -36,12 +35,12 @@ struct Entry {
 }
 
 impl ConfigErrors {
-    /// How many complaints there are; at least one.
+    /// The number of errors; at least one.
     pub fn len(&self) -> usize {
         self.errors.len() + self.untold
     }
 
-    /// True where nothing is wrong but that the service does not run: systemd takes its secrets away.
+    /// True where the only fault is that the service does not run: systemd removes its secrets then.
     pub fn is_service_down(&self) -> bool {
         self.of_service
     }
@@ -51,14 +50,14 @@ impl ConfigErrors {
         self.errors.is_empty()
     }
 
-    /// What else there is to be said.
+    /// The warnings beside the errors.
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// One complaint about the file as a whole, or about one line of it.
-    pub(super) fn one(file: &FilePath, line: Option<usize>, what: &str, mend: &str) -> ConfigErrors {
-        let entry = Entry { file: file.to_owned(), line, path: String::new(), text: format!("{what} — {mend}") };
+    /// One error about the file as a whole, or about one line of it.
+    pub(super) fn one(file: &FilePath, line: Option<usize>, what: &str, fix: &str) -> ConfigErrors {
+        let entry = Entry { file: file.to_owned(), line, path: String::new(), text: format!("{what} — {fix}") };
         ConfigErrors { errors: vec![entry], warnings: Vec::new(), untold: 0, of_service: false }
     }
 }
@@ -94,25 +93,25 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Gathers complaints and warnings while the file is read.
+/// Collects errors and warnings while the file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     errors: Vec<(Path, String)>,
     warnings: Vec<(Path, String)>,
-    /// Of the errors, how many are of files that are there only while the service runs.
+    /// The number of errors about files that exist only while the service runs.
     of_service: usize,
 }
 
 impl Report {
-    /// A secret's file cannot be read.
-    pub(super) fn unreadable(&mut self, path: &Path, file: &FilePath, error: &std::io::Error) {
-        self.of_service += usize::from(secret::is_of_service(file, error));
-        self.error(path, format!("cannot read {}: {error}", file.display()), secret::file_mend(file, error));
+    /// Adds an error about a file that exists only while the service runs.
+    pub(super) fn error_of_service(&mut self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
+        self.of_service += 1;
+        self.error(path, what, fix);
     }
 
-    /// `what` is wrong at `path`, and `mend` says how to put it right.
-    pub(super) fn error(&mut self, path: &Path, what: impl fmt::Display, mend: impl fmt::Display) {
-        self.errors.push((path.clone(), format!("{what} — {mend}")));
+    /// Adds an error: `what` is wrong at `path`, and `fix` says what to do.
+    pub(super) fn error(&mut self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
+        self.errors.push((path.clone(), format!("{what} — {fix}")));
     }
 
     pub(super) fn warn(&mut self, path: &Path, text: impl fmt::Display) {

@@ -1,5 +1,6 @@
 //! The two secrets, given in the file or in files of their own.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 
@@ -9,14 +10,14 @@ use super::read::{Item, Section};
 use super::report::Report;
 use crate::model::Secret;
 
-/// A key, its `_file` twin, and what is said where neither is given.
+/// A key, its `_file` twin, and the fix where neither is given.
 pub(super) struct Kind {
     pub key: &'static str,
     pub file_key: &'static str,
     pub missing: &'static str,
     /// Shorter than this is worth a warning.
     pub short: usize,
-    pub short_mend: &'static str,
+    pub short_fix: &'static str,
 }
 
 pub(super) const PAT: Kind = Kind {
@@ -24,7 +25,7 @@ pub(super) const PAT: Kind = Kind {
     file_key: "pat_file",
     missing: "write `pat: TOKEN` or `pat_file: FILE` with a token made at https://github.com/settings/tokens",
     short: 0,
-    short_mend: "",
+    short_fix: "",
 };
 
 pub(super) const HOOKSECRET: Kind = Kind {
@@ -32,7 +33,7 @@ pub(super) const HOOKSECRET: Kind = Kind {
     file_key: "hooksecret_file",
     missing: "write `hooksecret: TEXT` or `hooksecret_file: FILE` with the secret that GitHub's webhook has",
     short: 16,
-    short_mend: "anybody who guesses it can start instances; make a long one: openssl rand -hex 32",
+    short_fix: "anybody who guesses it can start instances; make a long one: openssl rand -hex 32",
 };
 
 /// A file that holds a secret longer than this holds something else.
@@ -84,14 +85,14 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
                 report.error(
                     &item.path,
                     format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
-                    LEFT_OUT_MEND,
+                    LEFT_OUT_FIX,
                 );
                 return None;
             }
             check(kind, text, &format!("{shown} "), &item.path, report)
         }
         Err(error) => {
-            report.unreadable(&item.path, &path, &error);
+            unreadable(item, &path, &error, report);
             None
         }
     }
@@ -100,11 +101,17 @@ fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report)
 /// What `provision/lxdrunner.service` lets systemd write where a secret's file is missing: without it systemd would not start
 /// us, and say little of why.
 pub(super) const LEFT_OUT: &str = "missing";
-pub(super) const LEFT_OUT_MEND: &str = "make the file that LoadCredential= in lxdrunner.service names for it (in /etc/lxdrunner), then restart the service";
+pub(super) const LEFT_OUT_FIX: &str = "make the file that LoadCredential= in lxdrunner.service names for it (in /etc/lxdrunner), then restart the service";
 
-/// True for a file that is there only while the service runs.
-pub(super) fn is_of_service(file: &FilePath, error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound && file.starts_with("/run/credentials")
+/// Reports a secret's file that cannot be read.
+pub(super) fn unreadable(item: &Item<'_>, file: &FilePath, error: &io::Error, report: &mut Report) {
+    let (what, fix) = (format!("cannot read {}: {error}", file.display()), file_fix(error));
+    if error.kind() == io::ErrorKind::NotFound && file.starts_with("/run/credentials") {
+        let fix = "systemd has it there while the service runs (LoadCredential), nobody else and at no other time";
+        report.error_of_service(&item.path, what, fix);
+    } else {
+        report.error(&item.path, what, fix);
+    }
 }
 
 /// What to do where we may not open a file. A secret is not to be opened to more users.
@@ -118,20 +125,17 @@ pub(super) fn cannot_open() -> &'static str {
 }
 
 /// What to do about a secret's file that cannot be read.
-pub(super) fn file_mend(file: &FilePath, error: &std::io::Error) -> &'static str {
+fn file_fix(error: &io::Error) -> &'static str {
     match error.kind() {
-        _ if is_of_service(file, error) => {
-            "systemd has it there while the service runs (LoadCredential), nobody else and at no other time"
-        }
-        std::io::ErrorKind::NotFound => "make the file, or name the right one",
-        std::io::ErrorKind::PermissionDenied => cannot_open(),
-        std::io::ErrorKind::FileTooLarge => "name the file that holds it and nothing else",
-        std::io::ErrorKind::InvalidData => "it must be text",
+        io::ErrorKind::NotFound => "make the file, or name the right one",
+        io::ErrorKind::PermissionDenied => cannot_open(),
+        io::ErrorKind::FileTooLarge => "name the file that holds it and nothing else",
+        io::ErrorKind::InvalidData => "it must be text",
         _ => "see whether the file is readable",
     }
 }
 
-/// `whose` is empty or names the file, with a space behind it. The text itself is never told.
+/// `whose` is empty or names the file, followed by a space. No message contains the text itself.
 fn check(kind: &Kind, text: &str, whose: &str, path: &Path, report: &mut Report) -> Option<Secret> {
     let lower = text.to_lowercase();
     if text.trim().is_empty() {
@@ -154,7 +158,7 @@ fn check(kind: &Kind, text: &str, whose: &str, path: &Path, report: &mut Report)
     if ["fake", "example", "changeme", "xxxx"].iter().any(|word| lower.contains(word)) {
         report.warn(path, format!("{whose}looks like an example; GitHub will not know it"));
     } else if text.len() < kind.short {
-        report.warn(path, format!("{whose}is shorter than {} characters: {}", kind.short, kind.short_mend));
+        report.warn(path, format!("{whose}is shorter than {} characters: {}", kind.short, kind.short_fix));
     }
     Some(Secret::new(text))
 }

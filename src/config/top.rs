@@ -12,6 +12,7 @@ use super::{
     Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, file, find_socket, github, guard, original,
     secret, socket_candidates, web,
 };
+use crate::http1::is_loopback;
 use crate::model::Secret;
 
 const KEYS: &[&str] = &[
@@ -78,12 +79,12 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
 
     let (github, targets) = github::read(&top, base, report);
-    let webhook_url = top.get("webhook_url").map_or(Some(None), |item| github::webhook_url(&item, report).map(Some));
-    let placeholders = top.get("placeholders").map_or(Some(false), |item| item.flag(report));
-    let polling = top.get("polling").map_or(Some(false), |item| item.flag(report));
+    let webhook_url = top.or("webhook_url", None, |item, report| github::webhook_url(item, report).map(Some), report);
+    let placeholders = top.or("placeholders", false, Item::flag, report);
+    let polling = top.or("polling", false, Item::flag, report);
     let polls = polling == Some(true);
     let hooksecret = match secret::read(&secret::HOOKSECRET, &top, base, !polls, report) {
-        // Who only looks needs none; what is given must be right all the same.
+        // Polling needs no hooksecret; a given one must be valid.
         None if polls && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
             Some(Secret::default())
         }
@@ -97,13 +98,13 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     readable_by_all(file, &top, report);
 
     let (remotes, main) = remotes(&top, report);
-    let max_workers = top.get("max_workers").map_or(Some(10), |i| i.number(1, 10_000, report)).unwrap_or(10) as usize;
+    let max_workers =
+        top.or("max_workers", 10, |item, report| item.number(1, 10_000, report), report).unwrap_or(10) as usize;
     let classes = class::classes(&top, base, &remotes, max_workers, report);
 
     let long = DAY * 30;
-    let mut length = |key: &str, default: u64, most: Duration| match top.get(key) {
-        Some(item) => item.duration(SECOND, most, report),
-        None => Some(Duration::from_secs(default)),
+    let mut length = |key: &str, default: u64, most: Duration| {
+        top.or(key, Duration::from_secs(default), |item, report| item.duration(SECOND, most, report), report)
     };
     let reconcile_interval = length("reconcile_interval", if polls { 20 } else { 60 }, DAY);
     let provision_timeout = length("provision_timeout", 300, DAY);
@@ -111,38 +112,20 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let ready_max_age = length("ready_max_age", 3000, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
-    let failures_kept = top.get("failures_kept").map_or(Some(20), |item| item.number(0, 1000, report));
+    let failures_kept = top.or("failures_kept", 20, |item, report| item.number(0, 1000, report), report);
 
-    let allow_public_repos = match top.get("allow_public_repos") {
-        Some(item) => item.flag(report),
-        None => Some(false),
-    };
+    let allow_public_repos = top.or("allow_public_repos", false, Item::flag, report);
     let repos = guard::repos(&top, report);
     if let (Some(item), Some(rules), Some(targets)) = (top.get("repos"), &repos, &targets) {
         rules.check_owners(&item, targets, report);
     }
     let fork_policy = guard::fork_policy(&top, report);
     let socket = socket(&top, main, report);
-    let prefix = match top.get("prefix") {
-        Some(item) => prefix(&item, report),
-        None => Some("lxdrunner".to_owned()),
-    };
-    let registration = match top.get("registration") {
-        Some(item) => registration(&item, report),
-        None => Some(Registration::Jit),
-    };
-    let runner_version = match top.get("runner_version") {
-        Some(item) => runner_version(&item, report),
-        None => Some(None),
-    };
-    let web_host = match top.get("web_host") {
-        Some(item) => web_host(&item, report),
-        None => Some(IpAddr::from([0, 0, 0, 0])),
-    };
-    let web_port = match top.get("web_port") {
-        Some(item) => web_port(&item, report),
-        None => Some(5000),
-    };
+    let prefix = top.or("prefix", "lxdrunner".to_owned(), prefix, report);
+    let registration = top.or("registration", Registration::Jit, registration, report);
+    let runner_version = top.or("runner_version", None, runner_version, report);
+    let web_host = top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host, report);
+    let web_port = top.or("web_port", 5000, web_port, report);
     let web_tls = web::tls(&top, base, report);
     let web_trusted_proxies = web::trusted_proxies(&top, report);
     let web_allow = web::allow(&top, report);
@@ -189,7 +172,7 @@ fn readable_by_all(file: &FilePath, top: &Section<'_>, report: &mut Report) {
     }
 }
 
-/// True where a secret stands in the file itself.
+/// True where the config file itself holds a secret.
 fn has_inline(top: &Section<'_>, key: &str) -> bool {
     let Some(item) = top.get(key) else { return false };
     match item.node {
@@ -280,12 +263,6 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
     Some(Remote { addr: addr?, protocol: protocol? })
 }
 
-/// True for this machine itself, where nobody listens on the way.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
 fn absolute(item: &Item<'_>, text: &str, report: &mut Report) -> Option<PathBuf> {
     if text.starts_with('/') && !text.contains('\0') {
         return Some(PathBuf::from(text));
@@ -370,8 +347,8 @@ fn web_host(item: &Item<'_>, report: &mut Report) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok();
     if address.is_none() {
-        let mend = "write 0.0.0.0 for all of this machine's, 127.0.0.1 for itself alone, or one of its addresses";
-        report.error(&item.path, format!("{text:?} is not an IP address"), mend);
+        let fix = "write 0.0.0.0 for all of this machine's, 127.0.0.1 for itself alone, or one of its addresses";
+        report.error(&item.path, format!("{text:?} is not an IP address"), fix);
     }
     address
 }

@@ -1,4 +1,4 @@
-//! How webhooks are let in: TLS, proxies, and whose addresses may come.
+//! The webhook port: TLS, trusted proxies, and which addresses are accepted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,10 +10,10 @@ use super::node::Node;
 use super::read::{Item, Section};
 use super::report::Report;
 
-/// How webhooks are encrypted on their way.
+/// Whether the webhook port speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WebTls {
-    /// Not at all: a reverse proxy does it.
+    /// No: a reverse proxy does.
     Off,
     /// With a certificate that we sign ourselves, made once.
     SelfSigned,
@@ -26,10 +26,10 @@ pub enum WebTls {
     },
 }
 
-/// Whose connections are let in, beside this machine's own.
+/// The clients that are accepted besides this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WebAllow {
-    /// Those that GitHub says its webhooks come from.
+    /// The addresses that GitHub publishes for its webhooks.
     pub github: bool,
     /// These.
     pub networks: Vec<Network>,
@@ -128,25 +128,25 @@ pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Op
     }
 }
 
-const MEND: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
+const NETWORK_FIX: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
 
 pub(super) fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
-    let mend = "name the proxies alone: whoever is trusted says itself who it is";
-    networks(top, "web_trusted_proxies", ("trusts everybody", mend), report)
+    let fix = "name the proxies alone: whoever is trusted says itself who it is";
+    networks(top, "web_trusted_proxies", ("trusts everybody", fix), report)
 }
 
 pub(super) fn metrics(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
-    let mend = "name those alone that watch this host: the metrics tell the names of classes and how busy they are";
-    networks(top, "web_metrics", ("shows the metrics to everybody", mend), report)
+    let fix = "name those alone that watch this host: the metrics tell the names of classes and how busy they are";
+    networks(top, "web_metrics", ("shows the metrics to everybody", fix), report)
 }
 
-/// A list of addresses and ranges, none by default; `everybody` is what is wrong with all of them, and the mend.
+/// A list of addresses and ranges, empty by default; `everybody` is the fault and the fix where it includes all addresses.
 fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str), report: &mut Report) -> Option<Vec<Network>> {
     let Some(item) = top.get(key) else { return Some(Vec::new()) };
     let mut networks = Vec::new();
     let mut whole = true;
     for item in item.list("a list of addresses and ranges", report)? {
-        match network(&item, MEND, report) {
+        match network(&item, NETWORK_FIX, report) {
             Some(network) if network.bits == 0 => {
                 report.error(&item.path, everybody.0, everybody.1);
                 whole = false;
@@ -172,7 +172,7 @@ pub(super) fn allow(top: &Section<'_>, report: &mut Report) -> Option<Option<Web
             allow.github = true;
             continue;
         }
-        match network(&item, &format!("write github, or {}", MEND.trim_start_matches("write ")), report) {
+        match network(&item, &format!("write github, or {}", NETWORK_FIX.trim_start_matches("write ")), report) {
             Some(network) => allow.networks.push(network),
             None => whole = false,
         }
@@ -180,7 +180,7 @@ pub(super) fn allow(top: &Section<'_>, report: &mut Report) -> Option<Option<Web
     whole.then_some(Some(allow))
 }
 
-fn network(item: &Item<'_>, mend: &str, report: &mut Report) -> Option<Network> {
+fn network(item: &Item<'_>, fix: &str, report: &mut Report) -> Option<Network> {
     let text = item.text("an address or a range", report)?;
     match text.parse::<Network>() {
         Ok(network) => {
@@ -191,7 +191,7 @@ fn network(item: &Item<'_>, mend: &str, report: &mut Report) -> Option<Network> 
             Some(network)
         }
         Err(error) => {
-            report.error(&item.path, format!("{text:?} {error}"), mend);
+            report.error(&item.path, format!("{text:?} {error}"), fix);
             None
         }
     }

@@ -2,7 +2,7 @@
 
 use ureq::http::Uri;
 
-use crate::http1::path_segment;
+use crate::http1::{self, path_segment};
 use crate::model::{RepoName, Scope};
 
 /// `scheme://host[:port]`, lower case, of an http or https address without user or password.
@@ -17,14 +17,9 @@ pub(super) fn origin_of(url: &str) -> Option<String> {
     Some(format!("{scheme}://{}", authority.strip_suffix(default).unwrap_or(&authority)))
 }
 
-/// True where the address is this machine's own: a proxy from the environment has no business there.
+/// True for an address of this machine, for which no proxy from the environment is used.
 pub(super) fn is_loopback(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else { return false };
-    match uri.host() {
-        Some("localhost" | "[::1]") => true,
-        Some(host) => host.parse::<std::net::Ipv4Addr>().is_ok_and(|address| address.is_loopback()),
-        None => false,
-    }
+    url.parse::<Uri>().is_ok_and(|uri| uri.host().is_some_and(http1::is_loopback))
 }
 
 pub(super) fn scope_path(scope: &Scope) -> String {

@@ -160,7 +160,7 @@ impl App {
         let tried = format!("find the installation of the GitHub App {} for {scope}", self.id);
         let path = format!("{}/installation", scope_path(scope));
         let answer = self.call(wire, Call::get(&tried, Purpose::Register), &path).map_err(|error| match error.kind {
-            ErrorKind::NotFound => error.with_mend(format!(
+            ErrorKind::NotFound => error.with_fix(format!(
                 "the App is not installed there, or not for this repository: its settings, Install App, and choose {scope}"
             )),
             _ => error,
@@ -191,7 +191,7 @@ impl App {
             outcome = attempt(now);
         }
         outcome.map_err(|error| match error.kind {
-            ErrorKind::Unauthorized => error.with_mend(
+            ErrorKind::Unauthorized => error.with_fix(
                 "app_id and private_key_file are not of one GitHub App, or the key was deleted in its settings",
             ),
             _ => error,

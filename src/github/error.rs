@@ -1,4 +1,4 @@
-//! What went wrong with a call, in GitHub's words and with the mend.
+//! What went wrong with a call, in GitHub's words and with the fix.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Error {
     /// GitHub's own message, or the system's; one line, never a secret.
     pub message: String,
     /// What to do about it, where it is not what is usually to be done.
-    mend: Option<String>,
+    fix: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -87,14 +87,14 @@ impl Error {
             tried: escaped(&tried.into()).into_owned(),
             kind,
             message: one_line(message.as_ref()),
-            mend: None,
+            fix: None,
             source: None,
         }
     }
 
-    /// The same failure with another mend than is usual for its kind.
-    pub fn with_mend(mut self, mend: impl Into<String>) -> Error {
-        self.mend = Some(mend.into());
+    /// The same failure with another fix than is usual for its kind.
+    pub fn with_fix(mut self, fix: impl Into<String>) -> Error {
+        self.fix = Some(fix.into());
         self
     }
 
@@ -109,10 +109,10 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Error { tried, message, .. } = self;
         write!(f, "could not {tried}: ")?;
-        if let Some(mend) = &self.mend {
+        if let Some(fix) = &self.fix {
             return match self.kind.status() {
-                Some(status) => write!(f, "GitHub says {status}: {message}; {mend}"),
-                None => write!(f, "{message}; {mend}"),
+                Some(status) => write!(f, "GitHub says {status}: {message}; {fix}"),
+                None => write!(f, "{message}; {fix}"),
             };
         }
         match self.kind {

@@ -51,8 +51,8 @@ pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
         ureq::Error::Timeout(step) => format!("at the step: {step}"),
         other => other.to_string(),
     };
-    let mend = match &error {
-        ureq::Error::ConnectProxyFailed(_) => Some(proxy_mend()),
+    let fix = match &error {
+        ureq::Error::ConnectProxyFailed(_) => Some(proxy_fix()),
         error if is_about_certificates(error) => Some(
             "its certificate is not believed: where it is of your own organisation's authority, or a proxy's, name the \
              authority's certificate in ca_file"
@@ -61,14 +61,14 @@ pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
         _ => None,
     };
     let failure = Error::new(tried, kind, message).with_source(error);
-    match mend {
-        Some(mend) => failure.with_mend(mend),
+    match fix {
+        Some(fix) => failure.with_fix(fix),
         None => failure,
     }
 }
 
 /// What to do where the proxy of the environment does not let us through. Its user and password are never told.
-fn proxy_mend() -> String {
+fn proxy_fix() -> String {
     let proxy = ureq::Proxy::try_from_env();
     let name =
         proxy.map_or_else(|| "of the environment".to_owned(), |proxy| format!("{}:{}", proxy.host(), proxy.port()));

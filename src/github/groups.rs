@@ -95,13 +95,13 @@ impl GitHub {
         let found = groups.into_iter().find(|group| group.name.eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
             let message = format!("there are only: {}", names.join(", "));
-            let mend =
+            let fix =
                 format!("make it in the settings of {scope}, Actions, Runner groups, or write another in runner_group");
-            Error::new(tried, ErrorKind::NotFound, message).with_mend(mend)
+            Error::new(tried, ErrorKind::NotFound, message).with_fix(fix)
         })
     }
 
-    /// Why GitHub would not give a job of `repo` to a runner of this group, with the mend; `None` where it would.
+    /// Why GitHub would not give a job of `repo` to a runner of this group, with the fix; `None` where it would.
     pub fn group_refusal(
         &self,
         scope: &Scope,

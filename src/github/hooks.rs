@@ -149,7 +149,7 @@ impl GitHub {
         let mut hooks = Vec::new();
         let take = |page: Vec<HookWire>| hooks.extend(page.into_iter().map(Hook::from));
         let path = format!("{}?per_page=100", hooks_path(scope, &tried)?);
-        self.http.pages(&tried, Purpose::Ask, &path, take).map_err(with_mend)?;
+        self.http.pages(&tried, Purpose::Ask, &path, take).map_err(with_fix)?;
         Ok(hooks)
     }
 
@@ -161,7 +161,7 @@ impl GitHub {
             fields.insert("name".to_owned(), "web".into());
         }
         let call = Call::new(&tried, Purpose::Ask, "POST").body(&body);
-        let answer = self.http.call(call, &hooks_path(scope, &tried)?).map_err(with_mend)?;
+        let answer = self.http.call(call, &hooks_path(scope, &tried)?).map_err(with_fix)?;
         Ok(decode::<HookWire>(&tried, &answer)?.into())
     }
 
@@ -170,7 +170,7 @@ impl GitHub {
         let tried = format!("set the webhook {id} of {scope} right");
         let body = wanted.body();
         let call = Call::new(&tried, Purpose::Ask, "PATCH").body(&body);
-        self.http.call(call, &format!("{}/{id}", hooks_path(scope, &tried)?)).map(drop).map_err(with_mend)
+        self.http.call(call, &format!("{}/{id}", hooks_path(scope, &tried)?)).map(drop).map_err(with_fix)
     }
 
     /// Removes a hook; one that is gone is fine.
@@ -221,18 +221,18 @@ fn hooks_path(scope: &Scope, tried: &str) -> Result<String, Error> {
     match scope {
         Scope::Enterprise(slug) => {
             let message = "GitHub's API has no webhooks of enterprises";
-            let mend = format!(
+            let fix = format!(
                 "make it by hand, Enterprise settings of {slug} → Hooks, or name its organisations as targets, too"
             );
-            Err(Error::new(tried, ErrorKind::Malformed, message).with_mend(mend))
+            Err(Error::new(tried, ErrorKind::Malformed, message).with_fix(fix))
         }
         other => Ok(format!("{}/hooks", scope_path(other))),
     }
 }
 
-fn with_mend(error: Error) -> Error {
+fn with_fix(error: Error) -> Error {
     match error.kind {
-        ErrorKind::NotFound | ErrorKind::Forbidden => error.with_mend(
+        ErrorKind::NotFound | ErrorKind::Forbidden => error.with_fix(
             "the credential may not administer webhooks there: a classic token needs admin:org_hook, for a repository \
              repo; a fine-grained one or a GitHub App Webhooks, to read and write",
         ),

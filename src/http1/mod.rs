@@ -25,7 +25,7 @@ use std::fmt;
 
 pub use encode::{encode_chunk, encode_request, encode_response};
 pub use parse::Parser;
-pub use url::{Target, decode, path_segment, query_value, split_target};
+pub use url::{Target, decode, is_loopback, path_segment, query_value, split_target};
 
 /// Bytes of a head, from the start line to the empty line, line ends included.
 pub const MAX_HEAD: usize = 64 * 1024;

@@ -1,5 +1,7 @@
 //! Percent-encoding of the pieces of a request's target.
 
+use std::net::IpAddr;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Everything but RFC 3986's unreserved characters.
@@ -18,6 +20,12 @@ pub fn path_segment(text: &str) -> String {
 /// A text as a name or a value of a query.
 pub fn query_value(text: &str) -> String {
     encode(text)
+}
+
+/// True where the host of an address is this machine.
+pub fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Undoes the encoding. `None` where the result is not UTF-8. A `+` stays a `+`, and so does a `%` without two digits.

@@ -168,7 +168,7 @@ pub struct Error {
     pub tried: String,
     /// For code.
     pub kind: ErrorKind,
-    /// LXD's own words, or the system's, and the mend where one is known.
+    /// LXD's own words, or the system's, and the fix where one is known.
     pub message: String,
     /// What went wrong underneath, where the daemon did not answer properly. Boxed, as it is the larger part.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
@@ -500,14 +500,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_way_of_not_reaching_the_daemon_has_its_mend() {
-        let check = |kind: io::ErrorKind, mend: &str| {
+    fn each_way_of_not_reaching_the_daemon_has_its_fix() {
+        let check = |kind: io::ErrorKind, fix: &str| {
             let failure = Failure::Connect(kind.into());
             let error = Lxd::new("/run/x.socket").failed("ask", failure, CALL_TIMEOUT);
             let incus = Lxd::new("/run/incus/x.socket").failed("ask", Failure::Connect(kind.into()), CALL_TIMEOUT);
             assert!(!incus.message.contains("LXD") && !incus.message.contains("(lxd)"), "{incus}");
             assert_eq!(error.kind, ErrorKind::Unreachable);
-            assert!(error.message.contains(mend) && error.message.contains("/run/x.socket"), "{error}");
+            assert!(error.message.contains(fix) && error.message.contains("/run/x.socket"), "{error}");
             assert!(std::error::Error::source(&error).is_some_and(|source| source.source().is_some()));
         };
         check(io::ErrorKind::PermissionDenied, "group");

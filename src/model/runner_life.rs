@@ -24,20 +24,20 @@ pub struct RunnerLife {
 const END_IS_NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl RunnerLife {
-    /// What is wrong with `version`, or soon will be, with the mend; the flag is true where it is refused already.
+    /// What is wrong with `version`, or soon will be, with the fix; the flag is true where it is refused already.
     pub fn trouble(&self, version: &str, now: Timestamp) -> Option<(String, bool)> {
-        let mend = match &self.newer {
+        let fix = match &self.newer {
             Some(newer) => format!("set runner_version to {newer}, or to latest"),
             None => "GitHub offers no newer one yet; it is looked for every day".to_owned(),
         };
         match (self.end.map(|end| end.at), &self.newer) {
             (Some(Some(at)), _) if at <= now => {
-                Some((format!("GitHub refuses runner {version} since {}; {mend}", at.to_rfc3339()), true))
+                Some((format!("GitHub refuses runner {version} since {}; {fix}", at.to_rfc3339()), true))
             }
             (Some(Some(at)), _) if at.since(now) < END_IS_NEAR => {
                 let days = at.since(now).as_secs() / 86_400;
                 Some((
-                    format!("GitHub refuses runner {version} from {} on, in {days} days; {mend}", at.to_rfc3339()),
+                    format!("GitHub refuses runner {version} from {} on, in {days} days; {fix}", at.to_rfc3339()),
                     false,
                 ))
             }

@@ -136,7 +136,7 @@ fn tell(note: &Note) {
         }
         Note::OtherConfig { class, instance } => error!(
             "class={class:?} instance={instance} msg=\"another lxdrunner with this prefix serves this LXD with other settings \
-             for the class; each leaves alone what the other keeps ready, and can use none of it\" mend=\"give each a prefix \
+             for the class; each leaves alone what the other keeps ready, and can use none of it\" fix=\"give each a prefix \
              of its own, or the same settings\""
         ),
         Note::OneConfigAgain { what } => warn!("what={:?} msg=\"settings agree again\"", what.to_string()),

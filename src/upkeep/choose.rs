@@ -105,10 +105,10 @@ pub fn reaches_back(listed: &[Delivery], since: Option<Timestamp>, now: Timestam
     }
 }
 
-/// Why GitHub cannot reach us, in one line with the mend; `None` where it can.
+/// Why GitHub cannot reach us, in one line with the fix; `None` where it can.
 pub fn unreachable(delivery: &Delivery, url: &str) -> Option<String> {
     let status = &delivery.status;
-    let mend = match delivery.code {
+    let fix = match delivery.code {
         200..300 => return None,
         401 => {
             let why = "the secret of the webhook is not hooksecret (our own answer was 401)";
@@ -123,7 +123,7 @@ pub fn unreachable(delivery: &Delivery, url: &str) -> Option<String> {
         }
         _ => "see Recent Deliveries of the hook at GitHub for the whole answer",
     };
-    Some(format!("GitHub cannot reach {url}: {status}; {mend}"))
+    Some(format!("GitHub cannot reach {url}: {status}; {fix}"))
 }
 
 /// What is to be done so that each class has one fresh placeholder.

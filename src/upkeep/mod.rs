@@ -132,7 +132,7 @@ impl Upkeep {
         let listed = match self.github.deliveries(scope, hook.id, Purpose::List, more) {
             // Somebody removed it: it is made anew at the next occasion.
             Err(error) if error.kind == ErrorKind::NotFound => {
-                self.mend(scope);
+                self.repair(scope);
                 return Err(error);
             }
             other => other?,
@@ -140,9 +140,9 @@ impl Upkeep {
         if listed.first().is_some_and(|newest| newest.code == 401) {
             let tried = format!("receive what the webhook {} of {scope} sends", hook.id);
             let message = "its secret is not hooksecret: we refuse its deliveries";
-            self.mend(scope);
-            let mend = "it is set right; where this stays, a proxy in front of lxdrunner asks for a password";
-            return Err(Error::new(tried, ErrorKind::Unauthorized, message).with_mend(mend));
+            self.repair(scope);
+            let fix = "it is set right; where this stays, a proxy in front of lxdrunner asks for a password";
+            return Err(Error::new(tried, ErrorKind::Unauthorized, message).with_fix(fix));
         }
         for lost in to_redeliver(&listed, &hook.asked, now) {
             self.github.redeliver(scope, hook.id, lost.id)?;
@@ -160,7 +160,7 @@ impl Upkeep {
     }
 
     /// The scope's hook is set right soon, but not again and again where that does not help.
-    fn mend(&mut self, scope: &Scope) {
+    fn repair(&mut self, scope: &Scope) {
         self.hooks.remove(scope);
         if self.mended.get(scope).is_none_or(|at| at.elapsed() >= SELDOM) {
             self.mended.insert(scope.clone(), Instant::now());

@@ -1,4 +1,4 @@
-//! Config files: the daemon does not start, and says on which line and how to mend it.
+//! Config files: the daemon does not start, and says on which line and how to fix it.
 
 use std::process::Command;
 
@@ -17,15 +17,15 @@ runnermap:
     runner_arch: x64
 ";
 
-/// With `from` replaced: line and key path are `place`, and the mend has `mend` in it.
-fn spoiled(input: &'static str, from: &'static str, to: &'static str, place: &'static str, mend: &'static str) -> Row {
+/// With `from` replaced: line and key path are `place`, and the fix has `fix` in it.
+fn spoiled(input: &'static str, from: &'static str, to: &'static str, place: &'static str, fix: &'static str) -> Row {
     row(input, move || {
         assert!(GOOD.contains(from), "{from}");
-        check(&GOOD.replacen(from, to, 1), place, mend)
+        check(&GOOD.replacen(from, to, 1), place, fix)
     })
 }
 
-fn check(text: &str, place: &str, mend: &str) -> String {
+fn check(text: &str, place: &str, fix: &str) -> String {
     let scratch = Scratch::new();
     let path = scratch.0.join("config.yml");
     std::fs::write(&path, text).unwrap();
@@ -33,7 +33,7 @@ fn check(text: &str, place: &str, mend: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_lxdrunner")).arg("-c").arg(&path).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    check_parts(&said, &[&format!("{}:{place}: ", path.display()), " — ", mend, "nothing was started"]);
+    check_parts(&said, &[&format!("{}:{place}: ", path.display()), " — ", fix, "nothing was started"]);
     assert!(!said.contains("a-token-for") && !said.contains("a-secret-for"), "{said}");
     let first = said.lines().next().unwrap_or_default();
     format!("exit 78: {}", first.replace(&scratch.0.display().to_string(), "DIR"))

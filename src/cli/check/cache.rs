@@ -1,4 +1,4 @@
-//! Whether `cache_home` takes what is kept there.
+//! Checks that files can be written to `cache_home`.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::Findings;
 use crate::config::Config;
 
-/// What is written to see whether there is room. A full disk often has some for an empty file.
+/// Bytes that are written as a test: a full disk often has room for an empty file.
 const PROBE: usize = 1024 * 1024;
 
 pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
@@ -25,13 +25,13 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
                 .warn(format!("cache_home: {shown} is closed to this user: check as root, or as the daemon's user"));
         }
         Err(error) => {
-            let mend = match error.kind() {
+            let fix = match error.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                     "make room: two runner packages of each architecture need about 600 MB"
                 }
                 _ => "name a directory that the daemon may write to",
             };
-            findings.fail(format!("cache_home: cannot write to {shown}: {error}"), mend);
+            findings.fail(format!("cache_home: cannot write to {shown}: {error}"), fix);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What the project or the image forbids: limits, restrictions, requirements. LXD tells of them only when an instance is
-//! made or started.
+//! Limits and restrictions of the project and requirements of the image. LXD reports them only when an instance is made or
+//! started.
 
 use super::Findings;
 use crate::config::Class;

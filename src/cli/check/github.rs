@@ -75,8 +75,8 @@ fn targets(config: &Config, github: &GitHub, findings: &mut Findings<'_>) -> Opt
     }
     match github.discover() {
         Ok(found) if found.is_empty() => {
-            let mend = "give it the right to administer one, or name targets in the config";
-            findings.fail("the credential is in no organisation and administers no repository", mend);
+            let fix = "give it the right to administer one, or name targets in the config";
+            findings.fail("the credential is in no organisation and administers no repository", fix);
             None
         }
         Ok(found) => {
@@ -149,7 +149,7 @@ fn packages(config: &Config, github: &GitHub, scope: &Scope, findings: &mut Find
     }
 }
 
-/// What is wrong with the version that runners would have.
+/// The fault of the version that runners would have.
 fn version(
     config: &Config,
     github: &GitHub,

@@ -1,6 +1,6 @@
-//! What an image server has: asked directly, for LXD and Incus tell only by fetching. The format is simplestreams: an
-//! index that names lists of products, each with aliases, an architecture, and in each version the files of which an
-//! instance's root is made (`shared/simplestreams` in LXD's and Incus' sources).
+//! Asks an image server for its images, because LXD and Incus can only fetch one. The format is simplestreams: an index of
+//! product lists; a product has aliases, an architecture, and in each version the files of an instance's root
+//! (`shared/simplestreams` in LXD's and Incus' sources).
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
@@ -33,15 +33,15 @@ pub(super) enum Found {
     Yes,
     /// Nothing of this name.
     NoAlias,
-    /// Not for this processor; those that it has.
+    /// The server has it for these other processors only.
     OtherArch(Vec<String>),
-    /// Nothing that the product understands.
+    /// No file that the product can use.
     OtherProduct,
     /// Containers only, or virtual machines only.
     OtherType,
 }
 
-/// Image servers and what they answered, each asked once.
+/// The answers of image servers; each is asked once.
 #[derive(Default)]
 pub(super) struct ImageServers {
     asked: BTreeMap<String, Result<Vec<Listed>, String>>,

@@ -87,7 +87,7 @@ fn docker(name: &str, class: &Class, of_profiles: &ConfigMap, findings: &mut Fin
 struct Asked<'a> {
     lxd: &'a Lxd,
     server: &'a Server,
-    /// Pools that were told of already, by name: whether they are good.
+    /// Pools that were reported already, by name: true where nothing is wrong.
     pools: BTreeMap<String, bool>,
     servers: ImageServers,
 }
@@ -143,8 +143,8 @@ impl Asked<'_> {
             match self.lxd.cluster_members() {
                 Ok(members) if members.contains(&class.target) => {}
                 Ok(members) => {
-                    let mend = format!("members are {}", members.join(", "));
-                    findings.fail(format!("{name}: the cluster has no member {:?}", class.target), mend);
+                    let fix = format!("members are {}", members.join(", "));
+                    findings.fail(format!("{name}: the cluster has no member {:?}", class.target), fix);
                 }
                 Err(error) => findings.warn(format!("{name}: {error}")),
             }
@@ -301,8 +301,8 @@ impl Asked<'_> {
         let Some(pool) = root.map(|d| get(d, "pool")) else {
             let first = class.profiles.first().map_or("default", String::as_str);
             let client = self.server.product.client();
-            let mend = format!("add one: {client} profile device add {first} root disk path=/ pool=POOL");
-            findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), mend);
+            let fix = format!("add one: {client} profile device add {first} root disk path=/ pool=POOL");
+            findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), fix);
             return;
         };
         self.copies(name, class, &pool, findings);
@@ -392,8 +392,8 @@ impl Asked<'_> {
         let nics: Vec<_> = devices.iter().filter(|(_, d)| d.get("type").is_some_and(|t| t == "nic")).collect();
         if nics.is_empty() {
             let first = class.profiles.first().map_or("default", String::as_str);
-            let mend = format!("a runner must reach GitHub: {client} network attach-profile NETWORK {first} eth0");
-            findings.fail(format!("{name}: neither the profiles nor the class have a network device"), mend);
+            let fix = format!("a runner must reach GitHub: {client} network attach-profile NETWORK {first} eth0");
+            findings.fail(format!("{name}: neither the profiles nor the class have a network device"), fix);
         }
         for (nic, device) in nics {
             let Some(network) = device.get("network").or_else(|| device.get("parent")) else {

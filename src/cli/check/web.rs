@@ -1,4 +1,4 @@
-//! Where webhooks come in: the certificate, the port, and who is let in.
+//! Checks the webhook port: the certificate, the port, and the clients that are accepted.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -51,7 +51,7 @@ fn port(config: &Config, findings: &mut Findings<'_>) {
     }
 }
 
-/// Where to knock for who listens on `ip`.
+/// The address that a socket on `ip` is reached at from this machine.
 fn reachable(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(v4) if v4.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

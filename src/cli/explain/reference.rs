@@ -2,7 +2,7 @@
 
 use crate::model::{JobId, RepoName};
 
-/// What was named.
+/// The job that was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
     /// `None` where only an id was given.
@@ -16,7 +16,7 @@ const FORMS: &str = "write the address of the job's page (https://github.com/OWN
                      OWNER/REPO#ID, or its id";
 
 impl Reference {
-    /// Reads any of the forms. `Err` says what is wrong and how to write it.
+    /// Reads any of the forms. `Err` is the fault and the fix.
     pub fn parse(text: &str) -> Result<Reference, String> {
         let text = text.trim();
         let odd = || format!("{:?} names no job: {FORMS}", text.chars().take(200).collect::<String>());

@@ -99,7 +99,7 @@ fn older_pages_are_read_for_as_long_as_they_are_of_use() {
 }
 
 #[test]
-fn why_github_does_not_reach_us_is_told_with_the_mend() {
+fn why_github_does_not_reach_us_is_told_with_the_fix() {
     #[track_caller]
     fn check(code: u16, part: Option<&str>) {
         let one = Delivery { status: "its words".to_owned(), ..deliveries(&[("a", code, false, 1)]).remove(0) };
