@@ -1,10 +1,9 @@
 //! `runnermap`: the classes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
-use super::report::Report;
 use super::{Class, Remote, guard, image, inside};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
 
@@ -44,18 +43,17 @@ pub(super) fn classes(
     base: &FilePath,
     remotes: &BTreeMap<String, Remote>,
     max_workers: usize,
-    report: &mut Report,
 ) -> Option<Vec<Class>> {
     let fix = "write at least one class: `- {name: ubuntu, labels: [self-hosted], image: \"ubuntu:24.04\"}`";
-    let map = top.require("runnermap", fix, report)?;
-    let items = map.list("a list of classes, each starting with `- name: …`", report)?;
+    let map = top.require("runnermap", fix)?;
+    let items = map.list("a list of classes, each starting with `- name: …`")?;
     if items.is_empty() {
-        report.error(&map.path, "has no classes: no job would ever be served", fix);
+        map.error("has no classes: no job would ever be served", fix);
     }
-    let (common, authorities) = (inside::env(top, report), inside::authorities(top, base));
+    let (common, authorities) = (inside::env(top), inside::authorities(top, base));
     let mut classes: Vec<Class> = Vec::new();
     for item in &items {
-        let Some(mut class) = class(item, base, remotes, max_workers, report) else { continue };
+        let Some(mut class) = class(item, base, remotes, max_workers) else { continue };
         class.inside.env = common
             .iter()
             .flatten()
@@ -65,62 +63,56 @@ pub(super) fn classes(
         class.inside.authorities.clone_from(&authorities);
         if let Some(twin) = classes.iter().find(|c| c.name.to_lowercase() == class.name.to_lowercase()) {
             let what = format!("{:?} is the name of another class already", twin.name);
-            report.error(&item.path.key("name"), what, "give each class a name of its own");
+            item.at("name").error(what, "give each class a name of its own");
         }
         if let Some(twin) = classes.iter().find(|c| c.labels == class.labels) {
             let what = format!("classes {:?} and {:?} have the same labels ({})", twin.name, class.name, class.labels);
             let fix = "remove one, or give one a label of its own: every runner has \
                        self-hosted, linux and its processor, so jobs cannot tell the two apart";
-            report.error(&item.path.key("labels"), what, fix);
+            item.at("labels").error(what, fix);
         }
         classes.push(class);
     }
     (classes.len() == items.len() && common.is_some()).then_some(classes)
 }
 
-fn class(
-    item: &Item<'_>,
-    base: &FilePath,
-    remotes: &BTreeMap<String, Remote>,
-    most: usize,
-    report: &mut Report,
-) -> Option<Class> {
-    let class = Section::new(item, KEYS, report)?;
-    let name = class.require("name", "give the class a name", report).and_then(|i| class_name(&i, report));
-    runner_os(&class, report);
+fn class(item: &Item<'_>, base: &FilePath, remotes: &BTreeMap<String, Remote>, most: usize) -> Option<Class> {
+    let class = Section::new(item, KEYS)?;
+    let name = class.require("name", "give the class a name").and_then(|i| class_name(&i));
+    runner_os(&class);
     let arch = match class.get("runner_arch") {
-        Some(item) => arch(&item, report),
-        None => host_arch(&class, report),
+        Some(item) => arch(&item),
+        None => host_arch(&class),
     };
-    let labels = labels(&class, arch, report);
+    let labels = labels(&class, arch);
     let image = class
-        .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS", report)
-        .and_then(|i| image::image(&i, remotes, report));
-    let kind = class.or("type", InstanceType::Container, instance_type, report);
-    let profiles = class.or("profiles", vec!["default".to_owned()], profiles, report);
-    let wait_for = class.or("wait_for", Vec::new(), wait_for, report);
-    let number = |item: &Item<'_>, report: &mut Report| item.number(1, 10_000, report).map(|n| n as usize);
-    let max_workers = class.or("max_workers", most, number, report);
-    let template = class.or("template", true, Item::flag, report);
-    let standby = kept("standby", &class, max_workers, report);
-    let idle = kept("idle", &class, max_workers, report);
+        .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS")
+        .and_then(|i| image::image(&i, remotes));
+    let kind = class.or("type", InstanceType::Container, instance_type);
+    let profiles = class.or("profiles", vec!["default".to_owned()], profiles);
+    let wait_for = class.or("wait_for", Vec::new(), wait_for);
+    let number = |item: &Item<'_>| item.number(1, 10_000).map(|n| n as usize);
+    let max_workers = class.or("max_workers", most, number);
+    let template = class.or("template", true, Item::flag);
+    let standby = kept("standby", &class, max_workers);
+    let idle = kept("idle", &class, max_workers);
     if template == Some(false) && standby.is_some_and(|n| n > 0) {
         let fix = "leave template out, or standby";
-        report.error(&class.path.key("standby"), "needs a template, from which standbys are copied", fix);
+        class.at("standby").error("needs a template, from which standbys are copied", fix);
     }
-    let mut config = class.or("config", ConfigMap::new(), instance_config, report);
-    let devices = class.or("devices", Devices::new(), devices, report);
-    let project = class.or("project", "default".to_owned(), Item::name, report);
+    let mut config = class.or("config", ConfigMap::new(), instance_config);
+    let devices = class.or("devices", Devices::new(), devices);
+    let project = class.or("project", "default".to_owned(), Item::name);
     // Its own errors are told even where others are.
     let (kind_here, mut nothing) = (kind.unwrap_or(InstanceType::Container), ConfigMap::new());
-    let inside = inside::inside(&class, base, (kind_here, config.as_mut().unwrap_or(&mut nothing)), report);
+    let inside = inside::inside(&class, base, (kind_here, config.as_mut().unwrap_or(&mut nothing)));
     let target = match class.get("target") {
         Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
-        Some(item) => item.name(report),
+        Some(item) => item.name(),
         None => Some(String::new()),
     };
-    let repos = guard::repos(&class, report);
-    let runner_group = class.or("runner_group", super::DEFAULT_GROUP.to_owned(), group, report);
+    let repos = guard::repos(&class);
+    let runner_group = class.or("runner_group", super::DEFAULT_GROUP.to_owned(), group);
 
     Some(Class {
         name: name?,
@@ -144,64 +136,59 @@ fn class(
     })
 }
 
-fn wait_for(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
-    let items = item.list("a list of systemd units, such as [docker.service]", report)?;
-    let unit = |item: &Item<'_>, report: &mut Report| {
-        let name = item.text("the name of a systemd unit", report)?;
+fn wait_for(item: &Item<'_>) -> Option<Vec<String>> {
+    item.each("a list of systemd units, such as [docker.service]", |item| {
+        let name = item.text("the name of a systemd unit")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         let whole = name.rsplit_once('.').is_some_and(|(name, kind)| !name.is_empty() && !kind.is_empty());
         if !whole || name.starts_with('-') || name.len() > 255 || !name.chars().all(plain) {
             let fix = "write its whole name: docker.service; multi-user.target stands for the whole boot";
-            report.error(&item.path, format!("{name:?} is not the name of a systemd unit"), fix);
-            return None;
+            return item.refuse(format!("{name:?} is not the name of a systemd unit"), fix);
         }
         Some(name.to_owned())
-    };
-    items.iter().map(|item| unit(item, report)).collect::<Vec<_>>().into_iter().collect()
+    })
 }
 
 /// How many of something are kept ready; more than the class may have instances would never be reached.
-fn kept(key: &str, class: &Section<'_>, most: Option<usize>, report: &mut Report) -> Option<usize> {
+fn kept(key: &str, class: &Section<'_>, most: Option<usize>) -> Option<usize> {
     let Some(item) = class.get(key) else { return Some(0) };
-    let number = item.number(0, 1000, report)? as usize;
+    let number = item.number(0, 1000)? as usize;
     if let Some(most) = most.filter(|most| number > *most) {
-        report.warn(&item.path, format!("{number} are never reached: max_workers is {most}"));
+        item.warn(format!("{number} are never reached: max_workers is {most}"));
     }
     Some(number)
 }
 
-fn class_name(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let name = item.scalar(report)?;
+fn class_name(item: &Item<'_>) -> Option<String> {
+    let name = item.scalar()?;
     if name.trim().is_empty() || name.trim() != name || name.len() > 100 || name.contains(char::is_control) {
         let fix = "write 1 to 100 characters, no spaces at the ends";
-        report.error(&item.path, format!("{name:?} is not a name"), fix);
-        return None;
+        return item.refuse(format!("{name:?} is not a name"), fix);
     }
     Some(name)
 }
 
-fn group(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let name = item.scalar(report)?;
+fn group(item: &Item<'_>) -> Option<String> {
+    let name = item.scalar()?;
     if name.trim().is_empty() || name.contains(char::is_control) {
-        report.error(&item.path, "is empty", "write the name of a runner group, or Default");
-        return None;
+        return item.refuse("is empty", "write the name of a runner group, or Default");
     }
     Some(name)
 }
 
-fn runner_os(class: &Section<'_>, report: &mut Report) {
+fn runner_os(class: &Section<'_>) {
     let Some(item) = class.get("runner_os") else { return };
-    match item.text("linux", report) {
+    match item.text("linux") {
         None | Some("linux") => {}
         Some(os @ ("win" | "windows" | "osx" | "macos")) => {
-            report.error(&item.path, format!("{os} runners do not run in LXD's Linux instances"), "write linux");
+            item.error(format!("{os} runners do not run in LXD's Linux instances"), "write linux");
         }
-        Some(other) => report.error(&item.path, format!("{other:?} is not an operating system"), "write linux"),
+        Some(other) => item.error(format!("{other:?} is not an operating system"), "write linux"),
     }
 }
 
-fn arch(item: &Item<'_>, report: &mut Report) -> Option<RunnerArch> {
-    match item.text("x64, arm64 or arm", report)? {
+fn arch(item: &Item<'_>) -> Option<RunnerArch> {
+    match item.text("x64, arm64 or arm")? {
         "x64" => Some(RunnerArch::X64),
         "arm" => Some(RunnerArch::Arm),
         "arm64" => Some(RunnerArch::Arm64),
@@ -212,58 +199,49 @@ fn arch(item: &Item<'_>, report: &mut Report) -> Option<RunnerArch> {
                 "armv7" | "armhf" | "armv7l" => "write arm",
                 _ => "write x64, arm64 or arm",
             };
-            report.error(&item.path, format!("{other:?} is not GitHub's word for a processor"), fix);
-            None
+            item.refuse(format!("{other:?} is not GitHub's word for a processor"), fix)
         }
     }
 }
 
-fn host_arch(class: &Section<'_>, report: &mut Report) -> Option<RunnerArch> {
+fn host_arch(class: &Section<'_>) -> Option<RunnerArch> {
     match std::env::consts::ARCH {
         "x86_64" => Some(RunnerArch::X64),
         "aarch64" => Some(RunnerArch::Arm64),
         "arm" => Some(RunnerArch::Arm),
         other => {
             let what = format!("is missing, and this machine's {other} is none that GitHub has a runner for");
-            report.error(&class.path.key("runner_arch"), what, "write x64, arm64 or arm");
-            None
+            class.at("runner_arch").refuse(what, "write x64, arm64 or arm")
         }
     }
 }
 
-fn labels(class: &Section<'_>, arch: Option<RunnerArch>, report: &mut Report) -> Option<Labels> {
-    let item = class.require("labels", "write the labels that jobs ask for: [self-hosted]", report)?;
-    let mut written = Vec::new();
-    let items = item.list("a list of labels, such as [self-hosted, linux]", report)?;
-    for one in &items {
-        let Some(label) = one.scalar(report) else { continue };
+fn labels(class: &Section<'_>, arch: Option<RunnerArch>) -> Option<Labels> {
+    let item = class.require("labels", "write the labels that jobs ask for: [self-hosted]")?;
+    let written = item.each("a list of labels, such as [self-hosted, linux]", |one| {
+        let label = one.scalar()?;
         if label.is_empty() || label.trim() != label || label.len() > LONGEST_LABEL || label.contains([',', '\n']) {
             let fix = format!("write 1 to {LONGEST_LABEL} characters, no commas, no spaces at the ends");
-            report.error(&one.path, format!("{label:?} is not a label"), fix);
-            continue;
+            return one.refuse(format!("{label:?} is not a label"), fix);
         }
         let lower = label.to_lowercase();
         let other_arch = ["x64", "arm", "arm64"].contains(&lower.as_str()) && arch.is_some_and(|a| a.as_str() != lower);
         if other_arch || matches!(lower.as_str(), "windows" | "macos") {
-            report.warn(&one.path, format!("jobs that ask for {label} will get this linux {} class", or_unknown(arch)));
+            let arch = arch.map_or("", RunnerArch::as_str);
+            one.warn(format!("jobs that ask for {label} will get this linux {arch} class"));
         }
-        written.push(label);
-    }
+        Some(label)
+    })?;
     let implied = ["self-hosted", "linux"].into_iter().chain(arch.map(RunnerArch::as_str));
     let labels: Labels = written.iter().map(String::as_str).chain(implied).collect();
     if labels.len() > MOST_LABELS {
-        report.error(&item.path, format!("are {} labels", labels.len()), format!("GitHub takes {MOST_LABELS} at most"));
-        return None;
+        return item.refuse(format!("are {} labels", labels.len()), format!("GitHub takes {MOST_LABELS} at most"));
     }
-    (written.len() == items.len()).then_some(labels)
+    Some(labels)
 }
 
-fn or_unknown(arch: Option<RunnerArch>) -> &'static str {
-    arch.map_or("", RunnerArch::as_str)
-}
-
-fn instance_type(item: &Item<'_>, report: &mut Report) -> Option<InstanceType> {
-    match item.text("container or virtual-machine", report)? {
+fn instance_type(item: &Item<'_>) -> Option<InstanceType> {
+    match item.text("container or virtual-machine")? {
         "container" => Some(InstanceType::Container),
         "virtual-machine" => Some(InstanceType::VirtualMachine),
         other => {
@@ -272,66 +250,42 @@ fn instance_type(item: &Item<'_>, report: &mut Report) -> Option<InstanceType> {
             } else {
                 "write container or virtual-machine"
             };
-            report.error(&item.path, format!("{other:?} is not a type of instance"), fix);
-            None
+            item.refuse(format!("{other:?} is not a type of instance"), fix)
         }
     }
 }
 
-fn profiles(item: &Item<'_>, report: &mut Report) -> Option<Vec<String>> {
-    let items = item.list("a list of LXD profiles, such as [default]", report)?;
-    let mut profiles: Vec<String> = Vec::new();
-    for one in &items {
-        let Some(name) = one.name(report) else { continue };
-        if profiles.contains(&name) {
-            report.error(&one.path, format!("{name:?} is in the list twice"), "remove one of them");
+fn profiles(item: &Item<'_>) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    item.each("a list of LXD profiles, such as [default]", |one| {
+        let name = one.name()?;
+        if !seen.insert(name.clone()) {
+            one.error(format!("{name:?} is in the list twice"), "remove one of them");
         }
-        profiles.push(name);
-    }
-    (profiles.len() == items.len()).then_some(profiles)
+        Some(name)
+    })
 }
 
-fn instance_config(item: &Item<'_>, report: &mut Report) -> Option<ConfigMap> {
-    let section = Section::free(item, report)?;
-    let mut config = ConfigMap::new();
-    let mut whole = true;
-    for (key, value) in section.entries() {
+fn instance_config(item: &Item<'_>) -> Option<ConfigMap> {
+    Section::free(item)?.each(|key, value| {
         if key.starts_with("user.lxdrunner.") {
-            report.error(&value.path, "is reserved for lxdrunner", "use another name: user.…");
-            whole = false;
-        } else if let Some(text) = value.scalar(report) {
-            if key == "security.privileged" && text == "true" {
-                report.warn(&value.path, "root in the instance is root on this machine: any job can take it over");
-            }
-            config.insert(key.to_owned(), text);
-        } else {
-            whole = false;
+            return value.refuse("is reserved for lxdrunner", "use another name: user.…");
         }
-    }
-    whole.then_some(config)
+        let text = value.scalar()?;
+        if key == "security.privileged" && text == "true" {
+            value.warn("root in the instance is root on this machine: any job can take it over");
+        }
+        Some(text)
+    })
 }
 
-fn devices(item: &Item<'_>, report: &mut Report) -> Option<Devices> {
-    let section = Section::free(item, report)?;
-    let mut devices = Devices::new();
-    let mut whole = true;
-    for (name, one) in section.entries() {
-        let Some(settings) = Section::free(&one, report) else {
-            whole = false;
-            continue;
-        };
-        let mut device = ConfigMap::new();
-        for (key, value) in settings.entries() {
-            match value.scalar(report) {
-                Some(text) => drop(device.insert(key.to_owned(), text)),
-                None => whole = false,
-            }
-        }
+fn devices(item: &Item<'_>) -> Option<Devices> {
+    Section::free(item)?.each(|_, one| {
+        let settings = Section::free(one)?;
+        let device = settings.each(|_, value| value.scalar());
         if settings.get("type").is_none() {
-            report.error(&one.path, "has no type", "write type: disk, nic, gpu, …");
-            whole = false;
+            return one.refuse("has no type", "write type: disk, nic, gpu, …");
         }
-        devices.insert(name.to_owned(), device);
-    }
-    whole.then_some(devices)
+        device
+    })
 }

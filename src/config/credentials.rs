@@ -6,7 +6,6 @@ use std::path::Path as FilePath;
 use rustls_pki_types::pem::{self, SectionKind};
 
 use super::read::{Item, Section};
-use super::report::Report;
 use super::{file, secret};
 use crate::model::Secret;
 
@@ -90,83 +89,76 @@ impl fmt::Debug for AppKey {
 }
 
 /// All credentials: the one at the top of the file first, then those of the list. `None` where any is wrong.
-pub(super) fn read(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<Credential>> {
+pub(super) fn read(top: &Section<'_>, base: &FilePath) -> Option<Vec<Credential>> {
     let list = top.get("credentials");
     let main = ["pat", "pat_file", "github_app"].iter().any(|key| top.find(key).is_some());
     let mut found = Vec::new();
     if main || list.is_none() {
-        found.push(kind(top, base, report).map(|kind| Credential { name: MAIN.to_owned(), kind }));
+        found.push(kind(top, base).map(|kind| Credential { name: MAIN.to_owned(), kind }));
     }
     let fix = "write a list: `- {name: work, pat_file: FILE}`";
-    let items = list.as_ref().map_or(Some(Vec::new()), |item| item.list("a list of credentials", report))?;
+    let items = list.as_ref().map_or(Some(Vec::new()), |item| item.list("a list of credentials"))?;
     if let (Some(list), true) = (&list, items.is_empty()) {
-        report.error(&list.path, "is empty", fix);
-        return None;
+        return list.refuse("is empty", fix);
     }
     let mut names: Vec<String> = if main { vec![MAIN.to_owned()] } else { Vec::new() };
     for item in items {
         let keys = ["name", "pat", "pat_file", "github_app"];
-        let Some(one) = Section::new(&item, &keys, report) else {
+        let Some(one) = Section::new(&item, &keys) else {
             found.push(None);
             continue;
         };
-        let name = one.require("name", "give it a name, which targets use: `credential: NAME`", report);
-        let name = name.and_then(|item| Some((item.scalar(report)?, item.path)));
-        if let Some((name, path)) = &name {
+        let name = one.require("name", "give it a name, which targets use: `credential: NAME`");
+        let name = name.and_then(|item| Some((item.scalar()?, item)));
+        if let Some((name, item)) = &name {
             if names.contains(name) {
-                report.error(path, format!("{name:?} is the name of another credential"), "give each its own");
+                item.error(format!("{name:?} is the name of another credential"), "give each its own");
             }
             names.push(name.clone());
         }
-        let kind = kind(&one, base, report);
+        let kind = kind(&one, base);
         found.push(name.zip(kind).map(|((name, _), kind)| Credential { name, kind }));
     }
     found.into_iter().collect()
 }
 
 /// The token or App in `section`.
-fn kind(section: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<CredentialKind> {
+fn kind(section: &Section<'_>, base: &FilePath) -> Option<CredentialKind> {
     let Some(item) = section.get("github_app") else {
-        return secret::read(&secret::PAT, section, base, true, report).map(CredentialKind::Token);
+        return secret::read(&secret::PAT, section, base, true).map(CredentialKind::Token);
     };
     if let Some(pat) = ["pat", "pat_file"].iter().find_map(|key| section.get(key)) {
-        report.error(&pat.path, "given beside github_app", "keep one of the two; credentials can hold several");
-        return None;
+        return pat.refuse("given beside github_app", "keep one of the two; credentials can hold several");
     }
-    let app = Section::new(&item, &["app_id", "private_key_file"], report)?;
-    let id = app.require("app_id", "write the App's number, App ID on its settings page", report);
-    let id = id.and_then(|id| id.number(1, u32::MAX, report));
-    let key = app.require("private_key_file", "write the name of the App's .pem file", report);
-    let key = key.and_then(|key| private_key(&key, base, report));
+    let app = Section::new(&item, &["app_id", "private_key_file"])?;
+    let id = app.require("app_id", "write the App's number, App ID on its settings page");
+    let id = id.and_then(|id| id.number(1, u32::MAX));
+    let key = app.require("private_key_file", "write the name of the App's .pem file");
+    let key = key.and_then(|key| private_key(&key, base));
     Some(CredentialKind::App { id: id?.into(), key: key? })
 }
 
-fn private_key(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<AppKey> {
-    let path = base.join(item.text("the name of the App's .pem file", report)?);
+fn private_key(item: &Item<'_>, base: &FilePath) -> Option<AppKey> {
+    let path = base.join(item.text("the name of the App's .pem file")?);
     let shown = path.display();
     let text = match file::read(&path, LONGEST_KEY) {
         Ok(text) => text,
         Err(error) => {
-            secret::unreadable(item, &path, &error, report);
+            secret::unreadable(item, &path, &error);
             return None;
         }
     };
     if text.trim_ascii() == secret::LEFT_OUT.as_bytes() {
-        report.error(
-            &item.path,
+        return item.refuse(
             format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
             secret::LEFT_OUT_FIX,
         );
-        return None;
     }
     match AppKey::from_pem(&text) {
         Ok(key) => {
-            file::warn_of_readers(&path, &shown, &item.path, report);
+            item.warn_of_readers(&path, &shown);
             Some(key)
         }
-        Err((what, fix)) => {
-            report.error(&item.path, format!("{shown} {what}"), fix);
-            None
-        }
+        Err((what, fix)) => item.refuse(format!("{shown} {what}"), fix),
     }
 }

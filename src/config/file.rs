@@ -1,12 +1,8 @@
 //! Reading the files that the config names, never more of them than such a file has.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-use super::report::Report;
 
 const MIB: u64 = 1024 * 1024;
 /// The longest file of certificates: many times the size of all public authorities together.
@@ -25,13 +21,6 @@ pub(super) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is larger than {most}")));
     }
     Ok(bytes)
-}
-
-/// Warns of a secret's file that every user of this machine can read. `what` is the file, or what is in it.
-pub(super) fn warn_of_readers(path: &Path, what: impl fmt::Display, item: &super::node::Path, report: &mut Report) {
-    if std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
-        report.warn(item, format!("everybody on this machine can read {what}: chmod 600 {}", path.display()));
-    }
 }
 
 /// The file's text.

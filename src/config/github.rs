@@ -10,7 +10,6 @@ use super::credentials::{self, Credential};
 use super::file;
 use super::node::Node;
 use super::read::{Item, Section};
-use super::report::Report;
 use crate::http1::is_loopback;
 use crate::model::{RepoName, Scope, is_github_name};
 
@@ -30,19 +29,15 @@ pub struct GitHubConfig {
 }
 
 /// The GitHub part of the file, and the targets.
-pub(super) fn read(
-    top: &Section<'_>,
-    base: &FilePath,
-    report: &mut Report,
-) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
-    let credentials = credentials::read(top, base, report);
+pub(super) fn read(top: &Section<'_>, base: &FilePath) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
+    let credentials = credentials::read(top, base);
     let names: Vec<&str> = credentials.iter().flatten().map(|one| one.name.as_str()).collect();
-    let targets = targets(top, credentials.is_some().then_some(&names), report);
-    let api = top.or("github_api", "https://api.github.com".to_owned(), github_api, report);
+    let targets = targets(top, credentials.is_some().then_some(&names));
+    let api = top.or("github_api", "https://api.github.com".to_owned(), github_api);
     let polls = top.get("polling").is_some_and(|item| *item.node == Node::Bool(true));
     let share = if polls { POLLING_SHARE } else { USUAL_SHARE };
-    let api_budget = top.or("api_budget", share, api_budget, report);
-    let authorities = top.or("ca_file", Vec::new(), |item, report| ca_file(item, base, report), report);
+    let api_budget = top.or("api_budget", share, api_budget);
+    let authorities = top.or("ca_file", Vec::new(), |item| ca_file(item, base));
     let read = || {
         let (targets, assigned) = targets?;
         let config = GitHubConfig {
@@ -58,15 +53,14 @@ pub(super) fn read(
 }
 
 /// The certificates of a PEM file.
-fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<CertificateDer<'static>>> {
-    let path = base.join(item.text("the name of a PEM file with certificates", report)?);
+fn ca_file(item: &Item<'_>, base: &FilePath) -> Option<Vec<CertificateDer<'static>>> {
+    let path = base.join(item.text("the name of a PEM file with certificates")?);
     let shown = path.display();
     let text = match file::read(&path, file::LONGEST_BUNDLE) {
         Ok(text) => text,
         Err(error) => {
             let fix = "name the PEM file with the certificates of your organisation's authority";
-            report.error(&item.path, format!("cannot read {shown}: {error}"), fix);
-            return None;
+            return item.refuse(format!("cannot read {shown}: {error}"), fix);
         }
     };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
@@ -74,8 +68,7 @@ fn ca_file(item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Vec<
         Ok(certificates) if !certificates.is_empty() => Some(certificates),
         _ => {
             let fix = "it must be PEM, with -----BEGIN CERTIFICATE-----";
-            report.error(&item.path, format!("{shown} holds no certificate"), fix);
-            None
+            item.refuse(format!("{shown} holds no certificate"), fix)
         }
     }
 }
@@ -85,36 +78,33 @@ const USUAL_SHARE: u8 = 20;
 /// The same with `polling`, where jobs are found by listings only.
 const POLLING_SHARE: u8 = 50;
 
-fn github_api(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let text = item.text("https://api.github.com, or https://HOST/api/v3", report)?;
+fn github_api(item: &Item<'_>) -> Option<String> {
+    let text = item.text("https://api.github.com, or https://HOST/api/v3")?;
     let fix = "write https://api.github.com, or https://HOST/api/v3 for a GitHub Enterprise Server";
     let uri = text.parse::<ureq::http::Uri>().ok();
     let parts = uri.as_ref().and_then(|u| Some((u.scheme_str()?, u.host()?, u.path(), u.query())));
     let Some((scheme @ ("http" | "https"), host, path, None)) = parts else {
-        report.error(&item.path, "is not the address of an API", fix);
-        return None;
+        return item.refuse("is not the address of an API", fix);
     };
     if uri.as_ref().and_then(|u| u.authority()).is_some_and(|a| a.as_str().contains('@')) {
-        report.error(&item.path, "has a user name or password in it", "the token goes into pat or pat_file");
-        return None;
+        return item.refuse("has a user name or password in it", "the token goes into pat or pat_file");
     }
     let local = is_loopback(host);
     if scheme == "http" && !local {
-        report.warn(&item.path, "is not encrypted: the token can be read on the way; use https");
+        item.warn("is not encrypted: the token can be read on the way; use https");
     }
     if matches!(host, "github.com" | "www.github.com") {
-        report.error(&item.path, "is GitHub's web site, not its API", "write https://api.github.com");
-        return None;
+        return item.refuse("is GitHub's web site, not its API", "write https://api.github.com");
     }
     if path == "/" && !host.starts_with("api.") && !local {
         let place = uri.as_ref().and_then(|uri| uri.authority()).map_or(host, |authority| authority.as_str());
-        report.warn(&item.path, format!("a GitHub Enterprise Server's API is at {scheme}://{place}/api/v3"));
+        item.warn(format!("a GitHub Enterprise Server's API is at {scheme}://{place}/api/v3"));
     }
     Some(text.trim_end_matches('/').to_owned())
 }
 
 /// Percent, with or without the sign.
-fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
+fn api_budget(item: &Item<'_>) -> Option<u8> {
     let number = match item.node {
         Node::Int(number) => u8::try_from(*number).ok(),
         Node::Text(text) => text.strip_suffix('%').and_then(|number| number.trim_end().parse().ok()),
@@ -123,7 +113,7 @@ fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
     let percent = number.filter(|percent| (1..=90).contains(percent));
     if percent.is_none() {
         let fix = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
-        report.error(&item.path, "is out of range", fix);
+        item.error("is out of range", fix);
     }
     percent
 }
@@ -132,20 +122,16 @@ fn api_budget(item: &Item<'_>, report: &mut Report) -> Option<u8> {
 const HOOK_PATH: &str = "/hooks/lxdrunner";
 
 /// The address that webhooks get, with our path where it has none.
-pub(super) fn webhook_url(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let text = item.text("the address under which GitHub finds this host", report)?;
+pub(super) fn webhook_url(item: &Item<'_>) -> Option<String> {
+    let text = item.text("the address under which GitHub finds this host")?;
     match hook_address(text) {
         Ok(url) => {
             if url.starts_with("http:") {
-                report
-                    .warn(&item.path, "is not encrypted: who is on the way can read what GitHub sends (it is signed)");
+                item.warn("is not encrypted: who is on the way can read what GitHub sends (it is signed)");
             }
             Some(url)
         }
-        Err((what, fix)) => {
-            report.error(&item.path, what, fix);
-            None
-        }
+        Err((what, fix)) => item.refuse(what, fix),
     }
 }
 
@@ -172,16 +158,16 @@ pub fn hook_address(text: &str) -> Result<String, (&'static str, &'static str)> 
 /// The targets, and which credential each of them names.
 type Targets = (Vec<Scope>, BTreeMap<Scope, usize>);
 
-fn targets(top: &Section<'_>, credentials: Option<&Vec<&str>>, report: &mut Report) -> Option<Targets> {
+fn targets(top: &Section<'_>, credentials: Option<&Vec<&str>>) -> Option<Targets> {
     let Some(item) = top.get("targets") else { return Some(Targets::default()) };
     let wanted = "a list of {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
-    let list = item.list(wanted, report)?;
+    let list = item.list(wanted)?;
     let (mut targets, mut assigned) = Targets::default();
     let mut whole = true;
     for item in list {
-        match target(&item, credentials, report) {
+        match target(&item, credentials) {
             Some((scope, _)) if targets.contains(&scope) => {
-                report.error(&item.path, format!("{scope} is there already"), "remove one of them");
+                item.error(format!("{scope} is there already"), "remove one of them");
             }
             Some((scope, credential)) => {
                 assigned.extend(credential.map(|place| (scope.clone(), place)));
@@ -194,22 +180,20 @@ fn targets(top: &Section<'_>, credentials: Option<&Vec<&str>>, report: &mut Repo
 }
 
 /// A scope, and the place of the credential that it names.
-fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report) -> Option<(Scope, Option<usize>)> {
+fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>) -> Option<(Scope, Option<usize>)> {
     let fix = "write {org: NAME}, {repo: OWNER/NAME} or {enterprise: SLUG}";
     if !matches!(item.node, Node::Map(_)) {
-        report.error(&item.path, format!("is {}", item.node.kind()), fix);
-        return None;
+        return item.refuse(format!("is {}", item.node.kind()), fix);
     }
-    let one = Section::new(item, &["org", "repo", "enterprise", "credential"], report)?;
-    let named = |item: &Item<'_>, report: &mut Report| credential(item, credentials, report).map(Some);
-    let credential = one.or("credential", None, named, report);
+    let one = Section::new(item, &["org", "repo", "enterprise", "credential"])?;
+    let named = |item: &Item<'_>| credential(item, credentials).map(Some);
+    let credential = one.or("credential", None, named);
     let given: Vec<(&str, Item<'_>)> =
         one.entries().filter(|(key, _)| !key.starts_with("x-") && *key != "credential").collect();
     let [(key, value)] = given.as_slice() else {
-        report.error(&item.path, "is not one target", fix);
-        return None;
+        return item.refuse("is not one target", fix);
     };
-    let name = value.scalar(report)?;
+    let name = value.scalar()?;
     let scope = match *key {
         "repo" => name.parse::<RepoName>().ok().map(Scope::Repo),
         "org" if is_github_name(&name) => Some(Scope::Org(name.to_lowercase())),
@@ -225,19 +209,19 @@ fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>, report: &mut Report)
             "org" => "an organisation",
             _ => "an enterprise",
         };
-        report.error(&value.path, format!("{name:?} is not the name of {what} on GitHub"), fix);
+        value.error(format!("{name:?} is not the name of {what} on GitHub"), fix);
     }
     Some((scope?, credential?))
 }
 
-fn credential(item: &Item<'_>, known: Option<&Vec<&str>>, report: &mut Report) -> Option<usize> {
-    let name = item.scalar(report)?;
+fn credential(item: &Item<'_>, known: Option<&Vec<&str>>) -> Option<usize> {
+    let name = item.scalar()?;
     // Where the credentials themselves are wrong, that is told already.
     let known = known?;
     let place = known.iter().position(|one| *one == name);
     if place.is_none() {
         let fix = format!("write one of {}, or add it to credentials", known.join(", "));
-        report.error(&item.path, format!("there is no credential {name:?}"), fix);
+        item.error(format!("there is no credential {name:?}"), fix);
     }
     place
 }

@@ -1,7 +1,6 @@
 //! Which repositories' jobs may run here: `repos` and `fork_policy`.
 
 use super::read::{Item, Section};
-use super::report::Report;
 use crate::model::{RepoName, Scope};
 
 /// A pattern for repositories, `OWNER/NAME`: `*` is any number of letters, `?` is one, neither is the slash. Compared
@@ -89,7 +88,7 @@ impl RepoRules {
     }
 
     /// Warns of patterns whose owner is not among the targets.
-    pub(super) fn check_owners(&self, item: &Item<'_>, targets: &[Scope], report: &mut Report) {
+    pub(super) fn check_owners(&self, item: &Item<'_>, targets: &[Scope]) {
         let owned = |glob: &Glob| {
             targets.iter().any(|target| match target {
                 Scope::Org(org) => fits(&glob.owner, org),
@@ -98,7 +97,7 @@ impl RepoRules {
             })
         };
         for glob in self.allow.iter().chain(&self.deny).filter(|glob| !targets.is_empty() && !owned(glob)) {
-            report.warn(&item.path, format!("{:?} means no repository of the targets", glob.text));
+            item.warn(format!("{:?} means no repository of the targets", glob.text));
         }
     }
 }
@@ -134,34 +133,27 @@ pub(crate) fn testkit_rules(text: &str) -> RepoRules {
 const WANTED: &str = "a list of patterns such as acme/*, or {allow: [acme/*], deny: [acme/secret-*]}";
 
 /// `repos:` at the top or in a class.
-pub(super) fn repos(holder: &Section<'_>, report: &mut Report) -> Option<RepoRules> {
+pub(super) fn repos(holder: &Section<'_>) -> Option<RepoRules> {
     let Some(item) = holder.get("repos") else { return Some(RepoRules::default()) };
     if matches!(item.node, super::node::Node::List(_)) {
-        return Some(RepoRules { allow: globs(&item, report)?, deny: Vec::new() });
+        return Some(RepoRules { allow: globs(&item)?, deny: Vec::new() });
     }
     if !matches!(item.node, super::node::Node::Map(_)) {
-        report.error(&item.path, format!("is {}", item.node.kind()), format!("write {WANTED}"));
-        return None;
+        return item.refuse(format!("is {}", item.node.kind()), format!("write {WANTED}"));
     }
-    let section = Section::new(&item, &["allow", "deny"], report)?;
-    let part = |key: &str, report: &mut Report| section.or(key, Vec::new(), globs, report);
-    let (allow, deny) = (part("allow", report), part("deny", report));
+    let section = Section::new(&item, &["allow", "deny"])?;
+    let part = |key: &str| section.or(key, Vec::new(), globs);
+    let (allow, deny) = (part("allow"), part("deny"));
     let rules = RepoRules { allow: allow?, deny: deny? };
     if rules.deny.iter().any(Glob::is_everything) {
-        report.error(&item.path.key("deny"), "refuses every repository: no job would ever be served", "be more exact");
-        return None;
+        return item.at("deny").refuse("refuses every repository: no job would ever be served", "be more exact");
     }
     Some(rules)
 }
 
-fn globs(item: &Item<'_>, report: &mut Report) -> Option<Vec<Glob>> {
-    let items = item.list(WANTED, report)?;
-    if items.is_empty() {
-        report.error(&item.path, "is empty", format!("write {WANTED}, or leave it out"));
-        return None;
-    }
-    let glob = |item: &Item<'_>, report: &mut Report| {
-        let text = item.text("a pattern such as acme/*", report)?;
+fn globs(item: &Item<'_>) -> Option<Vec<Glob>> {
+    let globs = item.each(WANTED, |item| {
+        let text = item.text("a pattern such as acme/*")?;
         let found = Glob::parse(text);
         if found.is_none() {
             let fix = match text.strip_prefix('!') {
@@ -169,28 +161,27 @@ fn globs(item: &Item<'_>, report: &mut Report) -> Option<Vec<Glob>> {
                 None if !text.contains('/') => format!("write OWNER/NAME; all of an owner's are {text}/*"),
                 None => "write OWNER/NAME, where * stands for any letters and ? for one".to_owned(),
             };
-            report.error(&item.path, format!("{text:?} is not a pattern for repositories"), fix);
+            item.error(format!("{text:?} is not a pattern for repositories"), fix);
         }
         found
-    };
-    let found: Vec<Option<Glob>> = items.iter().map(|item| glob(item, report)).collect();
-    found.into_iter().collect()
+    })?;
+    if globs.is_empty() {
+        return item.refuse("is empty", format!("write {WANTED}, or leave it out"));
+    }
+    Some(globs)
 }
 
 const POLICIES: &str = "auto, allow, members or deny";
 
 /// `fork_policy:`; the inner `None` is: as the repository's visibility suggests.
-pub(super) fn fork_policy(top: &Section<'_>, report: &mut Report) -> Option<Option<ForkPolicy>> {
+pub(super) fn fork_policy(top: &Section<'_>) -> Option<Option<ForkPolicy>> {
     let Some(item) = top.get("fork_policy") else { return Some(None) };
-    match item.text(POLICIES, report)? {
+    match item.text(POLICIES)? {
         "auto" => Some(None),
         "allow" => Some(Some(ForkPolicy::Allow)),
         "members" => Some(Some(ForkPolicy::Members)),
         "deny" => Some(Some(ForkPolicy::Deny)),
-        other => {
-            report.error(&item.path, format!("{other:?} is no policy"), format!("write {POLICIES}"));
-            None
-        }
+        other => item.refuse(format!("{other:?} is no policy"), format!("write {POLICIES}")),
     }
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::read::Item;
-use super::report::Report;
 use crate::model::Product;
 
 /// An image server that the file names.
@@ -166,16 +165,15 @@ impl Origin {
 }
 
 /// A class's `image`.
-pub(super) fn image(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, report: &mut Report) -> Option<ImageRef> {
-    let text = item.scalar(report)?;
+pub(super) fn image(item: &Item<'_>, remotes: &BTreeMap<String, Remote>) -> Option<ImageRef> {
+    let text = item.scalar()?;
     let (remote, alias) = match text.split_once(':') {
         None => (None, text.as_str()),
         Some(("main" | "local", alias)) => (None, alias),
         Some((remote, alias)) => (Some(remote), alias),
     };
     if alias.is_empty() || alias.contains(|c: char| c.is_whitespace() || c.is_control()) || alias.len() > 255 {
-        report.error(&item.path, format!("{text:?} is not an image"), "write [REMOTE:]ALIAS or [REMOTE:]FINGERPRINT");
-        return None;
+        return item.refuse(format!("{text:?} is not an image"), "write [REMOTE:]ALIAS or [REMOTE:]FINGERPRINT");
     }
     let alias = alias.to_owned();
     let Some(name) = remote else { return Some(ImageRef::Local(alias)) };
@@ -188,8 +186,7 @@ pub(super) fn image(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, report:
     }
     let known: Vec<&str> = ["images", "ubuntu"].into_iter().chain(remotes.keys().map(String::as_str)).collect();
     let fix = format!("known are {}; add others under remotes", known.join(", "));
-    report.error(&item.path, format!("unknown remote {name:?}"), fix);
-    None
+    item.refuse(format!("unknown remote {name:?}"), fix)
 }
 
 #[cfg(test)]

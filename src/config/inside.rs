@@ -4,7 +4,6 @@ use std::path::Path as FilePath;
 
 use super::node::Node;
 use super::read::{Item, Section};
-use super::report::Report;
 use super::{file, script};
 use crate::model::{ConfigMap, InstanceType};
 
@@ -32,21 +31,15 @@ pub struct Inside {
 }
 
 /// What reads the keys of one class.
-struct Reader<'a, 'r> {
+struct Reader<'a> {
     class: &'a Section<'a>,
     base: &'a FilePath,
-    report: &'r mut Report,
 }
 
 /// Reads the keys of the class. Settings that they need are added to its LXD config.
-pub(super) fn inside(
-    class: &Section<'_>,
-    base: &FilePath,
-    lxd: (InstanceType, &mut ConfigMap),
-    report: &mut Report,
-) -> Option<Inside> {
-    let mut reader = Reader { class, base, report };
-    let (env, packages, setup) = (env(class, reader.report), reader.packages(), reader.setup_scripts());
+pub(super) fn inside(class: &Section<'_>, base: &FilePath, lxd: (InstanceType, &mut ConfigMap)) -> Option<Inside> {
+    let reader = Reader { class, base };
+    let (env, packages, setup) = (env(class), reader.packages(), reader.setup_scripts());
     let (hooks, docker) = (reader.hooks(), reader.docker(lxd.0, lxd.1));
     let ([before, after, instead], [job_started, job_completed]) = (setup?, hooks?);
     let (packages, docker) = (packages?, docker?);
@@ -54,7 +47,7 @@ pub(super) fn inside(
         if asked && instead.is_some() {
             let fix = "write setup_script: {after: FILE}, or leave this out and install it in your script";
             let what = "is done by the built-in set-up, which setup_script replaces";
-            reader.report.error(&class.path.key(key), what, fix);
+            reader.class.at(key).error(what, fix);
         }
     }
     let env = environment(lxd.1, env?);
@@ -62,30 +55,27 @@ pub(super) fn inside(
     Some(Inside { env, packages, docker, instead, before, after, job_started, job_completed, authorities })
 }
 
-impl Reader<'_, '_> {
-    fn packages(&mut self) -> Option<Vec<String>> {
+impl Reader<'_> {
+    fn packages(&self) -> Option<Vec<String>> {
         let Some(item) = self.class.get("packages") else { return Some(Vec::new()) };
-        let items = item.list("a list of packages, such as [git, make]", self.report)?;
-        let package = |item: &Item<'_>| {
-            let name = item.text("the name of a package", self.report)?;
+        item.each("a list of packages, such as [git, make]", |item| {
+            let name = item.text("the name of a package")?;
             let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/".contains(c);
             if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(plain) {
                 let fix = "write a name that the package manager of the image knows";
-                self.report.error(&item.path, format!("{name:?} is not the name of a package"), fix);
-                return None;
+                return item.refuse(format!("{name:?} is not the name of a package"), fix);
             }
             Some(name.to_owned())
-        };
-        items.iter().map(package).collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     /// Before, after and instead of the built-in set-up. A plain name is one that replaces it.
-    fn setup_scripts(&mut self) -> Option<[Option<String>; 3]> {
+    fn setup_scripts(&self) -> Option<[Option<String>; 3]> {
         let Some(item) = self.class.get("setup_script") else { return Some([None, None, None]) };
         if let Node::Text(name) = item.node
             && script::is_own_script(&self.base.join(name))
         {
-            self.report.warn(&item.path, "is the Python daemon's own script: the built-in set-up is used");
+            item.warn("is the Python daemon's own script: the built-in set-up is used");
             return Some([None, None, None]);
         }
         if !matches!(item.node, Node::Map(_)) {
@@ -99,19 +89,18 @@ impl Reader<'_, '_> {
             && (before.is_some() || after.is_some())
         {
             let fix = "keep instead, or before and after";
-            self.report.error(&item.path.key("instead"), "leaves nothing to be before or after of", fix);
-            return None;
+            return item.at("instead").refuse("leaves nothing to be before or after of", fix);
         }
         Some(scripts)
     }
 
-    fn hooks(&mut self) -> Option<[Option<String>; 2]> {
+    fn hooks(&self) -> Option<[Option<String>; 2]> {
         let Some(item) = self.class.get("hooks") else { return Some([None, None]) };
         self.scripts(&item, &["job_started", "job_completed"])
     }
 
-    fn scripts<const N: usize>(&mut self, item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
-        let section = Section::new(item, keys, self.report)?;
+    fn scripts<const N: usize>(&self, item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
+        let section = Section::new(item, keys)?;
         let texts = keys.map(|key| match section.get(key) {
             Some(item) => self.script(&item, "name a script").map(Some),
             None => Some(None),
@@ -122,8 +111,8 @@ impl Reader<'_, '_> {
         Some(texts.map(Option::flatten))
     }
 
-    fn script(&mut self, item: &Item<'_>, otherwise: &str) -> Option<String> {
-        let path = self.base.join(item.text("the name of a script", self.report)?);
+    fn script(&self, item: &Item<'_>, otherwise: &str) -> Option<String> {
+        let path = self.base.join(item.text("the name of a script")?);
         let shown = path.display();
         match file::read_text(&path, script::LONGEST) {
             Ok(text) if script::word(&text).is_some() => {
@@ -131,33 +120,29 @@ impl Reader<'_, '_> {
                 let what = format!("{shown} is written for the Python daemon: it names {word}");
                 let fix = "take out what unpacks, registers and starts the runner and powers off, and write setup_script: \
                            {after: FILE}; lxdrunner does the rest (README, Coming from the Python daemon)";
-                self.report.error(&item.path, what, fix);
-                None
+                item.refuse(what, fix)
             }
             Ok(text) if text.starts_with("#!") => Some(text),
             Ok(_) => {
                 let fix = "start the script with #!/bin/sh";
-                self.report.error(&item.path, format!("{shown} does not start with #!"), fix);
-                None
+                item.refuse(format!("{shown} does not start with #!"), fix)
             }
             Err(error) => {
                 let fix = format!("name a readable file; {otherwise}");
-                self.report.error(&item.path, format!("cannot read {shown}: {error}"), fix);
-                None
+                item.refuse(format!("cannot read {shown}: {error}"), fix)
             }
         }
     }
 
     /// Adds what Docker needs of a container's config where the class does not set it itself.
-    fn docker(&mut self, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
-        let wanted = self.class.or("docker", false, Item::flag, self.report)?;
+    fn docker(&self, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
+        let wanted = self.class.or("docker", false, Item::flag)?;
         if !wanted || kind == InstanceType::VirtualMachine {
             return Some(wanted);
         }
         if config.get(NESTING).is_some_and(|text| text == "false") {
             let fix = format!("take {NESTING} out of config");
-            self.report.error(&self.class.path.key("docker"), format!("needs {NESTING}, which config forbids"), fix);
-            return None;
+            return self.class.at("docker").refuse(format!("needs {NESTING}, which config forbids"), fix);
         }
         for key in FOR_DOCKER {
             config.entry((*key).to_owned()).or_insert_with(|| "true".to_owned());
@@ -188,15 +173,8 @@ const LONGEST_VALUE: usize = 32 * 1024;
 const OF_THE_USER: &[&str] = &["HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD"];
 
 /// `env`, of the file or of a class.
-pub(super) fn env(holder: &Section<'_>, report: &mut Report) -> Option<ConfigMap> {
-    let Some(item) = holder.get("env") else { return Some(ConfigMap::new()) };
-    let section = Section::free(&item, report)?;
-    let entries = section.entries().map(|(name, value)| {
-        let value = value_of(name, &value, report)?;
-        Some((name.to_owned(), value))
-    });
-    let entries: Vec<Option<(String, String)>> = entries.collect();
-    entries.into_iter().collect()
+pub(super) fn env(holder: &Section<'_>) -> Option<ConfigMap> {
+    holder.or("env", ConfigMap::new(), |item| Section::free(item)?.each(value_of))
 }
 
 /// What `environment.*` of a class's config says, and on top of it the class's `env`.
@@ -208,22 +186,19 @@ fn environment(config: &ConfigMap, env: ConfigMap) -> ConfigMap {
     of_config.chain(env).collect()
 }
 
-fn value_of(name: &str, item: &Item<'_>, report: &mut Report) -> Option<String> {
+fn value_of(name: &str, item: &Item<'_>) -> Option<String> {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     if name.is_empty() || !plain || name.starts_with(|c: char| c.is_ascii_digit()) {
-        report.error(&item.path, "is not the name of a variable", "write letters, digits and _, no digit first");
-        return None;
+        return item.refuse("is not the name of a variable", "write letters, digits and _, no digit first");
     }
     let ours = name.starts_with("LXDRUNNER_") || name.starts_with("ACTIONS_RUNNER_INPUT_");
     if ours || OF_THE_USER.contains(&name) || names_of_the_script().any(|own| own == name) {
-        report.error(&item.path, "is set by lxdrunner itself", "leave it out, or use another name");
-        return None;
+        return item.refuse("is set by lxdrunner itself", "leave it out, or use another name");
     }
-    let value = item.scalar(report)?;
+    let value = item.scalar()?;
     if value.contains(char::is_control) || value.len() > LONGEST_VALUE {
         let fix = format!("write one line of at most {LONGEST_VALUE} bytes");
-        report.error(&item.path, "cannot be the value of a variable", fix);
-        return None;
+        return item.refuse("cannot be the value of a variable", fix);
     }
     Some(value)
 }

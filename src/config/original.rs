@@ -31,7 +31,7 @@ const FROM_ENVIRONMENT: [&str; 8] =
 const MAX_WORKERS: i128 = 10;
 
 /// The tree without the keys that only the Python daemon knows; `None` where the file is not one of the Python daemon's.
-pub(super) fn translate(tree: &Node, base: &FilePath, report: &mut Report) -> Option<Node> {
+pub(super) fn translate(tree: &Node, base: &FilePath, report: &Report) -> Option<Node> {
     let Node::Map(entries) = tree else { return None };
     let of_original = |key: &str, value: &Node| match value {
         Node::Map(remotes) if key == "remotes" => remotes.iter().any(|(name, _)| name == "main"),
@@ -73,7 +73,7 @@ fn find<'a>(node: &'a Node, key: &str) -> Option<&'a Node> {
 }
 
 /// A mapping without the keys that are not `known`, which the Python daemon did not look at.
-fn known(node: &Node, path: &Path, known: &[&str], report: &mut Report) -> Node {
+fn known(node: &Node, path: &Path, known: &[&str], report: &Report) -> Node {
     let Node::Map(entries) = node else { return node.clone() };
     let mut kept = Vec::new();
     for (key, value) in entries {
@@ -87,7 +87,7 @@ fn known(node: &Node, path: &Path, known: &[&str], report: &mut Report) -> Node 
 }
 
 /// Classes with one set of labels are an error in `class`; the Python daemon used the last of them.
-fn twins(classes: &[Node], path: &Path, report: &mut Report) {
+fn twins(classes: &[Node], path: &Path, report: &Report) {
     let labels = |class: &Node| match find(class, "labels") {
         Some(Node::List(labels)) => labels.iter().map(|label| format!("{label:?}")).collect::<BTreeSet<_>>(),
         _ => BTreeSet::new(),
@@ -100,7 +100,7 @@ fn twins(classes: &[Node], path: &Path, report: &mut Report) {
     }
 }
 
-fn one_class(top: &Node, class: &Node, path: &Path, report: &mut Report) -> Node {
+fn one_class(top: &Node, class: &Node, path: &Path, report: &Report) -> Node {
     let most = find(top, "max_workers").and_then(Node::whole_number).unwrap_or(MAX_WORKERS);
     if most > MAX_WORKERS && matches!(class, Node::Map(_)) && find(class, "max_workers").is_none() {
         let what = format!("is not written: {MAX_WORKERS} in the Python daemon, here all of max_workers ({most})");
@@ -116,7 +116,7 @@ fn one_class(top: &Node, class: &Node, path: &Path, report: &mut Report) -> Node
 }
 
 /// Missing values that had another default in the Python daemon.
-fn defaults(top: &Node, report: &mut Report) {
+fn defaults(top: &Node, report: &Report) {
     let path = Path::default();
     if find(top, "web_tls").is_none() && in_environment("web_tls").is_none() {
         let what = "is not written: on in the Python daemon, off here";
@@ -136,7 +136,7 @@ fn in_environment(key: &str) -> Option<(String, String)> {
 }
 
 /// Environment variables that went before the file. Their values may be secrets and are not printed.
-fn environment(top: &Node, report: &mut Report) {
+fn environment(top: &Node, report: &Report) {
     for key in FROM_ENVIRONMENT {
         let Some((name, value)) = in_environment(key) else { continue };
         let written = match find(top, key) {
@@ -159,7 +159,7 @@ fn environment(top: &Node, report: &mut Report) {
 }
 
 /// Reports keys that are not needed.
-fn retired(top: &Node, base: &FilePath, report: &mut Report) {
+fn retired(top: &Node, base: &FilePath, report: &Report) {
     let path = |key: &str| Path::default().key(key);
     if find(top, "pkgdir").is_some() {
         let used =
@@ -190,7 +190,7 @@ fn retired(top: &Node, base: &FilePath, report: &mut Report) {
 }
 
 /// The key at the top; a class's `setup_script` is read in `class`.
-fn setupscript(script: &Node, base: &FilePath, report: &mut Report) {
+fn setupscript(script: &Node, base: &FilePath, report: &Report) {
     let path = Path::default().key("setupscript");
     let file = match script {
         Node::Text(name) => Some(base.join(name)).filter(|file| file.exists()),

@@ -1,5 +1,9 @@
 //! Reads typed values out of the tree. A wrong value is an error in the [`Report`], and reading goes on.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path as FilePath;
 use std::time::Duration;
 
 use super::node::{Node, Path};
@@ -8,7 +12,7 @@ use super::report::Report;
 /// A mapping whose keys were checked.
 pub(super) struct Section<'a> {
     entries: &'a [(String, Node)],
-    pub(super) path: Path,
+    item: Item<'a>,
 }
 
 /// A value and its place.
@@ -16,13 +20,15 @@ pub(super) struct Section<'a> {
 pub(super) struct Item<'a> {
     pub(super) node: &'a Node,
     pub(super) path: Path,
+    /// Takes the errors and warnings about the value.
+    pub(super) report: &'a Report,
 }
 
 impl<'a> Section<'a> {
     /// `item` as a mapping of `known` keys. Other keys and repeated keys are errors; keys that start with `x-` are
     /// ignored, so that YAML anchors have a place.
-    pub(super) fn new(item: &Item<'a>, known: &[&str], report: &mut Report) -> Option<Section<'a>> {
-        let section = Section::free(item, report)?;
+    pub(super) fn new(item: &Item<'a>, known: &[&str]) -> Option<Section<'a>> {
+        let section = Section::free(item)?;
         for (n, (key, _)) in section.entries.iter().enumerate() {
             let first = section.entries.iter().position(|(k, _)| k == key) == Some(n);
             if first && !known.contains(&key.as_str()) && !key.starts_with("x-") {
@@ -30,25 +36,29 @@ impl<'a> Section<'a> {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => format!("known here: {}", known.join(", ")),
                 };
-                report.error(&item.path.key(key), "unknown key", fix);
+                item.at(key).error("unknown key", fix);
             }
         }
         Some(section)
     }
 
     /// `item` as a mapping with keys of the user's choice.
-    pub(super) fn free(item: &Item<'a>, report: &mut Report) -> Option<Section<'a>> {
+    pub(super) fn free(item: &Item<'a>) -> Option<Section<'a>> {
         let Node::Map(entries) = item.node else {
-            report.error(&item.path, format!("is {}", item.node.kind()), "write a mapping, one `key: value` a line");
-            return None;
+            return item.refuse(format!("is {}", item.node.kind()), "write a mapping, one `key: value` a line");
         };
         for (n, (key, _)) in entries.iter().enumerate() {
             let before = entries.iter().take(n).filter(|(k, _)| k == key).count();
             if before > 0 {
-                report.error(&item.path.repeated(key, before), "the key is given twice", "keep one of them");
+                item.report.error(&item.path.repeated(key, before), "the key is given twice", "keep one of them");
             }
         }
-        Some(Section { entries, path: item.path.clone() })
+        Some(Section { entries, item: item.clone() })
+    }
+
+    /// The place of `key`, for messages.
+    pub(super) fn at(&self, key: &str) -> Item<'a> {
+        self.item.at(key)
     }
 
     /// The value of `key`; `None` where it is absent, or written without a value.
@@ -59,127 +69,159 @@ impl<'a> Section<'a> {
     /// The value of `key`, also where it is null.
     pub(super) fn find(&self, key: &str) -> Option<Item<'a>> {
         let (_, node) = self.entries.iter().find(|(k, _)| k == key)?;
-        Some(Item { node, path: self.path.key(key) })
+        Some(Item { node, ..self.at(key) })
     }
 
     /// The value of `key` as `read` makes it; `default` where there is nothing. `None` where the value is wrong.
-    pub(super) fn or<T>(
-        &self,
-        key: &str,
-        default: T,
-        read: impl FnOnce(&Item<'a>, &mut Report) -> Option<T>,
-        report: &mut Report,
-    ) -> Option<T> {
-        self.get(key).map_or(Some(default), |item| read(&item, report))
+    pub(super) fn or<T>(&self, key: &str, default: T, read: impl FnOnce(&Item<'a>) -> Option<T>) -> Option<T> {
+        self.get(key).map_or(Some(default), |item| read(&item))
     }
 
     /// Like [`Section::get`]; a missing value is an error.
-    pub(super) fn require(&self, key: &str, fix: &str, report: &mut Report) -> Option<Item<'a>> {
+    pub(super) fn require(&self, key: &str, fix: &str) -> Option<Item<'a>> {
         let item = self.get(key);
         if item.is_none() {
-            report.error(&self.path.key(key), "is missing", fix);
+            self.at(key).error("is missing", fix);
         }
         item
     }
 
-    /// All entries, each key once.
+    /// Reads each entry. `None` where one is wrong, after all were read.
+    pub(super) fn each<T>(&self, mut read: impl FnMut(&'a str, &Item<'a>) -> Option<T>) -> Option<BTreeMap<String, T>> {
+        all(self.entries().map(|(key, item)| Some((key.to_owned(), read(key, &item)?))))
+    }
+
+    /// All entries.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + '_ {
-        self.entries.iter().map(|(key, node)| (key.as_str(), Item { node, path: self.path.key(key) }))
+        self.entries.iter().map(|(key, node)| (key.as_str(), Item { node, ..self.at(key) }))
     }
 }
 
 impl<'a> Item<'a> {
-    fn wrong<T>(&self, wanted: &str, report: &mut Report) -> Option<T> {
-        report.error(&self.path, format!("is {}", self.node.kind()), format!("write {wanted}"));
+    /// The place of `key` in this mapping, for messages.
+    pub(super) fn at(&self, key: &str) -> Item<'a> {
+        Item { path: self.path.key(key), ..self.clone() }
+    }
+
+    /// Reports that the value is wrong: `what` is the fault, `fix` what to do.
+    pub(super) fn error(&self, what: impl fmt::Display, fix: impl fmt::Display) {
+        self.report.error(&self.path, what, fix);
+    }
+
+    /// Like [`Item::error`]; returns no value.
+    pub(super) fn refuse<T>(&self, what: impl fmt::Display, fix: impl fmt::Display) -> Option<T> {
+        self.error(what, fix);
         None
     }
 
+    /// Warns of the value, which is used.
+    pub(super) fn warn(&self, text: impl fmt::Display) {
+        self.report.warn(&self.path, text);
+    }
+
+    /// Warns of a secret's file that every user of this machine can read. `what` is the file, or what is in it.
+    pub(super) fn warn_of_readers(&self, file: &FilePath, what: impl fmt::Display) {
+        if std::fs::metadata(file).is_ok_and(|about| about.permissions().mode() & 0o004 != 0) {
+            self.warn(format!("everybody on this machine can read {what}: chmod 600 {}", file.display()));
+        }
+    }
+
+    /// Reads each element of a list. `None` where one is wrong, after all were read.
+    pub(super) fn each<T>(&self, wanted: &str, read: impl FnMut(&Item<'a>) -> Option<T>) -> Option<Vec<T>> {
+        all(self.list(wanted)?.iter().map(read))
+    }
+
+    fn wrong<T>(&self, wanted: &str) -> Option<T> {
+        self.refuse(format!("is {}", self.node.kind()), format!("write {wanted}"))
+    }
+
     /// Text as it was written; a number would have lost its form (`0x10`, `1e3`) and must be quoted.
-    pub(super) fn text(&self, wanted: &str, report: &mut Report) -> Option<&'a str> {
+    pub(super) fn text(&self, wanted: &str) -> Option<&'a str> {
         match self.node {
             Node::Text(text) => Some(text),
             Node::Bool(_) | Node::Int(_) | Node::Float(_) => {
-                self.wrong(&format!("{wanted}; quote it if this is meant: \"…\""), report)
+                self.wrong(&format!("{wanted}; quote it if this is meant: \"…\""))
             }
-            _ => self.wrong(wanted, report),
+            _ => self.wrong(wanted),
         }
     }
 
     /// Text that may have been written as a whole number or as true or false, as LXD's config values often are.
-    pub(super) fn scalar(&self, report: &mut Report) -> Option<String> {
+    pub(super) fn scalar(&self) -> Option<String> {
         match self.node {
             Node::Text(text) => Some(text.clone()),
             Node::Int(number) => Some(number.to_string()),
             Node::Bool(flag) => Some(flag.to_string()),
-            Node::Float(_) => self.wrong("it in quotes, so that it keeps its form: \"…\"", report),
-            _ => self.wrong("text", report),
+            Node::Float(_) => self.wrong("it in quotes, so that it keeps its form: \"…\""),
+            _ => self.wrong("text"),
         }
     }
 
-    pub(super) fn flag(&self, report: &mut Report) -> Option<bool> {
+    pub(super) fn flag(&self) -> Option<bool> {
         let flag = self.node.flag();
-        if flag.is_none() { self.wrong("true or false", report) } else { flag }
+        if flag.is_none() { self.wrong("true or false") } else { flag }
     }
 
     /// A whole number within `least..=most`.
-    pub(super) fn number(&self, least: u32, most: u32, report: &mut Report) -> Option<u32> {
+    pub(super) fn number(&self, least: u32, most: u32) -> Option<u32> {
         match self.node.whole_number() {
             Some(number) => {
                 let fit = u32::try_from(number).ok().filter(|n| (least..=most).contains(n));
                 if fit.is_none() {
-                    report.error(&self.path, format!("{number} does not fit"), format!("write {least} to {most}"));
+                    self.error(format!("{number} does not fit"), format!("write {least} to {most}"));
                 }
                 fit
             }
-            _ => self.wrong(&format!("a whole number, {least} to {most}"), report),
+            _ => self.wrong(&format!("a whole number, {least} to {most}")),
         }
     }
 
     /// Whole seconds, or `30s`, `10m`, `24h`, `7d`.
-    pub(super) fn duration(&self, least: Duration, most: Duration, report: &mut Report) -> Option<Duration> {
+    pub(super) fn duration(&self, least: Duration, most: Duration) -> Option<Duration> {
         let wanted = "seconds, or a number with s, m, h or d: 90, 30s, 10m, 24h";
         let found = match self.node {
             Node::Int(seconds) => u64::try_from(*seconds).ok().map(Duration::from_secs),
             Node::Text(text) => parse_duration(text),
-            _ => return self.wrong(wanted, report),
+            _ => return self.wrong(wanted),
         };
         let Some(duration) = found else {
-            report.error(&self.path, "is not a duration", format!("write {wanted}"));
-            return None;
+            return self.refuse("is not a duration", format!("write {wanted}"));
         };
         if duration < least || duration > most {
             let fix = format!("write {}s to {}s", least.as_secs(), most.as_secs());
-            report.error(&self.path, format!("{}s does not fit", duration.as_secs()), fix);
-            return None;
+            return self.refuse(format!("{}s does not fit", duration.as_secs()), fix);
         }
         Some(duration)
     }
 
     /// The elements of a list.
-    pub(super) fn list(&self, wanted: &str, report: &mut Report) -> Option<Vec<Item<'a>>> {
+    pub(super) fn list(&self, wanted: &str) -> Option<Vec<Item<'a>>> {
         match self.node {
             Node::List(nodes) => {
-                let item = |(n, node)| Item { node, path: self.path.index(n) };
+                let item = |(n, node)| Item { node, path: self.path.index(n), report: self.report };
                 Some(nodes.iter().enumerate().map(item).collect())
             }
-            _ => self.wrong(wanted, report),
+            _ => self.wrong(wanted),
         }
     }
 
     /// A name that goes into addresses of LXD's API or its commands.
-    pub(super) fn name(&self, report: &mut Report) -> Option<String> {
-        let name = self.text("a name", report)?;
+    pub(super) fn name(&self) -> Option<String> {
+        let name = self.text("a name")?;
         let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '?' | '#' | '&' | ',' | '\\');
         if name.is_empty() || name.len() > 100 || name.contains(odd) {
-            report.error(
-                &self.path,
+            return self.refuse(
                 format!("{name:?} is not a name"),
                 "write 1 to 100 characters without spaces, commas or slashes",
             );
-            return None;
         }
         Some(name.to_owned())
     }
+}
+
+/// Takes all of `found`, so that each wrong one is reported, before it says that one is wrong.
+fn all<T, C: FromIterator<T>>(found: impl Iterator<Item = Option<T>>) -> Option<C> {
+    found.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// `30s`, `10m`, `24h`, `7d`, or seconds.

@@ -1,5 +1,6 @@
 //! Errors and warnings about a config file.
 
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::{Path as FilePath, PathBuf};
 
@@ -96,26 +97,26 @@ impl std::error::Error for ConfigErrors {}
 /// Collects errors and warnings while the file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
-    errors: Vec<(Path, String)>,
-    warnings: Vec<(Path, String)>,
+    errors: RefCell<Vec<(Path, String)>>,
+    warnings: RefCell<Vec<(Path, String)>>,
     /// The number of errors about files that exist only while the service runs.
-    of_service: usize,
+    of_service: Cell<usize>,
 }
 
 impl Report {
     /// Adds an error about a file that exists only while the service runs.
-    pub(super) fn error_of_service(&mut self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
-        self.of_service += 1;
+    pub(super) fn error_of_service(&self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
+        self.of_service.set(self.of_service.get() + 1);
         self.error(path, what, fix);
     }
 
     /// Adds an error: `what` is wrong at `path`, and `fix` says what to do.
-    pub(super) fn error(&mut self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
-        self.errors.push((path.clone(), format!("{what} — {fix}")));
+    pub(super) fn error(&self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
+        self.errors.borrow_mut().push((path.clone(), format!("{what} — {fix}")));
     }
 
-    pub(super) fn warn(&mut self, path: &Path, text: impl fmt::Display) {
-        self.warnings.push((path.clone(), text.to_string()));
+    pub(super) fn warn(&self, path: &Path, text: impl fmt::Display) {
+        self.warnings.borrow_mut().push((path.clone(), text.to_string()));
     }
 
     /// Looks up the lines and sorts by them. `Err` where anything is wrong.
@@ -132,10 +133,11 @@ impl Report {
             found.sort_by_key(|entry| entry.line);
             found
         };
-        let warnings = locate(self.warnings).into_iter().map(Warning).collect();
-        let untold = self.errors.len().saturating_sub(MOST_TOLD);
-        let of_service = self.of_service == self.errors.len();
-        match locate(self.errors) {
+        let (errors, warnings) = (self.errors.into_inner(), self.warnings.into_inner());
+        let warnings = locate(warnings).into_iter().map(Warning).collect();
+        let untold = errors.len().saturating_sub(MOST_TOLD);
+        let of_service = self.of_service.get() == errors.len();
+        match locate(errors) {
             errors if errors.is_empty() => Ok(warnings),
             errors => Err(ConfigErrors { errors, warnings, untold, of_service }),
         }

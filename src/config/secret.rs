@@ -5,9 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 
 use super::file;
-use super::node::Path;
 use super::read::{Item, Section};
-use super::report::Report;
 use crate::model::Secret;
 
 /// A key, its `_file` twin, and the fix where neither is given.
@@ -40,59 +38,47 @@ pub(super) const HOOKSECRET: Kind = Kind {
 const LONGEST: u64 = 64 * 1024;
 
 /// Reads the secret from whichever key gives it. `required` is false where something else may stand in for it.
-pub(super) fn read(
-    kind: &Kind,
-    top: &Section<'_>,
-    base: &FilePath,
-    required: bool,
-    report: &mut Report,
-) -> Option<Secret> {
+pub(super) fn read(kind: &Kind, top: &Section<'_>, base: &FilePath, required: bool) -> Option<Secret> {
     // An empty value is no omission: it is most likely a template that was not filled in.
     let inline = top.find(kind.key).filter(|i| top.get(kind.file_key).is_none() || *i.node != super::node::Node::Null);
     match (inline, top.get(kind.file_key)) {
-        (Some(_), Some(file)) => {
-            report.error(&file.path, format!("given beside {}", kind.key), "keep one of the two");
-            None
-        }
-        (Some(item), None) => inline_text(kind, &item, report),
-        (None, Some(item)) => from_file(kind, &item, base, report),
+        (Some(_), Some(file)) => file.refuse(format!("given beside {}", kind.key), "keep one of the two"),
+        (Some(item), None) => inline_text(kind, &item),
+        (None, Some(item)) => from_file(kind, &item, base),
         (None, None) => {
             if required {
-                report.error(&top.path.key(kind.key), "is missing", kind.missing);
+                top.at(kind.key).error("is missing", kind.missing);
             }
             None
         }
     }
 }
 
-fn inline_text(kind: &Kind, item: &Item<'_>, report: &mut Report) -> Option<Secret> {
+fn inline_text(kind: &Kind, item: &Item<'_>) -> Option<Secret> {
     if *item.node == super::node::Node::Null {
-        report.error(&item.path, "is empty", kind.missing);
-        return None;
+        return item.refuse("is empty", kind.missing);
     }
-    check(kind, item.text("the secret as text", report)?, "", &item.path, report)
+    check(kind, item.text("the secret as text")?, "", item)
 }
 
-fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath, report: &mut Report) -> Option<Secret> {
-    let path = base.join(item.text("the name of a file", report)?);
+fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath) -> Option<Secret> {
+    let path = base.join(item.text("the name of a file")?);
     let shown = path.display();
     match file::read_text(&path, LONGEST) {
         Ok(text) => {
-            file::warn_of_readers(&path, &shown, &item.path, report);
+            item.warn_of_readers(&path, &shown);
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
             if text == LEFT_OUT {
-                report.error(
-                    &item.path,
+                return item.refuse(
                     format!("systemd credential {shown} is empty: /etc/lxdrunner lacks the file"),
                     LEFT_OUT_FIX,
                 );
-                return None;
             }
-            check(kind, text, &format!("{shown} "), &item.path, report)
+            check(kind, text, &format!("{shown} "), item)
         }
         Err(error) => {
-            unreadable(item, &path, &error, report);
+            unreadable(item, &path, &error);
             None
         }
     }
@@ -104,13 +90,13 @@ pub(super) const LEFT_OUT: &str = "missing";
 pub(super) const LEFT_OUT_FIX: &str = "make the file that LoadCredential= in lxdrunner.service names for it (in /etc/lxdrunner), then restart the service";
 
 /// Reports a secret's file that cannot be read.
-pub(super) fn unreadable(item: &Item<'_>, file: &FilePath, error: &io::Error, report: &mut Report) {
+pub(super) fn unreadable(item: &Item<'_>, file: &FilePath, error: &io::Error) {
     let (what, fix) = (format!("cannot read {}: {error}", file.display()), file_fix(error));
     if error.kind() == io::ErrorKind::NotFound && file.starts_with("/run/credentials") {
         let fix = "systemd has it there while the service runs (LoadCredential), nobody else and at no other time";
-        report.error_of_service(&item.path, what, fix);
+        item.report.error_of_service(&item.path, what, fix);
     } else {
-        report.error(&item.path, what, fix);
+        item.error(what, fix);
     }
 }
 
@@ -136,29 +122,25 @@ fn file_fix(error: &io::Error) -> &'static str {
 }
 
 /// `whose` is empty or names the file, followed by a space. No message contains the text itself.
-fn check(kind: &Kind, text: &str, whose: &str, path: &Path, report: &mut Report) -> Option<Secret> {
+fn check(kind: &Kind, text: &str, whose: &str, item: &Item<'_>) -> Option<Secret> {
     let lower = text.to_lowercase();
     if text.trim().is_empty() {
-        report.error(path, format!("{whose}is empty"), kind.missing);
-        return None;
+        return item.refuse(format!("{whose}is empty"), kind.missing);
     }
     if text.contains('…') || text.contains("...") || matches!(lower.as_str(), "changeme" | "change-me" | "secret") {
-        report.error(path, format!("{whose}is an example's text"), kind.missing);
-        return None;
+        return item.refuse(format!("{whose}is an example's text"), kind.missing);
     }
     if text.chars().any(|c| c.is_control()) || text.trim() != text {
         let what = format!("{whose}has a line break, a control character, or a space at an end");
-        report.error(path, what, "write the secret alone, on one line");
-        return None;
+        return item.refuse(what, "write the secret alone, on one line");
     }
     if kind.key == "pat" && !text.chars().all(|c| c.is_ascii_graphic()) {
-        report.error(path, format!("{whose}contains characters that no token has"), kind.missing);
-        return None;
+        return item.refuse(format!("{whose}contains characters that no token has"), kind.missing);
     }
     if ["fake", "example", "changeme", "xxxx"].iter().any(|word| lower.contains(word)) {
-        report.warn(path, format!("{whose}looks like an example; GitHub will not know it"));
+        item.warn(format!("{whose}looks like an example; GitHub will not know it"));
     } else if text.len() < kind.short {
-        report.warn(path, format!("{whose}is shorter than {} characters: {}", kind.short, kind.short_fix));
+        item.warn(format!("{whose}is shorter than {} characters: {}", kind.short, kind.short_fix));
     }
     Some(Secret::new(text))
 }

@@ -9,7 +9,7 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, file, find_socket, github, guard, original,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, github, guard, original,
     secret, socket_candidates, web,
 };
 use crate::http1::is_loopback;
@@ -62,8 +62,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes a [`Config`] of the tree. `file` is named in messages, and what the file names is looked for beside it.
 pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let mut report = Report::default();
-    let config = read(file, tree, &mut report);
+    let report = Report::default();
+    let config = read(file, tree, &report);
     let warnings = report.close(file, text)?;
     match config {
         Some(config) => Ok((config, warnings)),
@@ -72,18 +72,18 @@ pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config
     }
 }
 
-fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
+fn read(file: &FilePath, tree: &Node, report: &Report) -> Option<Config> {
     let base = file.parent().unwrap_or(FilePath::new(""));
     let translated = original::translate(tree, base, report);
     let tree = translated.as_ref().unwrap_or(tree);
-    let top = Section::new(&Item { node: tree, path: Path::default() }, KEYS, report)?;
+    let top = Section::new(&Item { node: tree, path: Path::default(), report }, KEYS)?;
 
-    let (github, targets) = github::read(&top, base, report);
-    let webhook_url = top.or("webhook_url", None, |item, report| github::webhook_url(item, report).map(Some), report);
-    let placeholders = top.or("placeholders", false, Item::flag, report);
-    let polling = top.or("polling", false, Item::flag, report);
+    let (github, targets) = github::read(&top, base);
+    let webhook_url = top.or("webhook_url", None, |item| github::webhook_url(item).map(Some));
+    let placeholders = top.or("placeholders", false, Item::flag);
+    let polling = top.or("polling", false, Item::flag);
     let polls = polling == Some(true);
-    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, base, !polls, report) {
+    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, base, !polls) {
         // Polling needs no hooksecret; a given one must be valid.
         None if polls && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
             Some(Secret::default())
@@ -92,19 +92,18 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     };
     for key in ["webhook_url", "web_metrics"] {
         if let Some(item) = top.get(key).filter(|_| polls && top.get("web_port").is_none()) {
-            report.error(&item.path, "contradicts polling: nothing is listened for", "leave it out, or write web_port");
+            item.error("contradicts polling: nothing is listened for", "leave it out, or write web_port");
         }
     }
-    readable_by_all(file, &top, report);
+    readable_by_all(file, &top);
 
-    let (remotes, main) = remotes(&top, report);
-    let max_workers =
-        top.or("max_workers", 10, |item, report| item.number(1, 10_000, report), report).unwrap_or(10) as usize;
-    let classes = class::classes(&top, base, &remotes, max_workers, report);
+    let (remotes, main) = remotes(&top);
+    let max_workers = top.or("max_workers", 10, |item| item.number(1, 10_000)).unwrap_or(10) as usize;
+    let classes = class::classes(&top, base, &remotes, max_workers);
 
     let long = DAY * 30;
-    let mut length = |key: &str, default: u64, most: Duration| {
-        top.or(key, Duration::from_secs(default), |item, report| item.duration(SECOND, most, report), report)
+    let length = |key: &str, default: u64, most: Duration| {
+        top.or(key, Duration::from_secs(default), |item| item.duration(SECOND, most))
     };
     let reconcile_interval = length("reconcile_interval", if polls { 20 } else { 60 }, DAY);
     let provision_timeout = length("provision_timeout", 300, DAY);
@@ -112,25 +111,25 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     let ready_max_age = length("ready_max_age", 3000, long);
     let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
 
-    let failures_kept = top.or("failures_kept", 20, |item, report| item.number(0, 1000, report), report);
+    let failures_kept = top.or("failures_kept", 20, |item| item.number(0, 1000));
 
-    let allow_public_repos = top.or("allow_public_repos", false, Item::flag, report);
-    let repos = guard::repos(&top, report);
+    let allow_public_repos = top.or("allow_public_repos", false, Item::flag);
+    let repos = guard::repos(&top);
     if let (Some(item), Some(rules), Some(targets)) = (top.get("repos"), &repos, &targets) {
-        rules.check_owners(&item, targets, report);
+        rules.check_owners(&item, targets);
     }
-    let fork_policy = guard::fork_policy(&top, report);
-    let socket = socket(&top, main, report);
-    let prefix = top.or("prefix", "lxdrunner".to_owned(), prefix, report);
-    let registration = top.or("registration", Registration::Jit, registration, report);
-    let runner_version = top.or("runner_version", None, runner_version, report);
-    let web_host = top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host, report);
-    let web_port = top.or("web_port", 5000, web_port, report);
-    let web_tls = web::tls(&top, base, report);
-    let web_trusted_proxies = web::trusted_proxies(&top, report);
-    let web_allow = web::allow(&top, report);
-    let web_metrics = web::metrics(&top, report);
-    let cache_home = cache_home(&top, base, report);
+    let fork_policy = guard::fork_policy(&top);
+    let socket = socket(&top, main);
+    let prefix = top.or("prefix", "lxdrunner".to_owned(), prefix);
+    let registration = top.or("registration", Registration::Jit, registration);
+    let runner_version = top.or("runner_version", None, runner_version);
+    let web_host = top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host);
+    let web_port = top.or("web_port", 5000, web_port);
+    let web_tls = web::tls(&top, base);
+    let web_trusted_proxies = web::trusted_proxies(&top);
+    let web_allow = web::allow(&top);
+    let web_metrics = web::metrics(&top);
+    let cache_home = cache_home(&top, base);
 
     Some(Config {
         github: github?,
@@ -165,10 +164,10 @@ fn read(file: &FilePath, tree: &Node, report: &mut Report) -> Option<Config> {
     })
 }
 
-fn readable_by_all(file: &FilePath, top: &Section<'_>, report: &mut Report) {
+fn readable_by_all(file: &FilePath, top: &Section<'_>) {
     let inline = ["pat", "credentials", "hooksecret"].into_iter().find(|key| has_inline(top, key));
     if let Some(key) = inline {
-        file::warn_of_readers(file, "this secret", &top.path.key(key), report);
+        top.at(key).warn_of_readers(file, "this secret");
     }
 }
 
@@ -184,23 +183,23 @@ fn has_inline(top: &Section<'_>, key: &str) -> bool {
 }
 
 /// The image servers, and the local daemon's socket where `main` names it.
-fn remotes(top: &Section<'_>, report: &mut Report) -> (BTreeMap<String, Remote>, Option<SocketPath>) {
+fn remotes<'a>(top: &Section<'a>) -> (BTreeMap<String, Remote>, Option<SocketPath<'a>>) {
     let mut remotes = BTreeMap::new();
     let mut main = None;
-    let Some(section) = top.get("remotes").and_then(|item| Section::free(&item, report)) else {
+    let Some(section) = top.get("remotes").and_then(|item| Section::free(&item)) else {
         return (remotes, main);
     };
     for (name, item) in section.entries() {
-        let Some(one) = Section::new(&item, &["addr", "protocol"], report) else { continue };
+        let Some(one) = Section::new(&item, &["addr", "protocol"]) else { continue };
         if name == "local" && one.get("addr").is_some_and(|i| matches!(i.node, Node::Text(t) if t.starts_with("http")))
         {
             let what = "local means the server that lxdrunner runs on";
-            report.error(&item.path, what, "give this remote another name, here and in image");
+            item.error(what, "give this remote another name, here and in image");
         } else if matches!(name, "main" | "local") {
-            main = local_remote(&one, report).or(main);
+            main = local_remote(&one).or(main);
         } else if name.is_empty() || name.contains([':', '/', ' ']) {
-            report.error(&item.path, "is not a remote's name", "write a name without colons, slashes and spaces");
-        } else if let Some(remote) = image_server(&one, report) {
+            item.error("is not a remote's name", "write a name without colons, slashes and spaces");
+        } else if let Some(remote) = image_server(&one) {
             remotes.insert(name.to_owned(), remote);
         }
     }
@@ -208,29 +207,28 @@ fn remotes(top: &Section<'_>, report: &mut Report) -> (BTreeMap<String, Remote>,
 }
 
 /// A socket and where it was written.
-type SocketPath = (PathBuf, Path);
+type SocketPath<'a> = (PathBuf, Item<'a>);
 
-fn local_remote(one: &Section<'_>, report: &mut Report) -> Option<SocketPath> {
+fn local_remote<'a>(one: &Section<'a>) -> Option<SocketPath<'a>> {
     if let Some(protocol) = one.get("protocol") {
-        let name = protocol.text("lxd", report)?;
+        let name = protocol.text("lxd")?;
         if !matches!(name, "lxd" | "incus") {
-            report.error(&protocol.path, format!("{name:?} is not how an LXD server talks"), "write lxd");
+            protocol.error(format!("{name:?} is not how an LXD server talks"), "write lxd");
         }
     }
     let addr = one.get("addr")?;
-    let text = addr.text("nothing (the local socket is found), or the path of a unix socket", report)?;
+    let text = addr.text("nothing (the local socket is found), or the path of a unix socket")?;
     if text.starts_with("https:") || text.starts_with("http:") {
         let fix = "run lxdrunner on that server itself, and write addr: without a value";
-        report.error(&addr.path, "a remote LXD needs `servers`, which lxdrunner does not have yet", fix);
-        return None;
+        return addr.refuse("a remote LXD needs `servers`, which lxdrunner does not have yet", fix);
     }
     let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:")).unwrap_or(text);
-    absolute(&addr, path, report).map(|p| (p, addr.path))
+    absolute(&addr, path).map(|p| (p, addr))
 }
 
-fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
-    let addr = one.require("addr", "write the image server's address, https://…", report).and_then(|item| {
-        let text = item.text("an https:// address", report)?;
+fn image_server(one: &Section<'_>) -> Option<Remote> {
+    let addr = one.require("addr", "write the image server's address, https://…").and_then(|item| {
+        let text = item.text("an https:// address")?;
         let plain = text.chars().all(|c| c.is_ascii_graphic()) && !text.contains(['@', '?', '#']);
         let uri = text.parse::<ureq::http::Uri>().ok();
         let served = |uri: &ureq::http::Uri| match (uri.scheme_str(), uri.host()) {
@@ -245,45 +243,39 @@ fn image_server(one: &Section<'_>, report: &mut Report) -> Option<Remote> {
                 }
                 None => "write addr: https://HOST/PATH".to_owned(),
             };
-            report.error(&item.path, "is not the address of an image server", fix);
-            return None;
+            return item.refuse("is not the address of an image server", fix);
         }
         Some(text.trim_end_matches('/').to_owned())
     });
     let protocol = match one.get("protocol") {
         None => Some("simplestreams".to_owned()),
-        Some(item) => item.text("simplestreams or lxd", report).and_then(|text| match text {
+        Some(item) => item.text("simplestreams or lxd").and_then(|text| match text {
             "simplestreams" | "lxd" => Some(text.to_owned()),
-            other => {
-                report.error(&item.path, format!("{other:?} is not a protocol"), "write simplestreams or lxd");
-                None
-            }
+            other => item.refuse(format!("{other:?} is not a protocol"), "write simplestreams or lxd"),
         }),
     };
     Some(Remote { addr: addr?, protocol: protocol? })
 }
 
-fn absolute(item: &Item<'_>, text: &str, report: &mut Report) -> Option<PathBuf> {
+fn absolute(item: &Item<'_>, text: &str) -> Option<PathBuf> {
     if text.starts_with('/') && !text.contains('\0') {
         return Some(PathBuf::from(text));
     }
-    report.error(&item.path, format!("{text:?} is not an absolute path"), "write auto, or a path that starts with /");
-    None
+    item.refuse(format!("{text:?} is not an absolute path"), "write auto, or a path that starts with /")
 }
 
-fn socket(top: &Section<'_>, main: Option<SocketPath>, report: &mut Report) -> Option<PathBuf> {
+fn socket(top: &Section<'_>, main: Option<SocketPath<'_>>) -> Option<PathBuf> {
     let item = top.get("socket");
     let written = match &item {
-        Some(item) => match item.text("auto, or the path of LXD's unix socket", report)? {
+        Some(item) => match item.text("auto, or the path of LXD's unix socket")? {
             "auto" => None,
-            path => Some(absolute(item, path, report)?),
+            path => Some(absolute(item, path)?),
         },
         None => None,
     };
     match (written, main) {
-        (Some(path), Some((other, place))) if path != other => {
-            report.error(&place, format!("contradicts socket, which is {}", path.display()), "keep one of them");
-            None
+        (Some(path), Some((other, item))) if path != other => {
+            item.refuse(format!("contradicts socket, which is {}", path.display()), "keep one of them")
         }
         (Some(path), _) | (None, Some((path, _))) => Some(path),
         (None, None) => {
@@ -292,8 +284,7 @@ fn socket(top: &Section<'_>, main: Option<SocketPath>, report: &mut Report) -> O
                 return Some(found.to_owned());
             }
             let all: Vec<String> = candidates.iter().map(|p| p.display().to_string()).collect();
-            let path = top.path.key("socket");
-            report.warn(&path, format!("no LXD or Incus is found, looked for {}: is it installed?", all.join(", ")));
+            top.at("socket").warn(format!("no LXD or Incus is found, looked for {}: is it installed?", all.join(", ")));
             candidates.into_iter().next()
         }
     }
@@ -304,32 +295,28 @@ fn is_prefix(text: &str) -> bool {
     plain && text.starts_with(|c: char| c.is_ascii_lowercase()) && !text.ends_with('-') && text.len() <= PREFIX_MAX
 }
 
-fn prefix(item: &Item<'_>, report: &mut Report) -> Option<String> {
-    let text = item.text("a short name", report)?;
+fn prefix(item: &Item<'_>) -> Option<String> {
+    let text = item.text("a short name")?;
     if !is_prefix(text) {
         let rule = format!("a letter, then letters (a-z), digits or '-', {PREFIX_MAX} characters at most");
         let close: String = text.to_lowercase().replace(['_', '.', ' '], "-").trim_matches('-').to_owned();
         let fix = if is_prefix(&close) { format!("write prefix: {close} ({rule})") } else { format!("write {rule}") };
-        report.error(&item.path, format!("{text:?} cannot start the name of an instance"), fix);
-        return None;
+        return item.refuse(format!("{text:?} cannot start the name of an instance"), fix);
     }
     Some(text.to_owned())
 }
 
-fn registration(item: &Item<'_>, report: &mut Report) -> Option<Registration> {
-    match item.text("jit or token", report)? {
+fn registration(item: &Item<'_>) -> Option<Registration> {
+    match item.text("jit or token")? {
         "jit" => Some(Registration::Jit),
         "token" => Some(Registration::Token),
-        other => {
-            report.error(&item.path, format!("{other:?} is no way to register"), "write jit or token");
-            None
-        }
+        other => item.refuse(format!("{other:?} is no way to register"), "write jit or token"),
     }
 }
 
 /// The outer `None` is an error, the inner one is `latest`.
-fn runner_version(item: &Item<'_>, report: &mut Report) -> Option<Option<String>> {
-    let text = item.text("latest, or a version such as \"2.330.0\"", report)?;
+fn runner_version(item: &Item<'_>) -> Option<Option<String>> {
+    let text = item.text("latest, or a version such as \"2.330.0\"")?;
     if text == "latest" {
         return Some(None);
     }
@@ -338,37 +325,35 @@ fn runner_version(item: &Item<'_>, report: &mut Report) -> Option<Option<String>
     if version.split('.').count() == 3 && version.split('.').all(number) {
         return Some(Some(version.to_owned()));
     }
-    report.error(&item.path, format!("{text:?} is not a version"), "write latest, or a version such as 2.330.0");
-    None
+    item.refuse(format!("{text:?} is not a version"), "write latest, or a version such as 2.330.0")
 }
 
-fn web_host(item: &Item<'_>, report: &mut Report) -> Option<IpAddr> {
-    let text = item.text("an IP address of this machine", report)?;
+fn web_host(item: &Item<'_>) -> Option<IpAddr> {
+    let text = item.text("an IP address of this machine")?;
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok();
     if address.is_none() {
         let fix = "write 0.0.0.0 for all of this machine's, 127.0.0.1 for itself alone, or one of its addresses";
-        report.error(&item.path, format!("{text:?} is not an IP address"), fix);
+        item.error(format!("{text:?} is not an IP address"), fix);
     }
     address
 }
 
-fn web_port(item: &Item<'_>, report: &mut Report) -> Option<u16> {
-    let port = item.number(0, 65_535, report)?;
+fn web_port(item: &Item<'_>) -> Option<u16> {
+    let port = item.number(0, 65_535)?;
     if port == 0 {
-        report.warn(&item.path, "a free port is taken at each start; the log tells which");
+        item.warn("a free port is taken at each start; the log tells which");
     }
     u16::try_from(port).ok()
 }
 
-fn cache_home(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<PathBuf> {
+fn cache_home(top: &Section<'_>, base: &FilePath) -> Option<PathBuf> {
     let Some(item) = top.get("cache_home").or_else(|| top.get("pkgdir")) else {
         return Some(PathBuf::from("/var/cache/lxdrunner"));
     };
-    let text = item.text("the path of a directory", report)?;
+    let text = item.text("the path of a directory")?;
     if text.is_empty() {
-        report.error(&item.path, "is empty", "write the path of a directory");
-        return None;
+        return item.refuse("is empty", "write the path of a directory");
     }
     Some(base.join(text))
 }

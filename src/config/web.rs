@@ -5,10 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path as FilePath, PathBuf};
 use std::str::FromStr;
 
-use super::file;
 use super::node::Node;
 use super::read::{Item, Section};
-use super::report::Report;
 
 /// Whether the webhook port speaks TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,101 +97,77 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-pub(super) fn tls(top: &Section<'_>, base: &FilePath, report: &mut Report) -> Option<WebTls> {
+pub(super) fn tls(top: &Section<'_>, base: &FilePath) -> Option<WebTls> {
     let Some(item) = top.get("web_tls") else { return Some(WebTls::Off) };
     match (item.node.flag(), item.node) {
         (Some(false), _) => Some(WebTls::Off),
         (Some(true), _) => Some(WebTls::SelfSigned),
         (None, Node::Map(_)) => {
-            let files = Section::new(&item, &["cert", "key"], report)?;
-            let mut file = |key: &str| {
-                let item = files.require(key, "write the name of a PEM file", report)?;
-                let path = base.join(item.text("the name of a PEM file", report)?);
+            let files = Section::new(&item, &["cert", "key"])?;
+            let file = |key: &str| {
+                let item = files.require(key, "write the name of a PEM file")?;
+                let path = base.join(item.text("the name of a PEM file")?);
                 if !path.exists() {
-                    report.error(&item.path, format!("there is no file {}", path.display()), "name the right file");
-                    return None;
+                    return item.refuse(format!("there is no file {}", path.display()), "name the right file");
                 }
                 if key == "key" {
-                    file::warn_of_readers(&path, path.display(), &item.path, report);
+                    item.warn_of_readers(&path, path.display());
                 }
                 Some(path)
             };
             let (cert, key) = (file("cert"), file("key"));
             Some(WebTls::Files { cert: cert?, key: key? })
         }
-        (None, other) => {
-            report.error(&item.path, format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}");
-            None
-        }
+        (None, other) => item.refuse(format!("is {}", other.kind()), "write true, false or {cert: FILE, key: FILE}"),
     }
 }
 
 const NETWORK_FIX: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
 
-pub(super) fn trusted_proxies(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
+pub(super) fn trusted_proxies(top: &Section<'_>) -> Option<Vec<Network>> {
     let fix = "name the proxies alone: whoever is trusted says itself who it is";
-    networks(top, "web_trusted_proxies", ("trusts everybody", fix), report)
+    networks(top, "web_trusted_proxies", ("trusts everybody", fix))
 }
 
-pub(super) fn metrics(top: &Section<'_>, report: &mut Report) -> Option<Vec<Network>> {
+pub(super) fn metrics(top: &Section<'_>) -> Option<Vec<Network>> {
     let fix = "name those alone that watch this host: the metrics tell the names of classes and how busy they are";
-    networks(top, "web_metrics", ("shows the metrics to everybody", fix), report)
+    networks(top, "web_metrics", ("shows the metrics to everybody", fix))
 }
 
 /// A list of addresses and ranges, empty by default; `everybody` is the fault and the fix where it includes all addresses.
-fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str), report: &mut Report) -> Option<Vec<Network>> {
-    let Some(item) = top.get(key) else { return Some(Vec::new()) };
-    let mut networks = Vec::new();
-    let mut whole = true;
-    for item in item.list("a list of addresses and ranges", report)? {
-        match network(&item, NETWORK_FIX, report) {
-            Some(network) if network.bits == 0 => {
-                report.error(&item.path, everybody.0, everybody.1);
-                whole = false;
-            }
-            Some(network) => networks.push(network),
-            None => whole = false,
-        }
-    }
-    whole.then_some(networks)
+fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str)) -> Option<Vec<Network>> {
+    let one = |item: &Item<'_>| match network(item, NETWORK_FIX)? {
+        network if network.bits == 0 => item.refuse(everybody.0, everybody.1),
+        network => Some(network),
+    };
+    top.or(key, Vec::new(), |item| item.each("a list of addresses and ranges", one))
 }
 
-pub(super) fn allow(top: &Section<'_>, report: &mut Report) -> Option<Option<WebAllow>> {
+pub(super) fn allow(top: &Section<'_>) -> Option<Option<WebAllow>> {
     let Some(item) = top.get("web_allow") else { return Some(None) };
-    let list = item.list("a list of `github`, addresses and ranges", report)?;
+    let fix = format!("write github, or {}", NETWORK_FIX.trim_start_matches("write "));
+    // `None` within the list is `github`.
+    let list = item.each("a list of `github`, addresses and ranges", |item| match item.node {
+        Node::Text(text) if text == "github" => Some(None),
+        _ => network(item, &fix).map(Some),
+    })?;
     if list.is_empty() {
-        report.error(&item.path, "lets nobody in", "leave it out to let everybody in, or write [github]");
-        return None;
+        return item.refuse("lets nobody in", "leave it out to let everybody in, or write [github]");
     }
-    let mut allow = WebAllow::default();
-    let mut whole = true;
-    for item in list {
-        if matches!(item.node, Node::Text(text) if text == "github") {
-            allow.github = true;
-            continue;
-        }
-        match network(&item, &format!("write github, or {}", NETWORK_FIX.trim_start_matches("write ")), report) {
-            Some(network) => allow.networks.push(network),
-            None => whole = false,
-        }
-    }
-    whole.then_some(Some(allow))
+    Some(Some(WebAllow { github: list.contains(&None), networks: list.into_iter().flatten().collect() }))
 }
 
-fn network(item: &Item<'_>, fix: &str, report: &mut Report) -> Option<Network> {
-    let text = item.text("an address or a range", report)?;
+fn network(item: &Item<'_>, fix: &str) -> Option<Network> {
+    let text = item.text("an address or a range")?;
     match text.parse::<Network>() {
         Ok(network) => {
             let written = text.split('/').next().and_then(|address| address.parse::<IpAddr>().ok());
             if written.is_some_and(|written| written != network.address) {
-                report.warn(&item.path, format!("{text} is read as {network}"));
+                item.warn(format!("{text} is read as {network}"));
             }
             Some(network)
         }
-        Err(error) => {
-            report.error(&item.path, format!("{text:?} {error}"), fix);
-            None
-        }
+        Err(error) => item.refuse(format!("{text:?} {error}"), fix),
     }
 }
 
