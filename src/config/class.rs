@@ -1,7 +1,6 @@
 //! `runnermap`: the classes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path as FilePath;
 
 use super::read::{Item, Section};
 use super::{Class, Remote, guard, image, inside};
@@ -38,22 +37,17 @@ const LONGEST_LABEL: usize = 100;
 const MOST_LABELS: usize = 100;
 
 /// All classes. `None` where any of them is wrong.
-pub(super) fn classes(
-    top: &Section<'_>,
-    base: &FilePath,
-    remotes: &BTreeMap<String, Remote>,
-    max_workers: usize,
-) -> Option<Vec<Class>> {
+pub(super) fn classes(top: &Section<'_>, remotes: &BTreeMap<String, Remote>, max_workers: usize) -> Option<Vec<Class>> {
     let fix = "write at least one class: `- {name: ubuntu, labels: [self-hosted], image: \"ubuntu:24.04\"}`";
     let map = top.require("runnermap", fix)?;
     let items = map.list("a list of classes, each starting with `- name: …`")?;
     if items.is_empty() {
         map.error("has no classes: no job would ever be served", fix);
     }
-    let (common, authorities) = (inside::env(top), inside::authorities(top, base));
+    let (common, authorities) = (inside::env(top), inside::authorities(top));
     let mut classes: Vec<Class> = Vec::new();
     for item in &items {
-        let Some(mut class) = class(item, base, remotes, max_workers) else { continue };
+        let Some(mut class) = class(item, remotes, max_workers) else { continue };
         class.inside.env = common
             .iter()
             .flatten()
@@ -76,7 +70,7 @@ pub(super) fn classes(
     (classes.len() == items.len() && common.is_some()).then_some(classes)
 }
 
-fn class(item: &Item<'_>, base: &FilePath, remotes: &BTreeMap<String, Remote>, most: usize) -> Option<Class> {
+fn class(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, most: usize) -> Option<Class> {
     let class = Section::new(item, KEYS)?;
     let name = class.require("name", "give the class a name").and_then(|i| class_name(&i));
     runner_os(&class);
@@ -105,7 +99,7 @@ fn class(item: &Item<'_>, base: &FilePath, remotes: &BTreeMap<String, Remote>, m
     let project = class.or("project", "default".to_owned(), Item::name);
     // Its own errors are told even where others are.
     let (kind_here, mut nothing) = (kind.unwrap_or(InstanceType::Container), ConfigMap::new());
-    let inside = inside::inside(&class, base, (kind_here, config.as_mut().unwrap_or(&mut nothing)));
+    let inside = inside::inside(&class, (kind_here, config.as_mut().unwrap_or(&mut nothing)));
     let target = match class.get("target") {
         Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
         Some(item) => item.name(),

@@ -1,7 +1,6 @@
 //! The credentials for GitHub: personal access tokens and GitHub Apps.
 
 use std::fmt;
-use std::path::Path as FilePath;
 
 use rustls_pki_types::pem::{self, SectionKind};
 
@@ -89,12 +88,12 @@ impl fmt::Debug for AppKey {
 }
 
 /// All credentials: the one at the top of the file first, then those of the list. `None` where any is wrong.
-pub(super) fn read(top: &Section<'_>, base: &FilePath) -> Option<Vec<Credential>> {
+pub(super) fn read(top: &Section<'_>) -> Option<Vec<Credential>> {
     let list = top.get("credentials");
     let main = ["pat", "pat_file", "github_app"].iter().any(|key| top.find(key).is_some());
     let mut found = Vec::new();
     if main || list.is_none() {
-        found.push(kind(top, base).map(|kind| Credential { name: MAIN.to_owned(), kind }));
+        found.push(kind(top).map(|kind| Credential { name: MAIN.to_owned(), kind }));
     }
     let fix = "write a list: `- {name: work, pat_file: FILE}`";
     let items = list.as_ref().map_or(Some(Vec::new()), |item| item.list("a list of credentials"))?;
@@ -116,16 +115,16 @@ pub(super) fn read(top: &Section<'_>, base: &FilePath) -> Option<Vec<Credential>
             }
             names.push(name.clone());
         }
-        let kind = kind(&one, base);
+        let kind = kind(&one);
         found.push(name.zip(kind).map(|((name, _), kind)| Credential { name, kind }));
     }
     found.into_iter().collect()
 }
 
 /// The token or App in `section`.
-fn kind(section: &Section<'_>, base: &FilePath) -> Option<CredentialKind> {
+fn kind(section: &Section<'_>) -> Option<CredentialKind> {
     let Some(item) = section.get("github_app") else {
-        return secret::read(&secret::PAT, section, base, true).map(CredentialKind::Token);
+        return secret::read(&secret::PAT, section, true).map(CredentialKind::Token);
     };
     if let Some(pat) = ["pat", "pat_file"].iter().find_map(|key| section.get(key)) {
         return pat.refuse("given beside github_app", "keep one of the two; credentials can hold several");
@@ -134,12 +133,12 @@ fn kind(section: &Section<'_>, base: &FilePath) -> Option<CredentialKind> {
     let id = app.require("app_id", "write the App's number, App ID on its settings page");
     let id = id.and_then(|id| id.number(1, u32::MAX));
     let key = app.require("private_key_file", "write the name of the App's .pem file");
-    let key = key.and_then(|key| private_key(&key, base));
+    let key = key.and_then(|key| private_key(&key));
     Some(CredentialKind::App { id: id?.into(), key: key? })
 }
 
-fn private_key(item: &Item<'_>, base: &FilePath) -> Option<AppKey> {
-    let path = base.join(item.text("the name of the App's .pem file")?);
+fn private_key(item: &Item<'_>) -> Option<AppKey> {
+    let path = item.file("the name of the App's .pem file")?;
     let shown = path.display();
     let text = match file::read(&path, LONGEST_KEY) {
         Ok(text) => text,

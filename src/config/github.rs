@@ -1,7 +1,6 @@
 //! GitHub: its address, the credentials, and the targets.
 
 use std::collections::BTreeMap;
-use std::path::Path as FilePath;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -29,15 +28,15 @@ pub struct GitHubConfig {
 }
 
 /// The GitHub part of the file, and the targets.
-pub(super) fn read(top: &Section<'_>, base: &FilePath) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
-    let credentials = credentials::read(top, base);
+pub(super) fn read(top: &Section<'_>) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
+    let credentials = credentials::read(top);
     let names: Vec<&str> = credentials.iter().flatten().map(|one| one.name.as_str()).collect();
     let targets = targets(top, credentials.is_some().then_some(&names));
     let api = top.or("github_api", "https://api.github.com".to_owned(), github_api);
     let polls = top.get("polling").is_some_and(|item| *item.node == Node::Bool(true));
     let share = if polls { POLLING_SHARE } else { USUAL_SHARE };
     let api_budget = top.or("api_budget", share, api_budget);
-    let authorities = top.or("ca_file", Vec::new(), |item| ca_file(item, base));
+    let authorities = top.or("ca_file", Vec::new(), |item| ca_file(item));
     let read = || {
         let (targets, assigned) = targets?;
         let config = GitHubConfig {
@@ -53,8 +52,8 @@ pub(super) fn read(top: &Section<'_>, base: &FilePath) -> (Option<GitHubConfig>,
 }
 
 /// The certificates of a PEM file.
-fn ca_file(item: &Item<'_>, base: &FilePath) -> Option<Vec<CertificateDer<'static>>> {
-    let path = base.join(item.text("the name of a PEM file with certificates")?);
+fn ca_file(item: &Item<'_>) -> Option<Vec<CertificateDer<'static>>> {
+    let path = item.file("the name of a PEM file with certificates")?;
     let shown = path.display();
     let text = match file::read(&path, file::LONGEST_BUNDLE) {
         Ok(text) => text,

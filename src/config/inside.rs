@@ -1,7 +1,5 @@
 //! The keys of a class that say what its instances contain besides the runner.
 
-use std::path::Path as FilePath;
-
 use super::node::Node;
 use super::read::{Item, Section};
 use super::{file, script};
@@ -30,24 +28,17 @@ pub struct Inside {
     pub authorities: Vec<String>,
 }
 
-/// What reads the keys of one class.
-struct Reader<'a> {
-    class: &'a Section<'a>,
-    base: &'a FilePath,
-}
-
 /// Reads the keys of the class. Settings that they need are added to its LXD config.
-pub(super) fn inside(class: &Section<'_>, base: &FilePath, lxd: (InstanceType, &mut ConfigMap)) -> Option<Inside> {
-    let reader = Reader { class, base };
-    let (env, packages, setup) = (env(class), reader.packages(), reader.setup_scripts());
-    let (hooks, docker) = (reader.hooks(), reader.docker(lxd.0, lxd.1));
+pub(super) fn inside(class: &Section<'_>, lxd: (InstanceType, &mut ConfigMap)) -> Option<Inside> {
+    let (env, packages, setup) = (env(class), packages(class), setup_scripts(class));
+    let (hooks, docker) = (hooks(class), docker(class, lxd.0, lxd.1));
     let ([before, after, instead], [job_started, job_completed]) = (setup?, hooks?);
     let (packages, docker) = (packages?, docker?);
     for (key, asked) in [("packages", !packages.is_empty()), ("docker", docker)] {
         if asked && instead.is_some() {
             let fix = "write setup_script: {after: FILE}, or leave this out and install it in your script";
             let what = "is done by the built-in set-up, which setup_script replaces";
-            reader.class.at(key).error(what, fix);
+            class.at(key).error(what, fix);
         }
     }
     let env = environment(lxd.1, env?);
@@ -55,112 +46,108 @@ pub(super) fn inside(class: &Section<'_>, base: &FilePath, lxd: (InstanceType, &
     Some(Inside { env, packages, docker, instead, before, after, job_started, job_completed, authorities })
 }
 
-impl Reader<'_> {
-    fn packages(&self) -> Option<Vec<String>> {
-        let Some(item) = self.class.get("packages") else { return Some(Vec::new()) };
-        item.each("a list of packages, such as [git, make]", |item| {
-            let name = item.text("the name of a package")?;
-            let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/".contains(c);
-            if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(plain) {
-                let fix = "write a name that the package manager of the image knows";
-                return item.refuse(format!("{name:?} is not the name of a package"), fix);
-            }
-            Some(name.to_owned())
-        })
-    }
+fn packages(class: &Section<'_>) -> Option<Vec<String>> {
+    let package = |item: &Item<'_>| {
+        let name = item.text("the name of a package")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/".contains(c);
+        if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(plain) {
+            let fix = "write a name that the package manager of the image knows";
+            return item.refuse(format!("{name:?} is not the name of a package"), fix);
+        }
+        Some(name.to_owned())
+    };
+    class.or("packages", Vec::new(), |item| item.each("a list of packages, such as [git, make]", package))
+}
 
-    /// Before, after and instead of the built-in set-up. A plain name is one that replaces it.
-    fn setup_scripts(&self) -> Option<[Option<String>; 3]> {
-        let Some(item) = self.class.get("setup_script") else { return Some([None, None, None]) };
-        if let Node::Text(name) = item.node
-            && script::is_own_script(&self.base.join(name))
-        {
-            item.warn("is the Python daemon's own script: the built-in set-up is used");
-            return Some([None, None, None]);
-        }
-        if !matches!(item.node, Node::Map(_)) {
-            return self
-                .script(&item, "without this key the built-in set-up is used")
-                .map(|text| [None, None, Some(text)]);
-        }
-        let keys = ["before", "after", "instead"];
-        let scripts = self.scripts(&item, &keys)?;
-        if let [before, after, Some(_)] = &scripts
-            && (before.is_some() || after.is_some())
-        {
-            let fix = "keep instead, or before and after";
-            return item.at("instead").refuse("leaves nothing to be before or after of", fix);
-        }
-        Some(scripts)
+/// The scripts before, after and instead of the built-in set-up. A plain name is a script that replaces it.
+fn setup_scripts(class: &Section<'_>) -> Option<[Option<String>; 3]> {
+    let Some(item) = class.get("setup_script") else { return Some([None, None, None]) };
+    if let Node::Text(name) = item.node
+        && script::is_own_script(&item.report.beside(name))
+    {
+        item.warn("is the Python daemon's own script: the built-in set-up is used");
+        return Some([None, None, None]);
     }
-
-    fn hooks(&self) -> Option<[Option<String>; 2]> {
-        let Some(item) = self.class.get("hooks") else { return Some([None, None]) };
-        self.scripts(&item, &["job_started", "job_completed"])
+    if !matches!(item.node, Node::Map(_)) {
+        return script_text(&item, "without this key the built-in set-up is used").map(|text| [None, None, Some(text)]);
     }
-
-    fn scripts<const N: usize>(&self, item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
-        let section = Section::new(item, keys)?;
-        let texts = keys.map(|key| match section.get(key) {
-            Some(item) => self.script(&item, "name a script").map(Some),
-            None => Some(None),
-        });
-        if texts.contains(&None) {
-            return None;
-        }
-        Some(texts.map(Option::flatten))
+    let keys = ["before", "after", "instead"];
+    let scripts = scripts(&item, &keys)?;
+    if let [before, after, Some(_)] = &scripts
+        && (before.is_some() || after.is_some())
+    {
+        let fix = "keep instead, or before and after";
+        return item.at("instead").refuse("leaves nothing to be before or after of", fix);
     }
+    Some(scripts)
+}
 
-    fn script(&self, item: &Item<'_>, otherwise: &str) -> Option<String> {
-        let path = self.base.join(item.text("the name of a script")?);
-        let shown = path.display();
-        match file::read_text(&path, script::LONGEST) {
-            Ok(text) if script::word(&text).is_some() => {
-                let word = script::word(&text).unwrap_or_default();
-                let what = format!("{shown} is written for the Python daemon: it names {word}");
-                let fix = "take out what unpacks, registers and starts the runner and powers off, and write setup_script: \
-                           {after: FILE}; lxdrunner does the rest (README, Coming from the Python daemon)";
-                item.refuse(what, fix)
-            }
-            Ok(text) if text.starts_with("#!") => Some(text),
-            Ok(_) => {
-                let fix = "start the script with #!/bin/sh";
-                item.refuse(format!("{shown} does not start with #!"), fix)
-            }
-            Err(error) => {
-                let fix = format!("name a readable file; {otherwise}");
-                item.refuse(format!("cannot read {shown}: {error}"), fix)
-            }
-        }
+fn hooks(class: &Section<'_>) -> Option<[Option<String>; 2]> {
+    class.or("hooks", [None, None], |item| scripts(item, &["job_started", "job_completed"]))
+}
+
+fn scripts<const N: usize>(item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
+    let section = Section::new(item, keys)?;
+    let texts = keys.map(|key| match section.get(key) {
+        Some(item) => script_text(&item, "name a script").map(Some),
+        None => Some(None),
+    });
+    if texts.contains(&None) {
+        return None;
     }
+    Some(texts.map(Option::flatten))
+}
 
-    /// Adds what Docker needs of a container's config where the class does not set it itself.
-    fn docker(&self, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
-        let wanted = self.class.or("docker", false, Item::flag)?;
-        if !wanted || kind == InstanceType::VirtualMachine {
-            return Some(wanted);
+fn script_text(item: &Item<'_>, otherwise: &str) -> Option<String> {
+    let path = item.file("the name of a script")?;
+    let shown = path.display();
+    match file::read_text(&path, script::LONGEST) {
+        Ok(text) if script::word(&text).is_some() => {
+            let word = script::word(&text).unwrap_or_default();
+            let what = format!("{shown} is written for the Python daemon: it names {word}");
+            let fix = "take out what unpacks, registers and starts the runner and powers off, and write setup_script: \
+                       {after: FILE}; lxdrunner does the rest (README, Coming from the Python daemon)";
+            item.refuse(what, fix)
         }
-        if config.get(NESTING).is_some_and(|text| text == "false") {
-            let fix = format!("take {NESTING} out of config");
-            return self.class.at("docker").refuse(format!("needs {NESTING}, which config forbids"), fix);
+        Ok(text) if text.starts_with("#!") => Some(text),
+        Ok(_) => {
+            let fix = "start the script with #!/bin/sh";
+            item.refuse(format!("{shown} does not start with #!"), fix)
         }
-        for key in FOR_DOCKER {
-            config.entry((*key).to_owned()).or_insert_with(|| "true".to_owned());
+        Err(error) => {
+            let fix = format!("name a readable file; {otherwise}");
+            item.refuse(format!("cannot read {shown}: {error}"), fix)
         }
-        Some(true)
     }
 }
 
+/// Adds what Docker needs of a container's config where the class does not set it itself.
+fn docker(class: &Section<'_>, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
+    let wanted = class.or("docker", false, Item::flag)?;
+    if !wanted || kind == InstanceType::VirtualMachine {
+        return Some(wanted);
+    }
+    if config.get(NESTING).is_some_and(|text| text == "false") {
+        let fix = format!("take {NESTING} out of config");
+        return class.at("docker").refuse(format!("needs {NESTING}, which config forbids"), fix);
+    }
+    for key in FOR_DOCKER {
+        config.entry((*key).to_owned()).or_insert_with(|| "true".to_owned());
+    }
+    Some(true)
+}
+
 /// The certificates in `ca_file`, each in PEM, without the file's other text. `github` reports a file that cannot be read.
-pub(super) fn authorities(top: &Section<'_>, base: &FilePath) -> Vec<String> {
-    let Some(Node::Text(name)) = top.get("ca_file").map(|item| item.node) else { return Vec::new() };
-    let text = file::read_text(&base.join(name), file::LONGEST_BUNDLE).unwrap_or_default();
+pub(super) fn authorities(top: &Section<'_>) -> Vec<String> {
+    let Some(item) = top.get("ca_file") else { return Vec::new() };
+    let Node::Text(name) = item.node else { return Vec::new() };
+    let text = file::read_text(&item.report.beside(name), file::LONGEST_BUNDLE).unwrap_or_default();
     let (begin, end) = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----");
     let certificates = text.split(begin).skip(1).filter_map(|part| part.split_once(end));
     certificates.map(|(inner, _)| format!("{begin}{inner}{end}\n")).collect()
 }
 
-/// What lets a container run containers.
+/// The setting that lets a container run containers.
 pub const NESTING: &str = "security.nesting";
 /// The settings that LXD's manual has for Docker in a container; without the interceptions some images cannot be unpacked.
 const FOR_DOCKER: &[&str] = &[NESTING, "security.syscalls.intercept.mknod", "security.syscalls.intercept.setxattr"];

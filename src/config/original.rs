@@ -4,7 +4,6 @@
 //! another meaning is an error that says what to write, and keys that the Python daemon ignored are ignored.
 
 use std::collections::BTreeSet;
-use std::path::Path as FilePath;
 
 use super::node::{Node, Path};
 use super::report::Report;
@@ -31,7 +30,7 @@ const FROM_ENVIRONMENT: [&str; 8] =
 const MAX_WORKERS: i128 = 10;
 
 /// The tree without the keys that only the Python daemon knows; `None` where the file is not one of the Python daemon's.
-pub(super) fn translate(tree: &Node, base: &FilePath, report: &Report) -> Option<Node> {
+pub(super) fn translate(tree: &Node, report: &Report) -> Option<Node> {
     let Node::Map(entries) = tree else { return None };
     let of_original = |key: &str, value: &Node| match value {
         Node::Map(remotes) if key == "remotes" => remotes.iter().any(|(name, _)| name == "main"),
@@ -41,7 +40,7 @@ pub(super) fn translate(tree: &Node, base: &FilePath, report: &Report) -> Option
         return None;
     }
     let top = Path::default();
-    retired(tree, base, report);
+    retired(tree, report);
     environment(tree, report);
     defaults(tree, report);
     let kept = entries.iter().filter(|(key, _)| !KEYS.contains(&key.as_str()) || key == "pkgdir");
@@ -159,7 +158,7 @@ fn environment(top: &Node, report: &Report) {
 }
 
 /// Reports keys that are not needed.
-fn retired(top: &Node, base: &FilePath, report: &Report) {
+fn retired(top: &Node, report: &Report) {
     let path = |key: &str| Path::default().key(key);
     if find(top, "pkgdir").is_some() {
         let used =
@@ -167,7 +166,7 @@ fn retired(top: &Node, base: &FilePath, report: &Report) {
         report.warn(&path("pkgdir"), format!("is called cache_home now; {used}"));
     }
     if let Some(script) = find(top, "setupscript") {
-        setupscript(script, base, report);
+        setupscript(script, report);
     }
     if find(top, "cleanup").and_then(Node::flag) == Some(false) {
         let what = "kept instances whose start failed; lxdrunner removes them all and keeps their logs";
@@ -190,10 +189,10 @@ fn retired(top: &Node, base: &FilePath, report: &Report) {
 }
 
 /// The key at the top; a class's `setup_script` is read in `class`.
-fn setupscript(script: &Node, base: &FilePath, report: &Report) {
+fn setupscript(script: &Node, report: &Report) {
     let path = Path::default().key("setupscript");
     let file = match script {
-        Node::Text(name) => Some(base.join(name)).filter(|file| file.exists()),
+        Node::Text(name) => Some(report.beside(name)).filter(|file| file.exists()),
         _ => None,
     };
     match file {

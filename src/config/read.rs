@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use super::node::{Node, Path};
@@ -144,6 +144,11 @@ impl<'a> Item<'a> {
             }
             _ => self.wrong(wanted),
         }
+    }
+
+    /// The path of a file; a relative one starts at the config file's directory.
+    pub(super) fn file(&self, wanted: &str) -> Option<PathBuf> {
+        Some(self.report.beside(self.text(wanted)?))
     }
 
     /// Text that may have been written as a whole number or as true or false, as LXD's config values often are.

@@ -97,6 +97,8 @@ impl std::error::Error for ConfigErrors {}
 /// Collects errors and warnings while the file is read.
 #[derive(Debug, Default)]
 pub(super) struct Report {
+    /// The directory of the config file.
+    directory: PathBuf,
     errors: RefCell<Vec<(Path, String)>>,
     warnings: RefCell<Vec<(Path, String)>>,
     /// The number of errors about files that exist only while the service runs.
@@ -104,6 +106,16 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// An empty report about `file`.
+    pub(super) fn new(file: &FilePath) -> Report {
+        Report { directory: file.parent().unwrap_or(FilePath::new("")).to_owned(), ..Report::default() }
+    }
+
+    /// A file that the config file names: a relative name starts at the config file's directory.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
     /// Adds an error about a file that exists only while the service runs.
     pub(super) fn error_of_service(&self, path: &Path, what: impl fmt::Display, fix: impl fmt::Display) {
         self.of_service.set(self.of_service.get() + 1);

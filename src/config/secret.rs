@@ -38,13 +38,13 @@ pub(super) const HOOKSECRET: Kind = Kind {
 const LONGEST: u64 = 64 * 1024;
 
 /// Reads the secret from whichever key gives it. `required` is false where something else may stand in for it.
-pub(super) fn read(kind: &Kind, top: &Section<'_>, base: &FilePath, required: bool) -> Option<Secret> {
+pub(super) fn read(kind: &Kind, top: &Section<'_>, required: bool) -> Option<Secret> {
     // An empty value is no omission: it is most likely a template that was not filled in.
     let inline = top.find(kind.key).filter(|i| top.get(kind.file_key).is_none() || *i.node != super::node::Node::Null);
     match (inline, top.get(kind.file_key)) {
         (Some(_), Some(file)) => file.refuse(format!("given beside {}", kind.key), "keep one of the two"),
         (Some(item), None) => inline_text(kind, &item),
-        (None, Some(item)) => from_file(kind, &item, base),
+        (None, Some(item)) => from_file(kind, &item),
         (None, None) => {
             if required {
                 top.at(kind.key).error("is missing", kind.missing);
@@ -61,8 +61,8 @@ fn inline_text(kind: &Kind, item: &Item<'_>) -> Option<Secret> {
     check(kind, item.text("the secret as text")?, "", item)
 }
 
-fn from_file(kind: &Kind, item: &Item<'_>, base: &FilePath) -> Option<Secret> {
-    let path = base.join(item.text("the name of a file")?);
+fn from_file(kind: &Kind, item: &Item<'_>) -> Option<Secret> {
+    let path = item.file("the name of a file")?;
     let shown = path.display();
     match file::read_text(&path, LONGEST) {
         Ok(text) => {

@@ -62,7 +62,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Makes a [`Config`] of the tree. `file` is named in messages, and what the file names is looked for beside it.
 pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config, Vec<Warning>), ConfigErrors> {
-    let report = Report::default();
+    let report = Report::new(file);
     let config = read(file, tree, &report);
     let warnings = report.close(file, text)?;
     match config {
@@ -73,17 +73,16 @@ pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config
 }
 
 fn read(file: &FilePath, tree: &Node, report: &Report) -> Option<Config> {
-    let base = file.parent().unwrap_or(FilePath::new(""));
-    let translated = original::translate(tree, base, report);
+    let translated = original::translate(tree, report);
     let tree = translated.as_ref().unwrap_or(tree);
     let top = Section::new(&Item { node: tree, path: Path::default(), report }, KEYS)?;
 
-    let (github, targets) = github::read(&top, base);
+    let (github, targets) = github::read(&top);
     let webhook_url = top.or("webhook_url", None, |item| github::webhook_url(item).map(Some));
     let placeholders = top.or("placeholders", false, Item::flag);
     let polling = top.or("polling", false, Item::flag);
     let polls = polling == Some(true);
-    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, base, !polls) {
+    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, !polls) {
         // Polling needs no hooksecret; a given one must be valid.
         None if polls && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
             Some(Secret::default())
@@ -99,7 +98,7 @@ fn read(file: &FilePath, tree: &Node, report: &Report) -> Option<Config> {
 
     let (remotes, main) = remotes(&top);
     let max_workers = top.or("max_workers", 10, |item| item.number(1, 10_000)).unwrap_or(10) as usize;
-    let classes = class::classes(&top, base, &remotes, max_workers);
+    let classes = class::classes(&top, &remotes, max_workers);
 
     let long = DAY * 30;
     let length = |key: &str, default: u64, most: Duration| {
@@ -125,11 +124,11 @@ fn read(file: &FilePath, tree: &Node, report: &Report) -> Option<Config> {
     let runner_version = top.or("runner_version", None, runner_version);
     let web_host = top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host);
     let web_port = top.or("web_port", 5000, web_port);
-    let web_tls = web::tls(&top, base);
+    let web_tls = web::tls(&top);
     let web_trusted_proxies = web::trusted_proxies(&top);
     let web_allow = web::allow(&top);
     let web_metrics = web::metrics(&top);
-    let cache_home = cache_home(&top, base);
+    let cache_home = cache_home(&top);
 
     Some(Config {
         github: github?,
@@ -347,7 +346,7 @@ fn web_port(item: &Item<'_>) -> Option<u16> {
     u16::try_from(port).ok()
 }
 
-fn cache_home(top: &Section<'_>, base: &FilePath) -> Option<PathBuf> {
+fn cache_home(top: &Section<'_>) -> Option<PathBuf> {
     let Some(item) = top.get("cache_home").or_else(|| top.get("pkgdir")) else {
         return Some(PathBuf::from("/var/cache/lxdrunner"));
     };
@@ -355,7 +354,7 @@ fn cache_home(top: &Section<'_>, base: &FilePath) -> Option<PathBuf> {
     if text.is_empty() {
         return item.refuse("is empty", "write the path of a directory");
     }
-    Some(base.join(text))
+    Some(item.report.beside(text))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::{Path as FilePath, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::node::Node;
@@ -97,7 +97,7 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-pub(super) fn tls(top: &Section<'_>, base: &FilePath) -> Option<WebTls> {
+pub(super) fn tls(top: &Section<'_>) -> Option<WebTls> {
     let Some(item) = top.get("web_tls") else { return Some(WebTls::Off) };
     match (item.node.flag(), item.node) {
         (Some(false), _) => Some(WebTls::Off),
@@ -106,7 +106,7 @@ pub(super) fn tls(top: &Section<'_>, base: &FilePath) -> Option<WebTls> {
             let files = Section::new(&item, &["cert", "key"])?;
             let file = |key: &str| {
                 let item = files.require(key, "write the name of a PEM file")?;
-                let path = base.join(item.text("the name of a PEM file")?);
+                let path = item.file("the name of a PEM file")?;
                 if !path.exists() {
                     return item.refuse(format!("there is no file {}", path.display()), "name the right file");
                 }
