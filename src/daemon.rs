@@ -25,7 +25,7 @@ use crate::execute::Executor;
 use crate::github::GitHub;
 use crate::lxd::Lxd;
 use crate::model::{Hint, Job, JobStatus, Timestamp};
-use crate::observe::Observer;
+use crate::observe::{GitHubObserver, LxdObserver};
 use crate::plan::{plan, workers};
 use crate::report::metrics::Counters;
 use crate::report::narrate::Narrator;
@@ -101,27 +101,32 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
         threads::spawn(&format!("worker-{n}"), move || work(&executor, &todo, &events));
     }
-    let observer = |name: &str, at_github: bool| {
-        // One look under way and none waiting: the planner asks again when it is back.
-        let (ask, asked) = bounded::<Interest>(1);
-        let mut observer = Observer::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
-        let (events, github) = (events.clone(), Arc::clone(&github));
-        let mut tokens = TokenLog::default();
-        threads::spawn(name, move || {
-            for interest in asked {
-                // A loop that is gone ends the process.
-                let snapshot = observer.look(&interest, at_github, &mut |event| drop(events.send(event)));
-                if at_github {
-                    tokens.tell(&github);
-                }
-                if events.send(Event::Snapshot(Box::new(snapshot))).is_err() {
-                    return;
-                }
-                observer.rest();
+    // One look of each kind under way and none waiting: the planner asks again when it is back.
+    let (ask_lxd, lxd_asked) = bounded::<Interest>(1);
+    let mut at_lxd = LxdObserver::new(Arc::clone(&config), Arc::clone(&lxd));
+    let found = events.clone();
+    threads::spawn("look-lxd", move || {
+        for interest in lxd_asked {
+            // A loop that is gone ends the process.
+            let snapshot = at_lxd.look(interest.begun);
+            if found.send(Event::Snapshot(Box::new(snapshot))).is_err() {
+                return;
             }
-        });
-        ask
-    };
+            at_lxd.rest();
+        }
+    });
+    let (ask_github, github_asked) = bounded::<Interest>(1);
+    let mut at_github = GitHubObserver::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
+    let (found, asked, mut tokens) = (events.clone(), Arc::clone(&github), TokenLog::default());
+    threads::spawn("reconcile", move || {
+        for interest in github_asked {
+            let snapshot = at_github.look(&interest, &mut |event| drop(found.send(event)));
+            tokens.tell(&asked);
+            if found.send(Event::Snapshot(Box::new(snapshot))).is_err() {
+                return;
+            }
+        }
+    });
     let (listener, heard) = (Arc::clone(&lxd), events.clone());
     let ours = format!("{}-", config.prefix);
     threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
@@ -133,9 +138,8 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
             }
         });
     }
-    let (look_lxd, look_github) = (observer("look-lxd", false), observer("look-github", true));
-    let hands = Hands { trace, actions, look_lxd, look_github, clock };
-    turn_for_ever(&config, &github, &inbox, &questions, &lost, &hands)
+    let outbox = Outbox { trace, actions, ask_lxd, ask_github, clock };
+    turn_for_ever(&config, &github, &inbox, &questions, &lost, &outbox)
 }
 
 /// Ends the process when standard input ends: for a parent that may die without a word, such as the demo.
@@ -147,11 +151,11 @@ pub fn end_with_stdin() {
 }
 
 /// Where the main thread puts what it wants done.
-struct Hands {
+struct Outbox {
     trace: Arc<Trace>,
     actions: Sender<Action>,
-    look_lxd: Sender<Interest>,
-    look_github: Sender<Interest>,
+    ask_lxd: Sender<Interest>,
+    ask_github: Sender<Interest>,
     clock: Clock,
 }
 
@@ -230,15 +234,15 @@ fn turn_for_ever(
     inbox: &Receiver<Event>,
     questions: &Receiver<Asked>,
     lost: &AtomicBool,
-    hands: &Hands,
+    outbox: &Outbox,
 ) -> ! {
     let mut world = World::new(Arc::clone(config), seed(), &scripts_digest());
     let mut narrator = Narrator::default();
     let mut counters = Counters::default();
-    let (clock, mut turned) = (hands.clock, Instant::now());
+    let (clock, mut turned) = (outbox.clock, Instant::now());
     loop {
         let now = clock.now();
-        let wake_at = decide(&mut world, hands, &mut narrator, now);
+        let wake_at = decide(&mut world, outbox, &mut narrator, now);
         let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
         let first = select! {
             recv(inbox) -> event => event.ok(),
@@ -268,21 +272,21 @@ fn turn_for_ever(
     }
 }
 
-/// Plans, and hands out what the hands are free for; the rest is planned again at the next event. Returns when to plan
+/// Plans, and hands out what workers are free for; the rest is planned again at the next event. Returns when to plan
 /// again at the latest.
-fn decide(world: &mut World, hands: &Hands, narrator: &mut Narrator, now: Timestamp) -> Option<Timestamp> {
+fn decide(world: &mut World, outbox: &Outbox, narrator: &mut Narrator, now: Timestamp) -> Option<Timestamp> {
     let plan = plan(world, now);
-    if plan.look_at_lxd && hands.look_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
+    if plan.look_at_lxd && outbox.ask_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
         world.look_begun(false);
     }
-    if plan.look_at_github && hands.look_github.try_send(world.interest()).is_ok() {
+    if plan.look_at_github && outbox.ask_github.try_send(world.interest()).is_ok() {
         world.look_begun(true);
     }
     for action in plan.actions {
-        match hands.actions.try_send(action.clone()) {
+        match outbox.actions.try_send(action.clone()) {
             Ok(()) => {
                 if let Action::Launch { job, .. } = &action {
-                    hands.trace.of(*job).at("planned");
+                    outbox.trace.of(*job).at("planned");
                 }
                 world.dispatched(&action);
             }
@@ -291,7 +295,7 @@ fn decide(world: &mut World, hands: &Hands, narrator: &mut Narrator, now: Timest
     }
     let more = narrator.tell_deferred(&plan.deferred, world);
     let wake_at = if more { Some(now) } else { plan.wake_at };
-    // A look that is due but whose hands are busy must not make the loop spin: its end is an event.
+    // A look that is due but whose outbox are busy must not make the loop spin: its end is an event.
     wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 

@@ -149,7 +149,7 @@ fn own_look(config: &Config, github: &GitHub, job: &Job) -> String {
         seen.runners.push((scope.clone(), github.runners(scope).map_err(|error| error.to_string())));
     }
     let server = lxd.server();
-    let instances = server.and_then(|server| list_instances(&lxd, config, server.clustered));
+    let instances = server.and_then(|_| list_instances(&lxd, config));
     let instances = instances.map_err(|error| error.to_string());
     let snapshot =
         Snapshot { begun: world.seq(), instances: Some(instances), github: Some(seen), ..Snapshot::default() };

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lxd::list_instances;
+use super::queues::{Pace, Queues, ROUND, ROUND_POLLING};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::github::{Error, ErrorKind, GitHub, Listing, QueueSeen, Repo};
+use crate::lxd::Lxd;
 use crate::model::{Job, RepoName, Runner, Scope, Timestamp};
-use crate::plan::queues::{Pace, Queues, ROUND, ROUND_POLLING};
-use crate::world::{Event, GitHubSeen, Interest, Queue};
+use crate::world::{Event, GitHubSeen, Interest, Queue, Snapshot, Status};
 
 /// How long the lists of what there is to serve are believed, and those of the runners of scopes where nothing of ours is.
 const LISTS_KEPT: Duration = Duration::from_secs(600);
@@ -18,8 +20,9 @@ const LISTS_KEPT: Duration = Duration::from_secs(600);
 const GIVE_UP: usize = 3;
 
 /// Takes looks at GitHub. It remembers only what saves questions.
-pub(super) struct Watch {
+pub struct GitHubObserver {
     config: Arc<Config>,
+    lxd: Arc<Lxd>,
     github: Arc<GitHub>,
     clock: Clock,
     targets: Option<(Instant, Vec<Scope>)>,
@@ -38,17 +41,27 @@ struct Repos {
     pushed: Listing<Repo>,
 }
 
-impl Watch {
-    /// Asks nothing yet.
-    pub fn new(config: Arc<Config>, github: Arc<GitHub>, clock: Clock) -> Watch {
-        let (targets, runners, repos) = (None, BTreeMap::new(), BTreeMap::new());
-        Watch { config, github, clock, targets, runners, repos, queues: Queues::default(), seen: BTreeMap::new() }
+impl GitHubObserver {
+    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, clock: Clock) -> GitHubObserver {
+        let (targets, runners, repos, seen) = (None, BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        GitHubObserver { config, lxd, github, clock, targets, runners, repos, queues: Queues::default(), seen }
     }
 
-    /// Looks; `at_work` are the instances that were seen to run, just before. Each queue is reported as soon as it is
-    /// there: one after the other they take long, and a job must not wait for the others'. The runners come last: one that
-    /// is listed as busy then has a job that was told.
-    pub fn look(
+    /// Looks at LXD and then at GitHub: so "instance there, runner absent" means that the runner is done. `interest` is what
+    /// the world said when it asked for the look.
+    pub fn look(&mut self, interest: &Interest, report: &mut dyn FnMut(Event)) -> Snapshot {
+        let instances = list_instances(&self.lxd, &self.config);
+        let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
+        let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
+        let github = Some(self.look_at_github(interest, &at_work, report));
+        let instances = Some(instances.map_err(|error| error.to_string()));
+        Snapshot { begun: interest.begun, instances, images: None, github }
+    }
+
+    /// `at_work` are the instances that were seen to run. Each queue is reported as soon as it is there: one after the other
+    /// they take long, and a job must not wait for the others'. The runners come last: one that is listed as busy then has a
+    /// job that was told.
+    fn look_at_github(
         &mut self,
         interest: &Interest,
         at_work: &BTreeSet<String>,

@@ -5,7 +5,6 @@
 //! ever paired with an instance.
 
 mod launch;
-pub mod queues;
 mod ready;
 mod remove;
 mod stock;

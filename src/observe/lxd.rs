@@ -1,8 +1,4 @@
-//! Takes a look at LXD, or at LXD and GitHub, and reports what is there. What could not be asked is reported as
-//! unknown, never as empty.
-
-mod github;
-mod warm;
+//! Takes looks at LXD: our instances, and what the classes' images are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,81 +6,56 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use crate::clock::Clock;
+use super::warm::Warm;
 use crate::config::{Class, Config, ImageRef};
-use crate::github::GitHub;
 use crate::identity::{is_of_another_boot, maker};
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{Event, Form, ImageSeen, InstanceSeen, Interest, Named, Snapshot, Status, form_of, parse_name};
-use github::Watch;
-use warm::Warm;
+use crate::world::{Form, ImageSeen, InstanceSeen, Named, Snapshot, Status, form_of, parse_name};
 
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
 
-/// Takes looks. It remembers only what saves questions.
-pub struct Observer {
+/// Takes looks at LXD.
+pub struct LxdObserver {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
-    watch: Watch,
     warm: Warm,
-    /// When the classes' images were last looked at, and whether LXD is a cluster.
+    /// When the classes' images were last looked at.
     images_at: Option<Instant>,
-    clustered: Option<bool>,
 }
 
-impl Observer {
-    /// Asks nothing yet.
-    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, clock: Clock) -> Observer {
-        let watch = Watch::new(Arc::clone(&config), github, clock);
+impl LxdObserver {
+    pub fn new(config: Arc<Config>, lxd: Arc<Lxd>) -> LxdObserver {
         let warm = Warm::new(Arc::clone(&config), Arc::clone(&lxd));
-        Observer { config, lxd, watch, warm, images_at: None, clustered: None }
+        LxdObserver { config, lxd, warm, images_at: None }
     }
 
-    /// What is done between looks, so that no look is kept waiting: the standbys that the last one found are kept warm.
-    pub fn rest(&mut self) {
-        self.warm.keep();
-    }
-
-    /// Looks; `interest` is what the world said when it asked for it. What is found before the end is reported at once.
-    pub fn look(&mut self, interest: &Interest, at_github: bool, report: &mut dyn FnMut(Event)) -> Snapshot {
-        let begun = interest.begun;
-        // Instances first: so "instance there, runner absent" means that the runner is done.
+    /// The look that the world asked for at event `begun`.
+    pub fn look(&mut self, begun: u64) -> Snapshot {
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
-        if due && !at_github {
-            // A server may join a cluster.
-            self.clustered = None;
-        }
-        let instances = self.list();
-        let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
-        let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
-        if let Ok(instances) = &instances
-            && !at_github
-        {
+        // The server may have joined a cluster.
+        let asked = if due { self.lxd.server().map(drop) } else { Ok(()) };
+        let instances = asked.and_then(|()| list_instances(&self.lxd, &self.config));
+        if let Ok(instances) = &instances {
             self.warm.see(instances);
         }
-        let github = at_github.then(|| self.watch.look(interest, &at_work, report));
-        let images = (!at_github && due && instances.is_ok()).then(|| self.look_at_images());
-        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github }
+        let images = (due && instances.is_ok()).then(|| self.look_at_images());
+        Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github: None }
     }
 
-    fn list(&mut self) -> Result<Vec<InstanceSeen>, lxd::Error> {
-        let clustered = match self.clustered {
-            Some(clustered) => clustered,
-            None => *self.clustered.insert(self.lxd.server()?.clustered),
-        };
-        list_instances(&self.lxd, &self.config, clustered)
+    /// What is done between looks, so that no look waits for it: files of the standbys that the last one found are kept open.
+    pub fn rest(&mut self) {
+        self.warm.keep();
     }
 
     /// What each class would be made from now, and what its templates are.
     fn look_at_images(&mut self) -> Vec<(ImageSeen, Form)> {
         self.images_at = Some(Instant::now());
-        let clustered = self.clustered.unwrap_or_default();
         let mut listed = BTreeMap::new();
-        let classes = self.config.classes.iter();
-        classes.map(|class| (image_seen(&self.lxd, class, &mut listed), form_of(class, clustered))).collect()
+        let form = |class: &Class| form_of(class, self.lxd.is_shared());
+        self.config.classes.iter().map(|class| (image_seen(&self.lxd, class, &mut listed), form(class))).collect()
     }
 }
 
@@ -124,7 +95,7 @@ pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lx
 
 /// Our instances in all projects that the classes name, and in a cluster the images that are templates. One project that
 /// cannot be listed makes all unknown.
-pub fn list_instances(lxd: &Lxd, config: &Config, clustered: bool) -> Result<Vec<InstanceSeen>, lxd::Error> {
+pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, lxd::Error> {
     let projects: BTreeSet<&str> = config.classes.iter().map(|class| class.project.as_str()).collect();
     let mut all = Vec::new();
     let booted = booted_at();
@@ -143,7 +114,7 @@ pub fn list_instances(lxd: &Lxd, config: &Config, clustered: bool) -> Result<Vec
         }
         let shared = lxd.is_shared();
         all.extend(list.into_iter().map(|i| seen(i, booted, shared)));
-        if clustered {
+        if shared {
             all.extend(lxd.images(project)?.iter().filter_map(|image| image_as_template(image, config, project)));
         }
     }
