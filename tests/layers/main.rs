@@ -1,6 +1,8 @@
 //! The floors of the house: a room imports from lower floors only, and what decides touches nothing outside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+mod circles;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
