@@ -1,10 +1,11 @@
 //! A stage whose images were looked at, and plans that are carried out.
 
+use super::{Plan, Reason, plan};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{ClassId, Phase, Recipe, RunnerId};
+use crate::model::{ClassId, Job, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Action, Event, Form, ImageSeen, InstanceSeen, Note, Outcome, Snapshot, Status};
+use crate::world::{Action, Event, Form, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, Status};
 
 pub fn with(standby: usize, idle: usize) -> Config {
     let small = Class { standby, idle, ..class("small", &[], 10) };
@@ -91,4 +92,70 @@ pub fn kinds(actions: &[Action]) -> Vec<&'static str> {
 
 pub fn phase(stage: &Stage, phase: Phase) -> Vec<String> {
     stage.world.instances().filter(|i| i.seen.phase == phase).map(|i| i.seen.name.clone()).collect()
+}
+
+/// What the planner makes of the stage.
+impl Stage {
+    pub fn plan(&self) -> Plan {
+        plan(&self.world, self.now)
+    }
+
+    /// GitHub answers each question about a job that is to be asked now.
+    pub fn answer(&mut self, found: Option<Job>) {
+        for action in self.plan().actions {
+            if let Action::LookUpJob { .. } = &action {
+                self.world.dispatched(&action);
+                self.outcome(action, Outcome::JobFound(found.clone().map(Box::new)));
+            }
+        }
+    }
+
+    /// Plans, hands everything out, and returns it.
+    pub fn dispatch(&mut self) -> Vec<Action> {
+        let actions = self.plan().actions;
+        actions.iter().for_each(|action| self.world.dispatched(action));
+        actions
+    }
+
+    /// Plans and hands out; each launch works, its runner has the job's id.
+    pub fn launch_all(&mut self) -> Vec<String> {
+        let mut names = Vec::new();
+        for action in self.dispatch() {
+            if let Action::Launch { job, name, .. } = &action {
+                names.push(name.clone());
+                let runner = job.map(|job| RunnerId(job.0));
+                self.outcome(action, Outcome::Launched { runner });
+            }
+        }
+        names
+    }
+
+    /// The names of what would be launched, or removed, now.
+    pub fn launches(&self) -> Vec<String> {
+        let name = |action: Action| match action {
+            Action::Launch { name, .. } => Some(name),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(name).collect()
+    }
+
+    pub fn removals(&self) -> Vec<(String, RemoveReason)> {
+        let remove = |action: Action| match action {
+            Action::Remove { name, judged, .. } => Some((name, judged.reason)),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(remove).collect()
+    }
+
+    pub fn deregistrations(&self) -> Vec<String> {
+        let gone = |action: Action| match action {
+            Action::Deregister { name, .. } => Some(name),
+            _ => None,
+        };
+        self.plan().actions.into_iter().filter_map(gone).collect()
+    }
+
+    pub fn reason(&self, id: u64) -> Option<Reason> {
+        self.plan().deferred.into_iter().find(|(job, _)| job.0 == id).map(|(_, reason)| reason)
+    }
 }

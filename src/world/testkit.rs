@@ -9,7 +9,6 @@ use super::*;
 use crate::config::{Class, Config, GitHubConfig, ImageRef, Registration};
 use crate::identity::Maker;
 use crate::model::{InstanceType, JobStatus, Labels, RunnerArch, Secret};
-use crate::plan::{Plan, Reason, plan};
 
 pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
     Class {
@@ -180,23 +179,9 @@ impl Stage {
         self.fold(Event::Queue(Box::new(Queue { repo, begun, asked_at, jobs: Ok(jobs), unasked: BTreeSet::new() })))
     }
 
-    /// GitHub answers each question about a job that is to be asked now.
-    pub fn answer(&mut self, found: Option<Job>) {
-        for action in self.plan().actions {
-            if let Action::LookUpJob { .. } = &action {
-                self.world.dispatched(&action);
-                self.outcome(action, Outcome::JobFound(found.clone().map(Box::new)));
-            }
-        }
-    }
-
     pub fn github(&mut self, github: GitHubSeen) -> Vec<Note> {
         let known = self.world.instances.values().map(|i| i.seen.clone()).collect();
         self.snapshot(self.world.seq(), Some(known), Some(github))
-    }
-
-    pub fn plan(&self) -> Plan {
-        plan(&self.world, self.now)
     }
 
     pub fn outcome(&mut self, action: Action, outcome: Outcome) -> Vec<Note> {
@@ -211,55 +196,6 @@ impl Stage {
     /// What is trouble now, in words.
     pub fn troubles(&self) -> Vec<String> {
         self.world.troubles().map(|(what, _)| what.to_string()).collect()
-    }
-
-    /// Plans, hands everything out, and returns it.
-    pub fn dispatch(&mut self) -> Vec<Action> {
-        let actions = self.plan().actions;
-        actions.iter().for_each(|action| self.world.dispatched(action));
-        actions
-    }
-
-    /// Plans and hands out; each launch works, its runner has the job's id.
-    pub fn launch_all(&mut self) -> Vec<String> {
-        let mut names = Vec::new();
-        for action in self.dispatch() {
-            if let Action::Launch { job, name, .. } = &action {
-                names.push(name.clone());
-                let runner = job.map(|job| RunnerId(job.0));
-                self.outcome(action, Outcome::Launched { runner });
-            }
-        }
-        names
-    }
-
-    /// The names of what would be launched, or removed, now.
-    pub fn launches(&self) -> Vec<String> {
-        let name = |action: Action| match action {
-            Action::Launch { name, .. } => Some(name),
-            _ => None,
-        };
-        self.plan().actions.into_iter().filter_map(name).collect()
-    }
-
-    pub fn removals(&self) -> Vec<(String, RemoveReason)> {
-        let remove = |action: Action| match action {
-            Action::Remove { name, judged, .. } => Some((name, judged.reason)),
-            _ => None,
-        };
-        self.plan().actions.into_iter().filter_map(remove).collect()
-    }
-
-    pub fn deregistrations(&self) -> Vec<String> {
-        let gone = |action: Action| match action {
-            Action::Deregister { name, .. } => Some(name),
-            _ => None,
-        };
-        self.plan().actions.into_iter().filter_map(gone).collect()
-    }
-
-    pub fn reason(&self, id: u64) -> Option<Reason> {
-        self.plan().deferred.into_iter().find(|(job, _)| job.0 == id).map(|(_, reason)| reason)
     }
 }
 

@@ -109,7 +109,7 @@ impl Files {
 }
 
 fn is_test(module: &str) -> bool {
-    module.split("::").any(|part| part == "tests" || part == "testkit")
+    module.split("::").any(|part| part == "tests")
 }
 
 fn module(root: &str, path: &Path) -> String {
