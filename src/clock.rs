@@ -1,11 +1,11 @@
-//! The time that decisions go by.
+//! The clock that decisions use.
 
 use std::time::Instant;
 
 use crate::model::Timestamp;
 
-/// The wall clock as it was when this was set, and from there on what really passed. A board without a battery boots with
-/// any date and is set right later, by years, and others are set back: deadlines would be over at once, or never.
+/// The wall clock at the start of the process plus the time that has really passed. A board without a battery boots with any
+/// date and has it corrected later, by years: with the wall clock, deadlines would pass at once or never.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     wall: Timestamp,
@@ -18,7 +18,7 @@ impl Clock {
         Clock { wall: Timestamp::now(), set: Instant::now() }
     }
 
-    /// Never earlier than the time before.
+    /// Never goes back.
     pub fn now(&self) -> Timestamp {
         self.wall.after(self.set.elapsed())
     }

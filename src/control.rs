@@ -1,5 +1,5 @@
-//! The private way to a running daemon: a unix socket beside its cache that only its own user and root can open. One
-//! question and one answer, each a line of JSON, for each connection.
+//! The control socket of a running daemon: a unix socket below its cache that only its user and root can open. Each
+//! connection carries one question and one answer, a line of JSON each.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -27,20 +27,20 @@ const LONGEST_PATH: usize = 100;
 /// What a running daemon is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Why this job stands as it does; `told` is what GitHub says of it now.
+    /// Explain this job; `told` is GitHub's current answer about it.
     Job { job: JobId, told: Option<Job> },
-    /// How all stands, for people.
+    /// The status, for people.
     Status,
-    /// The same for programs.
+    /// The metrics.
     Metrics,
 }
 
-/// What it says.
+/// The daemon's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Where the job is, if it was heard of.
+    /// The job's repository, where the daemon knows the job.
     pub repo: Option<String>,
-    /// For people: one line first, then the details.
+    /// One line first, then the details.
     pub text: String,
 }
 
@@ -49,12 +49,12 @@ pub struct Answer {
 pub struct Error {
     socket: PathBuf,
     source: io::Error,
-    /// Whether it is the daemon that cannot listen, or somebody who cannot ask it.
+    /// True where a daemon could not listen, false where it could not be asked.
     listening: bool,
 }
 
 impl Error {
-    /// True where there is nobody to ask.
+    /// True where no daemon listens.
     pub fn is_absence(&self) -> bool {
         matches!(self.source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory)
     }
@@ -87,15 +87,15 @@ impl std::error::Error for Error {
     }
 }
 
-/// Where the daemon of this config listens.
+/// The socket of the daemon with this config.
 pub fn socket(config: &Config) -> PathBuf {
     config.cache_home.join("control").join(format!("{}.sock", config.prefix))
 }
 
-/// Answers questions at `socket` from now on, in a thread of its own.
+/// Starts a thread that answers questions at `socket`.
 ///
 /// # Errors
-/// The place cannot be made private, or another daemon listens there.
+/// The directory cannot be made private, or another daemon listens there.
 pub fn listen(socket: PathBuf, answer: impl Fn(Question) -> Option<Answer> + Send + 'static) -> Result<(), Error> {
     let listener = bind(&socket).map_err(|source| Error { socket, source, listening: true })?;
     threads::spawn("control", move || {
@@ -112,7 +112,7 @@ pub fn listen(socket: PathBuf, answer: impl Fn(Question) -> Option<Answer> + Sen
 /// Asks the daemon behind `socket`.
 ///
 /// # Errors
-/// There is none, or it does not answer.
+/// No daemon listens there, or it does not answer.
 pub fn ask(socket: &Path, question: &Question) -> Result<Answer, Error> {
     let asked = || {
         let owners = [fs::metadata(socket)?.uid(), fs::metadata(socket.parent().unwrap_or(socket))?.uid()];
@@ -131,7 +131,7 @@ fn own_user() -> Option<u32> {
     fs::metadata("/proc/self").ok().map(|about| about.uid())
 }
 
-/// Binds in a folder that nobody else can look into, so that there is no moment at which others could connect.
+/// Binds in a directory of mode 0700: at no moment can other users connect.
 fn bind(socket: &Path) -> io::Result<UnixListener> {
     let folder = socket.parent().unwrap_or(Path::new("/"));
     if let Some(cache) = folder.parent() {
@@ -150,7 +150,7 @@ fn bind(socket: &Path) -> io::Result<UnixListener> {
     if UnixStream::connect(place.path()).is_ok() {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another daemon with this prefix and cache_home runs"));
     }
-    // What a daemon that is no more left behind.
+    // Left behind by a daemon that was killed.
     match fs::remove_file(socket) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -357,7 +357,7 @@ mod tests {
             }
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(socket.parent().unwrap()), mode(&socket)), (0o700, 0o600));
-            // Whoever talks nonsense is hung up on, and the next one is served.
+            // A connection with a malformed question is closed, and the next one is served.
             let mut bad = UnixStream::connect(short(&socket).unwrap().path()).unwrap();
             bad.write_all(b"{}\n").unwrap();
             assert_eq!(bad.read(&mut [0; 8]).unwrap(), 0);

@@ -1,5 +1,5 @@
-//! Identifies this process, and tells whether another one still lives. An instance carries the identity of the process that
-//! provisions it: after a crash the next daemon knows at once which instances are half-made and without a maker.
+//! The identity of this process, and whether the process of another identity still runs. An instance carries the identity of
+//! the process that provisions it: after a crash the next daemon sees at once which instances are half-made.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,11 +13,11 @@ use sha2::{Digest, Sha256};
 pub enum Maker {
     /// This very process.
     Us,
-    /// A process of this machine that has ended.
+    /// A process of this machine; it has ended.
     Dead,
-    /// Another process of this machine, which lives: another daemon, or `lxdrunner bake`.
+    /// Another process of this machine; it runs: another daemon, or `lxdrunner bake`.
     Other,
-    /// A process that cannot be looked for: on another machine, or in a container.
+    /// A process on another machine or in a container, where it cannot be looked up.
     Unknown,
 }
 
@@ -25,7 +25,7 @@ pub enum Maker {
 /// container.
 const INITIAL_NAMESPACE: &str = "4026531836";
 
-/// An identity's parts, as they stand in an instance's key: `MACHINE.BOOT.NAMESPACE.USER.PID.START`.
+/// The parts of an identity in an instance's key: `MACHINE.BOOT.NAMESPACE.USER.PID.START`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Parts<'a> {
     /// A digest of the machine's id and its host name; `-` where it has no id. In a cluster of clones the ids may be equal.
@@ -69,7 +69,7 @@ pub fn process_identity() -> String {
     ours().to_owned()
 }
 
-/// It does not change, and a listing asks for it once for each instance.
+/// Read once: a listing needs it for each instance.
 fn ours() -> &'static str {
     static OURS: OnceLock<String> = OnceLock::new();
     OURS.get_or_init(|| find_ours().unwrap_or(format!("unknown.{}", std::process::id())))
@@ -99,13 +99,13 @@ fn machine() -> Option<String> {
     })
 }
 
-/// What is known of the process that wrote `identity`. `shared` tells whether processes of other machines reach this LXD,
+/// Who wrote `identity`. `shared` tells whether processes of other machines reach this LXD,
 /// as in a cluster.
 pub fn maker(identity: &str, shared: bool) -> Maker {
     maker_seen_by(ours(), identity, shared, &start_time)
 }
 
-/// The same for the process `own`, to which the processes with a start time show in `/proc`.
+/// The same for the process `own`; `start` reads a process's start time from `/proc`.
 pub fn maker_seen_by(own: &str, identity: &str, shared: bool, start_time: &dyn Fn(&str) -> Option<u64>) -> Maker {
     if identity == own {
         return Maker::Us;
@@ -136,7 +136,7 @@ fn is_of_boot_before(there: Parts<'_>, here: Parts<'_>, shared: bool) -> bool {
     let on_hosts = !there.is_of_container() && !here.is_of_container();
     let same_machine = there.machine == here.machine && here.machine != "-";
     match shared {
-        // Processes outside of containers all have this host's boot, a container that was started again keeps its id and name.
+        // Outside of containers the boot id is the host's. A container that was started again keeps machine id and name.
         false => on_hosts || same_machine,
         // Containers made of one image may have one id and one name on several members.
         true => on_hosts && same_machine,
@@ -165,7 +165,7 @@ mod tests {
             check(Parts { start: &later, ..us }, shared, Maker::Dead);
             check(Parts { pid: "4194305", start: "1", ..us }, shared, Maker::Dead);
             check(Parts { pid: "1", start: &init, ..us }, shared, Maker::Other);
-            // Another user's is looked for, where /proc shows it.
+            // Another user's process is looked up where /proc shows it.
             check(Parts { pid: "1", start: &init, user: "77", ..us }, shared, Maker::Other);
             check(Parts { pid: "4194305", user: "77", ..us }, shared, Maker::Dead);
             check(Parts { namespace: "77", pid: "4194305", ..us }, shared, Maker::Unknown);

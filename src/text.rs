@@ -1,7 +1,7 @@
 //! Text from outside, made safe to show. What GitHub, LXD, a job or a config file says may hold control characters: a
-//! terminal obeys them, and a line feed begins a log record that somebody else wrote.
+//! terminal obeys them, and a line feed would forge a log record.
 //!
-//! Names and messages are escaped where they are read; `cli::output` escapes again whatever it writes.
+//! Names and messages are escaped where they are read; `cli::output` escapes everything it writes.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for Line {
     }
 }
 
-/// For a field that is a `String` all the same: `#[serde(deserialize_with = "text::line")]`.
+/// The same for a field of type `String`: `#[serde(deserialize_with = "text::line")]`.
 ///
 /// # Errors
 /// It is no text.
@@ -90,7 +90,7 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     let mut shown = String::with_capacity(text.len() + 16);
     for c in text.replace("\r\n", "\n").chars() {
         match c {
-            // A progress bar that draws over itself.
+            // Progress bars use it to draw over themselves.
             '\r' => shown.push('\n'),
             c if stays(c) => shown.push(c),
             c => push(&mut shown, c),
@@ -99,7 +99,7 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Takes over `text` as one line, without a copy where it is one already.
+/// `text` as one line; no copy where it is one already.
 pub fn one_line(text: String) -> String {
     match escaped(&text) {
         Cow::Owned(shown) => shown,

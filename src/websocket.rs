@@ -16,14 +16,14 @@ pub enum Message {
     Data(Vec<u8>),
     /// To be answered with [`pong`].
     Ping(Vec<u8>),
-    /// The server is done.
+    /// The server closed the stream.
     Close,
 }
 
-/// What is no websocket.
+/// A violation of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// A frame that the protocol does not know, or not here.
+    /// A frame that the protocol does not allow, or not at this point.
     Frame(&'static str),
     /// A message beyond [`MAX_MESSAGE`].
     TooLong,
@@ -40,16 +40,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Takes bytes as they come.
+/// Parses bytes as they arrive.
 #[derive(Debug, Default)]
 pub struct Reader {
-    /// Not understood yet; never more than one frame and what was fed last.
+    /// Unparsed bytes: at most one frame and what was fed last.
     pending: Vec<u8>,
-    /// Fragments of a message that goes on; `None` between messages.
+    /// Fragments of an unfinished message; `None` between messages.
     fragments: Option<Vec<u8>>,
 }
 
-/// A frame's head, understood.
+/// A parsed frame head.
 struct Head {
     end: bool,
     opcode: u8,
@@ -59,7 +59,7 @@ struct Head {
 }
 
 impl Reader {
-    /// Takes more bytes in.
+    /// Adds bytes.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.pending.extend_from_slice(bytes);
     }
@@ -67,7 +67,7 @@ impl Reader {
     /// The next message; `None` where more bytes are needed.
     ///
     /// # Errors
-    /// What came is no websocket frame, or too long; the connection is of no more use.
+    /// The bytes are no websocket frame, or too long; the connection must be closed.
     pub fn take(&mut self) -> Result<Option<Message>, Error> {
         while let Some(head) = head(&self.pending)? {
             let whole = head.length + head.payload;
@@ -110,7 +110,7 @@ impl Reader {
     }
 }
 
-/// `None` where the head is not there whole.
+/// `None` where the head is incomplete.
 fn head(bytes: &[u8]) -> Result<Option<Head>, Error> {
     let (Some(first), Some(second)) = (bytes.first(), bytes.get(1)) else { return Ok(None) };
     let (end, opcode) = (first & 0x80 != 0, first & 0x0f);
@@ -143,8 +143,8 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Error> {
     Ok(Some(Head { end, opcode, length: 2 + extended, payload }))
 }
 
-/// The answer to a ping. What a client sends is masked (RFC 6455, 5.3), against confusion of proxies in between; there
-/// are none on a unix socket, so the mask is zero.
+/// The answer to a ping. Clients mask frames (RFC 6455, 5.3) to protect proxies; on a unix socket there are none, so the
+/// mask is zero.
 pub fn pong(payload: &[u8]) -> Vec<u8> {
     let payload = payload.get(..payload.len().min(MAX_CONTROL)).unwrap_or_default();
     let length = u8::try_from(payload.len()).unwrap_or(0);

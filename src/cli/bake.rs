@@ -270,5 +270,5 @@ fn patiently<T>(class: &Class, what: &str, work: impl FnOnce() -> T) -> T {
         drop(done);
         result
     };
-    threads::beside("progress", tell, work).0
+    threads::join("progress", tell, work).0
 }

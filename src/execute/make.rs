@@ -16,7 +16,7 @@ use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};
 use crate::steps::making::{Answer, Making, Next, Step, What};
 use crate::steps::removal::Removal;
-use crate::threads::{self, Begun};
+use crate::threads::{self, Handle};
 use crate::trace::Mark;
 use crate::world::{Action, Origin, Outcome, Subject, Template};
 
@@ -49,8 +49,8 @@ struct Hands<'a, 'scope> {
     runs: bool,
     starting: Option<Operation>,
     arming: Option<Operation>,
-    registering: Option<Begun<'scope, Result<Credentials, Answer>>>,
-    opening: Option<Begun<'scope, ()>>,
+    registering: Option<Handle<'scope, Result<Credentials, Answer>>>,
+    opening: Option<Handle<'scope, ()>>,
     credentials: Option<Credentials>,
     /// What the script that failed had to say, where one did.
     output: String,
@@ -138,11 +138,11 @@ impl Executor {
                 let step = making.step();
                 let came = match step {
                     Step::BeginRegister => {
-                        hands.registering = Some(threads::begin(scope, "register", &register));
+                        hands.registering = Some(threads::spawn_scoped(scope, "register", &register));
                         Answer::Done
                     }
                     Step::OpenFiles => {
-                        hands.opening = Some(threads::begin(scope, "open-files", &open_files));
+                        hands.opening = Some(threads::spawn_scoped(scope, "open-files", &open_files));
                         Answer::Done
                     }
                     step => hands.take(step),
@@ -214,7 +214,7 @@ impl Hands<'_, '_> {
                 let arming = self.arming.take();
                 self.ended(arming.map(|arming| provision.armed(&arming)))
             }
-            Step::Credentials => match self.registering.take().map(Begun::end) {
+            Step::Credentials => match self.registering.take().map(Handle::join) {
                 Some(registered) => self.heard(registered),
                 None => Answer::Refused("GitHub was not asked".to_owned()),
             },
@@ -237,7 +237,7 @@ impl Hands<'_, '_> {
             Step::Thaw | Step::ThawUnclaimed => self.done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
             Step::SetClock => self.done(provision.set_clock()),
             Step::HandOver => {
-                self.opening.take().map(Begun::end);
+                self.opening.take().map(Handle::join);
                 let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
                 let handed_over = provision.hand_over(credentials);
                 if let (Ok(()), What::Runner { from, .. }) = (&handed_over, what) {

@@ -1,8 +1,8 @@
-//! Which class of the config something is of.
+//! Ids of the config's classes.
 
 use std::ops::{Index, IndexMut};
 
-/// A class, by its place in `runnermap`. A process has one config: there is a class in this place.
+/// A class, by its place in `runnermap`. A process has one config, so the class exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub usize);
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-/// Which of the two answers on a socket.
+/// The product that answers on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
     /// Canonical's.
@@ -13,12 +13,12 @@ pub enum Product {
 }
 
 impl Product {
-    /// By the name that `GET /1.0` has in `environment.server`; what is neither is treated as LXD.
+    /// From `environment.server` of `GET /1.0`; an unknown product is treated as LXD.
     pub fn named(name: &str) -> Product {
         if name.eq_ignore_ascii_case("incus") { Product::Incus } else { Product::Lxd }
     }
 
-    /// By the socket's path, where nothing has answered on it yet.
+    /// From the socket's path, before anything has answered on it.
     pub fn of_socket(socket: &Path) -> Product {
         if socket.to_string_lossy().contains("incus") { Product::Incus } else { Product::Lxd }
     }
@@ -31,7 +31,7 @@ impl Product {
         }
     }
 
-    /// What answers inside a virtual machine: the name of its unit, of the program and of Debian's package.
+    /// The agent inside a virtual machine: the name of its unit, its program and its Debian package.
     pub fn agent(self) -> &'static str {
         match self {
             Product::Lxd => "lxd-agent",

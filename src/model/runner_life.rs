@@ -1,30 +1,30 @@
-//! How long GitHub takes a version of the runner.
+//! How long GitHub accepts a version of the runner.
 
 use std::time::Duration;
 
 use super::Timestamp;
 
-/// When GitHub stops taking a version of the runner.
+/// When GitHub stops accepting a version of the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunnerEnd {
     /// `None`: no end is announced.
     pub at: Option<Timestamp>,
 }
 
-/// How a version of the runner stands.
+/// The state of a version of the runner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunnerLife {
-    /// `None` where GitHub does not tell.
+    /// `None`: GitHub does not say.
     pub end: Option<RunnerEnd>,
-    /// A newer version that is on offer.
+    /// A newer version that GitHub offers.
     pub newer: Option<String>,
 }
 
-/// So long before a version's end it is spoken of.
+/// Warn this long before a version expires.
 const END_IS_NEAR: Duration = Duration::from_secs(14 * 24 * 3600);
 
 impl RunnerLife {
-    /// What is wrong with `version`, or soon will be, with the fix; the flag is true where it is refused already.
+    /// What is wrong with `version`, or soon will be, with the fix; the flag is true where GitHub refuses it already.
     pub fn trouble(&self, version: &str, now: Timestamp) -> Option<(String, bool)> {
         let fix = match &self.newer {
             Some(newer) => format!("set runner_version to {newer}, or to latest"),

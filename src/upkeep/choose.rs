@@ -1,4 +1,4 @@
-//! What is to be done about webhooks, lost deliveries and placeholders. **Pure.**
+//! Decides what to do about webhooks, lost deliveries and placeholders. **Pure.**
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,38 +9,38 @@ use crate::config::Class;
 use crate::github::{Delivery, Hook};
 use crate::model::{Runner, RunnerId, Timestamp};
 
-/// GitHub keeps a job in its queue for a day: what is older is of no use.
+/// GitHub keeps a job queued for a day: older deliveries are useless.
 pub const HORIZON: Duration = Duration::from_secs(24 * 3600);
 /// A placeholder is replaced after this long; GitHub drops one that never connects after a day.
 const PLACEHOLDER_AGE: u64 = 12 * 3600;
-/// How placeholders are called; never as what we remove by itself is.
+/// The prefix of placeholders' names; the planner never removes such names.
 const PLACEHOLDER: &str = "placeholder-";
 
-/// What becomes of the hooks of one scope.
+/// What to do with the hooks of one scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HookPlan {
     Create,
-    /// Set this one right, and remove the others, which say the same once more.
+    /// Correct this one and remove the others, its duplicates.
     Update {
         id: u64,
         twins: Vec<u64>,
     },
 }
 
-/// Whether one of `hooks` is ours: it leads to the same host, port and path.
+/// Whether a hook leads to the same host, port and path as ours.
 pub fn own_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
     let own = place(url);
     hooks.iter().filter(|hook| own.is_some() && place(&hook.url) == own).collect()
 }
 
-/// Hooks of other hosts that run lxdrunner, or of this one under an address that it had.
+/// Hooks of other lxdrunner hosts, or of this one under an earlier address.
 pub fn other_hooks<'a>(hooks: &'a [Hook], url: &str) -> Vec<&'a Hook> {
     let Some(own) = place(url) else { return Vec::new() };
     let is_other = |hook: &&Hook| place(&hook.url).is_some_and(|other| other != own && other.2 == own.2);
     hooks.iter().filter(is_other).collect()
 }
 
-/// What to do so that there is one hook.
+/// What to do so that exactly one hook is left.
 pub fn hook_plan(hooks: &[Hook], url: &str) -> HookPlan {
     let own = own_hooks(hooks, url);
     match own.split_first() {
@@ -49,8 +49,8 @@ pub fn hook_plan(hooks: &[Hook], url: &str) -> HookPlan {
     }
 }
 
-/// Host in lower case, port where it is not the usual one, and path of an address. Whether it is encrypted makes no other
-/// place of it; another port does: there may be another daemon.
+/// Host in lower case, port unless it is the scheme's default, and path. The scheme itself does not count; the port does:
+/// another daemon may listen there.
 fn place(url: &str) -> Option<(String, Option<&str>, &str)> {
     let (_, rest) = url.split_once("://")?;
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -62,8 +62,8 @@ fn place(url: &str) -> Option<(String, Option<&str>, &str)> {
     Some((host.to_lowercase(), port, path.split('?').next().unwrap_or_default().trim_end_matches('/')))
 }
 
-/// The attempts to ask for again, of deliveries listed newest first: those of which no attempt arrived, that nobody asked
-/// for again yet (`asked` by us since the start; before that GitHub's own list shows it), and that are worth it.
+/// Of deliveries listed newest first, the attempts to repeat: no attempt of the delivery arrived, nobody asked for it again
+/// (`asked` since the start; GitHub's list shows earlier requests), and a repetition may help.
 pub fn to_redeliver<'a>(deliveries: &'a [Delivery], asked: &BTreeSet<String>, now: Timestamp) -> Vec<&'a Delivery> {
     let mut settled: BTreeSet<&str> = BTreeSet::new();
     for one in deliveries {
@@ -80,18 +80,18 @@ pub fn to_redeliver<'a>(deliveries: &'a [Delivery], asked: &BTreeSet<String>, no
         }
     }
     let mut chosen: Vec<&Delivery> = chosen.into_values().collect();
-    // As they happened.
+    // Oldest first.
     chosen.sort_by_key(|one| one.id);
     chosen
 }
 
-/// Whether what failed like this may go better now. What was refused for what it is will be refused again.
+/// Whether a repetition may succeed. A delivery refused for its content would be refused again.
 fn may_arrive_now(code: u16) -> bool {
     matches!(code, 0 | 408 | 429 | 500..)
 }
 
-/// True while an older page of a hook's deliveries is worth reading: what is listed so far reaches back less far than
-/// `since`, and, where this is the first look, the last page still had something to ask for.
+/// Whether to read an older page of a hook's deliveries: the listing does not reach back to `since` yet, and, at the first
+/// look, the last page had something to repeat.
 pub fn reaches_back(listed: &[Delivery], since: Option<Timestamp>, now: Timestamp, pages: usize) -> bool {
     let Some(last) = listed.last() else { return false };
     if listed.len() >= pages * 100 {
@@ -126,29 +126,29 @@ pub fn unreachable(delivery: &Delivery, url: &str) -> Option<String> {
     Some(format!("GitHub cannot reach {url}: {status}; {fix}"))
 }
 
-/// What is to be done so that each class has one fresh placeholder.
+/// What to do so that each class has one fresh placeholder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placeholders {
-    /// Names that are missing, and their classes' places.
+    /// Missing names, and their classes' places in the config.
     pub register: Vec<(String, usize)>,
-    /// Those whose time is over.
+    /// Placeholders that are too old.
     pub remove: Vec<RunnerId>,
 }
 
-/// The name of a class's placeholder at this time. Its last part counts half days: so every daemon that serves the same
-/// labels has the same, nobody needs to remember when it was made, and a new one is there before the old one goes.
+/// The name of a class's placeholder at this time. Its last part counts half days: every daemon that serves the same labels
+/// computes the same name, and the new placeholder exists before the old one is removed.
 pub fn placeholder_name(class: &Class, now: Timestamp) -> String {
     format!("{}-{}", family(class), now.0 / 1000 / PLACEHOLDER_AGE)
 }
 
-/// What the names of a class's placeholders start with.
+/// The start of the names of a class's placeholders.
 fn family(class: &Class) -> String {
     let sum = Sha256::digest(format!("{}\n{}", class.labels, class.runner_group).as_bytes());
     let sum: String = sum.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{PLACEHOLDER}x{sum}")
 }
 
-/// True for a placeholder of whichever daemon.
+/// Whether it is a placeholder, of any daemon.
 pub fn is_placeholder(name: &str) -> bool {
     let parts = name.strip_prefix(PLACEHOLDER).and_then(|rest| rest.split_once('-'));
     parts.is_some_and(|(sum, age)| {
@@ -156,7 +156,7 @@ pub fn is_placeholder(name: &str) -> bool {
     })
 }
 
-/// What is missing or over in one scope. `runners` are all that are registered there.
+/// Missing and old placeholders of one scope. `runners` are all runners registered there.
 pub fn placeholders(classes: &[Class], runners: &[Runner], now: Timestamp) -> Placeholders {
     let mut plan = Placeholders::default();
     for (place, class) in classes.iter().enumerate() {

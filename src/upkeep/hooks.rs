@@ -1,4 +1,4 @@
-//! One webhook for each target, leading here and sending what it should.
+//! One webhook for each target, with our address, secret and events.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::config::{Config, WebTls};
 use crate::github::{Delivery, Error, ErrorKind, GitHub, HOOK_EVENTS, Hook, HookWanted, Purpose};
 use crate::model::Scope;
 
-/// GitHub waits ten seconds for an answer, and then needs a moment to tell.
+/// GitHub waits ten seconds for an answer and lists the attempt a moment later.
 const PING_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was done about a scope's hook.
@@ -17,22 +17,22 @@ pub enum Done {
     SetRight,
 }
 
-/// How a scope's hook is.
+/// The state of a scope's hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// There is none that leads here.
+    /// No hook has our address.
     Missing,
-    /// What is wrong with it, and what its last delivery came to.
+    /// What is wrong with it, and the result of its last delivery.
     There { hook: Hook, wrong: Vec<String>, last: Option<Result<(), String>> },
 }
 
-/// The hook that `config` wants, with this address.
+/// The hook that `config` asks for, with this address.
 pub fn wanted(config: &Config, url: &str) -> HookWanted {
     let insecure = url.starts_with("https:") && config.web_tls == WebTls::SelfSigned;
     HookWanted { url: url.to_owned(), secret: config.hooksecret.clone(), insecure }
 }
 
-/// Makes the hook, or sets it right; there is one afterwards. Returns its id.
+/// Creates or corrects the hook; returns its id.
 ///
 /// # Errors
 /// As for every call, and for enterprises.
@@ -49,10 +49,10 @@ pub fn install(github: &GitHub, scope: &Scope, wanted: &HookWanted) -> Result<(u
     }
 }
 
-/// Lets GitHub ping the hook, and waits for what came of it. The inner `Err` says why GitHub does not reach us.
+/// Has GitHub ping the hook and waits for the result. The inner `Err` says why GitHub cannot reach us.
 ///
 /// # Errors
-/// As for every call; [`ErrorKind::Timeout`] where GitHub does not tell in time.
+/// As for every call; [`ErrorKind::Timeout`] where GitHub lists no result in time.
 pub fn ping(github: &GitHub, scope: &Scope, hook: u64, url: &str) -> Result<Result<(), String>, Error> {
     let newest = |purpose| github.deliveries(scope, hook, purpose, |_| false);
     let before = newest(Purpose::Ask)?.first().map_or(0, |one| one.id);
@@ -68,7 +68,7 @@ pub fn ping(github: &GitHub, scope: &Scope, hook: u64, url: &str) -> Result<Resu
             let tried = format!("hear of the ping of the webhook {hook} of {scope}");
             return Err(Error::new(tried, ErrorKind::Timeout, "GitHub does not list it yet"));
         }
-        // GitHub tells of it in a listing alone.
+        // GitHub shows the result only in a listing.
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_secs(2));
     }
@@ -78,7 +78,7 @@ fn outcome(delivery: &Delivery, url: &str) -> Result<(), String> {
     unreachable(delivery, url).map_or(Ok(()), Err)
 }
 
-/// How the scope's hook is, and the addresses of hooks that lead to other lxdrunners.
+/// The state of the scope's hook, and the addresses of other lxdrunners' hooks.
 ///
 /// # Errors
 /// As for every call, and for enterprises.
@@ -96,7 +96,7 @@ pub fn status(github: &GitHub, scope: &Scope, wanted: &HookWanted) -> Result<(St
     Ok((State::There { hook: (*hook).clone(), wrong, last }, others))
 }
 
-/// What is not as it should be. The secret cannot be seen.
+/// What differs from the wanted hook. GitHub does not show the secret.
 fn differences(hook: &Hook, wanted: &HookWanted) -> Vec<String> {
     let mut wrong = Vec::new();
     if hook.url != wanted.url {
@@ -117,7 +117,7 @@ fn differences(hook: &Hook, wanted: &HookWanted) -> Vec<String> {
     wrong
 }
 
-/// Removes the hooks that lead here; how many there were.
+/// Removes the hooks with our address; returns their number.
 ///
 /// # Errors
 /// As for every call, and for enterprises.

@@ -1,5 +1,4 @@
-//! What keeps things right at GitHub beside the jobs: webhooks, deliveries that were lost, placeholders. A thread of its own
-//! does it; nothing here is needed for a job to run.
+//! Maintains webhooks, lost deliveries and placeholder runners at GitHub, in a thread of its own. No job depends on it.
 
 pub mod choose;
 pub mod hooks;
@@ -17,31 +16,31 @@ use choose::{is_placeholder, placeholders, reaches_back, to_redeliver};
 
 /// The shortest pause between two looks at a hook's deliveries.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// Each hook more makes the pause longer by this, so that many of them do not use up the listings' share.
+/// Added to the pause for each hook, so that many hooks do not use up the hourly share of listings.
 const LOOK_PAUSE_EACH: Duration = Duration::from_secs(30);
 /// Pages of deliveries that are read at most, of 100 each.
 const PAGES: usize = 10;
-/// How far looks overlap: a delivery is listed when it is over, which may take a while.
+/// How far two looks overlap: GitHub lists a delivery only after its attempt has ended.
 const OVERLAP: Duration = Duration::from_secs(300);
 /// Deliveries that are remembered as asked for.
 const MOST_ASKED: usize = 10_000;
-/// Placeholders are looked at, and hooks that could not be set right are tried again, this often.
+/// Between two checks of placeholders, and two attempts to correct a hook.
 const SELDOM: Duration = Duration::from_secs(600);
 
-/// Keeps things right; remembers only what saves questions.
+/// The maintenance of one GitHub. It remembers only what saves requests.
 pub struct Upkeep {
     config: Arc<Config>,
     github: Arc<GitHub>,
     targets: Option<(Instant, Vec<Scope>)>,
     hooks: BTreeMap<Scope, Watched>,
     seldom: Option<Instant>,
-    /// When a hook was last found to be wrong.
+    /// When the hook was last found to be wrong.
     mended: BTreeMap<Scope, Instant>,
-    /// What went wrong last, to tell changes only.
+    /// The last failure, so that only changes are logged.
     told: BTreeMap<String, String>,
 }
 
-/// A hook of ours.
+/// One of our hooks.
 #[derive(Debug, Default)]
 struct Watched {
     id: u64,
@@ -51,18 +50,17 @@ struct Watched {
 }
 
 impl Upkeep {
-    /// Does nothing yet.
     pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Upkeep {
         let (hooks, mended, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Upkeep { config, github, targets: None, hooks, seldom: None, mended, told }
     }
 
-    /// True where there is anything to do.
+    /// Whether the config asks for any maintenance.
     pub fn is_wanted(config: &Config) -> bool {
         config.webhook_url.is_some() || config.placeholders
     }
 
-    /// Goes round once, and returns the pause until the next time.
+    /// Does one round; returns the pause until the next.
     pub fn round(&mut self) -> Duration {
         match self.targets() {
             Ok(targets) => {
@@ -122,15 +120,15 @@ impl Upkeep {
         }
     }
 
-    /// Asks again for what did not arrive.
+    /// Asks GitHub to repeat deliveries that did not arrive.
     fn redeliver(&mut self, scope: &Scope) -> Result<(), Error> {
         let Some(hook) = self.hooks.get_mut(scope) else { return Ok(()) };
-        // Before the listing is begun, so that nothing falls between two of them.
+        // Taken before the listing, so that no delivery falls between two listings.
         let now = self.github.now();
         let since = hook.looked.map(|at| Timestamp(at.0.saturating_sub(OVERLAP.as_millis() as u64)));
         let more = |listed: &[_]| reaches_back(listed, since, now, PAGES);
         let listed = match self.github.deliveries(scope, hook.id, Purpose::List, more) {
-            // Somebody removed it: it is made anew at the next occasion.
+            // Somebody removed the hook: the next round makes it again.
             Err(error) if error.kind == ErrorKind::NotFound => {
                 self.repair(scope);
                 return Err(error);
@@ -159,8 +157,8 @@ impl Upkeep {
         Ok(())
     }
 
-    /// The scope's hook is set right soon, but not again and again where that does not help.
-    fn repair(&mut self, scope: &Scope) {
+    /// Has the scope's hook corrected soon, but not repeatedly where that does not help.
+    fn mend(&mut self, scope: &Scope) {
         self.hooks.remove(scope);
         if self.mended.get(scope).is_none_or(|at| at.elapsed() >= SELDOM) {
             self.mended.insert(scope.clone(), Instant::now());
@@ -168,7 +166,7 @@ impl Upkeep {
         }
     }
 
-    /// What fails is told when it begins and when it is another failure, and when it works again.
+    /// Logs a failure when it begins and when its reason changes, and the recovery.
     fn tell(&mut self, what: &str, outcome: Result<(), Error>) {
         match outcome {
             Ok(()) => {
@@ -176,7 +174,7 @@ impl Upkeep {
                     info!("what=\"{what}\" msg=\"works again\"");
                 }
             }
-            // It is no trouble to wait for one's time.
+            // Being rate-limited is not a failure.
             Err(error) if matches!(error.kind, ErrorKind::RateLimited(_)) => {
                 debug!("what=\"{what}\" error=\"{error}\"")
             }
@@ -191,7 +189,7 @@ impl Upkeep {
     }
 }
 
-/// Sees to it that each class has a fresh placeholder in this scope.
+/// Registers the missing placeholders of each class in this scope and removes the old ones.
 ///
 /// # Errors
 /// As for every call.
@@ -219,7 +217,7 @@ pub fn keep_placeholders(github: &GitHub, config: &Config, scope: &Scope) -> Res
     Ok(())
 }
 
-/// Removes all placeholders of a scope; how many there were.
+/// Removes all placeholders of a scope; returns their number.
 ///
 /// # Errors
 /// As for every call.
