@@ -312,7 +312,7 @@ fn what_is_not_ours_is_never_touched() {
     let foreign = lxdrunner::lxd::NewInstance {
         name: format!("{}-77-1", rig.prefix),
         kind: lxdrunner::model::InstanceType::Container,
-        source: lxdrunner::lxd::api::Source::Alias(standin::farm::IMAGE.to_owned()),
+        source: lxdrunner::lxd::Source::Alias(standin::farm::IMAGE.to_owned()),
         profiles: vec!["default".to_owned()],
         config: ConfigMap::from([("user.lxdrunner.owner".to_owned(), "somebody-else".to_owned())]),
         devices: Default::default(),

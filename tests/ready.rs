@@ -447,7 +447,7 @@ fn a_copy_that_somebody_makes_of_a_template_is_not_taken_for_ours() {
         let copy = lxdrunner::lxd::NewInstance {
             name: name.clone(),
             kind: lxdrunner::model::InstanceType::Container,
-            source: lxdrunner::lxd::api::Source::Copy(template.clone()),
+            source: lxdrunner::lxd::Source::Copy(template.clone()),
             profiles: vec!["default".to_owned()],
             config: Default::default(),
             devices: Default::default(),

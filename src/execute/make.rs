@@ -10,7 +10,7 @@ use super::remove::found;
 use crate::config::Class;
 use crate::identity::process_identity;
 use crate::lxd;
-use crate::lxd::api::{ErrorKind, Operation, Source};
+use crate::lxd::{ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
 use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};

@@ -6,7 +6,7 @@ use log::{Level, debug, info, log};
 
 use super::Executor;
 use crate::identity::{maker, process_identity};
-use crate::lxd::{self, Instance, Lxd, api::ErrorKind, api::Operation};
+use crate::lxd::{self, ErrorKind, Instance, Lxd, Operation};
 use crate::model::{Phase, RunnerId, keys};
 use crate::runner::provision::{look_inside, why_not_online};
 use crate::steps::Found;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::api::{Error, ErrorKind, Lxd};
+use super::api::Lxd;
 use super::ends::Ends;
 use super::transport::Upgraded;
+use super::types::{Error, ErrorKind};
 use super::wire::OperationJson;
 use crate::websocket::{Message, Reader, pong};
 

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{CALL_TIMEOUT, Error, ErrorKind, Exec, ExecResult, Lxd, Operation, instance_path};
+use super::api::{CALL_TIMEOUT, Lxd, instance_path};
 use super::transport::{Body, Keep, Response};
+use super::types::{Error, ErrorKind, Exec, ExecResult, Operation};
 use super::wait::{Patience, Signs};
 use super::wire::{OperationJson, succeeded};
 use crate::http1::{path_segment, query_value};

@@ -3,8 +3,9 @@
 use std::io::Read;
 use std::time::Duration;
 
-use super::api::{CALL_TIMEOUT, Error, ErrorKind, Lxd, instance_path};
+use super::api::{CALL_TIMEOUT, Lxd, instance_path};
 use super::transport::{Body, Keep, Response};
+use super::types::{Error, ErrorKind};
 use super::wire::envelope;
 use crate::http1::query_value;
 use crate::text::Line;

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::api::{CALL_TIMEOUT, Error, ErrorKind, Instance, Lxd, instance_path};
+use super::api::{CALL_TIMEOUT, Lxd, instance_path};
 use super::transport::{Body, Keep};
+use super::types::{Error, ErrorKind, Instance};
 use super::wire::{Envelope, OperationJson, envelope};
 use crate::model::ConfigMap;
 

@@ -1,20 +1,20 @@
 //! LXD (or Incus) over its unix socket.
 
-pub mod api;
+mod api;
 mod ends;
-pub mod events;
+mod events;
 mod exec;
 mod files;
 mod keys;
 mod objects;
 pub mod transport;
+mod types;
 mod wait;
 mod wire;
 
-pub use api::{
-    Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, Lxd, NewInstance, Operation, Server, Source,
-};
+pub use api::{CALL_TIMEOUT, Lxd};
 pub use events::Events;
 pub use exec::EndedExec;
 pub use objects::{Image, Network, Profile, Project, RemoteImage, StoragePool};
+pub use types::{Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, NewInstance, Operation, Server, Source};
 pub use wait::{Patience, Progress, Signs};

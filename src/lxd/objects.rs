@@ -3,7 +3,8 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use super::api::{Error, ErrorKind, Lxd, Operation};
+use super::api::Lxd;
+use super::types::{Error, ErrorKind, Operation};
 use super::wait::{Patience, Signs};
 use super::wire::{null_as_default, succeeded};
 use crate::http1::{path_segment, query_value};

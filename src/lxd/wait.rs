@@ -8,9 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::api::{Error, ErrorKind, Lxd, Operation};
+use super::api::Lxd;
 use super::ends::Waited;
 use super::transport::{Body, Response};
+use super::types::{Error, ErrorKind, Operation};
 use super::wire::{OperationJson, metadata, succeeded};
 use crate::http1::path_segment;
 use crate::text::one_line;

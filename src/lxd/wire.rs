@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::api::{Error, ErrorKind, Instance, InstanceStatus, Operation};
+use super::types::{Error, ErrorKind, Instance, InstanceStatus, Operation};
 use crate::model::{ConfigMap, InstanceType, Timestamp};
 use crate::text::{Line, one_line};
 

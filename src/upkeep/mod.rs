@@ -35,7 +35,7 @@ pub struct Upkeep {
     hooks: BTreeMap<Scope, Watched>,
     seldom: Option<Instant>,
     /// When the hook was last found to be wrong.
-    mended: BTreeMap<Scope, Instant>,
+    repaired: BTreeMap<Scope, Instant>,
     /// The last failure, so that only changes are logged.
     told: BTreeMap<String, String>,
 }
@@ -51,8 +51,8 @@ struct Watched {
 
 impl Upkeep {
     pub fn new(config: Arc<Config>, github: Arc<GitHub>) -> Upkeep {
-        let (hooks, mended, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Upkeep { config, github, targets: None, hooks, seldom: None, mended, told }
+        let (hooks, repaired, told) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Upkeep { config, github, targets: None, hooks, seldom: None, repaired, told }
     }
 
     /// Whether the config asks for any maintenance.
@@ -158,10 +158,10 @@ impl Upkeep {
     }
 
     /// Has the scope's hook corrected soon, but not repeatedly where that does not help.
-    fn mend(&mut self, scope: &Scope) {
+    fn repair(&mut self, scope: &Scope) {
         self.hooks.remove(scope);
-        if self.mended.get(scope).is_none_or(|at| at.elapsed() >= SELDOM) {
-            self.mended.insert(scope.clone(), Instant::now());
+        if self.repaired.get(scope).is_none_or(|at| at.elapsed() >= SELDOM) {
+            self.repaired.insert(scope.clone(), Instant::now());
             self.seldom = None;
         }
     }

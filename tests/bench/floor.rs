@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::time::Duration;
 
-use lxdrunner::lxd::api::Operation;
+use lxdrunner::lxd::Operation;
 use lxdrunner::lxd::{Exec, Lxd, NewInstance, Source};
 use lxdrunner::model::{ConfigMap, InstanceType, Timestamp, keys};
 

@@ -11,7 +11,7 @@ use log::debug;
 use super::{DIRECTORY, Failure, Provision};
 use crate::config::Class;
 use crate::lxd;
-use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation};
+use crate::lxd::{CALL_TIMEOUT, ErrorKind, Operation};
 use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
 
 /// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.

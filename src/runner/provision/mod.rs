@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use log::info;
 
 use crate::config::{Class, ImageRef, Origin};
-use crate::lxd::api::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::lxd::{self, EndedExec, Exec, Lxd, NewInstance, Signs};
+use crate::lxd::{CALL_TIMEOUT, ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, Product};
 use crate::runner::masks::masked;
 use crate::steps::default_config;
