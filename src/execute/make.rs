@@ -14,7 +14,7 @@ use crate::lxd::{ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
 use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};
-use crate::steps::making::{Answer, Making, Next, Step, What};
+use crate::steps::making::{Answer, MakeKind, Making, Next, Step};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Handle};
 use crate::trace::Mark;
@@ -31,14 +31,14 @@ const RUNNER_BEGINS: Duration = Duration::from_millis(100);
 struct Order<'a> {
     class: &'a Class,
     name: &'a str,
-    what: What,
+    what: MakeKind,
     job: Option<JobId>,
     source: Source,
     keys: ConfigMap,
 }
 
 /// What a making has in hand.
-struct Hands<'a, 'scope> {
+struct MakeSession<'a, 'scope> {
     executor: &'a Executor,
     order: &'a Order<'a>,
     provision: &'a Provision<'a>,
@@ -75,7 +75,7 @@ impl Executor {
                 let mut keys = keys(Phase::Provisioning, None);
                 keys.insert(keys::SCOPE.to_owned(), scope.to_string());
                 keys.extend(job.map(|job| (keys::JOB.to_owned(), job.to_string())));
-                let what = What::Runner { scope: scope.clone(), from: from.clone() };
+                let what = MakeKind::Runner { scope: scope.clone(), from: from.clone() };
                 Order { class, name, what, job: *job, source, keys }
             }
             Action::Bake { name, fingerprint, recipe, form, .. } => {
@@ -83,7 +83,7 @@ impl Executor {
                 Order {
                     class,
                     name,
-                    what: What::Template(*form),
+                    what: MakeKind::Template(*form),
                     job: None,
                     source,
                     keys: keys(Phase::Baking, Some(recipe)),
@@ -92,7 +92,7 @@ impl Executor {
             Action::PrepareStandby { name, template, recipe, .. } => {
                 let source = copy_of(template);
                 let keys = keys(Phase::Preparing, Some(recipe));
-                Order { class, name, what: What::Standby, job: None, source, keys }
+                Order { class, name, what: MakeKind::Standby, job: None, source, keys }
             }
             _ => return self.fetch_image(class),
         };
@@ -114,13 +114,13 @@ impl Executor {
         let provision =
             Provision::new(&self.lxd, class, name, Limits::of(&self.config), mark).reaching(&self.config.github.api);
         let register = || match what {
-            What::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
+            MakeKind::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
             _ => Err(Answer::Refused("it has no runner".to_owned())),
         };
         let open_files = || provision.open_files();
         let mut making = Making::new(what.clone(), class, &self.config.prefix);
         thread::scope(|scope| {
-            let mut hands = Hands {
+            let mut session = MakeSession {
                 executor: self,
                 order,
                 provision: &provision,
@@ -138,14 +138,14 @@ impl Executor {
                 let step = making.step();
                 let came = match step {
                     Step::BeginRegister => {
-                        hands.registering = Some(threads::spawn_scoped(scope, "register", &register));
+                        session.registering = Some(threads::spawn_scoped(scope, "register", &register));
                         Answer::Done
                     }
                     Step::OpenFiles => {
-                        hands.opening = Some(threads::spawn_scoped(scope, "open-files", &open_files));
+                        session.opening = Some(threads::spawn_scoped(scope, "open-files", &open_files));
                         Answer::Done
                     }
-                    step => hands.take(step),
+                    step => session.take(step),
                 };
                 if let Next::End(outcome) = making.next(came) {
                     return outcome;
@@ -167,17 +167,17 @@ impl Executor {
     }
 }
 
-impl Hands<'_, '_> {
+impl MakeSession<'_, '_> {
     fn take(&mut self, step: &Step) -> Answer {
         let (order, provision) = (self.order, self.provision);
         let Order { class, name, what, .. } = order;
         match step {
             Step::Create => {
                 let (source, keys, ephemeral) =
-                    (order.source.clone(), order.keys.clone(), !matches!(what, What::Template(_)));
+                    (order.source.clone(), order.keys.clone(), !matches!(what, MakeKind::Template(_)));
                 let made = match what {
                     // GitHub is asked for its credentials once the name is ours, and while it boots.
-                    What::Runner { .. } => provision.create(source, keys, ephemeral),
+                    MakeKind::Runner { .. } => provision.create(source, keys, ephemeral),
                     _ => provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
                 };
                 if made.is_ok() {
@@ -192,7 +192,7 @@ impl Hands<'_, '_> {
                 Err(error) => self.failed(error.into()),
             },
             Step::FindCause => {
-                let of_image = matches!(what, What::Template(_) | What::Runner { from: Origin::Image, .. });
+                let of_image = matches!(what, MakeKind::Template(_) | MakeKind::Runner { from: Origin::Image, .. });
                 Answer::Cause(why_not_created(&self.executor.lxd, class, of_image))
             }
             Step::Start if self.runs => Answer::Done,
@@ -221,7 +221,7 @@ impl Hands<'_, '_> {
             Step::RegisterAgain => {
                 thread::sleep(NAME_PAUSE);
                 match what {
-                    What::Runner { scope, .. } => self.heard(self.executor.register(class, scope, name)),
+                    MakeKind::Runner { scope, .. } => self.heard(self.executor.register(class, scope, name)),
                     _ => Answer::Refused("it has no runner".to_owned()),
                 }
             }
@@ -240,13 +240,13 @@ impl Hands<'_, '_> {
                 self.opening.take().map(Handle::join);
                 let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
                 let handed_over = provision.hand_over(credentials);
-                if let (Ok(()), What::Runner { from, .. }) = (&handed_over, what) {
+                if let (Ok(()), MakeKind::Runner { from, .. }) = (&handed_over, what) {
                     self.mark.tell(name, from.as_str());
                 }
                 self.done(handed_over)
             }
             Step::NoteStarted(runner) => {
-                if matches!(what, What::Runner { from: Origin::Standby { .. }, .. }) {
+                if matches!(what, MakeKind::Runner { from: Origin::Standby { .. }, .. }) {
                     // LXD tells nobody that the runner began.
                     thread::sleep(RUNNER_BEGINS);
                 }
@@ -273,7 +273,7 @@ impl Hands<'_, '_> {
             },
             Step::Publish => self.publish(),
             Step::TakeBack(runner) => match what {
-                What::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
+                MakeKind::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
                     Ok(deletion) => Answer::Deregistered(deletion),
                     Err(error) => {
                         debug!("instance={name} runner={runner} msg=\"not taken back\" error=\"{error}\"");
@@ -328,12 +328,12 @@ impl Hands<'_, '_> {
         let Order { class, name, what, job, .. } = self.order;
         let class = &class.name;
         match what {
-            What::Runner { scope, from } => {
+            MakeKind::Runner { scope, from } => {
                 let (job, from) = (job.map(|job| format!("job={job} ")).unwrap_or_default(), from.as_str());
                 info!("{job}class={class:?} instance={name} scope={scope} from={from} msg=\"instance made\"");
             }
-            What::Template(_) => info!("class={class:?} template={name} msg=\"baking a template\""),
-            What::Standby => {}
+            MakeKind::Template(_) => info!("class={class:?} template={name} msg=\"baking a template\""),
+            MakeKind::Standby => {}
         }
     }
 
@@ -341,7 +341,7 @@ impl Hands<'_, '_> {
         let (executor, class) = (self.executor, self.order.class);
         match executor.packages.cached(class.arch, executor.config.runner_version.as_deref()) {
             Some(package) => {
-                let set_up = self.provision.prepare(&package, matches!(self.order.what, What::Template(_)));
+                let set_up = self.provision.prepare(&package, matches!(self.order.what, MakeKind::Template(_)));
                 self.done(set_up.inspect(|()| self.mark.at("set_up")))
             }
             None => Answer::NoPackage(format!(

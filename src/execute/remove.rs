@@ -9,7 +9,7 @@ use crate::identity::{maker, process_identity};
 use crate::lxd::{self, ErrorKind, Instance, Lxd, Operation};
 use crate::model::{Phase, RunnerId, keys};
 use crate::runner::provision::{look_inside, why_not_online};
-use crate::steps::Found;
+use crate::steps::InstanceView;
 use crate::steps::removal::{Answer, Next, Removal, Step};
 use crate::world::{Outcome, RemoveReason};
 
@@ -17,7 +17,7 @@ use crate::world::{Outcome, RemoveReason};
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What a removal has in hand.
-struct Hands<'a> {
+struct RemovalSession<'a> {
     executor: &'a Executor,
     project: &'a str,
     name: &'a str,
@@ -37,7 +37,7 @@ impl Executor {
     pub(super) fn remove(&self, project: &str, name: &str, mut removal: Removal) -> Outcome {
         let reason = removal.judged().to_string();
         let never_online = removal.judged().reason == RemoveReason::NeverOnline;
-        let mut hands = Hands {
+        let mut session = RemovalSession {
             executor: self,
             project,
             name,
@@ -49,11 +49,11 @@ impl Executor {
         };
         loop {
             let step = removal.step().clone();
-            let came = hands.take(&step);
+            let came = session.take(&step);
             debug!("instance={name} step={step:?} came={came:?}");
             if let Next::End(outcome) = removal.next(came) {
                 if matches!(outcome, Outcome::Removed) && step != Step::Look {
-                    log!(hands.level, "instance={name} reason={:?} msg=removed{}", hands.reason, hands.see);
+                    log!(session.level, "instance={name} reason={:?} msg=removed{}", session.reason, session.see);
                 }
                 return outcome;
             }
@@ -84,7 +84,7 @@ impl Executor {
     }
 }
 
-impl Hands<'_> {
+impl RemovalSession<'_> {
     fn take(&mut self, step: &Step) -> Answer {
         let (lxd, github) = (&self.executor.lxd, &self.executor.github);
         let (project, name) = (self.project, self.name);
@@ -133,7 +133,7 @@ impl Hands<'_> {
     }
 }
 
-impl Hands<'_> {
+impl RemovalSession<'_> {
     /// What the start script says in the instance, where its runner did not come online.
     fn why_not_online(&self) -> Option<String> {
         let instance = self.instance.as_ref().filter(|_| self.never_online)?;
@@ -148,9 +148,9 @@ fn done(result: Result<(), lxd::Error>) -> Answer {
 }
 
 /// An instance as the decision needs it. What has no phase is taken for a runner's that was started: the most careful guess.
-pub(super) fn found(lxd: &Lxd, instance: &Instance, etag: String) -> Found {
+pub(super) fn found(lxd: &Lxd, instance: &Instance, etag: String) -> InstanceView {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
-    Found {
+    InstanceView {
         etag,
         owner: key(keys::OWNER).map(str::to_owned),
         phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),

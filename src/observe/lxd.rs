@@ -12,7 +12,7 @@ use crate::identity::{is_of_another_boot, maker};
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{Form, ImageSeen, InstanceSeen, Named, Snapshot, Status, form_of, parse_name};
+use crate::world::{Form, ImageSeen, InstanceSeen, NameKind, Snapshot, Status, form_of, parse_name};
 
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
@@ -125,7 +125,7 @@ pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, l
 /// ours, for they are in its files, but not the name.
 pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> Option<InstanceSeen> {
     let property = |key: &str| image.properties.get(key).map(String::as_str).unwrap_or_default();
-    let named = |alias: &&str| parse_name(&config.prefix, alias) == Some(Named::Template);
+    let named = |alias: &&str| parse_name(&config.prefix, alias) == Some(NameKind::Template);
     if property(keys::OWNER) != config.prefix || property(keys::PROJECT) != project {
         return None;
     }

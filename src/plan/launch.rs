@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::stock::{Demand, HANDOVER, Stock, needs};
+use super::census::{Census, Demand, HANDOVER, needs};
 use super::{Group, LAUNCHES_AT_ONCE, Planner, Reason};
 use crate::model::{ClassId, JobId};
 use crate::world::{Action, Flight, Instance, JobState, Origin, Subject, Template, World, instance_name};
@@ -40,11 +40,11 @@ impl<'a> Planner<'a> {
         for (group, Demand { mut jobs, queued }) in demand {
             self.queued.insert(group, queued);
             // What is on its way counts for those that it was launched for, then for those that wait longest.
-            jobs.sort_unstable_by_key(|j| (!self.stock.live_for.contains(&j.job.id), j.queued_at, j.job.id));
-            let supply = self.stock.supply.get(&group).copied().unwrap_or(0);
+            jobs.sort_unstable_by_key(|j| (!self.census.live_for.contains(&j.job.id), j.queued_at, j.job.id));
+            let supply = self.census.supply.get(&group).copied().unwrap_or(0);
             let covered = supply.min(jobs.len());
             self.plan.deferred.extend(jobs.drain(..covered).map(|j| (j.job.id, Reason::Covered)));
-            jobs.sort_unstable_by_key(|j| Reverse((self.stock.live_for.contains(&j.job.id), j.queued_at, j.job.id)));
+            jobs.sort_unstable_by_key(|j| Reverse((self.census.live_for.contains(&j.job.id), j.queued_at, j.job.id)));
             if jobs.is_empty() {
                 continue;
             }
@@ -82,7 +82,7 @@ impl<'a> Planner<'a> {
     /// What the next instance of the class comes from: a standby, else the template, else the image.
     pub(crate) fn origin(&self, class: ClassId) -> Option<Origin> {
         let name = &self.config.class(class).name;
-        match self.stock.classes[class].standbys.last() {
+        match self.census.classes[class].standbys.last() {
             Some(standby) if self.works(Subject::Standby(name.clone())) => {
                 Some(Origin::Standby { etag: standby.etag.clone() })
             }
@@ -96,7 +96,7 @@ impl<'a> Planner<'a> {
         let package = self.world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
         // Where copies get no network, one instance from the image tells whether the template is the cause.
         let doubted = package && self.world.failures.is_shaky(&Subject::Network(class.name.clone()));
-        let template = self.stock.classes[id].template;
+        let template = self.census.classes[id].template;
         if let Some(template) = template.filter(|_| !doubted && self.works(Subject::Template(class.name.clone()))) {
             return Some(Origin::Template(as_template(template)));
         }
@@ -109,20 +109,20 @@ impl<'a> Planner<'a> {
 
     /// Gives the free places away: to the scope with the fewest instances first, there to the job that waits longest.
     fn share_out(&mut self, mut lines: Vec<Line<'a>>) {
-        let turn = |stock: &Stock, lines: &[Line], at: usize| {
+        let turn = |census: &Census, lines: &[Line], at: usize| {
             let line = lines.get(at)?;
-            let load = stock.scope.get(line.group.0).copied().unwrap_or(0);
+            let load = census.scope.get(line.group.0).copied().unwrap_or(0);
             let next = line.jobs.last()?;
             Some(Reverse((load, next.queued_at, next.job.id, at)))
         };
-        let mut heap: BinaryHeap<_> = (0..lines.len()).filter_map(|at| turn(&self.stock, &lines, at)).collect();
+        let mut heap: BinaryHeap<_> = (0..lines.len()).filter_map(|at| turn(&self.census, &lines, at)).collect();
         let names = if heap.is_empty() { BTreeSet::new() } else { names_in_use(self.world) };
         while let Some(Reverse((load, .., at))) = heap.pop() {
             let Some(line) = lines.get_mut(at) else { continue };
             let (scope, id) = line.group;
-            if load != self.stock.scope.get(scope).copied().unwrap_or(0) {
+            if load != self.census.scope.get(scope).copied().unwrap_or(0) {
                 // The scope got an instance through another of its classes meanwhile: back into the row.
-                heap.extend(turn(&self.stock, &lines, at));
+                heap.extend(turn(&self.census, &lines, at));
                 continue;
             }
             let origin = self.origin(id);
@@ -137,39 +137,39 @@ impl<'a> Planner<'a> {
             let job = job.job.id;
             let name = match &origin {
                 Origin::Standby { .. } => {
-                    let stocked = &mut self.stock.classes[id];
+                    let stocked = &mut self.census.classes[id];
                     stocked.kept = stocked.kept.saturating_sub(1);
                     let standby = stocked.standbys.pop().map(|standby| standby.seen.name.as_str());
-                    self.stock.claimed.extend(standby);
+                    self.census.claimed.extend(standby);
                     standby.map(str::to_owned)
                 }
                 Origin::Image | Origin::Template(_) => {
                     let free = |name: &String| !names.contains(name.as_str());
-                    self.stock.place(id);
+                    self.census.count_instance(id);
                     (1..1000).map(|n| instance_name(&self.config.prefix, job, n)).find(free)
                 }
             };
             let Some(name) = name else { continue };
             self.launch(line.group, Launch { job: Some(job), name, from: origin });
-            heap.extend(turn(&self.stock, &lines, at));
+            heap.extend(turn(&self.census, &lines, at));
         }
     }
 
     /// Plans one launch; its place is counted already.
     pub(super) fn launch(&mut self, group: Group<'a>, launch: Launch) {
-        let (Launch { job, name, from }, stock) = (launch, &mut self.stock);
-        stock.launching += 1;
-        stock.tried.extend(needs(group.0, self.config.class(group.1), Some(&from)));
-        *stock.scope.entry(group.0).or_default() += 1;
-        *stock.supply.entry(group).or_default() += 1;
+        let (Launch { job, name, from }, census) = (launch, &mut self.census);
+        census.launching += 1;
+        census.tried.extend(needs(group.0, self.config.class(group.1), Some(&from)));
+        *census.scope.entry(group.0).or_default() += 1;
+        *census.supply.entry(group).or_default() += 1;
         self.plan.actions.push(Action::Launch { job, class: group.1, scope: group.0.clone(), name, from });
     }
 
     /// Why no further instance may be launched for this scope and class, by count. A standby has its place already.
     pub(super) fn full(&self, (scope, class): Group<'_>, origin: Option<&Origin>) -> Option<Reason> {
-        let (stocked, class) = (&self.stock.classes[class], self.config.class(class));
+        let (stocked, class) = (&self.census.classes[class], self.config.class(class));
         if !matches!(origin, Some(Origin::Standby { .. })) {
-            if self.stock.total >= self.config.max_workers {
+            if self.census.total >= self.config.max_workers {
                 return Some(Reason::HostFull { max: self.config.max_workers });
             }
             if stocked.total >= class.max_workers {
@@ -177,8 +177,8 @@ impl<'a> Planner<'a> {
             }
         }
         // What failed last time is tried with one launch, not with all at once.
-        let tried = |subject: &Subject| self.world.failures.is_shaky(subject) && self.stock.tried.contains(subject);
-        let busy = self.stock.launching >= LAUNCHES_AT_ONCE || needs(scope, class, origin).iter().any(tried);
+        let tried = |subject: &Subject| self.world.failures.is_shaky(subject) && self.census.tried.contains(subject);
+        let busy = self.census.launching >= LAUNCHES_AT_ONCE || needs(scope, class, origin).iter().any(tried);
         busy.then_some(Reason::LaunchesBusy)
     }
 }
@@ -209,7 +209,7 @@ pub(super) fn names_in_use(world: &World) -> BTreeSet<&str> {
         Flight::Instance(name) => Some(name.as_str()),
         _ => None,
     });
-    let known = world.instances.keys().chain(world.taken.keys()).map(String::as_str);
+    let known = world.instances.keys().chain(world.names_taken.keys()).map(String::as_str);
     let at_work = world.jobs.values().filter_map(|state| state.job.runner_name.as_deref());
     known.chain(at_work).chain(runners).chain(flights).collect()
 }

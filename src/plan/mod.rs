@@ -4,10 +4,10 @@
 //! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
 //! ever paired with an instance.
 
+mod census;
 mod launch;
 mod ready;
 mod remove;
-mod stock;
 #[cfg(test)]
 pub(crate) mod testkit;
 #[cfg(test)]
@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+pub(crate) use self::census::Census;
 use self::launch::Crowded;
-pub(crate) use self::stock::Stock;
 use crate::config::{Config, ForkPolicy};
 use crate::model::{ClassId, Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
 use crate::world::{
@@ -161,7 +161,7 @@ pub(crate) struct Planner<'a> {
     pub(crate) config: &'a Config,
     now: Timestamp,
     /// What there is, with what was planned so far.
-    pub(crate) stock: Stock<'a>,
+    pub(crate) census: Census<'a>,
     /// All queued jobs, those included that are held back.
     queued: BTreeMap<Group<'a>, usize>,
     crowded: Crowded,
@@ -171,13 +171,13 @@ pub(crate) struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// A planner that has counted the stock and decided nothing.
+    /// A planner that has counted the census and decided nothing.
     pub(crate) fn new(world: &'a World, now: Timestamp) -> Planner<'a> {
         Planner {
             world,
             config: world.config(),
             now,
-            stock: Stock::count(world, now),
+            census: Census::count(world, now),
             queued: BTreeMap::new(),
             crowded: Crowded::default(),
             names: None,
@@ -200,7 +200,7 @@ impl<'a> Planner<'a> {
         let beyond = |(group, supply): (&Group<'a>, &usize)| {
             (*group, supply.saturating_sub(self.queued.get(group).copied().unwrap_or(0)))
         };
-        self.stock.supply.iter().map(beyond).collect()
+        self.census.supply.iter().map(beyond).collect()
     }
 
     /// What is asked of GitHub, and registrations that go: no more than a few at once.
@@ -264,7 +264,7 @@ impl<'a> Planner<'a> {
         }
         let not_taken = not_taken(world, now, &self.plan.deferred);
         actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));
-        for repo in world.look_at.keys() {
+        for repo in world.repos_to_check.keys() {
             if idle(Flight::Repo(repo.clone())) && served(repo) {
                 actions.push(Action::LookAtRepo { repo: repo.clone() });
             }

@@ -7,8 +7,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::census::needs;
 use super::launch::{Launch, as_template, names_in_use};
-use super::stock::needs;
 use super::{Group, LAUNCHES_AT_ONCE, Planner, REMOVALS_AT_ONCE};
 use crate::config::Class;
 use crate::model::{ClassId, InstanceType, Phase};
@@ -38,8 +38,8 @@ impl<'a> Planner<'a> {
     /// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
     /// them waiting, though the host carries one instance more meanwhile.
     fn no_place(&self, class: ClassId) -> bool {
-        let (stock, of_class) = (&self.stock, &self.stock.classes[class]);
-        stock.total + stock.bakes >= self.config.max_workers
+        let (census, of_class) = (&self.census, &self.census.classes[class]);
+        census.total + census.bakes >= self.config.max_workers
             || of_class.total + of_class.bakes >= self.config.class(class).max_workers
     }
 
@@ -69,13 +69,13 @@ impl<'a> Planner<'a> {
                     continue;
                 }
                 let wanted = self.queued.get(&group).copied().unwrap_or(0) + class.idle;
-                while self.stock.supply.get(&group).copied().unwrap_or(0) < wanted {
+                while self.census.supply.get(&group).copied().unwrap_or(0) < wanted {
                     let Some(from) = &from else { break };
                     if self.full(group, Some(from)).is_some() {
                         break;
                     }
                     let name = self.name("idle");
-                    self.stock.place(id);
+                    self.census.count_instance(id);
                     self.launch(group, Launch { job: None, name, from: from.clone() });
                 }
             }
@@ -90,7 +90,7 @@ impl<'a> Planner<'a> {
             return;
         }
         for (id, class) in config.class_ids().filter(|(_, class)| class.standby > 0) {
-            let Some(template) = self.stock.classes[id].template else { continue };
+            let Some(template) = self.census.classes[id].template else { continue };
             let Some(recipe) = &template.seen.recipe else { continue };
             let of_class = [Subject::Standby, Subject::Template, Subject::Storage, Subject::Network];
             let blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
@@ -98,8 +98,8 @@ impl<'a> Planner<'a> {
             if self.jobs_first(id) || blames.into_iter().any(|blame| self.paused(blame)) {
                 continue;
             }
-            while self.stock.classes[id].kept < class.standby {
-                let (preparing, launching) = (self.stock.preparing, self.stock.launching);
+            while self.census.classes[id].kept < class.standby {
+                let (preparing, launching) = (self.census.preparing, self.census.launching);
                 let busy = preparing >= PREPARED_AT_ONCE || launching + preparing >= LAUNCHES_AT_ONCE;
                 if busy || self.no_place(id) {
                     break;
@@ -107,10 +107,10 @@ impl<'a> Planner<'a> {
                 let name = self.name("standby");
                 let (template, recipe) = (as_template(template), recipe.clone());
                 self.plan.actions.push(Action::PrepareStandby { class: id, name, template, recipe });
-                self.stock.place(id);
-                self.stock.preparing += 1;
-                self.stock.classes[id].kept += 1;
-                self.stock.classes[id].preparing += 1;
+                self.census.count_instance(id);
+                self.census.preparing += 1;
+                self.census.classes[id].kept += 1;
+                self.census.classes[id].preparing += 1;
             }
         }
     }
@@ -131,7 +131,7 @@ impl<'a> Planner<'a> {
     /// One template at a time, and none while a job of its class waits.
     fn bake(&mut self) {
         let (world, config, now) = (self.world, self.config, self.now);
-        if self.stock.baking {
+        if self.census.baking {
             return;
         }
         for (id, class) in config.class_ids().filter(|(_, class)| class.template) {
@@ -139,7 +139,7 @@ impl<'a> Planner<'a> {
             let unfetched = state.image == ImageSeen::Unfetched;
             let recipe = state.wanted.as_ref();
             let made = |i: &Instance| i.seen.phase == Phase::Template && i.seen.recipe.as_ref() == recipe;
-            let ready = self.stock.classes[id].template.is_some_and(made);
+            let ready = self.census.classes[id].template.is_some_and(made);
             let wanted = unfetched || recipe.is_some();
             let of_class = [Subject::Bake, Subject::Class, Subject::Storage];
             let mut blames = of_class.map(|subject| subject(class.name.clone())).into_iter().chain([Subject::Host]);
@@ -153,25 +153,25 @@ impl<'a> Planner<'a> {
             let (Some(recipe), ImageSeen::Known(fingerprint)) = (recipe, &state.image) else { continue };
             let name = template_name(&config.prefix, class, recipe);
             // Somebody bakes it, or it is on its way out.
-            let there =
-                world.instances.values().any(|i| i.label() == name) || self.stock.in_flight.contains_key(name.as_str());
-            let stood_back = world.taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
+            let there = world.instances.values().any(|i| i.label() == name)
+                || self.census.in_flight.contains_key(name.as_str());
+            let stood_back = world.names_taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
             if there || stood_back || self.no_place(id) || self.unpacks(class) {
                 continue;
             }
             let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
             self.plan.actions.push(Action::Bake { class: id, name, fingerprint, recipe, form: state.form });
-            self.stock.bakes(Some(id));
+            self.census.count_bake(Some(id));
             return;
         }
     }
 
     /// Where jobs wait for want of a place, what only waits for other jobs goes.
     fn make_room(&mut self) {
-        let mut host = self.crowded.host.saturating_sub(self.stock.making_room);
+        let mut host = self.crowded.host.saturating_sub(self.census.making_room);
         let mut classes = self.crowded.classes.clone();
         for (class, wanted) in &mut classes {
-            let coming = self.stock.classes[*class].making_room;
+            let coming = self.census.classes[*class].making_room;
             *wanted = wanted.saturating_sub(coming);
         }
         if host == 0 && classes.is_empty() {
@@ -181,14 +181,14 @@ impl<'a> Planner<'a> {
             self.plan.actions.iter().filter_map(|a| a.instance().map(str::to_owned)).collect();
         let mut spare = self.spare();
         for instance in self.world.instances.values() {
-            if self.stock.removing >= REMOVALS_AT_ONCE {
+            if self.census.removing >= REMOVALS_AT_ONCE {
                 break;
             }
             let name = instance.seen.name.as_str();
             let left_alone = self.world.left_alone_until(instance, self.now).is_some();
             // Another living daemon hears of the same jobs, and makes room for them itself.
             let spared = left_alone || instance.is_anothers();
-            if self.stock.in_flight.contains_key(name) || planned.contains(name) || spared {
+            if self.census.in_flight.contains_key(name) || planned.contains(name) || spared {
                 continue;
             }
             let class = self.config.class_named(&instance.seen.class);
@@ -201,7 +201,7 @@ impl<'a> Planner<'a> {
                 *wanted = wanted.saturating_sub(1);
             }
             self.plan.actions.push(super::remove::removal(instance, RemoveReason::MakesRoom));
-            self.stock.removes(instance, class);
+            self.census.removes(instance, class);
         }
     }
 

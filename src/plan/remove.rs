@@ -7,12 +7,12 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::stock::{has_shape, is_broken, is_supply};
+use super::census::{has_shape, is_broken, is_supply};
 use super::{Group, Planner, REMOVALS_AT_ONCE};
 use crate::identity::Maker;
 use crate::model::{ClassId, PerClass, Phase, Scope, Timestamp};
 use crate::world::{
-    Action, Entry, Flight, Instance, Judged, Named, RemoveReason, RunnerState, Status, Subject, World, parse_name,
+    Action, Entry, Flight, Instance, Judged, NameKind, RemoveReason, RunnerState, Status, Subject, World, parse_name,
 };
 
 /// An instance whose runner is done powers itself off; it is given this long.
@@ -39,8 +39,8 @@ impl<'a> Planner<'a> {
             self.spare().into_iter().map(|(group, spare)| (group, spare.saturating_sub(config.class(group.1).idle)));
         let surplus = surplus.collect();
         let refresh = |(group, coming): (&Group<'a>, &usize)| (*group, *coming == 0);
-        let may_refresh = self.stock.coming.iter().map(refresh).collect();
-        let standbys = self.stock.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
+        let may_refresh = self.census.coming.iter().map(refresh).collect();
+        let standbys = self.census.classes.iter().map(|class| (class.kept, class.preparing == 0)).collect();
         let mut budget = Budget { planner: self, surplus, may_refresh, standbys };
         // Those that are done go first, then the one that is idle longest.
         let mut in_order: Vec<&Instance> = world.instances.values().collect();
@@ -50,7 +50,7 @@ impl<'a> Planner<'a> {
         });
         for instance in in_order {
             let name = instance.seen.name.as_str();
-            if budget.planner.stock.in_flight.contains_key(name) || budget.planner.stock.claimed.contains(name) {
+            if budget.planner.census.in_flight.contains_key(name) || budget.planner.census.claimed.contains(name) {
                 continue;
             }
             if let Some(until) = world.left_alone_until(instance, now) {
@@ -63,11 +63,11 @@ impl<'a> Planner<'a> {
                 budget.planner.plan.wake(vanished);
             }
             let Some(reason) = budget.reason(instance) else { continue };
-            if budget.planner.stock.removing >= REMOVALS_AT_ONCE {
+            if budget.planner.census.removing >= REMOVALS_AT_ONCE {
                 // The end of one that is under way is an event.
                 break;
             }
-            budget.planner.stock.removes(instance, config.class_named(&instance.seen.class));
+            budget.planner.census.removes(instance, config.class_named(&instance.seen.class));
             budget.planner.plan.actions.push(removal(instance, reason));
         }
     }
@@ -84,7 +84,7 @@ impl<'a> Planner<'a> {
                 let listed = view.listed_at.unwrap_or_default();
                 let dead =
                     view.offline_since.get(&runner.id).is_some_and(|at| listed.since(*at) > config.provision_timeout);
-                let ours = parse_name(&config.prefix, name).is_some_and(|named| named != Named::Template);
+                let ours = parse_name(&config.prefix, name).is_some_and(|named| named != NameKind::Template);
                 if !dead || !ours || world.instances.contains_key(name) {
                     continue;
                 }
@@ -217,7 +217,7 @@ impl<'a> Budget<'a, '_> {
     }
 
     fn template(&self, instance: &Instance) -> Option<RemoveReason> {
-        if self.planner.stock.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
+        if self.planner.census.copied.contains(instance.seen.name.as_str()) || instance.is_anothers() {
             return None;
         }
         let class = self.planner.config.class_named(&instance.seen.class);
@@ -234,7 +234,7 @@ impl<'a> Budget<'a, '_> {
             return Some(RemoveReason::Broken);
         }
         // The one that is used now stays until its successor is there.
-        let used = self.planner.stock.classes[id].template?;
+        let used = self.planner.census.classes[id].template?;
         (used.seen.name != instance.seen.name).then_some(RemoveReason::Superseded)
     }
 
@@ -254,7 +254,7 @@ impl<'a> Budget<'a, '_> {
             *kept -= 1;
             return Some(RemoveReason::Superseded);
         }
-        let template = self.planner.stock.classes[id].template;
+        let template = self.planner.census.classes[id].template;
         let outdated = template.is_some_and(|t| t.seen.recipe != instance.seen.recipe);
         let stale = self.planner.now.since(instance.made_at) > self.planner.config.ready_max_age;
         if !*may_replace || !(outdated || stale) {

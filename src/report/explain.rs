@@ -282,21 +282,21 @@ fn supply(world: &World, now: Timestamp, (scope, place): Group<'_>, class: &Clas
 }
 
 fn caps(planner: &Planner, id: ClassId, all: &mut Explanation) {
-    let (stock, config, class) = (&planner.stock, planner.config, planner.config.class(id));
-    let own = stock.classes[id].total;
-    let launching = stock.launching;
+    let (census, config, class) = (&planner.census, planner.config, planner.config.class(id));
+    let own = census.classes[id].total;
+    let launching = census.launching;
     all.say(
         "caps",
         format!(
             "{} of {} instances; {own} of {} of class {:?}; {launching} of {LAUNCHES_AT_ONCE} launches under way",
-            stock.total, config.max_workers, class.max_workers, class.name
+            census.total, config.max_workers, class.max_workers, class.name
         ),
     );
 }
 
 /// What the next instance would come from.
 fn source(planner: &Planner, id: ClassId, all: &mut Explanation) {
-    let (standbys, class) = (planner.stock.classes[id].standbys.len(), planner.config.class(id));
+    let (standbys, class) = (planner.census.classes[id].standbys.len(), planner.config.class(id));
     let text = match planner.origin(id) {
         Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
         Some(Origin::Template(template)) => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::explain::length;
 use crate::config::Config;
 use crate::model::{ClassId, JobId, JobStatus, Phase, Timestamp};
-use crate::plan::{Reason, Stock, plan};
+use crate::plan::{Census, Reason, plan};
 use crate::table::columns;
 use crate::world::{Action, Entry, Instance, JobState, RunnerState, Subject, World, class_for};
 
@@ -140,15 +140,15 @@ pub struct Status {
 /// How all stands.
 pub fn status(world: &World, now: Timestamp) -> Status {
     let config = world.config();
-    let stock = Stock::count(world, now);
+    let census = Census::count(world, now);
     let mut classes: Vec<ClassStatus> = Vec::new();
     for (id, class) in config.class_ids() {
-        let stocked = &stock.classes[id];
+        let of_class = &census.classes[id];
         classes.push(ClassStatus {
             name: class.name.clone(),
             max: Some(class.max_workers),
-            counted: stocked.total,
-            has_template: stocked.template.is_some(),
+            counted: of_class.total,
+            has_template: of_class.template.is_some(),
             ..ClassStatus::default()
         });
     }
@@ -176,7 +176,7 @@ pub fn status(world: &World, now: Timestamp) -> Status {
     });
     Status {
         classes,
-        counted: stock.total,
+        counted: census.total,
         max: config.max_workers,
         others,
         waiting: waiting(world, now),

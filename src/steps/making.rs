@@ -26,7 +26,7 @@
 //!     failure where the agent does not listen. So it is called a standby before it is frozen, and thawed before it is
 //!     claimed. The claim decides all the same whose it is; a standby that is found thawed is removed.
 
-use super::{Cause, Fault, Found};
+use super::{Cause, Fault, InstanceView};
 use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
@@ -41,7 +41,7 @@ const NAME_TRIES: u32 = 5;
 
 /// What is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum MakeKind {
     /// An instance with a runner of this scope.
     Runner {
         scope: Scope,
@@ -51,20 +51,20 @@ pub enum What {
     Standby,
 }
 
-impl What {
+impl MakeKind {
     /// What it is while it is made, and what it is called in the end.
     pub fn phases(&self) -> (Phase, Phase) {
         match self {
-            What::Runner { .. } => (Phase::Provisioning, Phase::Started),
-            What::Template(_) => (Phase::Baking, Phase::Template),
-            What::Standby => (Phase::Preparing, Phase::Standby),
+            MakeKind::Runner { .. } => (Phase::Provisioning, Phase::Started),
+            MakeKind::Template(_) => (Phase::Baking, Phase::Template),
+            MakeKind::Standby => (Phase::Preparing, Phase::Standby),
         }
     }
 }
 
 /// What an instance is read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum LookPurpose {
     /// It could not be created.
     Whose,
     /// It is a standby that is to be claimed.
@@ -85,7 +85,7 @@ pub enum Step {
     /// Create it, stopped.
     Create,
     /// Read it: [`Answer::Found`], or [`Answer::Gone`].
-    Look(Why),
+    Look(LookPurpose),
     /// Find out why it could not be created: [`Answer::Cause`].
     FindCause,
     /// Begin to start it.
@@ -147,7 +147,7 @@ pub enum Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
-    Found(Found),
+    Found(InstanceView),
     /// There is no such instance.
     Gone,
     /// It is not as it was looked at: nothing was done.
@@ -188,7 +188,7 @@ pub enum Next {
 
 /// Why it comes to nothing.
 #[derive(Clone, Debug)]
-enum Stop {
+enum Failure {
     /// The standby is somebody else's.
     Lost(String),
     /// The name is.
@@ -202,12 +202,12 @@ enum Stop {
 /// One making on its way.
 #[derive(Clone, Debug)]
 pub struct Making {
-    what: What,
+    what: MakeKind,
     class: String,
     arch: RunnerArch,
     prefix: String,
     step: Step,
-    stop: Option<Stop>,
+    failure: Option<Failure>,
     registered: Option<RunnerId>,
     /// The image that it was published as.
     image: Option<String>,
@@ -226,10 +226,10 @@ pub struct Making {
 
 impl Making {
     /// Nothing is done yet. `prefix` is what our instances' owner key says.
-    pub fn new(what: What, class: &Class, prefix: &str) -> Making {
+    pub fn new(what: MakeKind, class: &Class, prefix: &str) -> Making {
         let virtual_machine = class.kind == InstanceType::VirtualMachine;
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
-        let claims = matches!(what, What::Runner { from: Origin::Standby { .. }, .. });
+        let claims = matches!(what, MakeKind::Runner { from: Origin::Standby { .. }, .. });
         let step = if claims { Step::BeginRegister } else { Step::Create };
         Making {
             what,
@@ -237,7 +237,7 @@ impl Making {
             arch,
             prefix,
             step,
-            stop: None,
+            failure: None,
             registered: None,
             unregistered: false,
             image: None,
@@ -273,55 +273,57 @@ impl Making {
         match (step, came) {
             (Step::Create, Answer::Failed { unreachable, reason }) => {
                 let blame = if unreachable { Subject::Host } else { self.blame() };
-                self.stop = Some(Stop::Failed { blame, reason });
-                Next::Take(Step::Look(Why::Whose))
+                self.failure = Some(Failure::Failed { blame, reason });
+                Next::Take(Step::Look(LookPurpose::Whose))
             }
-            (Step::Look(Why::Answers), came) => self.looked_whether_it_answers(&came),
-            (Step::Look(Why::Whose), came) => self.looked_whose(came),
+            (Step::Look(LookPurpose::Answers), came) => self.looked_whether_it_answers(&came),
+            (Step::Look(LookPurpose::Whose), came) => self.looked_whose(came),
             (Step::FindCause, Answer::Cause(cause)) => {
                 let Some(Cause { fault, text }) = cause else {
                     return self.not_made(self.blame(), self.reason(), false);
                 };
                 self.not_made(self.blame_for(fault), format!("{}; {text}", self.reason()), false)
             }
-            (Step::Look(Why::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => self.lost("it is gone"),
-            (Step::Look(Why::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),
+            (Step::Look(LookPurpose::ToClaim), Answer::Gone) | (Step::Claim { .. }, Answer::Gone) => {
+                self.lost("it is gone")
+            }
+            (Step::Look(LookPurpose::ToClaim), Answer::Found(found)) => self.looked_to_claim(found),
             (Step::ThawUnclaimed, Answer::Failed { unreachable: false, reason }) => {
                 // Another process may have thawed it, to claim it.
                 self.thawed = Some(Err(reason));
-                Next::Take(Step::Look(Why::ToClaim))
+                Next::Take(Step::Look(LookPurpose::ToClaim))
             }
-            (Step::Claim { .. }, Answer::Changed) if !self.looked => Next::Take(Step::Look(Why::ToClaim)),
+            (Step::Claim { .. }, Answer::Changed) if !self.looked => Next::Take(Step::Look(LookPurpose::ToClaim)),
             (Step::Claim { .. }, Answer::Changed) => self.lost("somebody else claimed it"),
             (Step::Claim { .. }, Answer::Unsure(error)) => {
                 self.lost(&format!("it is not certain whose it is: {error}"))
             }
             (Step::Credentials | Step::RegisterAgain, came) => self.heard(came),
             (Step::SetUp, Answer::NoPackage(reason)) => {
-                self.fail(Stop::Failed { blame: Subject::Package(self.arch), reason })
+                self.fail(Failure::Failed { blame: Subject::Package(self.arch), reason })
             }
-            (Step::Look(Why::ToFinish), Answer::Found(found)) => match self.what {
+            (Step::Look(LookPurpose::ToFinish), Answer::Found(found)) => match self.what {
                 _ if !self.is_as_we_left_it(&found) => self.stolen(),
-                What::Template(Form::Image) => Next::Take(Step::Publish),
+                MakeKind::Template(Form::Image) => Next::Take(Step::Publish),
                 _ => Next::Take(Step::Finish { etag: found.etag }),
             },
             (Step::Publish, Answer::Published(fingerprint)) => {
                 self.image = Some(fingerprint);
-                Next::Take(Step::Look(Why::ToDrop))
+                Next::Take(Step::Look(LookPurpose::ToDrop))
             }
-            (Step::Look(Why::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => {
+            (Step::Look(LookPurpose::ToDrop), Answer::Found(found)) if self.is_as_we_left_it(&found) => {
                 Next::Take(Step::Drop(RemoveReason::Published))
             }
-            (step @ (Step::Look(Why::ToDrop) | Step::Drop(_)), came) if self.image.is_some() => {
+            (step @ (Step::Look(LookPurpose::ToDrop) | Step::Drop(_)), came) if self.image.is_some() => {
                 let left = !matches!((step, came), (Step::Drop(_), Answer::Done) | (_, Answer::Gone));
                 Next::End(Outcome::Published { image: self.image.clone().unwrap_or_default(), left })
             }
-            (Step::Look(Why::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
-            (Step::Look(Why::ForEtag), Answer::Found(found)) => {
+            (Step::Look(LookPurpose::ToFinish), Answer::Gone) | (Step::Finish { .. }, Answer::Changed) => self.stolen(),
+            (Step::Look(LookPurpose::ForEtag), Answer::Found(found)) => {
                 Next::End(Outcome::Prepared { etag: Some(found.etag).filter(|etag| !etag.is_empty()) })
             }
             // It is one all the same.
-            (Step::Look(Why::ForEtag), _) => Next::End(Outcome::Prepared { etag: None }),
+            (Step::Look(LookPurpose::ForEtag), _) => Next::End(Outcome::Prepared { etag: None }),
             // The next listing tells that its runner is there.
             (Step::NoteStarted(_), _) => Next::End(Outcome::Launched { runner: self.registered }),
             (Step::TakeBack(_), came) => {
@@ -332,15 +334,19 @@ impl Making {
             }
             (Step::KeepLogs { .. }, _) => self.end(),
             (Step::Drop(_), came) => self.dropped(came),
-            (_, Answer::NoSpace(reason)) => self.fail(Stop::Failed { blame: self.blame_for(Fault::Storage), reason }),
-            (_, Answer::NoNetwork(reason)) => self.fail(Stop::Failed { blame: self.blame_for(Fault::Network), reason }),
-            (_, Answer::Failed { unreachable: true, reason }) => {
-                self.fail(Stop::Failed { blame: Subject::Host, reason })
+            (_, Answer::NoSpace(reason)) => {
+                self.fail(Failure::Failed { blame: self.blame_for(Fault::Storage), reason })
             }
-            (_, Answer::Failed { reason, .. }) => self.fail(Stop::Failed { blame: self.blame(), reason }),
+            (_, Answer::NoNetwork(reason)) => {
+                self.fail(Failure::Failed { blame: self.blame_for(Fault::Network), reason })
+            }
+            (_, Answer::Failed { unreachable: true, reason }) => {
+                self.fail(Failure::Failed { blame: Subject::Host, reason })
+            }
+            (_, Answer::Failed { reason, .. }) => self.fail(Failure::Failed { blame: self.blame(), reason }),
             (step, came) => {
                 let reason = format!("{step:?} was answered with {came:?}");
-                self.fail(Stop::Failed { blame: self.blame(), reason })
+                self.fail(Failure::Failed { blame: self.blame(), reason })
             }
         }
     }
@@ -348,8 +354,8 @@ impl Making {
     /// What follows where a step worked; `None` where that is not the step's answer.
     fn done(&mut self, step: &Step) -> Option<Next> {
         let (copied, claims) = match &self.what {
-            What::Runner { from: Origin::Template(_), .. } => (true, None),
-            What::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag.clone())),
+            MakeKind::Runner { from: Origin::Template(_), .. } => (true, None),
+            MakeKind::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag.clone())),
             _ => (false, None),
         };
         self.registering |= *step == Step::BeginRegister;
@@ -360,7 +366,7 @@ impl Making {
             (_, Step::BeginRegister) => match claims {
                 Some(Some(_)) if self.virtual_machine => Step::ThawUnclaimed,
                 Some(Some(etag)) => Step::Claim { etag },
-                Some(None) => Step::Look(Why::ToClaim),
+                Some(None) => Step::Look(LookPurpose::ToClaim),
                 None if copied => Step::Started,
                 None => Step::Arm,
             },
@@ -369,44 +375,44 @@ impl Making {
                 self.thawed = Some(Ok(()));
                 match claims {
                     Some(Some(etag)) if !self.looked => Step::Claim { etag },
-                    _ => Step::Look(Why::ToClaim),
+                    _ => Step::Look(LookPurpose::ToClaim),
                 }
             }
             (_, Step::Claim { .. }) if self.virtual_machine => Step::SetClock,
             (_, Step::Claim { .. }) => Step::Thaw,
             (_, Step::Thaw | Step::SetClock) => Step::Credentials,
-            (What::Runner { .. } | What::Template(_), Step::Started) if !copied => Step::SetUp,
+            (MakeKind::Runner { .. } | MakeKind::Template(_), Step::Started) if !copied => Step::SetUp,
             (_, Step::Started) => Step::Arm,
-            (What::Template(_), Step::SetUp) => Step::Seal,
+            (MakeKind::Template(_), Step::SetUp) => Step::Seal,
             (_, Step::SetUp) => Step::BeginRegister,
-            (What::Runner { .. }, Step::Arm) => Step::Credentials,
+            (MakeKind::Runner { .. }, Step::Arm) => Step::Credentials,
             (_, Step::NoteRunner(_)) => Step::OpenFiles,
             (_, Step::Arm) => Step::Armed,
-            (What::Standby, Step::Armed) => Step::Settle,
+            (MakeKind::Standby, Step::Armed) => Step::Settle,
             (_, Step::Settle) if !self.virtual_machine => Step::Freeze,
             (_, Step::Armed) => Step::HandOver,
             (_, Step::HandOver) => Step::NoteStarted(self.registered.filter(|_| self.claims())),
-            (What::Standby, Step::Finish { .. }) if self.virtual_machine => Step::Freeze,
-            (What::Standby, Step::Finish { .. }) => Step::Look(Why::ForEtag),
-            (_, Step::Freeze) if self.virtual_machine => Step::Look(Why::ForEtag),
-            (_, Step::Seal | Step::Settle | Step::Freeze) => Step::Look(Why::ToFinish),
+            (MakeKind::Standby, Step::Finish { .. }) if self.virtual_machine => Step::Freeze,
+            (MakeKind::Standby, Step::Finish { .. }) => Step::Look(LookPurpose::ForEtag),
+            (_, Step::Freeze) if self.virtual_machine => Step::Look(LookPurpose::ForEtag),
+            (_, Step::Seal | Step::Settle | Step::Freeze) => Step::Look(LookPurpose::ToFinish),
             (_, Step::Finish { .. }) => return Some(Next::End(Outcome::Baked)),
             _ => return None,
         }))
     }
 
     fn claims(&self) -> bool {
-        matches!(self.what, What::Runner { from: Origin::Standby { .. }, .. })
+        matches!(self.what, MakeKind::Runner { from: Origin::Standby { .. }, .. })
     }
 
     /// What did not work where a step did not.
     fn blame(&self) -> Subject {
         let class = self.class.clone();
         match &self.what {
-            What::Runner { from: Origin::Image, .. } => Subject::Class(class),
-            What::Runner { from: Origin::Template(_), .. } => Subject::Template(class),
-            What::Runner { from: Origin::Standby { .. }, .. } | What::Standby => Subject::Standby(class),
-            What::Template(_) => Subject::Bake(class),
+            MakeKind::Runner { from: Origin::Image, .. } => Subject::Class(class),
+            MakeKind::Runner { from: Origin::Template(_), .. } => Subject::Template(class),
+            MakeKind::Runner { from: Origin::Standby { .. }, .. } | MakeKind::Standby => Subject::Standby(class),
+            MakeKind::Template(_) => Subject::Bake(class),
         }
     }
 
@@ -416,16 +422,16 @@ impl Making {
         match (fault, &self.what) {
             (Fault::Source, _) => self.blame(),
             // A standby has its disk and its network already.
-            (_, What::Runner { from: Origin::Standby { .. }, .. }) => self.blame(),
+            (_, MakeKind::Runner { from: Origin::Standby { .. }, .. }) => self.blame(),
             (Fault::Storage, _) => Subject::Storage(class),
-            (Fault::Class, What::Runner { .. }) => Subject::Class(class),
-            (Fault::Network, What::Runner { .. } | What::Standby) => Subject::Network(class),
+            (Fault::Class, MakeKind::Runner { .. }) => Subject::Class(class),
+            (Fault::Network, MakeKind::Runner { .. } | MakeKind::Standby) => Subject::Network(class),
             (Fault::Class | Fault::Network, _) => self.blame(),
         }
     }
 
     fn looked_whose(&self, came: Answer) -> Next {
-        let unanswered = matches!(self.stop, Some(Stop::Failed { blame: Subject::Host, .. }));
+        let unanswered = matches!(self.failure, Some(Failure::Failed { blame: Subject::Host, .. }));
         let found = match came {
             // LXD may be making it still.
             Answer::Gone if unanswered => return self.not_made(self.blame(), self.reason(), true),
@@ -449,7 +455,7 @@ impl Making {
         Next::End(Outcome::Clash { reason: reason.to_owned() })
     }
 
-    fn is_as_we_left_it(&self, found: &Found) -> bool {
+    fn is_as_we_left_it(&self, found: &InstanceView) -> bool {
         found.phase == self.what.phases().0 && found.maker == Maker::Us
     }
 
@@ -458,11 +464,11 @@ impl Making {
         if matches!(came, Answer::Failed { unreachable: true, .. }) {
             return self.end();
         }
-        self.stop = Some(Stop::Failed { blame: self.blame(), reason: self.reason() });
+        self.failure = Some(Failure::Failed { blame: self.blame(), reason: self.reason() });
         if matches!(came, Answer::Found(_)) { self.settle() } else { self.end() }
     }
 
-    fn looked_to_claim(&mut self, found: Found) -> Next {
+    fn looked_to_claim(&mut self, found: InstanceView) -> Next {
         self.looked = true;
         if found.owner.as_ref() != Some(&self.prefix) || found.phase != Phase::Standby {
             return self.lost("somebody else claimed it");
@@ -470,7 +476,7 @@ impl Making {
         match (self.thawed.clone(), found.status) {
             (None, Status::Frozen) if self.virtual_machine => Next::Take(Step::ThawUnclaimed),
             (None, Status::Frozen) | (Some(_), Status::Running) => Next::Take(Step::Claim { etag: found.etag }),
-            (Some(Err(reason)), Status::Frozen) => self.fail(Stop::Failed { blame: self.blame(), reason }),
+            (Some(Err(reason)), Status::Frozen) => self.fail(Failure::Failed { blame: self.blame(), reason }),
             _ => self.lost("it is not frozen any more"),
         }
     }
@@ -478,10 +484,10 @@ impl Making {
     /// GitHub answered.
     fn heard(&mut self, came: Answer) -> Next {
         self.asked += 1;
-        let stop = match came {
+        let failure = match came {
             Answer::Registered(runner) => {
                 self.registered = runner;
-                if self.stop.is_some() {
+                if self.failure.is_some() {
                     return self.give_up();
                 }
                 return Next::Take(match runner {
@@ -491,43 +497,43 @@ impl Making {
                 });
             }
             // Nothing tells when the other gives it back.
-            Answer::NameTaken if self.claims() && self.stop.is_none() && self.asked <= NAME_TRIES => {
+            Answer::NameTaken if self.claims() && self.failure.is_none() && self.asked <= NAME_TRIES => {
                 return Next::Take(Step::RegisterAgain);
             }
-            Answer::NameTaken => Stop::Clash("GitHub has a runner of this name already".to_owned()),
+            Answer::NameTaken => Failure::Clash("GitHub has a runner of this name already".to_owned()),
             Answer::NotRegistered(reason) => {
-                self.unregistered = self.stop.is_none();
+                self.unregistered = self.failure.is_none();
                 self.of_scope(reason)
             }
             Answer::Refused(reason) | Answer::Failed { reason, .. } => self.of_scope(reason),
             other => self.of_scope(format!("{other:?}")),
         };
         // What GitHub says of a standby that is not ours, or does not work, does not matter.
-        if !(self.claims() && self.stop.is_some()) {
-            self.stop = Some(stop);
+        if !(self.claims() && self.failure.is_some()) {
+            self.failure = Some(failure);
         }
         self.give_up()
     }
 
-    fn of_scope(&self, reason: String) -> Stop {
+    fn of_scope(&self, reason: String) -> Failure {
         match &self.what {
-            What::Runner { scope, .. } => Stop::Failed { blame: Subject::Scope(scope.clone()), reason },
-            _ => Stop::Failed { blame: self.blame(), reason },
+            MakeKind::Runner { scope, .. } => Failure::Failed { blame: Subject::Scope(scope.clone()), reason },
+            _ => Failure::Failed { blame: self.blame(), reason },
         }
     }
 
     fn lost(&mut self, reason: &str) -> Next {
-        self.fail(Stop::Lost(reason.to_owned()))
+        self.fail(Failure::Lost(reason.to_owned()))
     }
 
     fn stolen(&mut self) -> Next {
         let reason = "the instance was changed or removed by somebody else while it was made".to_owned();
-        self.fail(Stop::Failed { blame: self.blame(), reason })
+        self.fail(Failure::Failed { blame: self.blame(), reason })
     }
 
     /// It comes to nothing; but first GitHub is heard, where it was asked.
-    fn fail(&mut self, stop: Stop) -> Next {
-        self.stop = Some(stop);
+    fn fail(&mut self, failure: Failure) -> Next {
+        self.failure = Some(failure);
         if self.registering && self.asked == 0 {
             return Next::Take(Step::Credentials);
         }
@@ -539,50 +545,50 @@ impl Making {
     }
 
     fn settle(&self) -> Next {
-        match &self.stop {
-            Some(Stop::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
-            Some(Stop::Failed { .. }) if self.unregistered => Next::Take(Step::Drop(RemoveReason::NotRegistered)),
-            Some(Stop::Failed { blame: Subject::Host, .. }) => Next::Take(Step::Look(Why::Answers)),
-            Some(Stop::Failed { reason, .. }) => Next::Take(Step::KeepLogs { why: reason.clone() }),
+        match &self.failure {
+            Some(Failure::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
+            Some(Failure::Failed { .. }) if self.unregistered => Next::Take(Step::Drop(RemoveReason::NotRegistered)),
+            Some(Failure::Failed { blame: Subject::Host, .. }) => Next::Take(Step::Look(LookPurpose::Answers)),
+            Some(Failure::Failed { reason, .. }) => Next::Take(Step::KeepLogs { why: reason.clone() }),
             _ => self.end(),
         }
     }
 
     fn end(&self) -> Next {
-        match self.stop.clone() {
-            Some(Stop::Lost(reason)) => Next::End(Outcome::StandbyLost { reason }),
-            Some(Stop::Clash(reason)) => Next::End(Outcome::Clash { reason }),
-            Some(Stop::Failed { blame, reason }) => self.not_made(blame, reason, true),
+        match self.failure.clone() {
+            Some(Failure::Lost(reason)) => Next::End(Outcome::StandbyLost { reason }),
+            Some(Failure::Clash(reason)) => Next::End(Outcome::Clash { reason }),
+            Some(Failure::Failed { blame, reason }) => self.not_made(blame, reason, true),
             None => self.not_made(self.blame(), String::new(), true),
         }
     }
 
     fn dropped(&self, came: Answer) -> Next {
-        let blame = match &self.stop {
-            Some(Stop::Failed { blame, .. }) => blame.clone(),
+        let blame = match &self.failure {
+            Some(Failure::Failed { blame, .. }) => blame.clone(),
             _ => self.blame(),
         };
-        match (came, &self.stop) {
+        match (came, &self.failure) {
             (Answer::Failed { reason, .. }, _) => {
                 let reason = format!("{}; and the instance could not be removed: {reason}", self.reason());
                 self.not_made(blame, reason, true)
             }
-            (_, Some(Stop::Failed { reason, .. })) => self.not_made(blame, reason.clone(), false),
+            (_, Some(Failure::Failed { reason, .. })) => self.not_made(blame, reason.clone(), false),
             _ => self.end(),
         }
     }
 
     /// Why it comes to nothing, in words.
     fn reason(&self) -> String {
-        match &self.stop {
-            Some(Stop::Lost(reason) | Stop::Clash(reason) | Stop::Failed { reason, .. }) => reason.clone(),
+        match &self.failure {
+            Some(Failure::Lost(reason) | Failure::Clash(reason) | Failure::Failed { reason, .. }) => reason.clone(),
             None => String::new(),
         }
     }
 
     fn not_made(&self, blame: Subject, reason: String, made: bool) -> Next {
         Next::End(match self.what {
-            What::Runner { .. } => Outcome::LaunchFailed { blame, reason, made, runner: self.registered },
+            MakeKind::Runner { .. } => Outcome::LaunchFailed { blame, reason, made, runner: self.registered },
             _ => Outcome::NotMade { blame, reason, made },
         })
     }

@@ -12,7 +12,7 @@ use crate::world::Status;
 
 /// An instance, as a look finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct InstanceView {
     pub etag: String,
     pub owner: Option<String>,
     pub phase: Phase,

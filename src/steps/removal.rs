@@ -15,7 +15,7 @@
 //! 10. Right before it is stopped, and before it is deleted, it is looked at again: GitHub may take its time, and LXD deletes
 //!     what is ephemeral by itself when it stops, upon which the name is free for another instance.
 
-use super::Found;
+use super::InstanceView;
 use crate::config::Registration;
 use crate::github::Deletion;
 use crate::identity::Maker;
@@ -52,7 +52,7 @@ pub enum Step {
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    Found(Found),
+    Found(InstanceView),
     /// There is no such instance.
     Gone,
     Done,
@@ -86,7 +86,7 @@ pub enum Next {
 
 /// What was tried of what takes it away.
 #[derive(Clone, Debug)]
-enum Tried {
+enum Attempt {
     Nothing,
     Stop {
         /// Why it could not be stopped, where it could not.
@@ -113,7 +113,7 @@ pub struct Removal {
     never_noted: bool,
     /// True once it was looked into and no worker was found.
     quiet: bool,
-    tried: Tried,
+    tried: Attempt,
 }
 
 impl Removal {
@@ -129,7 +129,7 @@ impl Removal {
             noted: None,
             never_noted: false,
             quiet: false,
-            tried: Tried::Nothing,
+            tried: Attempt::Nothing,
         }
     }
 
@@ -181,21 +181,21 @@ impl Removal {
             (Step::KeepLogs, _) => Next::Take(Step::LookAgain),
             (Step::LookAgain, Answer::Found(found)) => self.looked_again(&found),
             (Step::LookAgain, Answer::Failed(reason)) => match &self.tried {
-                Tried::Delete { why } => failed(why),
+                Attempt::Delete { why } => failed(why),
                 _ => failed(reason),
             },
-            (Step::Stop, Answer::Done) => self.look_again(Tried::Stop { failed: None }),
+            (Step::Stop, Answer::Done) => self.look_again(Attempt::Stop { failed: None }),
             // It may have stopped by itself meanwhile, and be gone; the next look tells.
-            (Step::Stop, Answer::Failed(why)) => self.look_again(Tried::Stop { failed: Some(why) }),
+            (Step::Stop, Answer::Failed(why)) => self.look_again(Attempt::Stop { failed: Some(why) }),
             (Step::Delete, Answer::Done) => removed(),
             // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
             (Step::Delete, Answer::Failed(reason)) => {
                 let why = match &self.tried {
                     // It refuses to delete what could not be stopped, for no other reason.
-                    Tried::Stop { failed: Some(why) } => why.clone(),
+                    Attempt::Stop { failed: Some(why) } => why.clone(),
                     _ => reason,
                 };
-                self.look_again(Tried::Delete { why })
+                self.look_again(Attempt::Delete { why })
             }
             (_, Answer::Failed(reason)) => failed(reason),
             (step, came) => failed(format!("{step:?} was answered with {came:?}")),
@@ -208,16 +208,16 @@ impl Removal {
         self.status == Status::Stopped || self.judged.reason == RemoveReason::TooOld
     }
 
-    fn is_ours(&self, found: &Found) -> bool {
+    fn is_ours(&self, found: &InstanceView) -> bool {
         found.owner.as_ref() == Some(&self.prefix)
     }
 
     /// True for an instance that has the name of what was judged, and is not it.
-    fn is_another(&self, found: &Found) -> bool {
+    fn is_another(&self, found: &InstanceView) -> bool {
         self.judged.made_at.zip(found.made_at).is_some_and(|(judged, found)| judged != found)
     }
 
-    fn looked(&mut self, found: Found) -> Next {
+    fn looked(&mut self, found: InstanceView) -> Next {
         if !self.is_ours(&found) {
             return removed();
         }
@@ -323,22 +323,22 @@ impl Removal {
         Next::Take(if failed { Step::KeepLogs } else { Step::LookAgain })
     }
 
-    fn look_again(&mut self, tried: Tried) -> Next {
+    fn look_again(&mut self, tried: Attempt) -> Next {
         self.tried = tried;
         Next::Take(Step::LookAgain)
     }
 
-    fn looked_again(&self, found: &Found) -> Next {
+    fn looked_again(&self, found: &InstanceView) -> Next {
         match &self.tried {
             _ if !self.is_ours(found) => removed(),
             _ if self.is_another(found) => another(),
             // What was taken for sure to run nothing.
-            Tried::Nothing if self.status == Status::Stopped && found.status != Status::Stopped => {
+            Attempt::Nothing if self.status == Status::Stopped && found.status != Status::Stopped => {
                 changed("it was started meanwhile")
             }
-            Tried::Nothing if found.status != Status::Stopped => Next::Take(Step::Stop),
-            Tried::Nothing | Tried::Stop { .. } => Next::Take(Step::Delete),
-            Tried::Delete { why } => failed(why),
+            Attempt::Nothing if found.status != Status::Stopped => Next::Take(Step::Stop),
+            Attempt::Nothing | Attempt::Stop { .. } => Next::Take(Step::Delete),
+            Attempt::Delete { why } => failed(why),
         }
     }
 }

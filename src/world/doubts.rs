@@ -7,7 +7,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use super::outcome::LONGEST_WASTE_PAUSE;
+use super::outcomes::LONGEST_WASTE_PAUSE;
 use super::{Hold, Note, Outcome, RunnerState, Status, World, pause_after};
 use crate::model::{Job, JobId, JobStatus, RepoName, Timestamp};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::guard::{Runs, judge_fork};
+use super::forks::{Runs, judge_fork};
 use crate::config::{Class, Config};
 use crate::model::{ClassId, Job, Labels, RepoName, Scope};
 

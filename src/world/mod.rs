@@ -9,14 +9,14 @@ mod action;
 mod doubts;
 mod event;
 mod failures;
-mod fold;
-mod guard;
+mod forks;
 mod instance;
+mod jobs;
+mod listings;
 mod matching;
 mod names;
 mod note;
-mod outcome;
-mod snapshot;
+mod outcomes;
 mod templates;
 #[cfg(test)]
 pub(crate) mod testkit;
@@ -39,7 +39,7 @@ pub(crate) use failures::pause_after;
 pub use failures::{Entry, Failures, Subject};
 pub use instance::{Instance, InstanceSeen, RunnerState, Status};
 pub use matching::{Refusal, class_for, scope_for};
-pub use names::{Named, instance_name, parse_name, template_name};
+pub use names::{NameKind, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
 pub use note::{Note, TookJob};
 pub use templates::{ImageSeen, form_of, recipe_of};
@@ -108,10 +108,10 @@ pub struct World {
     pub(crate) seq: u64,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
     /// Jobs that are over, and when we learnt of it: a late or repeated `queued` must not revive them.
-    over: BTreeMap<JobId, Timestamp>,
+    finished_jobs: BTreeMap<JobId, Timestamp>,
     pub(crate) instances: BTreeMap<String, Instance>,
     /// Instances that went, and the number of the event that told: an older listing must not bring them back.
-    gone: BTreeMap<String, u64>,
+    deleted_instances: BTreeMap<String, u64>,
     /// The latest good listing of LXD: the number at which it was begun, and when it came.
     listed: (u64, Option<Timestamp>),
     /// `None` until LXD was listed once with success.
@@ -125,17 +125,17 @@ pub struct World {
     /// What is being done now.
     pub(crate) flights: BTreeMap<Flight, Action>,
     /// Runner and instance names that turned out to be taken, and when.
-    pub(crate) taken: BTreeMap<String, Timestamp>,
+    pub(crate) names_taken: BTreeMap<String, Timestamp>,
     /// Jobs known by their check run only.
     pub(crate) unknown_jobs: BTreeMap<JobId, UnknownJob>,
     /// Jobs that GitHub is asked about before anything is concluded.
     pub(crate) questions: BTreeMap<JobId, doubts::Question>,
     /// Runs whose origin matters.
-    pub(crate) runs: guard::Runs,
+    pub(crate) runs: forks::Runs,
     /// Repositories whose queue is worth a look.
-    pub(crate) look_at: BTreeMap<RepoName, Timestamp>,
+    pub(crate) repos_to_check: BTreeMap<RepoName, Timestamp>,
     /// Repositories that were heard of since the last look at GitHub.
-    heard: BTreeSet<RepoName>,
+    repos_heard: BTreeSet<RepoName>,
     pub(crate) lxd_look: Look,
     /// True while LXD tells of instances that end by itself.
     pub(crate) listening: bool,
@@ -143,7 +143,7 @@ pub struct World {
     github_answered_at: Option<Timestamp>,
     /// Scopes that may have a registration of ours whose making we did not hear of, and the number of the event that left us
     /// in doubt: their runners are listed whatever else there is.
-    doubtful: BTreeMap<Scope, u64>,
+    scopes_to_recheck: BTreeMap<Scope, u64>,
     /// What each class's templates are baked of.
     pub(crate) templates: PerClass<templates::TemplateState>,
     /// Names that are not for a job follow from `seed` and their number.
@@ -189,9 +189,9 @@ impl World {
         World {
             seq: 1,
             jobs: BTreeMap::new(),
-            over: BTreeMap::new(),
+            finished_jobs: BTreeMap::new(),
             instances: BTreeMap::new(),
-            gone: BTreeMap::new(),
+            deleted_instances: BTreeMap::new(),
             listed: (0, None),
             lxd: None,
             targets: (!targets.is_empty()).then(|| targets.to_vec()),
@@ -199,17 +199,17 @@ impl World {
             packages: BTreeMap::new(),
             failures: Failures::default(),
             flights: BTreeMap::new(),
-            taken: BTreeMap::new(),
+            names_taken: BTreeMap::new(),
             unknown_jobs: BTreeMap::new(),
             questions: BTreeMap::new(),
             runs: BTreeMap::new(),
-            look_at: BTreeMap::new(),
-            heard: BTreeSet::new(),
+            repos_to_check: BTreeMap::new(),
+            repos_heard: BTreeSet::new(),
             lxd_look: Look::default(),
             listening: false,
             github_look: Look::default(),
             github_answered_at: None,
-            doubtful: BTreeMap::new(),
+            scopes_to_recheck: BTreeMap::new(),
             templates: config.classes.iter().map(|class| templates::TemplateState::new(class, scripts)).collect(),
             seed,
             names_given: 0,
@@ -232,7 +232,7 @@ impl World {
     pub fn dispatched(&mut self, action: &Action) {
         if let Action::LookAtRepo { repo } = action {
             // What is heard of it from here on asks for another look.
-            self.look_at.remove(repo);
+            self.repos_to_check.remove(repo);
         }
         if let Action::LookUpJob { job, .. } = action {
             self.job_is_asked_for(*job);
@@ -245,7 +245,7 @@ impl World {
     /// What the next look at GitHub should ask for.
     pub fn interest(&self) -> Interest {
         let jobs = self.jobs.values().map(|state| &state.job.repo);
-        let repos = jobs.chain(&self.heard).cloned().collect();
+        let repos = jobs.chain(&self.repos_heard).cloned().collect();
         let mut scopes: BTreeSet<Scope> = self.instances.values().filter_map(|i| i.seen.scope.clone()).collect();
         scopes.extend(self.flights.values().filter_map(|action| match action {
             Action::Launch { scope, .. } => Some(scope.clone()),
@@ -255,7 +255,7 @@ impl World {
             Subject::Scope(scope) => Some(scope.clone()),
             _ => None,
         }));
-        scopes.extend(self.doubtful.keys().cloned());
+        scopes.extend(self.scopes_to_recheck.keys().cloned());
         let ours = |runner: &Runner| parse_name(&self.config.prefix, &runner.name).is_some();
         for (scope, view) in &self.scopes {
             let dead = |r: &Runner| ours(r) && !self.instances.contains_key(&r.name);
@@ -270,7 +270,7 @@ impl World {
     /// A look at LXD (`github` = false) or at both was asked for.
     pub fn look_begun(&mut self, github: bool) {
         if github {
-            self.heard.clear();
+            self.repos_heard.clear();
         }
         let look = if github { &mut self.github_look } else { &mut self.lxd_look };
         look.under_way = true;
@@ -301,7 +301,7 @@ impl World {
 
     /// True where the job is known to be over.
     pub fn is_over(&self, job: JobId) -> bool {
-        self.over.contains_key(&job)
+        self.finished_jobs.contains_key(&job)
     }
 
     /// The instances of ours, in order of name.

@@ -14,7 +14,7 @@ const DIGITS: usize = 8;
 
 /// What a name of ours tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
+pub enum NameKind {
     /// Launched for a job, the `n`-th of its instances.
     Job(JobId, u32),
     /// Prepared as a standby; its runner, once it has one, has this name too.
@@ -57,17 +57,17 @@ pub fn template_name(prefix: &str, class: &Class, recipe: &Recipe) -> String {
 }
 
 /// What a name of ours tells; `None` for a name that we would never give.
-pub fn parse_name(prefix: &str, name: &str) -> Option<Named> {
+pub fn parse_name(prefix: &str, name: &str) -> Option<NameKind> {
     let (kind, rest) = name.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-')?;
     let digits =
         |text: &str| text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
     match kind {
-        "standby" => digits(rest).then_some(Named::Standby),
-        "idle" => digits(rest).then_some(Named::Idle),
-        "template" => digits(rest.rsplit('-').next()?).then_some(Named::Template),
+        "standby" => digits(rest).then_some(NameKind::Standby),
+        "idle" => digits(rest).then_some(NameKind::Idle),
+        "template" => digits(rest.rsplit('-').next()?).then_some(NameKind::Template),
         job => {
             let (job, n) = (JobId(job.parse().ok()?), rest.parse().ok()?);
-            (instance_name(prefix, job, n) == name).then_some(Named::Job(job, n))
+            (instance_name(prefix, job, n) == name).then_some(NameKind::Job(job, n))
         }
     }
 }
@@ -105,15 +105,15 @@ mod tests {
 
     #[test]
     fn only_names_that_we_would_give_are_taken_for_ours() {
-        let check = |name: &str, expected: Option<Named>| {
+        let check = |name: &str, expected: Option<NameKind>| {
             assert_eq!(parse_name("lxdrunner", name), expected, "{name}");
         };
-        check("lxdrunner-77-1", Some(Named::Job(JobId(77), 1)));
-        check("lxdrunner-77-12", Some(Named::Job(JobId(77), 12)));
-        check("lxdrunner-standby-0123abcd", Some(Named::Standby));
-        check("lxdrunner-idle-0123abcd", Some(Named::Idle));
-        check("lxdrunner-template-0123abcd", Some(Named::Template));
-        check("lxdrunner-template-my-class-0123abcd", Some(Named::Template));
+        check("lxdrunner-77-1", Some(NameKind::Job(JobId(77), 1)));
+        check("lxdrunner-77-12", Some(NameKind::Job(JobId(77), 12)));
+        check("lxdrunner-standby-0123abcd", Some(NameKind::Standby));
+        check("lxdrunner-idle-0123abcd", Some(NameKind::Idle));
+        check("lxdrunner-template-0123abcd", Some(NameKind::Template));
+        check("lxdrunner-template-my-class-0123abcd", Some(NameKind::Template));
         check("lxdrunner-placeholder", None);
         check("lxdrunner-standby-0123ABCD", None);
         check("lxdrunner-standby-0123abc", None);
@@ -138,7 +138,7 @@ mod tests {
             let class = Class { kind, ..class(name, &[], 1) };
             let given = template_name(prefix, &class, recipe);
             assert_eq!(given, expected);
-            assert_eq!(parse_name(prefix, &given), Some(Named::Template));
+            assert_eq!(parse_name(prefix, &given), Some(NameKind::Template));
         }
         let (vm, container) = (InstanceType::VirtualMachine, InstanceType::Container);
         let long = "x".repeat(100);

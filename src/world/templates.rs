@@ -137,7 +137,7 @@ impl World {
                 // Another process is at the same thing: what comes of it shows in a listing.
                 self.lxd_look.wanted = true;
                 if let Some((name, _, _)) = made {
-                    self.taken.insert(name.clone(), now);
+                    self.names_taken.insert(name.clone(), now);
                     self.notes.push(Note::Clash { instance: name, job: None, reason });
                 }
             }

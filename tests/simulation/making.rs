@@ -3,7 +3,7 @@
 use lxdrunner::github::Deletion;
 use lxdrunner::model::{ClassId, InstanceType, Phase, RunnerId, Scope};
 use lxdrunner::steps::default_config;
-use lxdrunner::steps::making::{self, Answer, Making, What, Why};
+use lxdrunner::steps::making::{self, Answer, LookPurpose, MakeKind, Making};
 use lxdrunner::steps::{Cause, Fault};
 use lxdrunner::world::{Action, Outcome};
 
@@ -15,11 +15,11 @@ pub fn has_it_in_hand(step: &making::Step) -> bool {
     use making::Step::{BeginRegister, Claim, Create, Look, OpenFiles, ThawUnclaimed};
 
     let before = matches!(step, Create | BeginRegister | OpenFiles | Claim { .. } | ThawUnclaimed);
-    !before && !matches!(step, Look(Why::ToClaim | Why::Whose))
+    !before && !matches!(step, Look(LookPurpose::ToClaim | LookPurpose::Whose))
 }
 
 /// How long the step takes before it acts, in milliseconds; `None` for what acts on nothing.
-fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
+fn duration(what: &MakeKind, step: &making::Step) -> Option<(u64, u64)> {
     use making::Step::*;
 
     Some(match step {
@@ -30,7 +30,7 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
         Credentials => (5, 3000),
         RegisterAgain => (400, 700),
         Started => (100, 2000),
-        SetUp if matches!(what, What::Template(_)) => (1000, 60_000),
+        SetUp if matches!(what, MakeKind::Template(_)) => (1000, 60_000),
         SetUp => (500, 8000),
         Claim { .. } | Thaw | ThawUnclaimed | SetClock | NoteRunner(_) => (5, 300),
         Settle => (100, 20_000),
@@ -42,11 +42,11 @@ fn duration(what: &What, step: &making::Step) -> Option<(u64, u64)> {
     })
 }
 
-pub fn what(action: &Action) -> What {
+pub fn what(action: &Action) -> MakeKind {
     match action {
-        Action::Launch { scope, from, .. } => What::Runner { scope: scope.clone(), from: from.clone() },
-        Action::Bake { form, .. } => What::Template(*form),
-        Action::PrepareStandby { .. } => What::Standby,
+        Action::Launch { scope, from, .. } => MakeKind::Runner { scope: scope.clone(), from: from.clone() },
+        Action::Bake { form, .. } => MakeKind::Template(*form),
+        Action::PrepareStandby { .. } => MakeKind::Standby,
         other => unreachable!("{other:?}"),
     }
 }
@@ -112,7 +112,7 @@ impl Stage {
         e: &mut Execution,
         lxd: usize,
         name: &str,
-        (what, step): (&What, &making::Step),
+        (what, step): (&MakeKind, &making::Step),
         heard: &mut Option<Answer>,
     ) -> Answer {
         use making::Step::*;
@@ -166,7 +166,9 @@ impl Stage {
             SetUp if self.fault(self.faults.step / 6) => Answer::NoPackage("it is gone".to_owned()),
             SetUp | Armed if self.pool_full[lxd] && self.rng.chance(500) => Answer::NoSpace("it is full".to_owned()),
             Armed if self.fault(self.faults.step / 3) => Answer::NoNetwork("no address".to_owned()),
-            SetUp if matches!(what, What::Template(_)) && self.fault(self.faults.bake) => failed("the set-up failed"),
+            SetUp if matches!(what, MakeKind::Template(_)) && self.fault(self.faults.bake) => {
+                failed("the set-up failed")
+            }
             Claim { etag } => self.claim(e, lxd, name, etag),
             HandOver => self.hand_over(e, lxd, name),
             ThawUnclaimed => self.thaw_unclaimed(lxd, name),
@@ -213,7 +215,7 @@ impl Stage {
         id
     }
 
-    pub fn create(&mut self, e: &Execution, lxd: usize, name: &str, what: &What) -> Answer {
+    pub fn create(&mut self, e: &Execution, lxd: usize, name: &str, what: &MakeKind) -> Answer {
         let template = |i: &Inst| i.owner.is_some() && i.phase == Phase::Template && !i.running;
         if let Some(source) = e.action.copies()
             && !self.lxd[lxd].get(source).is_some_and(template)
@@ -297,7 +299,7 @@ impl Stage {
     }
 
     /// A step that changes the instance; it must be this execution's own.
-    fn change(&mut self, e: &Execution, lxd: usize, name: &str, (what, step): (&What, &making::Step)) -> Answer {
+    fn change(&mut self, e: &Execution, lxd: usize, name: &str, (what, step): (&MakeKind, &making::Step)) -> Answer {
         use making::Step::*;
 
         if matches!(step, NoteRunner(_) | NoteStarted(_) | Finish { .. }) {

@@ -4,7 +4,7 @@ use lxdrunner::config::Registration;
 use lxdrunner::github::Deletion;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Phase, RunnerId};
-use lxdrunner::steps::Found;
+use lxdrunner::steps::InstanceView;
 use lxdrunner::steps::removal::{self, Answer, Inside, Removal};
 use lxdrunner::world::{Action, Outcome, RemoveReason, Status};
 
@@ -131,8 +131,8 @@ impl Stage {
         }
     }
 
-    pub fn found(&self, e: &Execution, inst: &Inst) -> Found {
-        Found {
+    pub fn found(&self, e: &Execution, inst: &Inst) -> InstanceView {
+        InstanceView {
             etag: inst.version.to_string(),
             owner: inst.owner.map(|_| self.config.prefix.clone()),
             phase: inst.phase,

@@ -11,26 +11,26 @@ fn acme() -> Scope {
     Scope::Org("acme".to_owned())
 }
 
-fn runner(from: Origin) -> What {
-    What::Runner { scope: acme(), from }
+fn runner(from: Origin) -> MakeKind {
+    MakeKind::Runner { scope: acme(), from }
 }
 
-fn image() -> What {
+fn image() -> MakeKind {
     runner(Origin::Image)
 }
 
-fn copy() -> What {
+fn copy() -> MakeKind {
     runner(Origin::Template(Template::Instance("t".to_owned())))
 }
 
 /// A claim, with what is known of the standby's ETag.
-fn claim(etag: Option<&str>) -> What {
+fn claim(etag: Option<&str>) -> MakeKind {
     runner(Origin::Standby { etag: etag.map(str::to_owned) })
 }
 
-fn there(phase: Phase, maker: Maker) -> Found {
+fn there(phase: Phase, maker: Maker) -> InstanceView {
     let (etag, owner) = ("e2".to_owned(), Some("ci".to_owned()));
-    Found { etag, owner, phase, maker, scoped: false, runner: None, status: Status::Frozen, made_at: None }
+    InstanceView { etag, owner, phase, maker, scoped: false, runner: None, status: Status::Frozen, made_at: None }
 }
 
 fn no() -> Answer {
@@ -82,12 +82,12 @@ fn end(outcome: Outcome) -> String {
 
 /// Takes `steps`, each of which is answered with [`Done`] unless it stands in `answers`, and comes to this end.
 #[track_caller]
-fn check(what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+fn check(what: MakeKind, answers: &[(&str, Answer)], steps: &str, expected: &str) {
     check_of(InstanceType::Container, what, answers, steps, expected);
 }
 
 #[track_caller]
-fn check_of(kind: InstanceType, what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+fn check_of(kind: InstanceType, what: MakeKind, answers: &[(&str, Answer)], steps: &str, expected: &str) {
     let mut making = Making::new(what, &Class { kind, ..class("small", &[], 1) }, "ci");
     let mut answers = answers.iter().peekable();
     let mut way = Vec::new();
@@ -143,7 +143,7 @@ fn what_works_goes_step_by_step() {
         "launched 7",
     );
     check(
-        What::Template(Form::Instance),
+        MakeKind::Template(Form::Instance),
         &[("look-tofinish", There(there(Phase::Baking, Maker::Us)))],
         "create start started setup seal look-tofinish finish-e2",
         "baked",
@@ -152,13 +152,13 @@ fn what_works_goes_step_by_step() {
     let way = "create start started arm armed settle freeze look-tofinish finish-e2 look-foretag";
     let ready = There(there(Phase::Standby, Maker::Unknown));
     check(
-        What::Standby,
+        MakeKind::Standby,
         &[("look-tofinish", preparing.clone()), ("look-foretag", ready)],
         way,
         "prepared Some(\"e2\")",
     );
     // That it could not be looked at once more takes nothing from it.
-    check(What::Standby, &[("look-tofinish", preparing), ("look-foretag", no())], way, "prepared None");
+    check(MakeKind::Standby, &[("look-tofinish", preparing), ("look-foretag", no())], way, "prepared None");
     // Nor does a note that could not be written from a runner.
     let way = "beginregister claim-e1 thaw credentials handover started-7";
     check(claim(Some("e1")), &[("credentials", registered()), ("started-7", no())], way, "launched 7");
@@ -167,21 +167,22 @@ fn what_works_goes_step_by_step() {
 #[test]
 fn a_virtual_machine_is_frozen_as_a_standby_and_thawed_before_it_is_claimed() {
     #[track_caller]
-    fn check_vm(what: What, answers: &[(&str, Answer)], steps: &str, expected: &str) {
+    fn check_vm(what: MakeKind, answers: &[(&str, Answer)], steps: &str, expected: &str) {
         check_of(InstanceType::VirtualMachine, what, answers, steps, expected);
     }
     let preparing = ("look-tofinish", There(there(Phase::Preparing, Maker::Us)));
     let made = "create start started arm armed settle look-tofinish finish-e2 freeze";
     let ready = ("look-foretag", There(there(Phase::Standby, Maker::Us)));
-    check_vm(What::Standby, &[preparing.clone(), ready], &format!("{made} look-foretag"), "prepared Some(\"e2\")");
+    check_vm(MakeKind::Standby, &[preparing.clone(), ready], &format!("{made} look-foretag"), "prepared Some(\"e2\")");
     let said = "Standby(\"small\") made=true: no";
-    check_vm(What::Standby, &[preparing, ("freeze", no())], &format!("{made} logs"), said);
+    check_vm(MakeKind::Standby, &[preparing, ("freeze", no())], &format!("{made} logs"), said);
 
     let hears = ("credentials", registered());
     let claimed = "setclock credentials handover started-7";
     let way = format!("beginregister thawunclaimed claim-e1 {claimed}");
     check_vm(claim(Some("e1")), std::slice::from_ref(&hears), &way, "launched 7");
-    let standby = |status: Status| ("look-toclaim", There(Found { status, ..there(Phase::Standby, Maker::Unknown) }));
+    let standby =
+        |status: Status| ("look-toclaim", There(InstanceView { status, ..there(Phase::Standby, Maker::Unknown) }));
     let (frozen, running) = (standby(Status::Frozen), standby(Status::Running));
     let way = format!("beginregister look-toclaim thawunclaimed look-toclaim claim-e2 {claimed}");
     check_vm(claim(None), &[frozen.clone(), running.clone(), hears.clone()], &way, "launched 7");
@@ -205,27 +206,27 @@ fn a_virtual_machine_is_frozen_as_a_standby_and_thawed_before_it_is_claimed() {
 #[test]
 fn whose_name_it_is_is_told_by_the_keys() {
     let look = "create look-whose";
-    let whose = |found: Found| [("create", no()), ("look-whose", There(found))];
+    let whose = |found: InstanceView| [("create", no()), ("look-whose", There(found))];
     let other = || there(Phase::Provisioning, Maker::Unknown);
     check(image(), &whose(other()), look, "clash: another daemon made it");
     let not_ours = "clash: an instance of this name that is not ours exists";
-    check(image(), &whose(Found { owner: None, ..other() }), look, not_ours);
-    check(copy(), &whose(Found { owner: Some("ci2".to_owned()), ..other() }), look, not_ours);
+    check(image(), &whose(InstanceView { owner: None, ..other() }), look, not_ours);
+    check(copy(), &whose(InstanceView { owner: Some("ci2".to_owned()), ..other() }), look, not_ours);
     let ours = || there(Phase::Provisioning, Maker::Us);
     check(image(), &whose(ours()), look, "Class(\"small\") made=true: no");
     check(copy(), &whose(ours()), look, "Template(\"small\") made=true: no");
-    check(What::Template(Form::Instance), &whose(ours()), look, "Bake(\"small\") made=true: no");
-    check(What::Standby, &whose(other()), look, "clash: another daemon made it");
+    check(MakeKind::Template(Form::Instance), &whose(ours()), look, "Bake(\"small\") made=true: no");
+    check(MakeKind::Standby, &whose(other()), look, "clash: another daemon made it");
     // It was not made; or nobody can tell.
     let why = |cause| [("create", no()), ("look-whose", Gone), ("findcause", Cause(cause))];
     let found_out = "create look-whose findcause";
     check(image(), &why(None), found_out, "Class(\"small\") made=false: no");
     let because = |fault| why(Some(super::Cause { fault, text: "full".to_owned() }));
-    for what in [image(), copy(), What::Standby, What::Template(Form::Instance)] {
+    for what in [image(), copy(), MakeKind::Standby, MakeKind::Template(Form::Instance)] {
         check(what, &because(Fault::Storage), found_out, "Storage(\"small\") made=false: no; full");
     }
     check(copy(), &because(Fault::Class), found_out, "Class(\"small\") made=false: no; full");
-    check(What::Standby, &because(Fault::Class), found_out, "Standby(\"small\") made=false: no; full");
+    check(MakeKind::Standby, &because(Fault::Class), found_out, "Standby(\"small\") made=false: no; full");
     check(image(), &because(Fault::Source), found_out, "Class(\"small\") made=false: no; full");
     let blind = [("create", no()), ("look-whose", silence())];
     check(image(), &blind, look, "Class(\"small\") made=true: no; and then: silence");
@@ -248,13 +249,13 @@ fn a_standby_is_one_claimants_only() {
     lost(Unsure("cut".to_owned()), &[], "", "it is not certain whose it is: cut");
     let looked = |found: Answer| [("look-toclaim", found)];
     let standby = || there(Phase::Standby, Maker::Unknown);
-    let seen = |found: Found| looked(There(found));
+    let seen = |found: InstanceView| looked(There(found));
     lost(Changed, &looked(Gone), "look-toclaim ", "it is gone");
     let taken = seen(there(Phase::Provisioning, Maker::Unknown));
     lost(Changed, &taken, "look-toclaim ", "somebody else claimed it");
-    let theirs = seen(Found { owner: None, ..standby() });
+    let theirs = seen(InstanceView { owner: None, ..standby() });
     lost(Changed, &theirs, "look-toclaim ", "somebody else claimed it");
-    let thawed = seen(Found { status: Status::Running, ..standby() });
+    let thawed = seen(InstanceView { status: Status::Running, ..standby() });
     lost(Changed, &thawed, "look-toclaim ", "it is not frozen any more");
     let again = [seen(standby()).as_slice(), &[("claim-e2", Changed)]].concat();
     lost(Changed, &again, "look-toclaim claim-e2 ", "somebody else claimed it");
@@ -338,11 +339,11 @@ fn a_failure_is_blamed_on_what_did_not_work() {
         let armed = [("credentials", Registered(None)), ("armed", came.clone())];
         check(copy(), &armed, &format!("{begin} arm credentials openfiles armed logs"), said);
         check(image(), &armed, &format!("{set_up} arm credentials openfiles armed logs"), said);
-        check(What::Standby, &[("armed", came.clone())], "create start started arm armed logs", said);
+        check(MakeKind::Standby, &[("armed", came.clone())], "create start started arm armed logs", said);
     }
     let way = "create start started setup logs";
-    check(What::Template(Form::Instance), &[("setup", full.clone())], way, storage);
-    check(What::Template(Form::Instance), &[("setup", alone)], way, "Bake(\"small\") made=true: no route");
+    check(MakeKind::Template(Form::Instance), &[("setup", full.clone())], way, storage);
+    check(MakeKind::Template(Form::Instance), &[("setup", alone)], way, "Bake(\"small\") made=true: no route");
     let way = "beginregister claim-e1 thaw credentials logs";
     let claimed = [("thaw", full), ("credentials", Registered(None))];
     check(claim(Some("e1")), &claimed, way, "Standby(\"small\") made=true: full");
@@ -386,7 +387,7 @@ fn a_failure_is_blamed_on_what_did_not_work() {
     check(claim(Some("e1")), &hung, way, "Standby(\"small\") made=true: silence");
     // GitHub is not asked before the set-up has ended.
     let package = [("setup", NoPackage("none".to_owned()))];
-    for what in [image(), What::Template(Form::Instance)] {
+    for what in [image(), MakeKind::Template(Form::Instance)] {
         check(what, &package, "create start started setup logs", "Package(X64) made=true: none");
     }
 }
@@ -401,21 +402,21 @@ fn what_was_changed_while_it_was_made_is_not_called_ready() {
         There(there(Phase::Baking, Maker::Unknown)),
         There(there(Phase::Template, Maker::Us)),
     ] {
-        check(What::Template(Form::Instance), &[("look-tofinish", found)], &format!("{bake} logs"), said);
+        check(MakeKind::Template(Form::Instance), &[("look-tofinish", found)], &format!("{bake} logs"), said);
     }
     let ours = ("look-tofinish", There(there(Phase::Baking, Maker::Us)));
     check(
-        What::Template(Form::Instance),
+        MakeKind::Template(Form::Instance),
         &[ours.clone(), ("finish-e2", Changed)],
         &format!("{bake} finish-e2 logs"),
         said,
     );
     let said = "Bake(\"small\") made=true: no";
-    check(What::Template(Form::Instance), &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
+    check(MakeKind::Template(Form::Instance), &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
     let way = "create start started arm armed settle freeze look-tofinish logs";
-    check(What::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
+    check(MakeKind::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
     let way = "create start started arm armed settle freeze look-answers";
-    check(What::Standby, &[("freeze", silence()), ("look-answers", silence())], way, "Host made=true: silence");
+    check(MakeKind::Standby, &[("freeze", silence()), ("look-answers", silence())], way, "Host made=true: silence");
 }
 
 #[test]
@@ -423,7 +424,7 @@ fn a_template_that_is_an_image_is_published_from_what_is_ours_which_then_goes() 
     #[track_caller]
     fn check_image(answers: &[(&str, Answer)], steps: &str, expected: &str) {
         let steps = format!("create start started setup seal look-tofinish{steps}");
-        check(What::Template(Form::Image), answers, &steps, expected);
+        check(MakeKind::Template(Form::Image), answers, &steps, expected);
     }
     let baking = |maker: Maker| There(there(Phase::Baking, maker));
     let ours = ("look-tofinish", baking(Maker::Us));

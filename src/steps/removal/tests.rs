@@ -30,10 +30,10 @@ fn nameless(reason: RemoveReason) -> Judged {
     Judged { runner: None, ..judged(reason) }
 }
 
-fn found(phase: Phase, status: Status) -> Found {
+fn found(phase: Phase, status: Status) -> InstanceView {
     let owner = Some("ci".to_owned());
     let (etag, scoped, made_at) = ("e1".to_owned(), phase.has_runner(), Some(NOW));
-    Found { etag, owner, phase, maker: Maker::Dead, scoped, runner: None, status, made_at }
+    InstanceView { etag, owner, phase, maker: Maker::Dead, scoped, runner: None, status, made_at }
 }
 
 fn running() -> Answer {
@@ -227,7 +227,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
                 not work";
     check_by(jit, standby(), &blind, kept);
     check_by(token, nameless(Abandoned), &blind, kept);
-    let noted = There(Found { runner: Some(RunnerId(9)), ..found(Phase::Provisioning, Status::Running) });
+    let noted = There(InstanceView { runner: Some(RunnerId(9)), ..found(Phase::Provisioning, Status::Running) });
     check_by(jit, nameless(Abandoned), &[noted, Done, In(Inside::Unknown)], kept);
     // What a dead process left before it noted a runner has none, though a namesake on another host is taken for it.
     check_by(jit, judged(MakesRoom), &[claimed(), quiet(), named(true)], came_up);
@@ -236,7 +236,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     let of_ours = Judged { maker: Maker::Us, ..judged(MakesRoom) };
     check_by(jit, of_ours, &[claimed(), quiet(), deleted.clone(), Gone], way);
     // It is noted on the instance.
-    let noted = There(Found { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
+    let noted = There(InstanceView { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
     check(nameless(NeverOnline), &with(&[noted.clone(), quiet(), deleted.clone()]), way);
     // Not that of a namesake on another host.
@@ -246,9 +246,9 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
 #[test]
 fn what_is_not_what_was_judged_stays() {
     let later = || found(Phase::Provisioning, Status::Running);
-    let other = Found { made_at: Some(Timestamp(NOW.0 + 1)), ..later() };
-    let theirs = Found { owner: None, ..later() };
-    let copied = Found { owner: Some("ci2".to_owned()), ..later() };
+    let other = InstanceView { made_at: Some(Timestamp(NOW.0 + 1)), ..later() };
+    let theirs = InstanceView { owner: None, ..later() };
+    let copied = InstanceView { owner: Some("ci2".to_owned()), ..later() };
     let deleted = || Deregistered(Deletion::Deleted);
     for reason in [Finished, Abandoned, NeverOnline, Idle, TooOld, Superseded, Stale, MakesRoom, Broken] {
         check(judged(reason), &[There(other.clone())], "look changed");
@@ -268,12 +268,13 @@ fn what_is_not_what_was_judged_stays() {
     check(judged(Finished), &[stopped(), deleted(), running()], "look deregister-7 again changed");
     // When what was found was made is what counts from then on, where it had not been listed.
     let unlisted = Judged { made_at: None, ..judged(Finished) };
-    let quick = There(Found { made_at: Some(Timestamp(NOW.0 + 2)), ..found(Phase::Provisioning, Status::Stopped) });
+    let quick =
+        There(InstanceView { made_at: Some(Timestamp(NOW.0 + 2)), ..found(Phase::Provisioning, Status::Stopped) });
     let way = "look inside deregister-7 again changed";
     check(unlisted, &[running(), In(Inside::Quiet), deleted(), quick], way);
     // It was finished, taken over by another process, or claimed for a runner.
     check(judged(Abandoned), &[running()], "look changed");
-    let living = || There(Found { maker: Maker::Unknown, ..later() });
+    let living = || There(InstanceView { maker: Maker::Unknown, ..later() });
     check(judged(Abandoned), &[living()], "look changed");
     check(Judged { maker: Maker::Us, ..judged(Abandoned) }, &[living()], "look changed");
     check(runnerless(Superseded), &[half_made()], "look changed");
@@ -292,10 +293,10 @@ fn what_another_may_want_is_claimed_first() {
     check(judged(Abandoned), &[half_made(), Done, In(Inside::Working)], way);
     // A process of another machine had its time.
     let unknown = Judged { maker: Maker::Unknown, ..judged(Abandoned) };
-    let living = There(Found { maker: Maker::Unknown, ..found(Phase::Provisioning, Status::Stopped) });
+    let living = There(InstanceView { maker: Maker::Unknown, ..found(Phase::Provisioning, Status::Stopped) });
     check(unknown, &[living, Changed], "look claim-e1-provisioning changed");
     // What we made ourselves nobody else clears away.
-    let ours = There(Found { maker: Maker::Us, ..found(Phase::Baking, Status::Stopped) });
+    let ours = There(InstanceView { maker: Maker::Us, ..found(Phase::Baking, Status::Stopped) });
     let of_ours = Judged { maker: Maker::Us, made_at: None, ..runnerless(Abandoned) };
     check(of_ours, &[ours.clone(), Done, ours, Done], "look logs again delete removed");
 }

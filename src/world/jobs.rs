@@ -4,7 +4,7 @@
 mod tests;
 
 use super::doubts::Doubt;
-use super::guard::joined;
+use super::forks::joined;
 use super::matching::{Refusal, place};
 use super::{
     Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, Status, UnknownJob,
@@ -39,9 +39,9 @@ impl World {
 
     pub(super) fn fold_hint(&mut self, hint: Hint, now: Timestamp) {
         if let Hint::Job(Job { repo, .. }) | Hint::CheckRun { repo, .. } | Hint::LookAt(repo) = &hint
-            && self.heard.len() < MAX_JOBS
+            && self.repos_heard.len() < MAX_JOBS
         {
-            self.heard.insert(repo.clone());
+            self.repos_heard.insert(repo.clone());
         }
         match hint {
             // A job waits before it is queued, never after: where we know it already, GitHub is asked what is true.
@@ -50,15 +50,17 @@ impl World {
             }
             Hint::Job(job) => self.fold_job(job, now),
             Hint::CheckRun { repo, public, job, completed: false } => {
-                if !self.jobs.contains_key(&job) && !self.over.contains_key(&job) && self.unknown_jobs.len() < MAX_JOBS
+                if !self.jobs.contains_key(&job)
+                    && !self.finished_jobs.contains_key(&job)
+                    && self.unknown_jobs.len() < MAX_JOBS
                 {
                     self.unknown_jobs.insert(job, UnknownJob { repo, public, heard_at: now });
                 }
             }
             Hint::CheckRun { job, completed: true, .. } => self.job_is_over(job, now),
             Hint::LookAt(repo) => {
-                if self.look_at.len() < MAX_JOBS {
-                    self.look_at.insert(repo, now);
+                if self.repos_to_check.len() < MAX_JOBS {
+                    self.repos_to_check.insert(repo, now);
                 }
             }
             Hint::Ping => {}
@@ -78,7 +80,7 @@ impl World {
                 }
             }
             JobStatus::InProgress => {
-                if !self.over.contains_key(&job.id) {
+                if !self.finished_jobs.contains_key(&job.id) {
                     self.job_is_taken(job, now);
                 }
             }
@@ -95,7 +97,7 @@ impl World {
     }
 
     fn job_is_queued(&mut self, job: Job, now: Timestamp) {
-        if self.over.contains_key(&job.id) {
+        if self.finished_jobs.contains_key(&job.id) {
             return;
         }
         let seq = self.seq;
@@ -240,8 +242,8 @@ impl World {
                 || self.is_being_launched(&was.job);
             self.notes.push(Note::JobOver { job, ours });
         }
-        if self.over.len() < MAX_JOBS {
-            self.over.insert(job, now);
+        if self.finished_jobs.len() < MAX_JOBS {
+            self.finished_jobs.insert(job, now);
         }
     }
 }

@@ -13,13 +13,13 @@ use crate::world::{Action, Entry, Instance, JobState, Origin, Refusal, RunnerSta
 /// than this.
 pub(super) const HANDOVER: Duration = Duration::from_secs(10);
 /// What there is already.
-pub(crate) struct Stock<'a> {
+pub(crate) struct Census<'a> {
     config: &'a Config,
     /// Runners on their way or idle.
     pub supply: BTreeMap<Group<'a>, usize>,
     /// Of these, the ones that are on their way.
     pub coming: BTreeMap<Group<'a>, usize>,
-    pub classes: PerClass<ClassStock<'a>>,
+    pub classes: PerClass<ClassCensus<'a>>,
     /// Instances of each scope, whatever they do.
     pub scope: BTreeMap<&'a Scope, usize>,
     /// Instances that need a place: all but templates, those that become one, and, within limits, those that are done.
@@ -49,7 +49,7 @@ pub(crate) struct Stock<'a> {
 
 /// What there is of one class.
 #[derive(Default)]
-pub(crate) struct ClassStock<'a> {
+pub(crate) struct ClassCensus<'a> {
     /// Instances that need a place.
     pub total: usize,
     pub bakes: usize,
@@ -93,15 +93,15 @@ pub(super) fn is_broken(world: &World, class: &Class) -> bool {
     copies.is_some_and(|entry| entry.failures >= BROKEN && entry.alone)
 }
 
-impl<'a> Stock<'a> {
+impl<'a> Census<'a> {
     /// Counts.
-    pub fn count(world: &'a World, now: Timestamp) -> Stock<'a> {
+    pub fn count(world: &'a World, now: Timestamp) -> Census<'a> {
         let config = world.config();
-        let mut stock = Stock {
+        let mut census = Census {
             config,
             supply: BTreeMap::new(),
             coming: BTreeMap::new(),
-            classes: config.classes.iter().map(|_| ClassStock::default()).collect(),
+            classes: config.classes.iter().map(|_| ClassCensus::default()).collect(),
             scope: BTreeMap::new(),
             total: 0,
             bakes: 0,
@@ -117,26 +117,26 @@ impl<'a> Stock<'a> {
             copied: BTreeSet::new(),
         };
         for action in world.flights.values() {
-            stock.flight(world, action);
+            census.flight(world, action);
         }
         let by_name: BTreeMap<&str, ClassId> =
             config.class_ids().map(|(id, class)| (class.name.as_str(), id)).collect();
         let mut leaving = 0;
         for instance in world.instances.values() {
             let class = by_name.get(instance.seen.class.as_str()).copied();
-            leaving += usize::from(stock.instance(world, instance, class, now));
+            leaving += usize::from(census.instance(world, instance, class, now));
         }
         let free = leaving_free(config.max_workers);
         // A bake that failed may be there yet while the next one goes on: only one of them is beyond the caps.
         let counted = |bakes: &mut usize| std::mem::replace(bakes, (*bakes).min(1)).saturating_sub(1);
-        stock.total += usize::saturating_sub(leaving, free) + counted(&mut stock.bakes);
-        for (class, of) in stock.classes.iter_mut().zip(&config.classes) {
+        census.total += usize::saturating_sub(leaving, free) + counted(&mut census.bakes);
+        for (class, of) in census.classes.iter_mut().zip(&config.classes) {
             class.total += counted(&mut class.bakes);
             // The one that waits longest is claimed first.
             class.standbys.sort_by_key(|i| std::cmp::Reverse(i.made_at));
             class.template = class.template.filter(|_| !is_broken(world, of));
         }
-        stock
+        census
     }
 
     fn flight(&mut self, world: &'a World, action: &'a Action) {
@@ -152,23 +152,23 @@ impl<'a> Stock<'a> {
                 *self.scope.entry(scope).or_default() += 1;
                 self.live_for.extend(job);
                 if !known && !matches!(from, Origin::Standby { .. }) {
-                    self.place(*class);
+                    self.count_instance(*class);
                 }
             }
             Action::Bake { class, .. } => {
                 self.baking = true;
                 if !known {
-                    self.bakes(Some(*class));
+                    self.count_bake(Some(*class));
                 }
             }
             Action::FetchImage { .. } => self.baking = true,
             Action::PrepareStandby { class, recipe, .. } => {
                 self.preparing += 1;
-                let stock = &mut self.classes[*class];
-                stock.preparing += 1;
-                stock.kept += usize::from(world.templates[*class].shape == recipe.shape);
+                let census = &mut self.classes[*class];
+                census.preparing += 1;
+                census.kept += usize::from(world.templates[*class].shape == recipe.shape);
                 if !known {
-                    self.place(*class);
+                    self.count_instance(*class);
                 }
             }
             Action::Remove { .. } | Action::RemoveImage { .. } => self.removing += 1,
@@ -177,7 +177,7 @@ impl<'a> Stock<'a> {
     }
 
     /// One more that needs a place.
-    pub fn place(&mut self, class: ClassId) {
+    pub fn count_instance(&mut self, class: ClassId) {
         self.total += 1;
         self.classes[class].total += 1;
     }
@@ -201,7 +201,7 @@ impl<'a> Stock<'a> {
     }
 
     /// One more that is to become a template.
-    pub fn bakes(&mut self, class: Option<ClassId>) {
+    pub fn count_bake(&mut self, class: Option<ClassId>) {
         self.bakes += 1;
         if let Some(class) = class {
             self.classes[class].bakes += 1;
@@ -216,7 +216,7 @@ impl<'a> Stock<'a> {
             return false;
         }
         if instance.seen.phase == Phase::Baking {
-            self.bakes(class);
+            self.count_bake(class);
             return false;
         }
         let done = is_done(instance);
@@ -227,7 +227,7 @@ impl<'a> Stock<'a> {
             self.makes_room(class);
         }
         match class {
-            Some(class) => self.place(class),
+            Some(class) => self.count_instance(class),
             None => self.total += 1,
         }
         if let (Phase::Standby, Some(class)) = (instance.seen.phase, class) {
@@ -247,23 +247,23 @@ impl<'a> Stock<'a> {
 
     fn template(&mut self, world: &World, instance: &'a Instance, class: Option<ClassId>, flight: Option<&Action>) {
         let Some(id) = class.filter(|id| flight.is_none() && has_shape(world, *id, instance)) else { return };
-        let (stock, class) = (&mut self.classes[id], self.config.class(id));
+        let (census, class) = (&mut self.classes[id], self.config.class(id));
         if instance.seen.status != Status::Stopped || instance.seen.project != class.project || !class.template {
             return;
         }
         let wanted = world.templates[id].wanted.as_ref();
         let rank = |i: &Instance| (i.seen.recipe.as_ref() == wanted, i.made_at);
-        if stock.template.is_none_or(|other| rank(other) < rank(instance)) {
-            stock.template = Some(instance);
+        if census.template.is_none_or(|other| rank(other) < rank(instance)) {
+            census.template = Some(instance);
         }
     }
 
     fn standby(&mut self, world: &World, instance: &'a Instance, class: ClassId, flight: Option<&Action>) {
         let usable = has_shape(world, class, instance) && instance.seen.project == self.config.class(class).project;
         if usable && flight.is_none() && instance.seen.status == Status::Frozen {
-            let stock = &mut self.classes[class];
-            stock.kept += 1;
-            stock.standbys.push(instance);
+            let census = &mut self.classes[class];
+            census.kept += 1;
+            census.standbys.push(instance);
         }
     }
 }

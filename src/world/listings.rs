@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fold::runs_on;
+use super::jobs::runs_on;
 use super::matching::scope_for;
 use super::{
     Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
@@ -27,7 +27,7 @@ impl World {
                 self.lxd = Some(Ok(now));
                 self.fold_instances(snapshot.begun, seen, now);
                 self.listed = (snapshot.begun, Some(now));
-                self.gone.retain(|_, at| *at > snapshot.begun);
+                self.deleted_instances.retain(|_, at| *at > snapshot.begun);
                 self.find_other_configs(now);
             }
             Some(Err(reason)) => {
@@ -76,7 +76,7 @@ impl World {
         let not_before = self.listed.1.unwrap_or_default();
         let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
         for seen in seen {
-            if self.gone.get(&seen.name).is_some_and(|at| *at > begun) {
+            if self.deleted_instances.get(&seen.name).is_some_and(|at| *at > begun) {
                 continue;
             }
             let another = |known: &Instance| {
@@ -137,7 +137,7 @@ impl World {
         if let Some((Entry { failures, .. }, true)) = self.failures.worked(&Subject::Removal(name.to_owned())) {
             self.notes.push(Note::GoneAtLast { instance: gone.label().to_owned(), failures });
         }
-        self.gone.insert(name.to_owned(), self.seq);
+        self.deleted_instances.insert(name.to_owned(), self.seq);
         let took_job = match (gone.took_job, gone.started_at) {
             (true, _) => TookJob::Yes,
             (false, Some(_)) if !gone.removed_idle => TookJob::Unknown,
@@ -148,14 +148,14 @@ impl World {
         if gone.started_at.is_some() || phase == Phase::Baking {
             // Another daemon may be about to remove a half-made template of this name: it must not meet the next one.
             // A registration may be listed for a moment, and deliveries that name it may come for a while.
-            self.taken.insert(name.to_owned(), now);
+            self.names_taken.insert(name.to_owned(), now);
         }
         if gone.took_job || gone.started_at.is_none() {
             return;
         }
         if let Some(scope) = gone.seen.scope {
             // GitHub keeps the registration of a runner that never had a job.
-            self.doubtful.insert(scope, self.seq);
+            self.scopes_to_recheck.insert(scope, self.seq);
         }
     }
 
@@ -186,8 +186,8 @@ impl World {
                     if self.recovered(&Subject::Runners(scope.clone())) {
                         self.recovered(&Subject::Scope(scope.clone()));
                     }
-                    if self.doubtful.get(&scope).is_some_and(|since| *since < begun) {
-                        self.doubtful.remove(&scope);
+                    if self.scopes_to_recheck.get(&scope).is_some_and(|since| *since < begun) {
+                        self.scopes_to_recheck.remove(&scope);
                     }
                     self.fold_runners(begun, scope, runners, now);
                 }
@@ -322,8 +322,8 @@ impl World {
     /// after that, it does.
     fn believe_listing(&mut self, job: JobId, asked_at: Timestamp) {
         let lagging = |at: Timestamp| asked_at.since(at) <= LISTING_LAG;
-        if self.over.get(&job).is_some_and(|at| !lagging(*at)) {
-            self.over.remove(&job);
+        if self.finished_jobs.get(&job).is_some_and(|at| !lagging(*at)) {
+            self.finished_jobs.remove(&job);
         }
         if self.jobs.get(&job).is_some_and(|j| j.job.status != JobStatus::Queued && !lagging(j.heard_at)) {
             self.jobs.remove(&job);
@@ -351,17 +351,17 @@ impl World {
         });
         failures.forget(now);
         scopes.retain(|scope, _| served(scope));
-        self.doubtful.retain(|scope, _| served(scope));
+        self.scopes_to_recheck.retain(|scope, _| served(scope));
     }
 
     /// Lets go of what is too old to matter.
     fn forget(&mut self, now: Timestamp) {
-        self.over.retain(|_, at| now.since(*at) < REMEMBER_OVER);
+        self.finished_jobs.retain(|_, at| now.since(*at) < REMEMBER_OVER);
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);
-        self.taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
+        self.names_taken.retain(|_, at| now.since(*at) < Duration::from_secs(600));
         self.questions.retain(|job, _| self.jobs.contains_key(job));
         self.unknown_jobs.retain(|_, job| now.since(job.heard_at) < Duration::from_secs(600));
         self.forget_runs();
-        self.look_at.retain(|_, at| now.since(*at) < Duration::from_secs(600));
+        self.repos_to_check.retain(|_, at| now.since(*at) < Duration::from_secs(600));
     }
 }

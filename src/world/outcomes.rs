@@ -128,7 +128,7 @@ impl World {
                 if let Some(state) = job.and_then(|job| self.jobs.get_mut(&job)) {
                     state.not_before = Some((now.after(STAND_BACK), Hold::NameTaken));
                 }
-                self.taken.insert(name.clone(), now);
+                self.names_taken.insert(name.clone(), now);
                 self.lxd_look.wanted = true;
                 self.github_look.wanted = true;
                 self.notes.push(Note::Clash { instance: name.clone(), job: *job, reason });
@@ -140,8 +140,8 @@ impl World {
                 }
                 if runner.is_some() || matches!(blame, Subject::Scope(_)) {
                     // GitHub may have a runner of this name, perhaps without our having heard so.
-                    self.taken.insert(name.clone(), now);
-                    self.doubtful.insert(scope.clone(), self.seq);
+                    self.names_taken.insert(name.clone(), now);
+                    self.scopes_to_recheck.insert(scope.clone(), self.seq);
                     self.github_look.wanted = true;
                 }
                 self.lxd_look.wanted = true;

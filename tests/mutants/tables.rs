@@ -1,0 +1,223 @@
+//! Rules whose absence a table beside the modules must notice.
+
+use super::Mutant;
+
+/// Rules that the tables beside the modules hold: the simulation cannot tell a job that waits a little longer, or an alert.
+pub const OF_TABLES: &[Mutant] = &[
+    Mutant {
+        rule: "where nobody could look inside, an idle runner stays",
+        file: "src/steps/removal.rs",
+        from: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>",
+        to: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) && self.quiet =>",
+    },
+    Mutant {
+        rule: "another daemon has its time from its claim on",
+        file: "src/plan/remove.rs",
+        from: "let had = now.since(instance.begun_at);",
+        to: "let had = age;",
+    },
+    Mutant {
+        rule: "another daemon has its time from its last note of progress on",
+        file: "src/world/listings.rs",
+        from: "if seen.phase != known.seen.phase || seen.progress != known.seen.progress {",
+        to: "if seen.phase != known.seen.phase {",
+    },
+    Mutant {
+        rule: "a template goes only where its image works",
+        file: "src/plan/census.rs",
+        from: "entry.failures >= BROKEN && entry.alone)",
+        to: "entry.failures >= BROKEN)",
+    },
+    Mutant {
+        rule: "a template of another class does not end the failures to bake",
+        file: "src/world/templates.rs",
+        from: "i.seen.phase == Phase::Template && i.seen.class == class.name && i.seen.recipe == state.wanted",
+        to: "i.seen.phase == Phase::Template && i.seen.recipe == state.wanted",
+    },
+    Mutant {
+        rule: "one launch tries for each thing that failed, whatever else is launched",
+        file: "src/plan/launch.rs",
+        from: "self.world.failures.is_shaky(subject) && self.census.tried.contains(subject);",
+        to: "self.world.failures.is_shaky(subject) && self.census.launching > 0;",
+    },
+    Mutant {
+        rule: "what fails for one scope is tried once for all its classes",
+        file: "src/plan/census.rs",
+        from: "    let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];",
+        to: "    let mut needs = vec![Subject::Host];\n    let _ = scope;",
+    },
+    Mutant {
+        rule: "a removal that is under way makes room for one job of its class",
+        file: "src/plan/ready.rs",
+        from: "            *wanted = wanted.saturating_sub(coming);",
+        to: "            *wanted = wanted.saturating_sub(coming.min(0));",
+    },
+    Mutant {
+        rule: "making room leaves workers for launches",
+        file: "src/plan/ready.rs",
+        from: "            if self.census.removing >= REMOVALS_AT_ONCE {",
+        to: "            if self.census.removing >= 100 * REMOVALS_AT_ONCE {",
+    },
+    Mutant {
+        rule: "what is done goes before what is idle",
+        file: "src/plan/remove.rs",
+        from: "        RunnerState::Idle(since) => (1, since),",
+        to: "        RunnerState::Idle(since) => (0, since),",
+    },
+    Mutant {
+        rule: "an idle runner that gets no job is replaced once",
+        file: "src/plan/remove.rs",
+        from: "entry.is_some_and(|entry| entry.failures == 1 && was_there(entry))",
+        to: "entry.is_some_and(|entry| entry.failures > 0 && (was_there(entry) || entry.failures > 1))",
+    },
+    Mutant {
+        rule: "GitHub answers before another instance is made for a registration that failed",
+        file: "src/world/failures.rs",
+        from: "                entry.until.max(entry.failed_at().after(MINUTE))",
+        to: "                entry.until",
+    },
+    Mutant {
+        rule: "failures while it is paused do not move the pause",
+        file: "src/world/failures.rs",
+        from: "            Some(entry) if paused => entry.until,\n",
+        to: "",
+    },
+    Mutant {
+        rule: "a package that is not there is fetched before anything is made of it",
+        file: "src/world/outcomes.rs",
+        from: "            self.packages.remove(arch);\n            self.find_recipes();",
+        to: "            let _ = arch;",
+    },
+    Mutant {
+        rule: "a template that somebody else baked ends the failures to bake it",
+        file: "src/world/listings.rs",
+        from: "        self.find_baked();\n",
+        to: "",
+    },
+    Mutant {
+        rule: "what is known of a target goes with it",
+        file: "src/world/listings.rs",
+        from: "        scopes.retain(|scope, _| served(scope));\n",
+        to: "",
+    },
+    Mutant {
+        rule: "what was told of an earlier runner of a name is not the new one's",
+        file: "src/world/instance.rs",
+        from: "        if earlier && !self.seen_busy {",
+        to: "        if earlier & false {",
+    },
+    Mutant {
+        rule: "an end that may be an earlier runner's removes nothing before the instance's own had time",
+        file: "src/plan/remove.rs",
+        from: "let after = if instance.may_be_misnamed() { config.provision_timeout } else { POWER_OFF };",
+        to: "let after = POWER_OFF;",
+    },
+    Mutant {
+        rule: "a name that a job in progress is said to run on is not given again",
+        file: "src/plan/launch.rs",
+        from: "    known.chain(at_work).chain(runners)",
+        to: "    drop(at_work);\n    known.chain(runners)",
+    },
+    Mutant {
+        rule: "a removal that LXD refuses for a moment is not stuck",
+        file: "src/world/failures.rs",
+        from: "            Subject::Removal(_) => HALF_A_MINUTE,\n",
+        to: "            Subject::Removal(_) => HALF_A_MINUTE / 30,\n",
+    },
+    Mutant {
+        rule: "packages are fetched one after the other",
+        file: "src/plan/mod.rs",
+        from: "                self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });\n                return;",
+        to: "                self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });",
+    },
+    Mutant {
+        rule: "a listing counts for the moment at which it was asked for",
+        file: "src/world/listings.rs",
+        from: "            let unheard = asked_at.since(job.heard_at) > LISTING_LAG;",
+        to: "            let unheard = now.since(job.heard_at) > LISTING_LAG;",
+    },
+    Mutant {
+        rule: "a late waiting takes no job out of the queue",
+        file: "src/world/jobs.rs",
+        from: "                if !self.jobs.get(&job.id).is_some_and(heard) {",
+        to: "                if self.jobs.get(&job.id).is_none_or(|j| heard(j) || !heard(j)) {",
+    },
+    Mutant {
+        rule: "a job that waits beside an idle runner for minutes is asked for",
+        file: "src/plan/mod.rs",
+        from: "    actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));",
+        to: "    drop(not_taken);",
+    },
+    Mutant {
+        rule: "a standby that works ends the trouble of those that did not",
+        file: "src/world/templates.rs",
+        from: "let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];",
+        to: "let of_class = [Subject::Template, Subject::Network, Subject::Storage];",
+    },
+    Mutant {
+        rule: "a launch that works ends the trouble of its class, whatever it was made from",
+        file: "src/world/outcomes.rs",
+        from: "        self.recovered(&Subject::Class(class()));\n        match",
+        to: "        match",
+    },
+    Mutant {
+        rule: "a runner package that is not there is trouble",
+        file: "src/world/failures.rs",
+        from: "            Subject::Package(_) | Subject::Storage(_) => (0, MINUTE, 1, true),",
+        to: "            Subject::Package(_) => (0, MINUTE, NEVER, true),\n            Subject::Storage(_) => (0, MINUTE, 1, true),",
+    },
+    Mutant {
+        rule: "a question of fork origin that fails is recorded",
+        file: "src/world/forks.rs",
+        from: "                if self.failures.failed(Subject::ForkOrigin(key.0), &reason, now).news {",
+        to: "                if now.0 > 0 {",
+    },
+    Mutant {
+        rule: "what is found to be another instance again and again is tried with growing pauses",
+        file: "src/world/outcomes.rs",
+        from: "                        self.failures.failed(Subject::Removal(name.to_owned()), &why, now);",
+        to: "                        self.failures.worked(&Subject::Removal(name.to_owned()));",
+    },
+    Mutant {
+        rule: "a claimed standby is a supply from its claim on",
+        file: "src/plan/census.rs",
+        from: "            alive && now.since(instance.begun_at) < config.provision_timeout",
+        to: "            alive && now.since(instance.made_at) < config.provision_timeout",
+    },
+    Mutant {
+        rule: "a job that names a runner group only goes to the class that has one",
+        file: "src/world/matching.rs",
+        from: "    if labels.is_empty() {\n        return class_of_group(classes, repo);\n    }\n",
+        to: "",
+    },
+    Mutant {
+        rule: "two virtual machines are not unpacked of one image at a time",
+        file: "src/plan/ready.rs",
+        from: " || self.unpacks(class) {",
+        to: " {",
+    },
+    Mutant {
+        rule: "runners that do not come online again and again are trouble",
+        file: "src/world/failures.rs",
+        from: "            Subject::Online(_) => (0, TEN_MINUTES, 2, false),",
+        to: "            Subject::Online(_) => (0, TEN_MINUTES, NEVER, false),",
+    },
+    Mutant {
+        rule: "the age of a look counts answers",
+        file: "src/world/mod.rs",
+        from: "        self.github_answered_at\n    }",
+        to: "        self.github_look.ended_at\n    }",
+    },
+    Mutant {
+        rule: "a full pool is no failure of the template",
+        file: "src/steps/making.rs",
+        from: "            (Fault::Storage, _) => Subject::Storage(class),\n",
+        to: "            (Fault::Storage, _) => self.blame(),\n",
+    },
+    Mutant {
+        rule: "where copies get no network the image is tried before the template is doubted",
+        file: "src/plan/launch.rs",
+        from: "template.filter(|_| !doubted && self.works(",
+        to: "template.filter(|_| doubted | true && self.works(",
+    },
+];
