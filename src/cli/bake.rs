@@ -20,7 +20,9 @@ use crate::model::{ClassId, Phase, RunnerArch, Scope, Timestamp, keys};
 use crate::observe::{image_as_template, image_seen};
 use crate::runner::provision::scripts_digest;
 use crate::threads;
-use crate::world::{Action, Form, ImageSeen, Judged, Outcome, RemoveReason, form_of, recipe_of, template_name};
+use crate::world::{
+    Action, ImageSeen, Judged, Outcome, RemoveReason, TemplateKind, recipe_of, template_kind, template_name,
+};
 
 /// A step that takes longer prints its progress, each time after this interval.
 const PROGRESS_AFTER: Duration = Duration::from_secs(2);
@@ -89,7 +91,7 @@ impl<'a> Bakery<'a> {
     fn bake(&mut self, id: ClassId, class: &Class) -> Result<String, String> {
         let version = self.version(class)?;
         let fingerprint = self.fingerprint(id, class)?;
-        let form = form_of(class, self.clustered);
+        let form = template_kind(class, self.clustered);
         let recipe = recipe_of(class, &self.scripts, &fingerprint, &version, form);
         let name = template_name(&self.config.prefix, class, &recipe);
         let bake = Action::Bake { class: id, name: name.clone(), fingerprint, recipe, form };
@@ -127,7 +129,7 @@ impl<'a> Bakery<'a> {
     }
 
     /// Waits while another process bakes it and makes progress: as long as a daemon would.
-    fn wait_for_another(&self, class: &Class, name: &str, form: Form) -> Result<(), String> {
+    fn wait_for_another(&self, class: &Class, name: &str, form: TemplateKind) -> Result<(), String> {
         let quiet = self.config.provision_timeout * 2;
         let mut last = (Instant::now(), 0);
         while let Some(There::Being { progress }) = self.there(class, name, form)? {
@@ -174,8 +176,8 @@ impl<'a> Bakery<'a> {
     }
 
     /// The state of the template's name in LXD.
-    fn there(&self, class: &Class, name: &str, form: Form) -> Result<Option<There>, String> {
-        if form == Form::Image {
+    fn there(&self, class: &Class, name: &str, form: TemplateKind) -> Result<Option<There>, String> {
+        if form == TemplateKind::Image {
             let named = self.lxd.image_alias(&class.project, name);
             let image = named.and_then(|found| found.map_or(Ok(None), |found| self.lxd.image(&class.project, &found)));
             if let Some(image) = image.map_err(|error| error.to_string())? {

@@ -10,7 +10,7 @@ use crate::runner::failures::Kept;
 impl Executor {
     /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
     /// What is returned ends the line of the log that tells of the removal.
-    pub(super) fn keep_last_words(&self, instance: &Instance, reason: &str) -> String {
+    pub(super) fn save_failure_logs(&self, instance: &Instance, reason: &str) -> String {
         match self.keep(instance, (reason, "")) {
             Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
             _ => String::new(),

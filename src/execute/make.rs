@@ -18,7 +18,7 @@ use crate::steps::making::{Answer, MakeKind, Making, Next, Step};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Handle};
 use crate::trace::Mark;
-use crate::world::{Action, Origin, Outcome, Subject, Template};
+use crate::world::{Action, LaunchSource, Outcome, Subject, Template};
 
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
@@ -69,8 +69,8 @@ impl Executor {
                     return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
                 }
                 let source = match from {
-                    Origin::Template(template) => copy_of(template),
-                    Origin::Image | Origin::Standby { .. } => source(&class.image, self.lxd.product()),
+                    LaunchSource::Template(template) => copy_of(template),
+                    LaunchSource::Image | LaunchSource::Standby { .. } => source(&class.image, self.lxd.product()),
                 };
                 let mut keys = keys(Phase::Provisioning, None);
                 keys.insert(keys::SCOPE.to_owned(), scope.to_string());
@@ -192,7 +192,8 @@ impl MakeSession<'_, '_> {
                 Err(error) => self.failed(error.into()),
             },
             Step::FindCause => {
-                let of_image = matches!(what, MakeKind::Template(_) | MakeKind::Runner { from: Origin::Image, .. });
+                let of_image =
+                    matches!(what, MakeKind::Template(_) | MakeKind::Runner { from: LaunchSource::Image, .. });
                 Answer::Cause(why_not_created(&self.executor.lxd, class, of_image))
             }
             Step::Start if self.runs => Answer::Done,
@@ -246,7 +247,7 @@ impl MakeSession<'_, '_> {
                 self.done(handed_over)
             }
             Step::NoteStarted(runner) => {
-                if matches!(what, MakeKind::Runner { from: Origin::Standby { .. }, .. }) {
+                if matches!(what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) {
                     // LXD tells nobody that the runner began.
                     thread::sleep(RUNNER_BEGINS);
                 }

@@ -123,7 +123,7 @@ impl RemovalSession<'_> {
                     self.reason = format!("{}: {why}", self.reason);
                     self.level = Level::Warn;
                 }
-                let keep = |instance: &Instance| self.executor.keep_last_words(instance, &self.reason);
+                let keep = |instance: &Instance| self.executor.save_failure_logs(instance, &self.reason);
                 self.see = self.instance.as_ref().map(keep).unwrap_or_default();
                 Answer::Done
             }

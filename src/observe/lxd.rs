@@ -12,7 +12,7 @@ use crate::identity::{is_of_another_boot, maker};
 use crate::lxd::{self, InstanceStatus, Lxd};
 use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{Form, ImageSeen, InstanceSeen, NameKind, Snapshot, Status, form_of, parse_name};
+use crate::world::{ImageSeen, InstanceSeen, NameKind, Snapshot, Status, TemplateKind, parse_name, template_kind};
 
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
@@ -51,10 +51,10 @@ impl LxdObserver {
     }
 
     /// What each class would be made from now, and what its templates are.
-    fn look_at_images(&mut self) -> Vec<(ImageSeen, Form)> {
+    fn look_at_images(&mut self) -> Vec<(ImageSeen, TemplateKind)> {
         self.images_at = Some(Instant::now());
         let mut listed = BTreeMap::new();
-        let form = |class: &Class| form_of(class, self.lxd.is_shared());
+        let form = |class: &Class| template_kind(class, self.lxd.is_shared());
         self.config.classes.iter().map(|class| (image_seen(&self.lxd, class, &mut listed), form(class))).collect()
     }
 }

@@ -7,7 +7,7 @@ use super::{Group, Planner, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{ClassId, JobId, JobStatus, PerClass, Phase, Scope, Timestamp};
-use crate::world::{Action, Entry, Instance, JobState, Origin, Refusal, RunnerState, Status, Subject, World};
+use crate::world::{Action, Entry, Instance, JobState, LaunchSource, Refusal, RunnerState, Status, Subject, World};
 
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
 /// than this.
@@ -70,14 +70,14 @@ pub(super) fn has_shape(world: &World, class: ClassId, instance: &Instance) -> b
 }
 
 /// Everything whose failures keep a launch from this origin back.
-pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&Origin>) -> Vec<Subject> {
+pub(super) fn needs(scope: &Scope, class: &Class, from: Option<&LaunchSource>) -> Vec<Subject> {
     let name = || class.name.clone();
     let mut needs = vec![Subject::Host, Subject::Scope(scope.clone())];
     needs.push(match from {
         // It is there already.
-        Some(Origin::Standby { .. }) => return [needs, vec![Subject::Standby(name())]].concat(),
-        Some(Origin::Template(_)) => Subject::Template(name()),
-        Some(Origin::Image) | None => Subject::Class(name()),
+        Some(LaunchSource::Standby { .. }) => return [needs, vec![Subject::Standby(name())]].concat(),
+        Some(LaunchSource::Template(_)) => Subject::Template(name()),
+        Some(LaunchSource::Image) | None => Subject::Class(name()),
     });
     needs.extend([Subject::Storage(name()), Subject::Network(name())]);
     needs
@@ -151,7 +151,7 @@ impl<'a> Census<'a> {
                 *self.coming.entry((scope, *class)).or_default() += 1;
                 *self.scope.entry(scope).or_default() += 1;
                 self.live_for.extend(job);
-                if !known && !matches!(from, Origin::Standby { .. }) {
+                if !known && !matches!(from, LaunchSource::Standby { .. }) {
                     self.count_instance(*class);
                 }
             }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use super::census::{Census, Demand, HANDOVER, needs};
 use super::{Group, LAUNCHES_AT_ONCE, Planner, Reason};
 use crate::model::{ClassId, JobId};
-use crate::world::{Action, Flight, Instance, JobState, Origin, Subject, Template, World, instance_name};
+use crate::world::{Action, Flight, Instance, JobState, LaunchSource, Subject, Template, World, instance_name};
 
 /// Jobs that nothing can be launched for because there is no place: something that only waits may go.
 #[derive(Default)]
@@ -80,27 +80,27 @@ impl<'a> Planner<'a> {
     }
 
     /// What the next instance of the class comes from: a standby, else the template, else the image.
-    pub(crate) fn origin(&self, class: ClassId) -> Option<Origin> {
+    pub(crate) fn origin(&self, class: ClassId) -> Option<LaunchSource> {
         let name = &self.config.class(class).name;
         match self.census.classes[class].standbys.last() {
             Some(standby) if self.works(Subject::Standby(name.clone())) => {
-                Some(Origin::Standby { etag: standby.etag.clone() })
+                Some(LaunchSource::Standby { etag: standby.etag.clone() })
             }
             _ => self.copy_or_image(class),
         }
     }
 
     /// The same without standbys, which are for jobs.
-    pub(super) fn copy_or_image(&self, id: ClassId) -> Option<Origin> {
+    pub(super) fn copy_or_image(&self, id: ClassId) -> Option<LaunchSource> {
         let class = self.config.class(id);
         let package = self.world.packages.get(&class.arch).is_some_and(|p| p.version.is_some());
         // Where copies get no network, one instance from the image tells whether the template is the cause.
         let doubted = package && self.world.failures.is_shaky(&Subject::Network(class.name.clone()));
         let template = self.census.classes[id].template;
         if let Some(template) = template.filter(|_| !doubted && self.works(Subject::Template(class.name.clone()))) {
-            return Some(Origin::Template(as_template(template)));
+            return Some(LaunchSource::Template(as_template(template)));
         }
-        (package && self.works(Subject::Class(class.name.clone()))).then_some(Origin::Image)
+        (package && self.works(Subject::Class(class.name.clone()))).then_some(LaunchSource::Image)
     }
 
     fn works(&self, subject: Subject) -> bool {
@@ -136,14 +136,14 @@ impl<'a> Planner<'a> {
             let Some(job) = line.jobs.pop() else { continue };
             let job = job.job.id;
             let name = match &origin {
-                Origin::Standby { .. } => {
+                LaunchSource::Standby { .. } => {
                     let stocked = &mut self.census.classes[id];
                     stocked.kept = stocked.kept.saturating_sub(1);
                     let standby = stocked.standbys.pop().map(|standby| standby.seen.name.as_str());
                     self.census.claimed.extend(standby);
                     standby.map(str::to_owned)
                 }
-                Origin::Image | Origin::Template(_) => {
+                LaunchSource::Image | LaunchSource::Template(_) => {
                     let free = |name: &String| !names.contains(name.as_str());
                     self.census.count_instance(id);
                     (1..1000).map(|n| instance_name(&self.config.prefix, job, n)).find(free)
@@ -166,9 +166,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Why no further instance may be launched for this scope and class, by count. A standby has its place already.
-    pub(super) fn full(&self, (scope, class): Group<'_>, origin: Option<&Origin>) -> Option<Reason> {
+    pub(super) fn full(&self, (scope, class): Group<'_>, origin: Option<&LaunchSource>) -> Option<Reason> {
         let (stocked, class) = (&self.census.classes[class], self.config.class(class));
-        if !matches!(origin, Some(Origin::Standby { .. })) {
+        if !matches!(origin, Some(LaunchSource::Standby { .. })) {
             if self.census.total >= self.config.max_workers {
                 return Some(Reason::HostFull { max: self.config.max_workers });
             }
@@ -187,7 +187,7 @@ impl<'a> Planner<'a> {
 pub(super) struct Launch {
     pub job: Option<JobId>,
     pub name: String,
-    pub from: Origin,
+    pub from: LaunchSource,
 }
 
 impl Crowded {

@@ -13,7 +13,8 @@ use super::{Group, LAUNCHES_AT_ONCE, Planner, REMOVALS_AT_ONCE};
 use crate::config::Class;
 use crate::model::{ClassId, InstanceType, Phase};
 use crate::world::{
-    Action, ImageSeen, Instance, Origin, RemoveReason, RunnerState, Subject, nth_random, random_name, template_name,
+    Action, ImageSeen, Instance, LaunchSource, RemoveReason, RunnerState, Subject, nth_random, random_name,
+    template_name,
 };
 
 /// Standbys that are prepared at once: launches are not to be slowed down by them.
@@ -37,7 +38,7 @@ impl<'a> Planner<'a> {
 
     /// True where an instance more would go beyond a cap. Jobs do not ask this: a template that is being baked keeps none of
     /// them waiting, though the host carries one instance more meanwhile.
-    fn no_place(&self, class: ClassId) -> bool {
+    fn at_capacity(&self, class: ClassId) -> bool {
         let (census, of_class) = (&self.census, &self.census.classes[class]);
         census.total + census.bakes >= self.config.max_workers
             || of_class.total + of_class.bakes >= self.config.class(class).max_workers
@@ -85,7 +86,7 @@ impl<'a> Planner<'a> {
     fn standbys(&mut self) {
         let (world, config) = (self.world, self.config);
         // A claim takes tens of milliseconds, and several times that beside a copy that is being made: the refill comes after.
-        let is_claim = |action: &Action| matches!(action, Action::Launch { from: Origin::Standby { .. }, .. });
+        let is_claim = |action: &Action| matches!(action, Action::Launch { from: LaunchSource::Standby { .. }, .. });
         if world.flights.values().chain(&self.plan.actions).any(is_claim) {
             return;
         }
@@ -101,7 +102,7 @@ impl<'a> Planner<'a> {
             while self.census.classes[id].kept < class.standby {
                 let (preparing, launching) = (self.census.preparing, self.census.launching);
                 let busy = preparing >= PREPARED_AT_ONCE || launching + preparing >= LAUNCHES_AT_ONCE;
-                if busy || self.no_place(id) {
+                if busy || self.at_capacity(id) {
                     break;
                 }
                 let name = self.name("standby");
@@ -123,7 +124,7 @@ impl<'a> Planner<'a> {
             other.kind == class.kind && other.image == class.image
         };
         let unpacks =
-            |action: &Action| matches!(action, Action::Launch { class, from: Origin::Image, .. } if same(class));
+            |action: &Action| matches!(action, Action::Launch { class, from: LaunchSource::Image, .. } if same(class));
         let mut actions = self.world.flights.values().chain(&self.plan.actions);
         class.kind == InstanceType::VirtualMachine && actions.any(unpacks)
     }
@@ -156,7 +157,7 @@ impl<'a> Planner<'a> {
             let there = world.instances.values().any(|i| i.label() == name)
                 || self.census.in_flight.contains_key(name.as_str());
             let stood_back = world.names_taken.get(&name).is_some_and(|at| now.since(*at) < SETTLED);
-            if there || stood_back || self.no_place(id) || self.unpacks(class) {
+            if there || stood_back || self.at_capacity(id) || self.unpacks(class) {
                 continue;
             }
             let (fingerprint, recipe) = (fingerprint.clone(), recipe.clone());
@@ -193,7 +194,7 @@ impl<'a> Planner<'a> {
             }
             let class = self.config.class_named(&instance.seen.class);
             let helps_class = class.and_then(|class| classes.get(&class)).is_some_and(|n| *n > 0);
-            if host == 0 && !helps_class || !self.only_waits(instance, class, &mut spare) {
+            if host == 0 && !helps_class || !self.is_reclaimable(instance, class, &mut spare) {
                 continue;
             }
             host = host.saturating_sub(1);
@@ -206,7 +207,7 @@ impl<'a> Planner<'a> {
     }
 
     /// True for a standby, and for a runner that is idle, settled, and beyond what is queued: it is taken off `spare`.
-    fn only_waits(
+    fn is_reclaimable(
         &mut self,
         instance: &'a Instance,
         class: Option<ClassId>,

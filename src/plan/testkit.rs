@@ -5,7 +5,9 @@ use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{ClassId, Job, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Action, Event, Form, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, Status};
+use crate::world::{
+    Action, Event, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, Status, TemplateKind,
+};
 
 pub fn with(standby: usize, idle: usize) -> Config {
     let small = Class { standby, idle, ..class("small", &[], 10) };
@@ -21,10 +23,10 @@ pub fn stage(config: Config) -> Stage {
 }
 
 pub fn images(stage: &mut Stage, fingerprint: &str) -> Vec<Note> {
-    images_of(stage, fingerprint, Form::Instance)
+    images_of(stage, fingerprint, TemplateKind::Instance)
 }
 
-pub fn images_of(stage: &mut Stage, fingerprint: &str, form: Form) -> Vec<Note> {
+pub fn images_of(stage: &mut Stage, fingerprint: &str, form: TemplateKind) -> Vec<Note> {
     let instances = stage.world.instances.values().map(|i| i.seen.clone()).collect();
     let images = stage.world.config.classes.iter().map(|_| (ImageSeen::Known(fingerprint.to_owned()), form)).collect();
     let (begun, instances) = (stage.world.seq(), Some(Ok(instances)));
@@ -60,7 +62,7 @@ pub fn settle(stage: &mut Stage) -> Vec<Action> {
         }
         for action in actions {
             let outcome = match &action {
-                Action::Bake { form: Form::Instance, .. } => Outcome::Baked,
+                Action::Bake { form: TemplateKind::Instance, .. } => Outcome::Baked,
                 Action::Bake { recipe, .. } => {
                     Outcome::Published { image: format!("{:0>64}", recipe.content), left: false }
                 }

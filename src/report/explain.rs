@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::config::{Class, ForkPolicy};
 use crate::model::{ClassId, Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::plan::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
-use crate::world::{Action, Event, Instance, JobState, Origin, RunnerState, Subject, World, class_for, scope_for};
+use crate::world::{
+    Action, Event, Instance, JobState, LaunchSource, RunnerState, Subject, World, class_for, scope_for,
+};
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -298,12 +300,12 @@ fn caps(planner: &Planner, id: ClassId, all: &mut Explanation) {
 fn source(planner: &Planner, id: ClassId, all: &mut Explanation) {
     let (standbys, class) = (planner.census.classes[id].standbys.len(), planner.config.class(id));
     let text = match planner.origin(id) {
-        Some(Origin::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
-        Some(Origin::Template(template)) => {
+        Some(LaunchSource::Standby { .. }) => format!("one of {standbys} standbys of class {:?}", class.name),
+        Some(LaunchSource::Template(template)) => {
             let known = planner.world.instances.get(template.id());
             format!("the template {}", known.map_or(template.id(), Instance::label))
         }
-        Some(Origin::Image) => "the image".to_owned(),
+        Some(LaunchSource::Image) => "the image".to_owned(),
         None => "nothing now, see paused and package".to_owned(),
     };
     all.say("from", text);

@@ -12,7 +12,7 @@ use super::status::{State, Status};
 use crate::config::Config;
 use crate::github::Standing;
 use crate::model::{ClassId, Timestamp};
-use crate::world::{Action, Event, Note, Origin, Outcome, World};
+use crate::world::{Action, Event, LaunchSource, Note, Outcome, World};
 
 /// From a job's queueing at GitHub to its runner's start, in seconds.
 const BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
@@ -60,7 +60,7 @@ impl Counters {
         };
         let (class, what, from) = match action {
             Action::Launch { class, from, .. } => (*class, "runner", from.as_str()),
-            Action::Bake { class, .. } => (*class, "template", Origin::Image.as_str()),
+            Action::Bake { class, .. } => (*class, "template", LaunchSource::Image.as_str()),
             Action::PrepareStandby { class, .. } => (*class, "standby", "template"),
             _ => return,
         };

@@ -31,7 +31,7 @@ use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
 use crate::model::{InstanceType, Phase, RunnerArch, RunnerId, Scope};
-use crate::world::{Form, Origin, Outcome, RemoveReason, Status, Subject};
+use crate::world::{LaunchSource, Outcome, RemoveReason, Status, Subject, TemplateKind};
 
 #[cfg(test)]
 mod tests;
@@ -45,9 +45,9 @@ pub enum MakeKind {
     /// An instance with a runner of this scope.
     Runner {
         scope: Scope,
-        from: Origin,
+        from: LaunchSource,
     },
-    Template(Form),
+    Template(TemplateKind),
     Standby,
 }
 
@@ -229,7 +229,7 @@ impl Making {
     pub fn new(what: MakeKind, class: &Class, prefix: &str) -> Making {
         let virtual_machine = class.kind == InstanceType::VirtualMachine;
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
-        let claims = matches!(what, MakeKind::Runner { from: Origin::Standby { .. }, .. });
+        let claims = matches!(what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. });
         let step = if claims { Step::BeginRegister } else { Step::Create };
         Making {
             what,
@@ -304,7 +304,7 @@ impl Making {
             }
             (Step::Look(LookPurpose::ToFinish), Answer::Found(found)) => match self.what {
                 _ if !self.is_as_we_left_it(&found) => self.stolen(),
-                MakeKind::Template(Form::Image) => Next::Take(Step::Publish),
+                MakeKind::Template(TemplateKind::Image) => Next::Take(Step::Publish),
                 _ => Next::Take(Step::Finish { etag: found.etag }),
             },
             (Step::Publish, Answer::Published(fingerprint)) => {
@@ -354,8 +354,8 @@ impl Making {
     /// What follows where a step worked; `None` where that is not the step's answer.
     fn done(&mut self, step: &Step) -> Option<Next> {
         let (copied, claims) = match &self.what {
-            MakeKind::Runner { from: Origin::Template(_), .. } => (true, None),
-            MakeKind::Runner { from: Origin::Standby { etag }, .. } => (false, Some(etag.clone())),
+            MakeKind::Runner { from: LaunchSource::Template(_), .. } => (true, None),
+            MakeKind::Runner { from: LaunchSource::Standby { etag }, .. } => (false, Some(etag.clone())),
             _ => (false, None),
         };
         self.registering |= *step == Step::BeginRegister;
@@ -402,16 +402,16 @@ impl Making {
     }
 
     fn claims(&self) -> bool {
-        matches!(self.what, MakeKind::Runner { from: Origin::Standby { .. }, .. })
+        matches!(self.what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. })
     }
 
     /// What did not work where a step did not.
     fn blame(&self) -> Subject {
         let class = self.class.clone();
         match &self.what {
-            MakeKind::Runner { from: Origin::Image, .. } => Subject::Class(class),
-            MakeKind::Runner { from: Origin::Template(_), .. } => Subject::Template(class),
-            MakeKind::Runner { from: Origin::Standby { .. }, .. } | MakeKind::Standby => Subject::Standby(class),
+            MakeKind::Runner { from: LaunchSource::Image, .. } => Subject::Class(class),
+            MakeKind::Runner { from: LaunchSource::Template(_), .. } => Subject::Template(class),
+            MakeKind::Runner { from: LaunchSource::Standby { .. }, .. } | MakeKind::Standby => Subject::Standby(class),
             MakeKind::Template(_) => Subject::Bake(class),
         }
     }
@@ -422,7 +422,7 @@ impl Making {
         match (fault, &self.what) {
             (Fault::Source, _) => self.blame(),
             // A standby has its disk and its network already.
-            (_, MakeKind::Runner { from: Origin::Standby { .. }, .. }) => self.blame(),
+            (_, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) => self.blame(),
             (Fault::Storage, _) => Subject::Storage(class),
             (Fault::Class, MakeKind::Runner { .. }) => Subject::Class(class),
             (Fault::Network, MakeKind::Runner { .. } | MakeKind::Standby) => Subject::Network(class),

@@ -167,14 +167,14 @@ impl Removal {
             (Step::Claim { phase, .. }, Answer::Done) => self.ours_to_remove(phase),
             (Step::LookInside, Answer::Inside(inside)) => self.looked_inside(inside),
             (Step::FindRunner(_), Answer::Runner(runner)) => self.runner_found(runner),
-            (Step::Deregister(..), Answer::Deregistered(Deletion::Busy)) if !self.nothing_holds() => {
+            (Step::Deregister(..), Answer::Deregistered(Deletion::Busy)) if !self.safe_without_github() => {
                 Next::End(Outcome::Kept { why: "GitHub says that it runs a job".to_owned() })
             }
             (Step::Deregister(..), Answer::Deregistered(_)) => self.end(),
             // Nothing runs in it any more, or may: GitHub's word is not needed. That its runner is finished we have from a
             // listing, which may have been late: one of the two must say so now.
             (Step::FindRunner(_) | Step::Deregister(..), Answer::Failed(_))
-                if self.nothing_holds() || self.judged.reason == RemoveReason::Finished && self.quiet =>
+                if self.safe_without_github() || self.judged.reason == RemoveReason::Finished && self.quiet =>
             {
                 self.end()
             }
@@ -203,7 +203,7 @@ impl Removal {
     }
 
     /// True where nothing that may run inside holds us back.
-    fn nothing_holds(&self) -> bool {
+    fn safe_without_github(&self) -> bool {
         // Only what is stopped surely runs nothing; a frozen one holds its job.
         self.status == Status::Stopped || self.judged.reason == RemoveReason::TooOld
     }
@@ -303,7 +303,7 @@ impl Removal {
     /// GitHub was asked for the runner of an instance whose registration we were never told.
     fn runner_found(&self, runner: Option<(RunnerId, bool)>) -> Next {
         match (self.judged.scope.clone(), runner) {
-            (_, Some((_, true))) if self.nothing_holds() => self.end(),
+            (_, Some((_, true))) if self.safe_without_github() => self.end(),
             // It is connected by now, and may be given a job at any moment.
             (_, Some((_, true))) => failed("its runner came up meanwhile, it is looked at again"),
             (Some(scope), Some((runner, false))) if self.registration == Registration::Token || self.judged.standby => {

@@ -16,10 +16,10 @@ pub enum Action {
         scope: Scope,
         /// The instance's and the runner's name.
         name: String,
-        from: Origin,
+        from: LaunchSource,
     },
     /// Make a template of a class.
-    Bake { class: ClassId, name: String, fingerprint: String, recipe: Recipe, form: Form },
+    Bake { class: ClassId, name: String, fingerprint: String, recipe: Recipe, form: TemplateKind },
     /// Have LXD fetch a class's image from its image server, so that its fingerprint is known.
     FetchImage { class: ClassId },
     /// Make a standby: a copy of `template`, booted and frozen.
@@ -43,7 +43,7 @@ pub enum Action {
 
 /// What a class's template is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub enum TemplateKind {
     /// A stopped instance.
     Instance,
     /// An image, where a copy of an instance would have to cross the network.
@@ -69,7 +69,7 @@ impl Template {
 
 /// Where a runner's instance comes from, cheapest last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum LaunchSource {
     /// It is made from the class's image.
     Image,
     /// It is a copy of this template.
@@ -79,13 +79,13 @@ pub enum Origin {
     Standby { etag: Option<String> },
 }
 
-impl Origin {
+impl LaunchSource {
     /// One word for the log.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Origin::Image => "image",
-            Origin::Template(_) => "template",
-            Origin::Standby { .. } => "standby",
+            LaunchSource::Image => "image",
+            LaunchSource::Template(_) => "template",
+            LaunchSource::Standby { .. } => "standby",
         }
     }
 }
@@ -135,7 +135,7 @@ impl Action {
     /// The template that it copies, by [`Template::id`].
     pub fn copies(&self) -> Option<&str> {
         match self {
-            Action::Launch { from: Origin::Template(template), .. } | Action::PrepareStandby { template, .. } => {
+            Action::Launch { from: LaunchSource::Template(template), .. } | Action::PrepareStandby { template, .. } => {
                 Some(template.id())
             }
             _ => None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::action::{Action, Form};
+use super::action::{Action, TemplateKind};
 use super::failures::Subject;
 use super::instance::InstanceSeen;
 use super::templates::ImageSeen;
@@ -38,7 +38,7 @@ pub struct Snapshot {
     pub instances: Option<Result<Vec<InstanceSeen>, String>>,
     /// What each class (in the config's order) would be made from, and what its templates are; present where that was
     /// looked at.
-    pub images: Option<Vec<(ImageSeen, Form)>>,
+    pub images: Option<Vec<(ImageSeen, TemplateKind)>>,
     /// Present where GitHub was looked at.
     pub github: Option<GitHubSeen>,
 }

@@ -90,7 +90,7 @@ impl World {
                 let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
                 let certain = known.is_some_and(|j| j.job.runner_name == job.runner_name);
                 self.runner_had_its_job(&job, certain, now);
-                self.tell_of_a_beginning_not_heard_of(&job);
+                self.report_missed_start(&job);
                 self.job_is_over(job.id, now);
             }
         }
@@ -219,7 +219,7 @@ impl World {
 
     /// Where a job is over of which we last heard that it is queued, the delivery between is late or lost: which instance
     /// ran it is told all the same.
-    fn tell_of_a_beginning_not_heard_of(&mut self, job: &Job) {
+    fn report_missed_start(&mut self, job: &Job) {
         let ours = self.instance_of(job).is_some() || self.is_being_launched(job);
         let known = self.jobs.get_mut(&job.id).filter(|known| known.job.status == JobStatus::Queued && ours);
         if let Some(known) = known.filter(|known| known.place.is_ok()) {

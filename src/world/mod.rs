@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::model::{
     ClassId, Hint, Job, JobId, PerClass, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp,
 };
-pub use action::{Action, Flight, Form, Judged, Origin, RemoveReason, Template};
+pub use action::{Action, Flight, Judged, LaunchSource, RemoveReason, Template, TemplateKind};
 pub use doubts::Doubt;
 pub use event::{Event, GitHubSeen, Interest, Outcome, Queue, Snapshot};
 pub(crate) use failures::pause_after;
@@ -42,7 +42,7 @@ pub use matching::{Refusal, class_for, scope_for};
 pub use names::{NameKind, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
 pub use note::{Note, TookJob};
-pub use templates::{ImageSeen, form_of, recipe_of};
+pub use templates::{ImageSeen, recipe_of, template_kind};
 
 /// A job that is not over.
 #[derive(Clone, Debug)]

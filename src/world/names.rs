@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::Form;
+use super::TemplateKind;
 use crate::config::Class;
 use crate::model::{InstanceType, JobId, Recipe};
 
@@ -80,8 +80,8 @@ pub(crate) fn shape(class: &Class, scripts: &str) -> String {
 }
 
 /// What is baked where the image has this fingerprint and the runner this version.
-pub(crate) fn recipe(shape: &str, fingerprint: &str, version: &str, form: Form) -> Recipe {
-    let form = if form == Form::Image { " image" } else { "" };
+pub(crate) fn recipe(shape: &str, fingerprint: &str, version: &str, form: TemplateKind) -> Recipe {
+    let form = if form == TemplateKind::Image { " image" } else { "" };
     Recipe { shape: shape.to_owned(), content: digest(&format!("{shape} {fingerprint} {version}{form}")) }
 }
 
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_templates_name_fits_and_is_one_of_ours() {
-        let recipe = recipe("s", "f", "v", Form::Instance);
+        let recipe = recipe("s", "f", "v", TemplateKind::Instance);
         let digits = &recipe.content[..8];
         #[track_caller]
         fn check(prefix: &str, name: &str, kind: InstanceType, recipe: &Recipe, expected: String) {
@@ -160,16 +160,32 @@ mod tests {
             assert_eq!(usual == other, same);
         }
         let base = of(&usual);
-        let of_base = |fingerprint: &str, version: &str, form: Form| recipe(&base, fingerprint, version, form);
+        let of_base = |fingerprint: &str, version: &str, form: TemplateKind| recipe(&base, fingerprint, version, form);
         check(&base, &of(&Class { max_workers: 9, standby: 3, idle: 1, ..usual.clone() }), true);
         let env = [("A".to_owned(), "b".to_owned())].into();
         check(&base, &of(&Class { inside: Inside { env, ..Inside::default() }, ..usual.clone() }), false);
         check(&base, &of(&Class { profiles: vec![], ..usual.clone() }), false);
         check(&base, &of(&Class { kind: InstanceType::VirtualMachine, ..usual.clone() }), false);
         check(&base, &shape(&usual, "other scripts"), false);
-        check(&of_base("f", "1", Form::Instance).content, &of_base("f", "2", Form::Instance).content, false);
-        check(&of_base("f", "1", Form::Instance).content, &of_base("g", "1", Form::Instance).content, false);
-        check(&of_base("f", "1", Form::Instance).content, &of_base("f", "1", Form::Image).content, false);
-        check(&of_base("f", "1", Form::Instance).to_string(), &of_base("f", "1", Form::Instance).to_string(), true);
+        check(
+            &of_base("f", "1", TemplateKind::Instance).content,
+            &of_base("f", "2", TemplateKind::Instance).content,
+            false,
+        );
+        check(
+            &of_base("f", "1", TemplateKind::Instance).content,
+            &of_base("g", "1", TemplateKind::Instance).content,
+            false,
+        );
+        check(
+            &of_base("f", "1", TemplateKind::Instance).content,
+            &of_base("f", "1", TemplateKind::Image).content,
+            false,
+        );
+        check(
+            &of_base("f", "1", TemplateKind::Instance).to_string(),
+            &of_base("f", "1", TemplateKind::Instance).to_string(),
+            true,
+        );
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failures::Recorded;
-use super::{Action, Hold, Instance, Note, Origin, Outcome, RemoveReason, RunnerState, Status, Subject, World};
+use super::{Action, Hold, Instance, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Status, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
@@ -110,7 +110,7 @@ impl World {
         match outcome {
             Outcome::Launched { runner } => {
                 let stranger = |i: &super::Instance| i.seen.maker != Maker::Us;
-                if !matches!(from, Origin::Standby { .. }) && self.instances.get(name).is_some_and(stranger) {
+                if !matches!(from, LaunchSource::Standby { .. }) && self.instances.get(name).is_some_and(stranger) {
                     // It was listed just before its name came free: that was another one, whose life is not this one's.
                     self.instances.remove(name);
                 }
@@ -134,7 +134,7 @@ impl World {
                 self.notes.push(Note::Clash { instance: name.clone(), job: *job, reason });
             }
             Outcome::LaunchFailed { blame, reason, made, runner } => {
-                if made || matches!(from, Origin::Standby { .. }) {
+                if made || matches!(from, LaunchSource::Standby { .. }) {
                     // A standby that was touched is never used again.
                     self.remember(&launch, class, Phase::Provisioning, runner, now);
                 }
@@ -183,12 +183,12 @@ impl World {
         // Whatever it was made from, launches of the class work.
         self.recovered(&Subject::Class(class()));
         match launch.from {
-            Origin::Standby { .. } => {
+            LaunchSource::Standby { .. } => {
                 self.recovered(&Subject::Standby(class()));
                 return;
             }
-            Origin::Template(_) => drop(self.recovered(&Subject::Template(class()))),
-            Origin::Image => {
+            LaunchSource::Template(_) => drop(self.recovered(&Subject::Template(class()))),
+            LaunchSource::Image => {
                 // Where only copies get no network, it is the template that does not work.
                 if let Some(entry) = self.failures.get(&Subject::Network(class())) {
                     let reason = entry.reason.clone();
@@ -279,5 +279,5 @@ struct Launched {
     class: ClassId,
     scope: Scope,
     name: String,
-    from: Origin,
+    from: LaunchSource,
 }

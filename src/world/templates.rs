@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names::{recipe, shape};
-use super::{Form, Instance, Note, Outcome, RunnerState, Status, Subject, World};
+use super::{Instance, Note, Outcome, RunnerState, Status, Subject, TemplateKind, World};
 use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{ClassId, Phase, Recipe, Timestamp};
@@ -22,9 +22,9 @@ pub enum ImageSeen {
 
 /// What templates of the class are. On another member of a cluster a copy of an instance would be a transfer over the
 /// network each time; an image is transferred to a member once.
-pub fn form_of(class: &Class, clustered: bool) -> Form {
+pub fn template_kind(class: &Class, clustered: bool) -> TemplateKind {
     let anywhere = class.target.is_empty() || class.target.starts_with('@');
-    if clustered && anywhere { Form::Image } else { Form::Instance }
+    if clustered && anywhere { TemplateKind::Image } else { TemplateKind::Instance }
 }
 
 /// The template of a class, as it should be.
@@ -33,24 +33,29 @@ pub(crate) struct TemplateState {
     /// See [`Recipe::shape`].
     pub shape: String,
     pub image: ImageSeen,
-    pub form: Form,
+    pub form: TemplateKind,
     /// `None` until image and runner version are known.
     pub wanted: Option<Recipe>,
 }
 
 impl TemplateState {
     pub fn new(class: &Class, scripts: &str) -> TemplateState {
-        TemplateState { shape: shape(class, scripts), image: ImageSeen::Unknown, form: Form::Instance, wanted: None }
+        TemplateState {
+            shape: shape(class, scripts),
+            image: ImageSeen::Unknown,
+            form: TemplateKind::Instance,
+            wanted: None,
+        }
     }
 }
 
 /// What a template of `class` is baked of, given the image's fingerprint and the runner's version.
-pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str, form: Form) -> Recipe {
+pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str, form: TemplateKind) -> Recipe {
     recipe(&shape(class, scripts), fingerprint, version, form)
 }
 
 impl World {
-    pub(super) fn fold_images(&mut self, images: Vec<(ImageSeen, Form)>) {
+    pub(super) fn fold_images(&mut self, images: Vec<(ImageSeen, TemplateKind)>) {
         let mut moved = false;
         for (state, (seen, form)) in self.templates.iter_mut().zip(images) {
             moved |= state.form != form;

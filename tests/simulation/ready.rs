@@ -2,16 +2,16 @@
 
 use lxdrunner::model::Phase;
 use lxdrunner::steps::making::Answer;
-use lxdrunner::world::{Form, ImageSeen, Outcome, form_of};
+use lxdrunner::world::{ImageSeen, Outcome, TemplateKind, template_kind};
 
 use crate::execution::{Execution, Luck};
 use crate::stage::{Ev, Inst, Stage};
 
 impl Stage {
     /// What each class would be made from now.
-    pub fn images(&self) -> Vec<(ImageSeen, Form)> {
+    pub fn images(&self) -> Vec<(ImageSeen, TemplateKind)> {
         let image = ImageSeen::Known(format!("image-{}", self.image));
-        let seen = self.config.classes.iter().map(|class| (image.clone(), form_of(class, self.clustered)));
+        let seen = self.config.classes.iter().map(|class| (image.clone(), template_kind(class, self.clustered)));
         seen.collect()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use lxdrunner::world::{Action, Origin};
+use lxdrunner::world::{Action, LaunchSource};
 
 /// A short story has about this many lines.
 const SHORT: usize = 40;
@@ -87,9 +87,9 @@ pub fn words(action: &Action) -> String {
         Action::Launch { job, name, from, .. } => {
             let whom = job.map_or("nobody yet".to_owned(), |job| format!("job {job}"));
             let from = match from {
-                Origin::Image => "the image".to_owned(),
-                Origin::Template(template) => template.id().to_owned(),
-                Origin::Standby { .. } => "what is a standby".to_owned(),
+                LaunchSource::Image => "the image".to_owned(),
+                LaunchSource::Template(template) => template.id().to_owned(),
+                LaunchSource::Standby { .. } => "what is a standby".to_owned(),
             };
             format!("launches {name} for {whom} from {from}")
         }

@@ -8,7 +8,7 @@ use crate::config::{Class, Config, NESTING, Origin};
 use crate::lxd::{Image, Lxd, Profile, Project, Server};
 use crate::model::{ConfigMap, Devices, InstanceType, RunnerArch};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{Form, form_of};
+use crate::world::{TemplateKind, template_kind};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 /// A runner takes about 600 MB unpacked, and a job some more.
@@ -324,7 +324,7 @@ impl Asked<'_> {
             findings.ok(format!("{name}: no template (template: false), jobs start from the image"));
             return;
         }
-        let image = form_of(class, self.server.clustered) == Form::Image;
+        let image = template_kind(class, self.server.clustered) == TemplateKind::Image;
         if image {
             findings.ok(format!(
                 "{name}: {} is a cluster, so the template is an image, some hundred MB in each member's image store; where \

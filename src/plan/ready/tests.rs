@@ -7,7 +7,9 @@ use crate::identity::Maker;
 use crate::model::{InstanceType, JobStatus, Phase, Recipe, RunnerId};
 use crate::plan::testkit::*;
 use crate::world::testkit::*;
-use crate::world::{Action, Event, Form, InstanceSeen, Note, Origin, Outcome, RemoveReason, Status, Subject, Template};
+use crate::world::{
+    Action, Event, InstanceSeen, LaunchSource, Note, Outcome, RemoveReason, Status, Subject, Template, TemplateKind,
+};
 
 #[test]
 fn a_template_is_baked_first_and_standbys_are_copied_from_it() {
@@ -19,7 +21,7 @@ fn a_template_is_baked_first_and_standbys_are_copied_from_it() {
     assert_eq!(kinds(&done), ["standby", "standby"], "claimed, and another is prepared");
     let Action::Launch { name, from, .. } = &done[0] else { panic!("{done:?}") };
     assert!(name.starts_with("lxdrunner-standby-"), "{name}");
-    assert_eq!(*from, Origin::Standby { etag: Some("e1".to_owned()) });
+    assert_eq!(*from, LaunchSource::Standby { etag: Some("e1".to_owned()) });
 }
 
 #[test]
@@ -88,9 +90,9 @@ fn a_job_comes_from_the_newest_that_fits_the_class() {
         stage.queued(1);
         let actions = stage.plan().actions;
         let from = actions.iter().find_map(|action| match action {
-            Action::Launch { name, from: Origin::Standby { .. }, .. } => Some(name.clone()),
-            Action::Launch { from: Origin::Template(template), .. } => Some(template.id().to_owned()),
-            Action::Launch { from: Origin::Image, .. } => Some("image".to_owned()),
+            Action::Launch { name, from: LaunchSource::Standby { .. }, .. } => Some(name.clone()),
+            Action::Launch { from: LaunchSource::Template(template), .. } => Some(template.id().to_owned()),
+            Action::Launch { from: LaunchSource::Image, .. } => Some("image".to_owned()),
             _ => None,
         });
         assert_eq!(from.as_deref(), Some(expected), "{there:?}");

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Class;
 use crate::model::RunnerArch;
 use crate::plan::testkit::{kept, kinds, settle, stage, with};
-use crate::world::{Origin, Subject};
+use crate::world::{LaunchSource, Subject};
 
 fn small(subject: fn(String) -> Subject) -> Subject {
     subject("small".to_owned())
@@ -104,7 +104,7 @@ fn launches_from_a_template_end_the_trouble_of_launches_from_the_image() {
     stage.world.failures.failed(small(Subject::Class), "no", stage.now);
     stage.queued(2);
     let launch = of(stage.dispatch(), is_launch);
-    assert!(matches!(launch, Action::Launch { from: Origin::Template(_), .. }));
+    assert!(matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }));
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(2)) });
     assert!(!stage.world.failures.is_shaky(&small(Subject::Class)));
 }
@@ -345,12 +345,15 @@ fn a_network_that_only_copies_lack_is_the_fault_of_the_template() {
     settle(&mut stage);
     stage.queued(1);
     let launch = of(stage.dispatch(), is_launch);
-    assert!(matches!(launch, Action::Launch { from: Origin::Template(_), .. }));
+    assert!(matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }));
     stage.outcome(launch, not_launched(small(Subject::Network)));
     assert!(matches!(stage.reason(1), Some(Reason::Paused { .. })));
     stage.now = stage.paused_until();
     let launch = of(stage.dispatch(), is_launch);
-    assert!(matches!(launch, Action::Launch { from: Origin::Image, .. }), "the image tells which of the two it is");
+    assert!(
+        matches!(launch, Action::Launch { from: LaunchSource::Image, .. }),
+        "the image tells which of the two it is"
+    );
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
     let failing: Vec<_> = stage.world.failures.iter().map(|(what, _)| what.clone()).collect();
     assert_eq!(failing, [small(Subject::Template)]);
@@ -363,7 +366,10 @@ fn a_full_pool_costs_no_template() {
     stage.queued(1);
     for _ in 0..9 {
         let launch = of(stage.dispatch(), is_launch);
-        assert!(matches!(launch, Action::Launch { from: Origin::Template(_), .. }), "the image needs even more room");
+        assert!(
+            matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }),
+            "the image needs even more room"
+        );
         stage.outcome(launch, not_launched(small(Subject::Storage)));
         assert_eq!(stage.troubles(), ["storage pool of class \"small\""]);
         stage.now = stage.paused_until();

@@ -3,7 +3,7 @@ use crate::github::Counts;
 use crate::model::{ClassId, JobId};
 use crate::report::status::status;
 use crate::world::testkit::*;
-use crate::world::{Form, Subject};
+use crate::world::{Subject, TemplateKind};
 
 fn standing(left: Option<(u64, u64)>) -> Standing {
     Standing { left, listings: None, waits: vec![], counts: Counts { sent: 7, unchanged: 3, held_back: 1 } }
@@ -11,7 +11,7 @@ fn standing(left: Option<(u64, u64)>) -> Standing {
 
 fn launch(job: u64, class: ClassId) -> Action {
     let name = format!("lxdrunner-{job}-1");
-    Action::Launch { job: Some(JobId(job)), class, scope: acme(), name, from: Origin::Image }
+    Action::Launch { job: Some(JobId(job)), class, scope: acme(), name, from: LaunchSource::Image }
 }
 
 #[test]
@@ -27,9 +27,9 @@ fn what_is_and_what_was_is_told_in_numbers() {
         counters.count(&Event::Outcome(launch(1, ClassId(0)), outcome), &stage.world, stage.now);
     }
     // In a cluster a template is an image.
-    let recipe = crate::world::recipe_of(&stage.world.config().classes[0], "", "f", "v", Form::Image);
+    let recipe = crate::world::recipe_of(&stage.world.config().classes[0], "", "f", "v", TemplateKind::Image);
     let (name, fingerprint) = ("t".to_owned(), "f".to_owned());
-    let bake = Action::Bake { class: ClassId(1), name, fingerprint, recipe, form: Form::Image };
+    let bake = Action::Bake { class: ClassId(1), name, fingerprint, recipe, form: TemplateKind::Image };
     let published = Outcome::Published { image: "f".to_owned(), left: false };
     counters.count(&Event::Outcome(bake, published), &stage.world, stage.now);
     let remove = || launch(9, ClassId(1));

@@ -79,7 +79,7 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
         class: ClassId(0),
         scope: acme(),
         name: "lxdrunner-2-1".to_owned(),
-        from: crate::world::Origin::Image,
+        from: crate::world::LaunchSource::Image,
     };
     let (blame, reason) = (Subject::Class("small".to_owned()), format!("no image\n{}", "page ".repeat(100)));
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });

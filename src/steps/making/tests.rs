@@ -11,21 +11,21 @@ fn acme() -> Scope {
     Scope::Org("acme".to_owned())
 }
 
-fn runner(from: Origin) -> MakeKind {
+fn runner(from: LaunchSource) -> MakeKind {
     MakeKind::Runner { scope: acme(), from }
 }
 
 fn image() -> MakeKind {
-    runner(Origin::Image)
+    runner(LaunchSource::Image)
 }
 
 fn copy() -> MakeKind {
-    runner(Origin::Template(Template::Instance("t".to_owned())))
+    runner(LaunchSource::Template(Template::Instance("t".to_owned())))
 }
 
 /// A claim, with what is known of the standby's ETag.
 fn claim(etag: Option<&str>) -> MakeKind {
-    runner(Origin::Standby { etag: etag.map(str::to_owned) })
+    runner(LaunchSource::Standby { etag: etag.map(str::to_owned) })
 }
 
 fn there(phase: Phase, maker: Maker) -> InstanceView {
@@ -143,7 +143,7 @@ fn what_works_goes_step_by_step() {
         "launched 7",
     );
     check(
-        MakeKind::Template(Form::Instance),
+        MakeKind::Template(TemplateKind::Instance),
         &[("look-tofinish", There(there(Phase::Baking, Maker::Us)))],
         "create start started setup seal look-tofinish finish-e2",
         "baked",
@@ -215,14 +215,14 @@ fn whose_name_it_is_is_told_by_the_keys() {
     let ours = || there(Phase::Provisioning, Maker::Us);
     check(image(), &whose(ours()), look, "Class(\"small\") made=true: no");
     check(copy(), &whose(ours()), look, "Template(\"small\") made=true: no");
-    check(MakeKind::Template(Form::Instance), &whose(ours()), look, "Bake(\"small\") made=true: no");
+    check(MakeKind::Template(TemplateKind::Instance), &whose(ours()), look, "Bake(\"small\") made=true: no");
     check(MakeKind::Standby, &whose(other()), look, "clash: another daemon made it");
     // It was not made; or nobody can tell.
     let why = |cause| [("create", no()), ("look-whose", Gone), ("findcause", Cause(cause))];
     let found_out = "create look-whose findcause";
     check(image(), &why(None), found_out, "Class(\"small\") made=false: no");
     let because = |fault| why(Some(super::Cause { fault, text: "full".to_owned() }));
-    for what in [image(), copy(), MakeKind::Standby, MakeKind::Template(Form::Instance)] {
+    for what in [image(), copy(), MakeKind::Standby, MakeKind::Template(TemplateKind::Instance)] {
         check(what, &because(Fault::Storage), found_out, "Storage(\"small\") made=false: no; full");
     }
     check(copy(), &because(Fault::Class), found_out, "Class(\"small\") made=false: no; full");
@@ -342,8 +342,8 @@ fn a_failure_is_blamed_on_what_did_not_work() {
         check(MakeKind::Standby, &[("armed", came.clone())], "create start started arm armed logs", said);
     }
     let way = "create start started setup logs";
-    check(MakeKind::Template(Form::Instance), &[("setup", full.clone())], way, storage);
-    check(MakeKind::Template(Form::Instance), &[("setup", alone)], way, "Bake(\"small\") made=true: no route");
+    check(MakeKind::Template(TemplateKind::Instance), &[("setup", full.clone())], way, storage);
+    check(MakeKind::Template(TemplateKind::Instance), &[("setup", alone)], way, "Bake(\"small\") made=true: no route");
     let way = "beginregister claim-e1 thaw credentials logs";
     let claimed = [("thaw", full), ("credentials", Registered(None))];
     check(claim(Some("e1")), &claimed, way, "Standby(\"small\") made=true: full");
@@ -387,7 +387,7 @@ fn a_failure_is_blamed_on_what_did_not_work() {
     check(claim(Some("e1")), &hung, way, "Standby(\"small\") made=true: silence");
     // GitHub is not asked before the set-up has ended.
     let package = [("setup", NoPackage("none".to_owned()))];
-    for what in [image(), MakeKind::Template(Form::Instance)] {
+    for what in [image(), MakeKind::Template(TemplateKind::Instance)] {
         check(what, &package, "create start started setup logs", "Package(X64) made=true: none");
     }
 }
@@ -402,17 +402,22 @@ fn what_was_changed_while_it_was_made_is_not_called_ready() {
         There(there(Phase::Baking, Maker::Unknown)),
         There(there(Phase::Template, Maker::Us)),
     ] {
-        check(MakeKind::Template(Form::Instance), &[("look-tofinish", found)], &format!("{bake} logs"), said);
+        check(MakeKind::Template(TemplateKind::Instance), &[("look-tofinish", found)], &format!("{bake} logs"), said);
     }
     let ours = ("look-tofinish", There(there(Phase::Baking, Maker::Us)));
     check(
-        MakeKind::Template(Form::Instance),
+        MakeKind::Template(TemplateKind::Instance),
         &[ours.clone(), ("finish-e2", Changed)],
         &format!("{bake} finish-e2 logs"),
         said,
     );
     let said = "Bake(\"small\") made=true: no";
-    check(MakeKind::Template(Form::Instance), &[ours, ("finish-e2", no())], &format!("{bake} finish-e2 logs"), said);
+    check(
+        MakeKind::Template(TemplateKind::Instance),
+        &[ours, ("finish-e2", no())],
+        &format!("{bake} finish-e2 logs"),
+        said,
+    );
     let way = "create start started arm armed settle freeze look-tofinish logs";
     check(MakeKind::Standby, &[("look-tofinish", no())], way, "Standby(\"small\") made=true: no");
     let way = "create start started arm armed settle freeze look-answers";
@@ -424,7 +429,7 @@ fn a_template_that_is_an_image_is_published_from_what_is_ours_which_then_goes() 
     #[track_caller]
     fn check_image(answers: &[(&str, Answer)], steps: &str, expected: &str) {
         let steps = format!("create start started setup seal look-tofinish{steps}");
-        check(MakeKind::Template(Form::Image), answers, &steps, expected);
+        check(MakeKind::Template(TemplateKind::Image), answers, &steps, expected);
     }
     let baking = |maker: Maker| There(there(Phase::Baking, maker));
     let ours = ("look-tofinish", baking(Maker::Us));

@@ -5,7 +5,7 @@ use super::*;
 /// The stage as a cluster, where templates are images.
 fn cluster(config: Config) -> Stage {
     let mut stage = Stage::new(config);
-    images_of(&mut stage, "f1", Form::Image);
+    images_of(&mut stage, "f1", TemplateKind::Image);
     stage
 }
 
@@ -23,7 +23,7 @@ fn where_templates_are_images_jobs_and_standbys_are_made_of_them() {
     stage.queued(2);
     let actions = stage.plan().actions;
     assert_eq!(kinds(&actions)[..2], ["standby", "template"]);
-    assert!(matches!(&actions[1], Action::Launch { from: Origin::Template(template), .. } if *template == image));
+    assert!(matches!(&actions[1], Action::Launch { from: LaunchSource::Template(template), .. } if *template == image));
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn an_image_that_was_replaced_goes_once_nothing_is_made_of_it() {
     let old = phase(&stage, Phase::Template).remove(0);
     stage.queued(1);
     let launch = stage.dispatch().remove(0);
-    images_of(&mut stage, "f2", Form::Image);
+    images_of(&mut stage, "f2", TemplateKind::Image);
     let bake = stage.dispatch().remove(0);
     let name = bake.instance().unwrap().to_owned();
     assert_eq!(stage.plan().actions, [], "it serves until its successor is there");
@@ -116,7 +116,7 @@ fn an_image_that_does_not_work_is_removed_before_another_is_baked() {
 fn a_server_that_became_a_cluster_uses_what_it_has_until_the_image_is_there() {
     let mut stage = stage(with(0, 0));
     settle(&mut stage);
-    images_of(&mut stage, "f1", Form::Image);
+    images_of(&mut stage, "f1", TemplateKind::Image);
     stage.queued(1);
     assert_eq!(kinds(&stage.plan().actions), ["template", "bake"]);
     stage.told(1, JobStatus::Completed, None);
