@@ -17,6 +17,7 @@ mod read;
 mod report;
 mod script;
 mod secret;
+mod socket;
 mod top;
 mod web;
 
@@ -27,7 +28,7 @@ use std::time::Duration;
 use crate::model::{ClassId, ConfigMap, Devices, InstanceType, Labels, RunnerArch, Scope, Secret};
 
 pub use credentials::{AppKey, Credential, CredentialKind};
-pub use find::{find_socket, passed_over, socket_candidates};
+pub use find::passed_over;
 pub use github::{GitHubConfig, hook_address};
 #[cfg(test)]
 pub(crate) use guard::testkit_rules;
@@ -35,6 +36,7 @@ pub use guard::{ForkPolicy, Glob, RepoRules};
 pub use image::{ImageRef, Origin, PublicRemote, Remote};
 pub use inside::{Inside, NESTING};
 pub use report::{ConfigErrors, Warning};
+pub use socket::{find_socket, socket_candidates};
 pub use web::{Network, NotANetwork, WebAllow, WebTls};
 
 /// The longest `prefix`. Instances are called `{prefix}-{job id}-{n}`; with 12 digits of a job's id and two of `n` a

@@ -3,12 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Group, Planner, Reason, leaving_free};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{ClassId, JobId, JobStatus, PerClass, Phase, Scope, Timestamp};
-use crate::world::{Action, Entry, Instance, JobState, LaunchSource, Refusal, RunnerState, Status, Subject, World};
+use crate::model::{ClassId, JobId, PerClass, Phase, Scope, Timestamp};
+use crate::world::{Action, Instance, LaunchSource, RunnerState, Status, Subject, World};
 
+/// Launches under way at once; more would only make each of them slower.
+pub const LAUNCHES_AT_ONCE: usize = 8;
+/// Instances that are done and still to go, for each that may be at work: they do not count, so that the next job waits
+/// for no deletion. Beyond that they do, so that an LXD that deletes nothing does not fill the disk.
+const LEAVING_SHARE: usize = 4;
+const LEAVING_LEAST: usize = 2;
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
 /// than this.
 pub(super) const HANDOVER: Duration = Duration::from_secs(10);
@@ -300,47 +305,22 @@ pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &C
     }
 }
 
-/// What waits, by scope and class.
+/// Jobs that nothing can be launched for because there is no place: something that only waits may go.
 #[derive(Default)]
-pub(super) struct Demand<'a> {
-    /// All queued jobs, those included that are held back.
-    pub queued: usize,
-    /// Those that an instance may be launched for.
-    pub jobs: Vec<&'a JobState>,
+pub(super) struct Crowded {
+    /// For want of a place on the host.
+    pub host: usize,
+    /// For want of a place in a class.
+    pub classes: BTreeMap<ClassId, usize>,
+    /// Jobs of these classes wait, for whatever reason.
+    pub waiting: BTreeSet<ClassId>,
 }
 
-impl<'a> Planner<'a> {
-    /// The queued jobs by scope and class; those that nothing may be launched for are deferred here.
-    pub(super) fn demand(&mut self) -> BTreeMap<Group<'a>, Demand<'a>> {
-        let (world, plan) = (self.world, &mut self.plan);
-        let mut groups: BTreeMap<Group<'a>, Demand<'a>> = BTreeMap::new();
-        for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
-            let id = job.job.id;
-            match &job.place {
-                Err(refusal) => {
-                    // GitHub was asked and gave no answer: that is the reason.
-                    let origin = Subject::ForkOrigin(job.job.repo.clone());
-                    let failed = world.failures.get(&origin).filter(|_| *refusal == Refusal::OriginUnknown);
-                    let reason = match failed.cloned() {
-                        Some(Entry { until, reason, .. }) => Reason::Paused { blame: origin, reason, until },
-                        None => Reason::Refused(refusal.clone()),
-                    };
-                    plan.deferred.push((id, reason));
-                }
-                Ok((scope, class)) => {
-                    let group = groups.entry((scope, *class)).or_default();
-                    group.queued += 1;
-                    match (world.doubt(id), job.not_before) {
-                        (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),
-                        (None, Some((until, hold))) if until > self.now => {
-                            plan.deferred.push((id, Reason::HeldBack { hold, wasted: job.wasted, until }));
-                            plan.wake(until);
-                        }
-                        _ => group.jobs.push(job),
-                    }
-                }
-            }
-        }
-        groups
-    }
+/// How many instances there may be at once beyond `max_workers`: those whose runner is done and whose deletion goes on
+/// behind.
+pub fn leaving_free(max_workers: usize) -> usize {
+    LEAVING_LEAST.max(max_workers / LEAVING_SHARE)
 }
+
+/// The scope and class that something belongs to, for counting.
+pub(crate) type Group<'a> = (&'a Scope, ClassId);

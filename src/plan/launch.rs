@@ -3,21 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use super::census::{Census, Demand, HANDOVER, needs};
-use super::{Group, LAUNCHES_AT_ONCE, Planner, Reason};
-use crate::model::{ClassId, JobId};
-use crate::world::{Action, Flight, Instance, JobState, LaunchSource, Subject, Template, World, instance_name};
-
-/// Jobs that nothing can be launched for because there is no place: something that only waits may go.
-#[derive(Default)]
-pub(super) struct Crowded {
-    /// For want of a place on the host.
-    pub host: usize,
-    /// For want of a place in a class.
-    pub classes: BTreeMap<ClassId, usize>,
-    /// Jobs of these classes wait, for whatever reason.
-    pub waiting: BTreeSet<ClassId>,
-}
+use super::Planner;
+use super::census::{Census, Crowded, Group, HANDOVER, LAUNCHES_AT_ONCE, needs};
+use super::reason::Reason;
+use crate::model::{ClassId, JobId, JobStatus};
+use crate::world::{
+    Action, Entry, Flight, Instance, JobState, LaunchSource, Refusal, Subject, Template, World, instance_name,
+};
 
 /// What copies are made of, of a template that is there.
 pub(super) fn as_template(template: &Instance) -> Template {
@@ -29,6 +21,51 @@ pub(super) fn as_template(template: &Instance) -> Template {
 struct Line<'a> {
     group: Group<'a>,
     jobs: Vec<&'a JobState>,
+}
+
+/// What waits, by scope and class.
+#[derive(Default)]
+pub(super) struct Demand<'a> {
+    /// All queued jobs, those included that are held back.
+    pub queued: usize,
+    /// Those that an instance may be launched for.
+    pub jobs: Vec<&'a JobState>,
+}
+
+impl<'a> Planner<'a> {
+    /// The queued jobs by scope and class; those that nothing may be launched for are deferred here.
+    pub(super) fn demand(&mut self) -> BTreeMap<Group<'a>, Demand<'a>> {
+        let (world, plan) = (self.world, &mut self.plan);
+        let mut groups: BTreeMap<Group<'a>, Demand<'a>> = BTreeMap::new();
+        for job in world.jobs.values().filter(|j| j.job.status == JobStatus::Queued) {
+            let id = job.job.id;
+            match &job.place {
+                Err(refusal) => {
+                    // GitHub was asked and gave no answer: that is the reason.
+                    let origin = Subject::ForkOrigin(job.job.repo.clone());
+                    let failed = world.failures.get(&origin).filter(|_| *refusal == Refusal::OriginUnknown);
+                    let reason = match failed.cloned() {
+                        Some(Entry { until, reason, .. }) => Reason::Paused { blame: origin, reason, until },
+                        None => Reason::Refused(refusal.clone()),
+                    };
+                    plan.deferred.push((id, reason));
+                }
+                Ok((scope, class)) => {
+                    let group = groups.entry((scope, *class)).or_default();
+                    group.queued += 1;
+                    match (world.doubt(id), job.not_before) {
+                        (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),
+                        (None, Some((until, hold))) if until > self.now => {
+                            plan.deferred.push((id, Reason::HeldBack { hold, wasted: job.wasted, until }));
+                            plan.wake(until);
+                        }
+                        _ => group.jobs.push(job),
+                    }
+                }
+            }
+        }
+        groups
+    }
 }
 
 impl<'a> Planner<'a> {
@@ -190,17 +227,6 @@ pub(super) struct Launch {
     pub from: LaunchSource,
 }
 
-impl Crowded {
-    fn note(&mut self, reason: &Reason, class: ClassId, jobs: usize) {
-        self.waiting.insert(class);
-        match reason {
-            Reason::HostFull { .. } => self.host += jobs,
-            Reason::ClassFull { .. } => *self.classes.entry(class).or_default() += jobs,
-            _ => {}
-        }
-    }
-}
-
 /// Every name that an instance, a launch or a registration has, or was found to have, and those of runners with a job: what
 /// GitHub tells late of such a job is not to meet another runner of the name.
 pub(super) fn names_in_use(world: &World) -> BTreeSet<&str> {
@@ -212,4 +238,15 @@ pub(super) fn names_in_use(world: &World) -> BTreeSet<&str> {
     let known = world.instances.keys().chain(world.names_taken.keys()).map(String::as_str);
     let at_work = world.jobs.values().filter_map(|state| state.job.runner_name.as_deref());
     known.chain(at_work).chain(runners).chain(flights).collect()
+}
+
+impl Crowded {
+    fn note(&mut self, reason: &Reason, class: ClassId, jobs: usize) {
+        self.waiting.insert(class);
+        match reason {
+            Reason::HostFull { .. } => self.host += jobs,
+            Reason::ClassFull { .. } => *self.classes.entry(class).or_default() += jobs,
+            _ => {}
+        }
+    }
 }

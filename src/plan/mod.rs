@@ -7,6 +7,7 @@
 mod census;
 mod launch;
 mod ready;
+mod reason;
 mod remove;
 #[cfg(test)]
 pub(crate) mod testkit;
@@ -14,25 +15,18 @@ pub(crate) mod testkit;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
-pub(crate) use self::census::Census;
-use self::launch::Crowded;
 use crate::config::{Config, ForkPolicy};
-use crate::model::{ClassId, Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
-use crate::world::{
-    Action, Doubt, Flight, Hold, Instance, JobState, Refusal, RunnerState, Subject, UnknownJob, World, scope_for,
-};
+use crate::model::{Job, JobId, RepoName, RunnerArch, Scope, Timestamp};
+use crate::world::{Action, Flight, Instance, JobState, RunnerState, Subject, UnknownJob, World, scope_for};
+use census::Crowded;
+pub(crate) use census::{Census, Group};
+pub use census::{LAUNCHES_AT_ONCE, leaving_free};
+pub use reason::Reason;
 
-/// Launches under way at once; more would only make each of them slower.
-pub const LAUNCHES_AT_ONCE: usize = 8;
 /// Removals under way at once: they go on behind launches, and are not to keep LXD from those.
 pub const REMOVALS_AT_ONCE: usize = 3;
-/// Instances that are done and still to go, for each that may be at work: they do not count, so that the next job waits
-/// for no deletion. Beyond that they do, so that an LXD that deletes nothing does not fill the disk.
-const LEAVING_SHARE: usize = 4;
-const LEAVING_LEAST: usize = 2;
 /// Questions to GitHub and removals of dead registrations under way at once: a flood of deliveries, or a GitHub that
 /// answers slowly, must leave workers for launches.
 const ERRANDS_AT_ONCE: usize = 2;
@@ -54,12 +48,6 @@ pub fn workers(max_workers: usize) -> usize {
     LAUNCHES_AT_ONCE.min(max_workers) + REMOVALS_AT_ONCE + ERRANDS_AT_ONCE + 2
 }
 
-/// How many instances there may be at once beyond `max_workers`: those whose runner is done and whose deletion goes on
-/// behind.
-pub fn leaving_free(max_workers: usize) -> usize {
-    LEAVING_LEAST.max(max_workers / LEAVING_SHARE)
-}
-
 /// What is to be done now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -73,69 +61,6 @@ pub struct Plan {
     pub look_at_github: bool,
     /// Plan again at this moment, should nothing happen before.
     pub wake_at: Option<Timestamp>,
-}
-
-/// Why nothing is launched for a queued job.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Not ours to run.
-    Refused(Refusal),
-    /// A runner for it is on its way, or idle.
-    Covered,
-    /// As many instances of the class as it may have.
-    ClassFull { class: String, max: usize },
-    /// As many instances as the host may have.
-    HostFull { max: usize },
-    /// Enough launches are under way; it is next.
-    LaunchesBusy,
-    /// Something fails; it is tried again then.
-    Paused { blame: Subject, reason: String, until: Timestamp },
-    /// Another process launched it, or runners for it ended (`wasted` of them) and it still waits.
-    HeldBack { hold: Hold, wasted: u32, until: Timestamp },
-    /// GitHub is asked about it first.
-    Asked(Doubt),
-    /// The runner package is not there yet.
-    NoPackage(RunnerArch),
-    /// LXD cannot be asked what exists.
-    LxdUnknown,
-}
-
-impl Reason {
-    /// The subject's pause, where it is paused now.
-    fn paused(world: &World, blame: Subject, now: Timestamp) -> Option<Reason> {
-        let (until, entry) = world.paused(&blame, now)?;
-        Some(Reason::Paused { reason: entry.reason.clone(), until, blame })
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Reason::Refused(refusal) => refusal.fmt(f),
-            Reason::Covered => f.write_str("a runner for it is on its way or idle"),
-            Reason::ClassFull { class, max } => {
-                write!(f, "class {class:?} has its {max} instances (runnermap: max_workers)")
-            }
-            Reason::HostFull { max } => write!(f, "all {max} instances are in use (max_workers)"),
-            Reason::LaunchesBusy => write!(f, "{LAUNCHES_AT_ONCE} launches are under way; it is next"),
-            Reason::Paused { blame, reason, until } => {
-                write!(f, "{blame} failed, next try at {}: {reason}", until.to_rfc3339())
-            }
-            Reason::HeldBack { hold: Hold::NameTaken, until, .. } => write!(
-                f,
-                "the name of its instance or runner is taken, another process may be launching it; next try at {}",
-                until.to_rfc3339()
-            ),
-            Reason::HeldBack { hold: Hold::RunnersEnded, wasted, until } => write!(
-                f,
-                "runners launched for it ended {wasted} times, and GitHub says that it still waits; next try at {}",
-                until.to_rfc3339()
-            ),
-            Reason::Asked(doubt) => doubt.fmt(f),
-            Reason::NoPackage(arch) => write!(f, "the runner package for linux-{arch} is being fetched"),
-            Reason::LxdUnknown => f.write_str("LXD does not answer"),
-        }
-    }
 }
 
 /// What to do now, given what we know.
@@ -355,6 +280,3 @@ fn look_up(state: &JobState) -> Action {
     let Job { id, repo, public, .. } = &state.job;
     Action::LookUpJob { repo: repo.clone(), job: *id, public: *public }
 }
-
-/// The scope and class that something belongs to, for counting.
-pub(crate) type Group<'a> = (&'a Scope, ClassId);

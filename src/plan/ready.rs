@@ -7,9 +7,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::census::needs;
+use super::census::{Group, LAUNCHES_AT_ONCE, needs};
 use super::launch::{Launch, as_template, names_in_use};
-use super::{Group, LAUNCHES_AT_ONCE, Planner, REMOVALS_AT_ONCE};
+use super::{Planner, REMOVALS_AT_ONCE};
 use crate::config::Class;
 use crate::model::{ClassId, InstanceType, Phase};
 use crate::world::{

@@ -7,8 +7,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::census::{has_shape, is_broken, is_supply};
-use super::{Group, Planner, REMOVALS_AT_ONCE};
+use super::census::{Group, has_shape, is_broken, is_supply};
+use super::{Planner, REMOVALS_AT_ONCE};
 use crate::identity::Maker;
 use crate::model::{ClassId, PerClass, Phase, Scope, Timestamp};
 use crate::world::{

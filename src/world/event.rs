@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use super::action::{Action, TemplateKind};
 use super::failures::Subject;
 use super::instance::InstanceSeen;
-use super::templates::ImageSeen;
 use crate::model::{Hint, Job, RepoName, RunOrigin, Runner, RunnerId, RunnerLife, Scope, Timestamp};
 
 /// Everything that can happen to the main thread.
@@ -121,4 +120,15 @@ pub enum Outcome {
     JobsFound(Vec<Job>),
     /// GitHub did not answer the question.
     LookFailed { reason: String },
+}
+
+/// What a class's instances are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageSeen {
+    /// The image on this server.
+    Known(String),
+    /// An image server's, which was not fetched yet.
+    Unfetched,
+    /// It could not be asked for, or is not there.
+    Unknown,
 }

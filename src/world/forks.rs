@@ -1,43 +1,12 @@
 //! Jobs from forks: where a run's commits come from must be asked, once for each run, and only where the policy makes it
 //! matter. Until the answer is there the job waits under that reason.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::matching::{Refusal, place};
+use super::matching::{Refusal, RunKey, place};
 use super::{JobState, Note, Subject, World};
-use crate::config::{Config, ForkPolicy};
+use crate::config::Config;
 use crate::model::{Job, JobStatus, RepoName, RunOrigin, Timestamp};
-
-/// A workflow run of a repository.
-pub(crate) type RunKey = (RepoName, u64);
-
-/// A run whose origin matters.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Run {
-    /// `None` until GitHub told it.
-    pub origin: Option<RunOrigin>,
-}
-
-/// What is known of the runs that had to be asked about.
-pub(crate) type Runs = BTreeMap<RunKey, Run>;
-
-/// Whether the job's commits may run here.
-pub(super) fn judge_fork(job: &Job, public: bool, runs: &Runs, config: &Config) -> Result<(), Refusal> {
-    let policy = ForkPolicy::holds(config.fork_policy, public);
-    if policy == ForkPolicy::Allow {
-        return Ok(());
-    }
-    let origin = runs.get(&(job.repo.clone(), job.run_id)).and_then(|run| run.origin.as_ref());
-    match (origin.ok_or(Refusal::OriginUnknown)?, policy) {
-        (RunOrigin::Own, _) => Ok(()),
-        (RunOrigin::Hidden, _) => Err(Refusal::OriginHidden),
-        (RunOrigin::Fork { trust: Ok(()), .. }, ForkPolicy::Members) => Ok(()),
-        (RunOrigin::Fork { from, trust: Err(why) }, ForkPolicy::Members) => {
-            Err(Refusal::Fork { from: from.clone(), why: Some(why.clone()) })
-        }
-        (RunOrigin::Fork { from, .. }, _) => Err(Refusal::Fork { from: from.clone(), why: None }),
-    }
-}
 
 impl World {
     /// Notes that the origin of the job's run must be asked for.

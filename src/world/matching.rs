@@ -1,10 +1,10 @@
 //! Which scope and class serve a job.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::forks::{Runs, judge_fork};
-use crate::config::{Class, Config};
-use crate::model::{ClassId, Job, Labels, RepoName, Scope};
+use crate::config::{Class, Config, ForkPolicy};
+use crate::model::{ClassId, Job, Labels, RepoName, RunOrigin, Scope};
 
 /// Why a job is not ours to run. It is left for others and never touched.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,4 +151,35 @@ pub(super) fn place(
     // What is not known to be private may be anybody's.
     judge_fork(job, job.public != Some(false), runs, config)?;
     Ok((scope, class))
+}
+
+/// A workflow run of a repository.
+pub(crate) type RunKey = (RepoName, u64);
+
+/// A run whose origin matters.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Run {
+    /// `None` until GitHub told it.
+    pub origin: Option<RunOrigin>,
+}
+
+/// What is known of the runs that had to be asked about.
+pub(crate) type Runs = BTreeMap<RunKey, Run>;
+
+/// Whether the job's commits may run here.
+fn judge_fork(job: &Job, public: bool, runs: &Runs, config: &Config) -> Result<(), Refusal> {
+    let policy = ForkPolicy::holds(config.fork_policy, public);
+    if policy == ForkPolicy::Allow {
+        return Ok(());
+    }
+    let origin = runs.get(&(job.repo.clone(), job.run_id)).and_then(|run| run.origin.as_ref());
+    match (origin.ok_or(Refusal::OriginUnknown)?, policy) {
+        (RunOrigin::Own, _) => Ok(()),
+        (RunOrigin::Hidden, _) => Err(Refusal::OriginHidden),
+        (RunOrigin::Fork { trust: Ok(()), .. }, ForkPolicy::Members) => Ok(()),
+        (RunOrigin::Fork { from, trust: Err(why) }, ForkPolicy::Members) => {
+            Err(Refusal::Fork { from: from.clone(), why: Some(why.clone()) })
+        }
+        (RunOrigin::Fork { from, .. }, _) => Err(Refusal::Fork { from: from.clone(), why: None }),
+    }
 }

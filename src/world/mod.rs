@@ -34,7 +34,7 @@ use crate::model::{
 };
 pub use action::{Action, Flight, Judged, LaunchSource, RemoveReason, Template, TemplateKind};
 pub use doubts::Doubt;
-pub use event::{Event, GitHubSeen, Interest, Outcome, Queue, Snapshot};
+pub use event::{Event, GitHubSeen, ImageSeen, Interest, Outcome, Queue, Snapshot};
 pub(crate) use failures::pause_after;
 pub use failures::{Entry, Failures, Subject};
 pub use instance::{Instance, InstanceSeen, RunnerState, Status};
@@ -42,7 +42,7 @@ pub use matching::{Refusal, class_for, scope_for};
 pub use names::{NameKind, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};
 pub use note::{Note, TookJob};
-pub use templates::{ImageSeen, recipe_of, template_kind};
+pub use templates::{recipe_of, template_kind};
 
 /// A job that is not over.
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ pub struct World {
     /// Jobs that GitHub is asked about before anything is concluded.
     pub(crate) questions: BTreeMap<JobId, doubts::Question>,
     /// Runs whose origin matters.
-    pub(crate) runs: forks::Runs,
+    pub(crate) runs: matching::Runs,
     /// Repositories whose queue is worth a look.
     pub(crate) repos_to_check: BTreeMap<RepoName, Timestamp>,
     /// Repositories that were heard of since the last look at GitHub.

@@ -4,21 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names::{recipe, shape};
-use super::{Instance, Note, Outcome, RunnerState, Status, Subject, TemplateKind, World};
+use super::{ImageSeen, Instance, Note, Outcome, RunnerState, Status, Subject, TemplateKind, World};
 use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{ClassId, Phase, Recipe, Timestamp};
-
-/// What a class's instances are made from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImageSeen {
-    /// The image on this server.
-    Known(String),
-    /// An image server's, which was not fetched yet.
-    Unfetched,
-    /// It could not be asked for, or is not there.
-    Unknown,
-}
 
 /// What templates of the class are. On another member of a cluster a copy of an instance would be a transfer over the
 /// network each time; an image is transferred to a member once.

@@ -203,7 +203,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "a job whose runner ended is asked for before it is launched for again",
-        file: "src/plan/census.rs",
+        file: "src/plan/launch.rs",
         from: "                    (Some(doubt), _) => plan.deferred.push((id, Reason::Asked(doubt.clone()))),\n",
         to: "",
     },

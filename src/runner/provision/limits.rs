@@ -1,15 +1,12 @@
 //! How long a making may take: `provision_timeout` without progress, and [`Config::longest_making`] in all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use log::{debug, info};
-
-use super::{Failure, PROGRESS_EVERY, Provision};
 use crate::config::Config;
-use crate::lxd::{self, ErrorKind, Operation, Patience, Progress, Signs};
-use crate::model::{ConfigMap, keys};
-use crate::runner::masks::masked;
+
+/// An operation that takes longer is reported every time that this has passed again.
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// The limits of one making.
 #[derive(Clone, Copy, Debug)]
@@ -38,10 +35,10 @@ pub enum Limit {
 
 /// The time that a making has taken, and how much of it is noted on the instance.
 pub(super) struct Clock {
-    begun: Instant,
-    limits: Limits,
+    pub begun: Instant,
+    pub limits: Limits,
     /// In seconds.
-    noted: AtomicU64,
+    pub noted: AtomicU64,
 }
 
 impl Clock {
@@ -50,100 +47,7 @@ impl Clock {
     }
 
     /// The limit for everything, where it is reached.
-    fn over(&self) -> Option<Duration> {
+    pub fn over(&self) -> Option<Duration> {
         Some(self.limits.whole).filter(|whole| self.begun.elapsed() >= *whole)
-    }
-}
-
-impl Provision<'_> {
-    /// What the next step may take if it shows no progress.
-    pub(super) fn left(&self, step: &'static str) -> Result<Duration, Failure> {
-        if let Some(after) = self.clock.over() {
-            return Err(Failure::TooLate { step, after });
-        }
-        // The step before has ended, which is progress.
-        self.note_progress();
-        let Clock { begun, limits, .. } = &self.clock;
-        Ok(limits.whole.saturating_sub(begun.elapsed()).min(limits.step))
-    }
-
-    fn patience<'p>(&self, seen: &'p dyn Fn(&Progress)) -> Patience<'p> {
-        let Clock { begun, limits, .. } = self.clock;
-        Patience { quiet: limits.step, until: begun + limits.whole, seen }
-    }
-
-    /// Waits for an operation, and logs now and then that it goes on.
-    pub(super) fn wait(&self, operation: &Operation, step: &'static str) -> Result<(), Failure> {
-        self.wait_by(operation, step, Signs::Own)
-    }
-
-    /// The same, where progress shows by these signs.
-    pub(super) fn wait_by(&self, operation: &Operation, step: &'static str, signs: Signs<'_>) -> Result<(), Failure> {
-        let seen = |progress: &Progress| self.tell(step, progress);
-        let waited = self.lxd.wait_patiently(operation, &self.patience(&seen), signs);
-        waited.map_err(|error| self.not_done(error, step))
-    }
-
-    /// Makes an image of the instance.
-    pub(super) fn publish_as(&self, alias: &str, properties: &ConfigMap, compression: &str) -> Result<String, Failure> {
-        let step = "publish the template";
-        let seen = |progress: &Progress| self.tell_and_note(step, progress);
-        let (project, patience) = (&self.class.project, self.patience(&seen));
-        let published = self.lxd.publish(project, self.name, alias, properties, compression, &patience);
-        published.map_err(|error| self.not_done(error, step))
-    }
-
-    /// Waits for the end of a command whose output is recorded.
-    pub(super) fn end_exec(&self, running: &Operation, step: &'static str) -> Result<lxd::EndedExec, lxd::Error> {
-        let seen = |progress: &Progress| self.tell_and_note(step, progress);
-        self.lxd.end_exec((&self.class.project, self.name), running, &self.patience(&seen))
-    }
-
-    /// The limit that was reached, where that is why a wait failed.
-    pub(super) fn limit(&self, error: &lxd::Error) -> Option<Limit> {
-        match error.kind {
-            ErrorKind::Stalled => Some(Limit::Step(self.clock.limits.step)),
-            ErrorKind::Timeout => self.clock.over().map(Limit::Whole),
-            _ => None,
-        }
-    }
-
-    fn not_done(&self, error: lxd::Error, step: &'static str) -> Failure {
-        match self.limit(&error) {
-            Some(Limit::Whole(after)) => Failure::TooLate { step, after },
-            _ => error.into(),
-        }
-    }
-
-    fn tell_and_note(&self, step: &str, progress: &Progress) {
-        self.tell(step, progress);
-        if progress.made {
-            self.note_progress();
-        }
-    }
-
-    fn tell(&self, step: &str, progress: &Progress) {
-        let took = self.clock.begun.elapsed();
-        if took < PROGRESS_EVERY {
-            return;
-        }
-        let (name, status, seconds) = (self.name, masked(&progress.status), took.as_secs());
-        let status = if status.is_empty() { status } else { format!(" status={status:?}") };
-        info!("instance={name} step={step:?}{status} msg=\"still under way\" seconds={seconds}");
-    }
-
-    /// Notes on the instance that its making goes on, where it takes long: daemons on other machines cannot see it, and would
-    /// remove the instance as abandoned.
-    fn note_progress(&self) {
-        let Clock { begun, limits, noted } = &self.clock;
-        let seconds = begun.elapsed().as_secs();
-        if seconds == 0 || seconds < noted.load(Ordering::Relaxed) + limits.step.as_secs() / 3 {
-            return;
-        }
-        noted.store(seconds, Ordering::Relaxed);
-        let config = ConfigMap::from([(keys::PROGRESS.to_owned(), seconds.to_string())]);
-        if let Err(error) = self.lxd.patch_config(&self.class.project, self.name, &config, None) {
-            debug!("instance={} msg=\"could not note its progress\" error=\"{error}\"", self.name);
-        }
     }
 }
