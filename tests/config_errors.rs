@@ -206,7 +206,7 @@ fn the_key_of_a_github_app() {
     check_key("public.pem", "", "is a public key, not the private one — name the .pem file");
     check_key("cert.pem", "", "is a certificate, not a key — name the .pem file");
     check_key("ec.pem", "", "is an elliptic curve key; GitHub Apps have RSA keys — name the .pem file");
-    check_key("ec.pkcs8.pem", "", "is no RSA key that can be used");
+    check_key("ec.pkcs8.pem", "", "is not a usable RSA key");
     check_key("/dev/null", "", "is not a key in PEM");
 }
 
@@ -258,7 +258,7 @@ fn github() {
     check_top("repos: {allow: [7]}", "1: repos.allow[0]: is a number", "pattern");
     check_top("repos: {deny: ['*/*']}", "1: repos.deny: refuses every", "more exact");
     check_top("repos: {forbid: [acme/x]}", "1: repos.forbid: unknown key", "allow, deny");
-    check_top("fork_policy: some", "1: fork_policy: \"some\" is no policy", "members");
+    check_top("fork_policy: some", "1: fork_policy: \"some\" is not a policy", "members");
     check_top(
         "polling: true\nwebhook_url: https://ci.example/hooks/lxdrunner",
         "2: webhook_url: contradicts",
@@ -315,8 +315,12 @@ fn lxd() {
     check_top("web_tls: maybe", "1: web_tls: is text", "true, false");
     check_top("web_tls: {cert: /dev/null}", "1: web_tls.key: is missing", "PEM file");
     check_top("web_trusted_proxies: [proxy]", "1: web_trusted_proxies[0]: \"proxy\" is not an address", "192.0.2.0/24");
-    check_top("web_trusted_proxies: [0.0.0.0/0]", "1: web_trusted_proxies[0]: trusts everybody", "the proxies alone");
-    check_top("web_metrics: ['::/0']", "1: web_metrics[0]: shows the metrics to everybody", "those alone that watch");
+    check_top("web_trusted_proxies: [0.0.0.0/0]", "1: web_trusted_proxies[0]: trusts everybody", "only the proxies");
+    check_top(
+        "web_metrics: ['::/0']",
+        "1: web_metrics[0]: shows the metrics to everybody",
+        "only the hosts that collect",
+    );
     check_top("web_metrics: 127.0.0.1", "1: web_metrics: ", "list of addresses and ranges");
     check_top("web_allow: []", "1: web_allow: lets nobody in", "[github]");
     check_top(

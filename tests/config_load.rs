@@ -392,7 +392,7 @@ fn what_is_worth_a_word_is_a_warning() {
     std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
     let app = format!("credentials: [{{name: a, github_app: {{app_id: 1, private_key_file: {}}}}}]", key.display());
     top(&app, "everybody on this machine can read");
-    top("targets: [{org: acme}]\nrepos: [acme2/*]", "means no repository");
+    top("targets: [{org: acme}]\nrepos: [acme2/*]", "matches no repository");
     let class =
         |to: &str, part: &str| check(&directory, "runner_arch: x64", &format!("runner_arch: x64, {to}"), 5, part);
     class("standby: 11", "11 are never reached: max_workers is 10");

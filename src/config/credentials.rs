@@ -59,12 +59,12 @@ impl AppKey {
             Ok(Some((SectionKind::PublicKey, _))) => {
                 return Err(("is a public key, not the private one".to_owned(), download));
             }
-            Ok(Some(_)) => return Err(("is no private key".to_owned(), download)),
+            Ok(Some(_)) => return Err(("is not a private key".to_owned(), download)),
             Ok(None) | Err(_) => return Err(("is not a key in PEM".to_owned(), download)),
         };
         match key.pair() {
             Ok(_) => Ok(key),
-            Err(why) => Err((format!("is no RSA key that can be used ({why})"), download)),
+            Err(why) => Err((format!("is not a usable RSA key ({why})"), download)),
         }
     }
 

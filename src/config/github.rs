@@ -111,7 +111,7 @@ fn api_budget(item: &Item<'_>) -> Option<u8> {
     };
     let percent = number.filter(|percent| (1..=90).contains(percent));
     if percent.is_none() {
-        let fix = "write 1% to 90%: the rest of GitHub's hourly limit is for what jobs wait for";
+        let fix = "write 1% to 90%: the rest of GitHub's hourly limit is for calls that jobs wait for";
         item.error("is out of range", fix);
     }
     percent
@@ -126,7 +126,7 @@ pub(super) fn webhook_url(item: &Item<'_>) -> Option<String> {
     match hook_address(text) {
         Ok(url) => {
             if url.starts_with("http:") {
-                item.warn("is not encrypted: who is on the way can read what GitHub sends (it is signed)");
+                item.warn("is not encrypted: deliveries can be read on the way (they are signed)");
             }
             Some(url)
         }

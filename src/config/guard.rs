@@ -97,7 +97,7 @@ impl RepoRules {
             })
         };
         for glob in self.allow.iter().chain(&self.deny).filter(|glob| !targets.is_empty() && !owned(glob)) {
-            item.warn(format!("{:?} means no repository of the targets", glob.text));
+            item.warn(format!("{:?} matches no repository of the targets", glob.text));
         }
     }
 }
@@ -157,7 +157,7 @@ fn globs(item: &Item<'_>) -> Option<Vec<Glob>> {
         let found = Glob::parse(text);
         if found.is_none() {
             let fix = match text.strip_prefix('!') {
-                Some(_) => "what is to be refused goes into deny: repos: {allow: […], deny: […]}".to_owned(),
+                Some(_) => "patterns that refuse go into deny: repos: {allow: […], deny: […]}".to_owned(),
                 None if !text.contains('/') => format!("write OWNER/NAME; all of an owner's are {text}/*"),
                 None => "write OWNER/NAME, where * stands for any letters and ? for one".to_owned(),
             };
@@ -181,7 +181,7 @@ pub(super) fn fork_policy(top: &Section<'_>) -> Option<Option<ForkPolicy>> {
         "allow" => Some(Some(ForkPolicy::Allow)),
         "members" => Some(Some(ForkPolicy::Members)),
         "deny" => Some(Some(ForkPolicy::Deny)),
-        other => item.refuse(format!("{other:?} is no policy"), format!("write {POLICIES}")),
+        other => item.refuse(format!("{other:?} is not a policy"), format!("write {POLICIES}")),
     }
 }
 

@@ -212,7 +212,7 @@ fn local_remote<'a>(one: &Section<'a>) -> Option<SocketPath<'a>> {
     if let Some(protocol) = one.get("protocol") {
         let name = protocol.text("lxd")?;
         if !matches!(name, "lxd" | "incus") {
-            protocol.error(format!("{name:?} is not how an LXD server talks"), "write lxd");
+            protocol.error(format!("{name:?} is not the protocol of an LXD server"), "write lxd");
         }
     }
     let addr = one.get("addr")?;
@@ -309,7 +309,7 @@ fn registration(item: &Item<'_>) -> Option<Registration> {
     match item.text("jit or token")? {
         "jit" => Some(Registration::Jit),
         "token" => Some(Registration::Token),
-        other => item.refuse(format!("{other:?} is no way to register"), "write jit or token"),
+        other => item.refuse(format!("{other:?} is not a way to register"), "write jit or token"),
     }
 }
 
@@ -332,7 +332,7 @@ fn web_host(item: &Item<'_>) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse().ok();
     if address.is_none() {
-        let fix = "write 0.0.0.0 for all of this machine's, 127.0.0.1 for itself alone, or one of its addresses";
+        let fix = "write 0.0.0.0 for all addresses, 127.0.0.1 for this machine only, or one of its addresses";
         item.error(format!("{text:?} is not an IP address"), fix);
     }
     address
@@ -341,7 +341,7 @@ fn web_host(item: &Item<'_>) -> Option<IpAddr> {
 fn web_port(item: &Item<'_>) -> Option<u16> {
     let port = item.number(0, 65_535)?;
     if port == 0 {
-        item.warn("a free port is taken at each start; the log tells which");
+        item.warn("a free port is used at each start; the log names it");
     }
     u16::try_from(port).ok()
 }

@@ -125,12 +125,12 @@ pub(super) fn tls(top: &Section<'_>) -> Option<WebTls> {
 const NETWORK_FIX: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
 
 pub(super) fn trusted_proxies(top: &Section<'_>) -> Option<Vec<Network>> {
-    let fix = "name the proxies alone: whoever is trusted says itself who it is";
+    let fix = "name only the proxies: a trusted proxy decides which client address is used";
     networks(top, "web_trusted_proxies", ("trusts everybody", fix))
 }
 
 pub(super) fn metrics(top: &Section<'_>) -> Option<Vec<Network>> {
-    let fix = "name those alone that watch this host: the metrics tell the names of classes and how busy they are";
+    let fix = "name only the hosts that collect metrics: the metrics show the names of classes and their load";
     networks(top, "web_metrics", ("shows the metrics to everybody", fix))
 }
 
