@@ -1,5 +1,5 @@
-//! Carries out one action and reports how it ended. Effects without policy: whether, when and what again is decided by
-//! [`crate::plan`], and how it goes on step by step by [`crate::steps`].
+//! Carries out one action and reports its outcome. Effects without policy: [`crate::plan`] decides what is done and when,
+//! [`crate::steps`] how it goes on step by step.
 
 mod fetch;
 mod last_words;
@@ -40,7 +40,6 @@ impl Executor {
         Executor { config, lxd, github, trace, packages, failures, groups: Mutex::default() }
     }
 
-    /// Does it.
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
             Action::Launch { class, .. }

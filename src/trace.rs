@@ -36,14 +36,14 @@ impl Trace {
         Trace { jobs: on.then(Mutex::default) }
     }
 
-    /// For the moments of this job; of none where it is none's.
+    /// A recorder for `job`; it does nothing for `None`.
     pub fn of(&self, job: Option<JobId>) -> Mark<'_> {
         Mark { trace: self, job }
     }
 }
 
 impl Mark<'_> {
-    /// It is so far now. The first moment begins the job's time and stays; any other that comes again takes the place of the old.
+    /// Records that the job reached `moment`. The first one starts the clock and is never overwritten; later ones are.
     pub fn at(self, moment: &'static str) {
         let (Some(jobs), Some(job)) = (&self.trace.jobs, self.job) else { return };
         let now = Instant::now();

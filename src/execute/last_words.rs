@@ -1,4 +1,4 @@
-//! Keeps what an instance that failed had to say, before it goes.
+//! Keeps the logs of failed instances before their removal.
 
 use log::{debug, info};
 
@@ -8,8 +8,8 @@ use crate::model::Timestamp;
 use crate::runner::failures::Kept;
 
 impl Executor {
-    /// Takes down the logs of an instance that is to be removed for `reason`. Whatever comes of it, the removal goes on.
-    /// What is returned ends the line of the log that tells of the removal.
+    /// Keeps the logs of an instance that is to be removed for `reason`; a failure does not stop the removal.
+    /// Returns a suffix for the removal's log line.
     pub(super) fn save_failure_logs(&self, instance: &Instance, reason: &str) -> String {
         match self.keep(instance, (reason, "")) {
             Some(Kept::New | Kept::Before) => format!(" see=\"lxdrunner failures {}\"", instance.name),
@@ -17,7 +17,7 @@ impl Executor {
         }
     }
 
-    /// The same for one whose making just failed: here it is known what with, and what a script printed at that.
+    /// The same for an instance whose making just failed, with the failure and the output of the failed script.
     pub(super) fn keep_of_failed(&self, project: &str, name: &str, why: (&str, &str)) {
         if self.config.failures_kept == 0 {
             return;

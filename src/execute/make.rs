@@ -23,8 +23,7 @@ use crate::world::{Action, LaunchSource, Outcome, Subject, Template};
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long nothing is asked of LXD after a standby was handed its credentials: what it does then would cost the runner's own first
-/// moments a third of their time, and is not urgent. (A start from a template or an image takes so long that it does not show.)
+/// How long nothing is asked of LXD after a standby got its credentials: any call would slow the runner's start by a third, and is not urgent. (A start from a template or an image takes so long that it does not show.)
 const RUNNER_BEGINS: Duration = Duration::from_millis(100);
 
 /// What is to be made.
@@ -308,7 +307,7 @@ impl MakeSession<'_, '_> {
             Source::Fingerprint(fingerprint) => lxd.image(&class.project, fingerprint).ok().flatten(),
             _ => None,
         };
-        // What a process that is no more had begun came to its end. LXD looks whether the name is free only when it has the
+        // An operation that a crashed process had begun has ended. LXD looks whether the name is free only when it has the
         // image, and leaves that without one.
         if let Ok(Some(fingerprint)) = lxd.image_alias(&class.project, name) {
             return Answer::Published(fingerprint);

@@ -14,7 +14,7 @@ use crate::steps::making::Answer;
 impl Executor {
     /// Credentials for a runner of this name; else the answer that says why there are none.
     pub(super) fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Answer> {
-        // Before it is asked for a runner, and where all that it is asked for is a token, there is none.
+        // These calls create no registration, so none can exist if they fail.
         let none_yet = |error: github::Error| Answer::NotRegistered(error.to_string());
         if self.config.registration == Registration::Jit {
             let group = self.group(scope, &class.runner_group).map_err(none_yet)?;

@@ -128,7 +128,7 @@ impl GitHubObserver {
             let repos = self.repos.entry(scope.clone()).or_default();
             if let Err(error) = repos.refresh(&self.github, scope) {
                 complete &= repos.listed_at.is_some();
-                // Told with the runners of the same scope, which fail for the same reason or are the better news.
+                // Not reported: listing the scope's runners fails for the same reason and is.
                 log::debug!("scope={scope} msg=\"repositories not listed\" error=\"{error}\"");
             }
         }

@@ -1,4 +1,4 @@
-//! Keeps standbys warm: what LXD needs for pushing a file into one is made ready before a job comes, and kept ready.
+//! Keeps LXD's file access to standbys open: opening it costs more than the rest of a claim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use crate::lxd::Lxd;
 use crate::model::{InstanceType, Phase};
 use crate::world::{InstanceSeen, Status};
 
-/// LXD lets go after 15 seconds.
+/// LXD ends the process that serves an instance's files after 15 idle seconds.
 const EVERY: Duration = Duration::from_secs(8);
-/// A container whose files take longer is no help, and neither is whatever LXD is busy with.
+/// A container whose files take longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whom to keep warm.
+/// The standbys whose files are kept open.
 pub(super) struct Warm {
     lxd: Arc<Lxd>,
     config: Arc<Config>,
@@ -24,12 +24,11 @@ pub(super) struct Warm {
 }
 
 impl Warm {
-    /// Nobody yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>) -> Warm {
         Warm { lxd, config, last: None, standbys: Vec::new() }
     }
 
-    /// These are there. A frozen virtual machine answers nobody, so only containers count.
+    /// The instances of the last look. The agent of a frozen virtual machine does not answer, so only containers count.
     pub fn see(&mut self, instances: &[InstanceSeen]) {
         let of_containers =
             |class: &str| self.config.classes.iter().any(|c| c.name == class && c.kind == InstanceType::Container);
@@ -38,7 +37,7 @@ impl Warm {
         self.standbys = instances.iter().filter(waits).map(|i| (i.project.clone(), i.name.clone())).collect();
     }
 
-    /// Does it, where it is time again.
+    /// Opens the files again where it is time.
     pub fn keep(&mut self) {
         if self.standbys.is_empty() || self.last.is_some_and(|last| last.elapsed() < EVERY) {
             return;

@@ -10,8 +10,8 @@ use crate::world::{Action, Instance, LaunchSource, RunnerState, Status, Subject,
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
-/// Instances that are done and still to go, for each that may be at work: they do not count, so that the next job waits
-/// for no deletion. Beyond that they do, so that an LXD that deletes nothing does not fill the disk.
+/// Finished instances that await deletion do not count against `max_workers`, up to one for so many: the next job waits for
+/// no deletion. Beyond that they count, so that an LXD that deletes nothing does not fill the disk.
 const LEAVING_SHARE: usize = 4;
 const LEAVING_LEAST: usize = 2;
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
@@ -99,7 +99,6 @@ pub(super) fn is_broken(world: &World, class: &Class) -> bool {
 }
 
 impl<'a> Census<'a> {
-    /// Counts.
     pub fn count(world: &'a World, now: Timestamp) -> Census<'a> {
         let config = world.config();
         let mut census = Census {
@@ -213,7 +212,7 @@ impl<'a> Census<'a> {
         }
     }
 
-    /// True where it is done and leaves, and was not counted.
+    /// Counts an instance. Returns true, without counting, if it is finished and only waits for deletion.
     fn instance(&mut self, world: &'a World, instance: &'a Instance, class: Option<ClassId>, now: Timestamp) -> bool {
         let flight = self.in_flight.get(instance.seen.name.as_str()).copied();
         if instance.seen.phase == Phase::Template {

@@ -17,7 +17,7 @@ pub(super) fn as_template(template: &Instance) -> Template {
     if template.seen.alias.is_some() { Template::Image(name) } else { Template::Instance(name) }
 }
 
-/// Those that still want an instance in one (scope, class), the next one last.
+/// Jobs of one (scope, class) that need an instance; `pop` yields the next.
 struct Line<'a> {
     group: Group<'a>,
     jobs: Vec<&'a JobState>,

@@ -222,7 +222,7 @@ impl<'a> Budget<'a, '_> {
         }
         let class = self.planner.config.class_named(&instance.seen.class);
         let Some(id) = class.filter(|id| has_shape(self.planner.world, *id, instance)) else {
-            // Baked for a config that a daemon is about to start with, most likely: who starts and has no use for it, knows.
+            // Most likely it was baked for a config that a daemon is about to start with; that daemon decides.
             let baked_for_another = instance.appeared && instance.seen.maker == Maker::Dead;
             return (!baked_for_another).then_some(RemoveReason::Superseded);
         };

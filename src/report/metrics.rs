@@ -111,7 +111,6 @@ fn escaped(text: &str) -> String {
     crate::text::escaped(text).replace('\\', "\\\\").replace('"', "\\\"")
 }
 
-/// The page.
 pub fn text(status: &Status, config: &Config, counters: &Counters, standings: &[(String, Standing)]) -> String {
     let mut page = Page::default();
     page.metric("build_info", "gauge", "The version that runs.");

@@ -1,4 +1,4 @@
-//! How all stands at a moment: what waits, what runs, what is kept ready, and what does not work. **Pure**; people read it as
+//! A snapshot of the farm: what waits, runs, is kept ready, and does not work. **Pure**; people read it as
 //! text, programs as metrics.
 
 #[cfg(test)]
@@ -137,7 +137,7 @@ pub struct Status {
     pub lxd: Result<(), String>,
 }
 
-/// How all stands.
+/// The farm's state at `now`.
 pub fn status(world: &World, now: Timestamp) -> Status {
     let config = world.config();
     let census = Census::count(world, now);

@@ -2,8 +2,8 @@
 //!
 //! 1. A name is a claim. Whose it is after a creation that failed is told by the keys that are found on it, never by the
 //!    error; where that cannot be found out, it may have been made.
-//! 2. GitHub is asked for the credentials beside the boot, or the claim, and heard whatever these come to: what is
-//!    registered must not be forgotten. It is asked only after a set-up, which may take long: credentials are valid for an hour,
+//! 2. The registration runs in parallel with boot or claim and is always awaited, even after a failure: a registration must
+//!    not leak. It is asked only after a set-up, which may take long: credentials are valid for an hour,
 //!    and another host with our prefix removes a registration that is offline for minutes.
 //! 3. The registration is noted on an instance before the credentials are handed over. Not on a standby: its name is
 //!    nobody else's, and its runner is found by it until then.
@@ -225,7 +225,7 @@ pub struct Making {
 }
 
 impl Making {
-    /// Nothing is done yet. `prefix` is what our instances' owner key says.
+    /// `prefix` is the value of our instances' owner key.
     pub fn new(what: MakeKind, class: &Class, prefix: &str) -> Making {
         let virtual_machine = class.kind == InstanceType::VirtualMachine;
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());

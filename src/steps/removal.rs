@@ -117,7 +117,7 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Nothing is done yet. `prefix` is what our instances' owner key says.
+    /// `prefix` is the value of our instances' owner key.
     pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
         let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
         Removal {
@@ -202,7 +202,7 @@ impl Removal {
         }
     }
 
-    /// True where nothing that may run inside holds us back.
+    /// Whether it may be removed without GitHub's consent: it is stopped, or past `max_lifetime`.
     fn safe_without_github(&self) -> bool {
         // Only what is stopped surely runs nothing; a frozen one holds its job.
         self.status == Status::Stopped || self.judged.reason == RemoveReason::TooOld

@@ -1,14 +1,14 @@
-//! What the planner can ask for. An action is data: whoever executes it needs nothing else to know what to do.
+//! What the planner can ask for. An action is data, complete for its execution.
 
 use std::fmt;
 
 use crate::identity::Maker;
 use crate::model::{ClassId, JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope, Timestamp};
 
-/// One thing to be done by a worker.
+/// A task for a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// See to it that an instance has a runner.
+    /// Launch a runner in an instance.
     Launch {
         /// The job that was the reason; GitHub may give the runner another one. `None`: it is kept idle.
         job: Option<JobId>,
@@ -31,9 +31,9 @@ pub enum Action {
     RemoveImage { fingerprint: String, project: String, alias: String, reason: RemoveReason },
     /// Remove a registration whose instance does not exist.
     Deregister { scope: Scope, runner: RunnerId, name: String },
-    /// See to it that the newest (or the pinned) runner package is in the cache.
+    /// Fetch the newest (or the pinned) runner package into the cache.
     FetchPackage { arch: RunnerArch, scope: Scope },
-    /// Ask GitHub for a job of which only the id is known, and where it is, and perhaps whether everybody sees that.
+    /// Ask GitHub for a job of which only id and repository are known, and perhaps whether that is public.
     LookUpJob { repo: RepoName, job: JobId, public: Option<bool> },
     /// Ask GitHub where a run's commits come from, and, `trust`, whether members made them.
     LookUpRun { repo: RepoName, run: u64, trust: bool },
@@ -41,7 +41,7 @@ pub enum Action {
     LookAtRepo { repo: RepoName },
 }
 
-/// What a class's template is.
+/// The kind of a class's templates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TemplateKind {
     /// A stopped instance.
@@ -60,7 +60,7 @@ pub enum Template {
 }
 
 impl Template {
-    /// What it is known by: a name, or a fingerprint, which is longer than any name.
+    /// A name, or a fingerprint, which is longer than any name.
     pub fn id(&self) -> &str {
         let (Template::Instance(id) | Template::Image(id)) = self;
         id
@@ -90,7 +90,7 @@ impl LaunchSource {
     }
 }
 
-/// What is under way at most once at a time.
+/// What may be under way only once at a time.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flight {
     Instance(String),
@@ -103,7 +103,7 @@ pub enum Flight {
 }
 
 impl Action {
-    /// The thing that the action is about: nothing else is begun on it meanwhile.
+    /// The object of the action: no other action on it starts meanwhile.
     pub fn flight(&self) -> Flight {
         match self {
             Action::Launch { name, .. }
@@ -143,7 +143,7 @@ impl Action {
     }
 }
 
-/// What was known of an instance when it was decided that it goes. What is found to be another one stays.
+/// What was known of an instance when its removal was decided. An instance that differs is not removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     pub reason: RemoveReason,
@@ -156,7 +156,7 @@ pub struct Judged {
     pub maker: Maker,
     /// It is, or was, a standby: a runner of its name is its own.
     pub standby: bool,
-    /// GitHub told that the job that it took is over.
+    /// GitHub said that its job is over.
     pub over: bool,
 }
 
@@ -174,7 +174,7 @@ impl fmt::Display for Judged {
 pub enum RemoveReason {
     /// Its runner had its one job, or it stopped.
     Finished,
-    /// Its making failed, or the process that made it is no more.
+    /// Its making failed, or the process that made it has ended.
     Abandoned,
     /// GitHub refused to register its runner.
     NotRegistered,
@@ -182,9 +182,9 @@ pub enum RemoveReason {
     NeverOnline,
     /// Nobody needs its runner, and has not for the idle timeout.
     Idle,
-    /// It is older than any instance may be. The one reason that a busy runner does not outlive.
+    /// It is older than `max_lifetime`: the only reason for which a busy runner is removed.
     TooOld,
-    /// It was made to be published as an image, and is.
+    /// It was published as an image, which was its purpose.
     Published,
     /// A template or standby that another one has replaced, or that the config does not ask for any more.
     Superseded,
@@ -192,7 +192,7 @@ pub enum RemoveReason {
     Stale,
     /// Its runner is idle although a job waits for it.
     Unassigned,
-    /// A standby or idle runner in the way of a job.
+    /// A standby or idle runner whose place a job needs.
     MakesRoom,
     /// Copies of it do not work, or it is not frozen any more.
     Broken,

@@ -1,5 +1,5 @@
-//! Jobs that GitHub is asked about before anything is concluded: before another instance is launched for a job whose runner
-//! ended, and before a job that is not listed any more is called over.
+//! Jobs that GitHub is asked about: before another instance is launched for a job whose runner ended, and before a job that
+//! is not listed any more counts as over.
 
 #[cfg(test)]
 mod tests;
@@ -14,11 +14,11 @@ use crate::model::{Job, JobId, JobStatus, RepoName, Timestamp};
 /// Why GitHub is asked about a job. Nothing is launched for the job until the answer is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Doubt {
-    /// The instance that was launched for it ended, and GitHub did not tell which job its runner had.
+    /// The instance that was launched for it ended, and GitHub has not said which job its runner had.
     RunnerEnded { instance: String },
-    /// GitHub lists the runner that was launched for it as busy, and did not tell with which job.
+    /// GitHub lists the runner that was launched for it as busy, and has not said with which job.
     RunnerBusy { instance: String },
-    /// GitHub does not list it among the open jobs any more, and no delivery told of its end.
+    /// GitHub does not list it among the open jobs any more, and no delivery of its end came.
     Unlisted,
 }
 
@@ -65,7 +65,7 @@ impl World {
         self.questions.insert(job, Question { doubt, not_before: None, asked: false, failures: 0 });
     }
 
-    /// Why nothing is launched for the job before GitHub has told of it.
+    /// Why nothing is launched for the job before GitHub has answered.
     pub(crate) fn doubt(&self, job: JobId) -> Option<&Doubt> {
         self.questions.get(&job).map(|question| &question.doubt)
     }
@@ -77,7 +77,7 @@ impl World {
         }
     }
 
-    /// The instance's runner ended. Where no job was named that it had, the one that it was launched for may be over.
+    /// The instance's runner ended. Where GitHub named no job of it, the job that it was launched for may be over.
     pub(super) fn runner_ended(&mut self, name: &str) {
         let Some(instance) = self.instances.get_mut(name).filter(|instance| instance.started_at.is_some()) else {
             return;
@@ -88,7 +88,7 @@ impl World {
         }
     }
 
-    /// The job waits, as far as we know, and that is not certain any more.
+    /// It is not certain any more that the job still waits.
     pub(super) fn doubt_a_queued_job(&mut self, job: JobId, doubt: Doubt) {
         let waits = self.jobs.get(&job).is_some_and(|state| state.job.status == JobStatus::Queued);
         if waits {
@@ -96,11 +96,11 @@ impl World {
         }
     }
 
-    /// A listing of its repository's open jobs does not have it, and GitHub's word of its end was not heard.
+    /// The listing of its repository's open jobs lacks it, and no delivery of its end came.
     pub(super) fn job_is_not_listed(&mut self, job: JobId) {
         let Some(state) = self.jobs.get(&job) else { return };
         match state.place.as_ref().is_err_and(|refusal| !refusal.is_undecided()) {
-            // Not ours to run: what becomes of it is of no interest, and a delivery that comes yet counts.
+            // The job is not served here; a later delivery still counts.
             true => drop(self.jobs.remove(&job)),
             false if self.questions.contains_key(&job) => {}
             false => self.raise(job, Doubt::Unlisted),
@@ -119,7 +119,7 @@ impl World {
             Outcome::JobFound(None) => match question.map(|question| question.doubt) {
                 Some(Doubt::RunnerEnded { instance }) => self.runner_was_wasted(job, &instance, now),
                 Some(Doubt::Unlisted) => self.job_is_over(job, now),
-                // Its run was deleted. A delivery that comes yet counts.
+                // Its run was deleted. A later delivery still counts.
                 _ => {
                     self.questions.remove(&job);
                     self.jobs.remove(&job);
@@ -146,13 +146,13 @@ impl World {
         self.fold_job(found, now);
     }
 
-    /// A runner that was launched for the job is not there any more, and the job still waits.
+    /// A runner that was launched for the job is gone, and the job still waits.
     fn runner_was_wasted(&mut self, job: JobId, instance: &str, now: Timestamp) {
         self.questions.remove(&job);
         let may_still_take_one = |i: &super::Instance| {
             i.seen.status != Status::Stopped && matches!(i.runner, RunnerState::Idle(_) | RunnerState::Awaited)
         };
-        // A listing that did not have its runner for a moment was wrong.
+        // The listing that lacked its runner was wrong.
         if self.instances.get(instance).is_some_and(may_still_take_one) {
             return;
         }
@@ -160,11 +160,11 @@ impl World {
         state.wasted += 1;
         let until = now.after(pause_after(state.wasted, LONGEST_WASTE_PAUSE));
         state.not_before = Some((until, Hold::RunnersEnded));
-        // Runners whose version GitHub refuses end so.
+        // Runners of a version that GitHub refuses end like this.
         for package in self.packages.values_mut() {
             package.suspect_since.get_or_insert(now);
         }
-        // It may have had another job, which another listing tells.
+        // It may have had another job, which another listing shows.
         self.github_look.wanted = true;
     }
 

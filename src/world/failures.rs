@@ -1,5 +1,5 @@
-//! The ledger of failures: what fails, why, since when, and when it is tried again. What is paused, what status, healthz,
-//! metrics and `explain` call failing, which instances are stuck and what the log has told already are views of it.
+//! The ledger of failures: what fails, why, since when, and when it is tried again. Pauses, the troubles in status, healthz,
+//! metrics and `explain`, stuck instances and repeated log lines are views of it.
 //!
 //! 1. A subject has one entry or none. None means that its last try worked, or that it was never tried.
 //! 2. Only [`Failures::failed`] makes an entry and counts failures. Only success ([`Failures::worked`]), the end of the
@@ -68,14 +68,14 @@ pub enum Subject {
     OtherConfig(String),
 }
 
-/// How failures of a subject are treated.
+/// The rule for failures of a kind of subject.
 struct Rule {
-    /// Failures that the first pause stands for: what is expensive to try starts with a longer one.
+    /// The back-off starts as if so many failures had come before: a subject that is expensive to try starts with a longer pause.
     head_start: u32,
     longest_pause: Duration,
-    /// Failures in a row from which on they are trouble and no hiccup.
+    /// Failures in a row that make trouble.
     trouble_at: u32,
-    /// How long they go on until then.
+    /// The time since the first failure that makes trouble.
     trouble_after: Duration,
     /// Whether another reason is news; else it is news that a failure becomes trouble.
     reasons_are_news: bool,
@@ -89,11 +89,11 @@ const HALF_A_MINUTE: Duration = Duration::from_secs(30);
 const MINUTE: Duration = Duration::from_secs(60);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
-/// What still fails is told again after this, for those who read only the end of the log.
+/// A failure that goes on is logged again after this, for readers of the end of the log.
 const REMIND: Duration = HOUR;
-/// What has not failed again for so long after its pause was not tried again: nothing needs it any more.
+/// An entry is dropped when its subject was not tried for so long after the pause: nothing needs it any more.
 const FORGET: Duration = HOUR;
-/// The same for what fails only with a job, hours after it began.
+/// The same for subjects that fail only with a job, hours after its start.
 const FORGET_RUNNERS: Duration = Duration::from_secs(24 * 3600);
 
 impl Subject {
@@ -155,7 +155,7 @@ impl fmt::Display for Subject {
 /// Failures of a subject, all in a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// How many pauses it took so far.
+    /// Failures counted so far, one a pause.
     pub failures: u32,
     /// Of the last failure.
     pub reason: String,
@@ -163,7 +163,7 @@ pub struct Entry {
     pub since: Timestamp,
     /// Not tried before this moment.
     pub until: Timestamp,
-    /// True where something else worked since that would also have failed if the cause were a shared one.
+    /// True where something else worked meanwhile that shares every other cause of the failure.
     pub alone: bool,
     failed_at: Timestamp,
     told_at: Timestamp,
@@ -181,7 +181,7 @@ impl Entry {
     }
 }
 
-/// What came of recording a failure.
+/// The entry after a failure was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub failures: u32,
@@ -223,7 +223,7 @@ impl Failures {
         Recorded { failures, until, news, trouble }
     }
 
-    /// It worked. Returns what is over by that, and whether that was trouble.
+    /// Records a success. Returns the entry that it ended, and whether that was trouble.
     pub fn worked(&mut self, subject: &Subject) -> Option<(Entry, bool)> {
         let entry = self.entries.remove(subject)?;
         let trouble = entry.is_trouble(&subject.rule());
@@ -242,7 +242,7 @@ impl Failures {
         self.entries.retain(|subject, _| exists(subject));
     }
 
-    /// Drops what has not been tried for long.
+    /// Drops entries of subjects that were not tried for long.
     pub fn forget(&mut self, now: Timestamp) {
         self.entries.retain(|subject, entry| {
             let slow = matches!(subject, Subject::Online(_) | Subject::Assignment(..));
@@ -265,7 +265,7 @@ impl Failures {
         self.entries.contains_key(subject)
     }
 
-    /// All of it, in order of subject.
+    /// All entries, in order of subject.
     pub fn iter(&self) -> impl Iterator<Item = (&Subject, &Entry)> {
         self.entries.iter()
     }
@@ -306,7 +306,7 @@ impl World {
     pub(crate) fn paused(&self, subject: &Subject, now: Timestamp) -> Option<(Timestamp, &Entry)> {
         let entry = self.failures.get(subject)?;
         let until = match subject {
-            // Each try costs an instance: GitHub answers a question first, or a minute passes.
+            // Each try costs an instance: before it, GitHub must answer a question, or a minute must pass.
             Subject::Scope(scope) if !self.answered_since(scope, entry.failed_at()) => {
                 entry.until.max(entry.failed_at().after(MINUTE))
             }
@@ -328,8 +328,8 @@ impl World {
     }
 }
 
-/// What makes a reason another one. Its lines after the first are what a script printed, perhaps with the time of day or a
-/// number of its process: digits there are no news.
+/// The part of a reason by which two reasons are compared. Lines after the first are a script's output, whose digits may be
+/// times or process ids: they do not count.
 fn gist(reason: &str) -> (&str, String) {
     let (first, printed) = reason.split_once('\n').unwrap_or((reason, ""));
     (first, printed.chars().filter(|c| !c.is_ascii_digit()).collect())

@@ -1,5 +1,5 @@
-//! Jobs from forks: where a run's commits come from must be asked, once for each run, and only where the policy makes it
-//! matter. Until the answer is there the job waits under that reason.
+//! Jobs from forks: GitHub is asked once for each run where its commits come from, and only where the policy depends on it.
+//! Until the answer comes the job waits, with that reason.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ impl World {
         }
     }
 
-    /// Something that the place of these jobs hangs on has changed.
+    /// Computes scope and class of these jobs again.
     pub(super) fn place_again(&mut self, which: impl Fn(&Job) -> bool) {
         let mut unasked = Vec::new();
         for state in self.jobs.values_mut().filter(|state| which(&state.job)) {
@@ -49,7 +49,7 @@ impl World {
         unasked.iter().for_each(|job| self.ask_origin(job));
     }
 
-    /// Lets go of runs that no job is known of.
+    /// Forgets runs without a known job.
     pub(super) fn forget_runs(&mut self) {
         if !self.runs.is_empty() {
             let wanted: BTreeSet<(&RepoName, u64)> =
@@ -59,7 +59,7 @@ impl World {
     }
 }
 
-/// That the job joined the queue that we serve, where it did.
+/// The note that the job is queued, if it is served here.
 pub(super) fn joined(state: &JobState, config: &Config) -> Option<Note> {
     let (scope, class) = state.place.as_ref().ok()?;
     Some(Note::JobQueued {

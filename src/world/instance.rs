@@ -1,4 +1,4 @@
-//! One of our instances: what LXD lists of it, and what was learnt of its runner.
+//! One of our instances: LXD's listing of it, and the state of its runner.
 
 use super::LISTING_LAG;
 use crate::identity::Maker;
@@ -49,7 +49,7 @@ pub struct InstanceSeen {
     pub progress: u64,
 }
 
-/// What is known of an instance's runner.
+/// The state of an instance's runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RunnerState {
     /// Not connected yet, as far as we know.
@@ -69,13 +69,12 @@ pub struct Instance {
     pub runner: RunnerState,
     /// When this process first knew of it.
     pub first_seen: Timestamp,
-    /// True where it was not there yet when this process first looked.
+    /// True where it was made after this process's first look.
     pub appeared: bool,
-    /// When it was made, as far as we can tell: what LXD says, within what we saw ourselves. A clock that was set right
-    /// meanwhile, by years on a board without a battery, must not make it look old.
+    /// When it was made: LXD's date, within what this process saw itself. A clock that was corrected by years, as on a board
+    /// without a battery, must not make it look old.
     pub made_at: Timestamp,
-    /// When the process that provisions it now began, or last noted progress, as far as we can tell: a standby is claimed long
-    /// after it was made.
+    /// When the process that provisions it began, or last noted progress. A standby is claimed long after it was made.
     pub begun_at: Timestamp,
     /// When it was first known to have its runner process started.
     pub started_at: Option<Timestamp>,
@@ -83,16 +82,16 @@ pub struct Instance {
     pub stopped_since: Option<Timestamp>,
     /// True once its runner was given a job.
     pub took_job: bool,
-    /// True once GitHub told which job its runner has.
+    /// True once GitHub named its runner with a job.
     pub(super) named: bool,
     /// The runner that GitHub named with that job before the id of the instance's runner was known: it may be an earlier one
     /// of the same name.
     pub(super) named_runner: Option<RunnerId>,
-    /// True where we removed it while its runner was idle.
+    /// True where this process removed it while its runner was idle.
     pub(super) removed_idle: bool,
     /// True once the end of its runner was noted.
     pub(super) end_noted: bool,
-    /// True once GitHub told that the job that it took is over.
+    /// True once GitHub said that its job is over.
     pub job_is_over: bool,
     /// True once GitHub listed it busy, or a look inside found it so: more than a delivery that names it.
     pub(super) seen_busy: bool,
@@ -152,7 +151,7 @@ impl Instance {
         self.named_runner.is_some()
     }
 
-    /// The id of its runner is known: what was told of an earlier runner of its name is not its own.
+    /// Records the id of its runner: statements about an earlier runner of its name do not count for it.
     pub(super) fn has_runner(&mut self, id: RunnerId) {
         self.seen.runner_id = Some(id);
         let earlier = self.named_runner.take().is_some_and(|named| named != id);

@@ -14,7 +14,7 @@ use crate::identity::Maker;
 use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
-    /// Takes an event in. What it returns is for people; decisions are [`crate::plan::plan`]'s.
+    /// Folds an event into the World. The notes are for people; [`crate::plan::plan`] decides.
     pub fn fold(&mut self, event: Event, now: Timestamp) -> Vec<Note> {
         self.seq += 1;
         match event {
@@ -22,7 +22,7 @@ impl World {
             Event::HintsLost => self.github_look.wanted = true,
             Event::InstanceEnded => self.lxd_look.wanted = true,
             Event::Listening(listening) => {
-                // What happened while nobody listened is only seen in a listing.
+                // Events before this moment are only seen in a listing.
                 self.listening = listening;
                 self.lxd_look.wanted = true;
             }
@@ -44,7 +44,7 @@ impl World {
             self.repos_heard.insert(repo.clone());
         }
         match hint {
-            // A job waits before it is queued, never after: where we know it already, GitHub is asked what is true.
+            // A job waits before it is queued, never after: where the job is known already, GitHub is asked for its state.
             Hint::Job(job) if job.status == JobStatus::Waiting && self.jobs.contains_key(&job.id) => {
                 self.fold_hint(Hint::LookAt(job.repo), now);
             }
@@ -72,7 +72,7 @@ impl World {
         match job.status {
             JobStatus::Queued => self.job_is_queued(job, now),
             JobStatus::Waiting => {
-                // A job waits before it is queued: what says so just after a delivery told of the queueing lags behind it.
+                // A job waits before it is queued: a listing that says so just after a delivery of the queueing lags behind.
                 let heard = |j: &JobState| j.job.status == JobStatus::Queued && now.since(j.heard_at) <= LISTING_LAG;
                 if !self.jobs.get(&job.id).is_some_and(heard) {
                     self.jobs.remove(&job.id);
@@ -85,8 +85,7 @@ impl World {
                 }
             }
             JobStatus::Completed => {
-                // Only where we heard of its beginning is it certain that not another runner of that name is meant, from
-                // before we started.
+                // Runner names are reused. Unless this process saw the job start, the name may refer to an earlier runner.
                 let known = self.jobs.get(&job.id).filter(|j| j.job.status == JobStatus::InProgress);
                 let certain = known.is_some_and(|j| j.job.runner_name == job.runner_name);
                 self.runner_had_its_job(&job, certain, now);
@@ -121,7 +120,7 @@ impl World {
         if place == Err(Refusal::OriginUnknown) {
             self.ask_origin(&job);
         }
-        // GitHub's clock and ours differ: nobody gets ahead by coming from the future.
+        // GitHub's clock and ours differ: a time in the future counts as now.
         let queued_at = job.created_at.unwrap_or(now).min(now);
         let state = JobState {
             job,
@@ -137,7 +136,7 @@ impl World {
         self.jobs.insert(state.job.id, state);
     }
 
-    /// The runner of an instance that we only just know may have been given a job already.
+    /// Records the job of an instance's runner that took it before the instance was known.
     pub(super) fn may_have_a_job(&mut self, name: &str) {
         let Some(instance) = self.instances.get_mut(name) else { return };
         let mut jobs = self.jobs.values().map(|state| &state.job);
@@ -147,13 +146,13 @@ impl World {
         }
     }
 
-    /// The instance whose runner has, or had, the job.
+    /// The instance whose runner has or had the job.
     fn instance_of(&mut self, job: &Job) -> Option<&mut Instance> {
         self.instances.get_mut(job.runner_name.as_ref()?).filter(|instance| runs_on(job, instance))
     }
 
-    /// True where the job's runner may be in an instance whose launch has not been reported yet: a runner can take a job, and
-    /// end it, before the worker that launched it reports.
+    /// Whether the job's runner may be in an instance whose launch is not reported yet: a runner can take a job and finish it
+    /// before the worker reports the launch.
     fn is_being_launched(&self, job: &Job) -> bool {
         let flight = job.runner_name.clone().map(Flight::Instance);
         flight.is_some_and(|flight| matches!(self.flights.get(&flight), Some(Action::Launch { .. })))
@@ -170,7 +169,7 @@ impl World {
                 instance.started_at.get_or_insert(now);
                 if !instance.perhaps_never_started() && instance.seen.phase != Phase::Started {
                     instance.seen.phase = Phase::Started;
-                    // It was listed before it was started.
+                    // The listing is from before its start.
                     instance.seen.status = Status::Running;
                     instance.stopped_since = None;
                 }
@@ -207,7 +206,7 @@ impl World {
         if let Some(instance) = self.instance_of(job) {
             instance.touched = seq;
             instance.is_named_with(job);
-            // Nor one of an instance that had the name before.
+            // Nor can it be an earlier instance of this name.
             instance.job_is_over |= certain && !instance.perhaps_never_started();
             instance.handover_since = None;
             if !matches!(instance.runner, RunnerState::Done(_)) {
@@ -217,8 +216,7 @@ impl World {
         }
     }
 
-    /// Where a job is over of which we last heard that it is queued, the delivery between is late or lost: which instance
-    /// ran it is told all the same.
+    /// Where the in_progress delivery of a finished job was lost, reports which runner had the job.
     fn report_missed_start(&mut self, job: &Job) {
         let ours = self.instance_of(job).is_some() || self.is_being_launched(job);
         let known = self.jobs.get_mut(&job.id).filter(|known| known.job.status == JobStatus::Queued && ours);
@@ -249,7 +247,7 @@ impl World {
 }
 
 impl Instance {
-    /// GitHub told that its runner has, or had, the job.
+    /// GitHub named its runner with the job.
     fn is_named_with(&mut self, job: &Job) {
         (self.took_job, self.named) = (true, true);
         if self.seen.runner_id.is_none() {
@@ -258,8 +256,8 @@ impl Instance {
     }
 }
 
-/// True where the job's runner is the instance's. A name may have been another's before; where both ids are known, they
-/// tell, and what we made only half got no further than an id of its own that we know.
+/// Whether the job's runner is the instance's. Names are reused, so ids are compared where both are known. An instance that
+/// this process failed to finish never has an id that is unknown here.
 pub(super) fn runs_on(job: &Job, instance: &Instance) -> bool {
     let half_made = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
     let same_id = match (instance.seen.runner_id, job.runner_id) {

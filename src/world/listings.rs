@@ -1,4 +1,4 @@
-//! How a look at LXD and GitHub changes what we know.
+//! Folds looks at LXD and GitHub into the World.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ impl World {
         look.ended_at = Some(now);
         let listed = snapshot.instances.is_some();
         match snapshot.instances {
-            // The other kind of look was begun later and came back sooner: it knows better.
+            // A look of the other kind was begun later and came back sooner: its listing is newer.
             Some(_) if snapshot.begun <= self.listed.0 => {}
             Some(Ok(seen)) => {
                 if self.recovered(&Subject::Lxd) {
@@ -49,14 +49,14 @@ impl World {
         self.forget_failures(now);
     }
 
-    /// Records a failure, and tells of it where that is news.
+    /// Records a failure; a note tells it where it is news.
     pub(super) fn trouble(&mut self, what: Subject, reason: &str, now: Timestamp) {
         if self.failures.failed(what.clone(), reason, now).news {
             self.notes.push(Note::Trouble { what, reason: reason.to_owned() });
         }
     }
 
-    /// It works; true where it did not before, so that what waits because of it need not wait any longer.
+    /// Records a success; true where the subject failed before.
     pub(super) fn recovered(&mut self, what: &Subject) -> bool {
         let over = self.failures.worked(what);
         if let Some((_, true)) = over {
@@ -72,7 +72,7 @@ impl World {
     }
 
     fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp) {
-        // It was not there at the last look and is there now, whatever the clocks of LXD and of this host say.
+        // It was made since the last look, whatever the clocks of LXD and this host say.
         let not_before = self.listed.1.unwrap_or_default();
         let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
         for seen in seen {
@@ -96,7 +96,7 @@ impl World {
                     }
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
                     let name = seen.name.clone();
-                    // What runs stays started, even where its key could not be written.
+                    // Never go back from Started: writing the phase key may have failed.
                     let started = known.seen.phase == Phase::Started;
                     let phase = if started { Phase::Started } else { seen.phase };
                     known.seen = InstanceSeen { phase, ..seen };
@@ -146,8 +146,8 @@ impl World {
         let (job, phase) = (gone.seen.job, gone.seen.phase);
         self.notes.push(Note::InstanceGone { instance: gone.label().to_owned(), job, phase, took_job });
         if gone.started_at.is_some() || phase == Phase::Baking {
-            // Another daemon may be about to remove a half-made template of this name: it must not meet the next one.
-            // A registration may be listed for a moment, and deliveries that name it may come for a while.
+            // Another daemon may be about to remove a half-made template of this name: it must not remove the next one.
+            // GitHub may list the registration for a moment longer, and late deliveries may name it.
             self.names_taken.insert(name.to_owned(), now);
         }
         if gone.took_job || gone.started_at.is_none() {
@@ -198,7 +198,7 @@ impl World {
             }
         }
         for repo in seen.gone {
-            // Whether it was removed or is kept out by now: nothing there is ours to say.
+            // The repository was removed, or is not served any more.
             self.failures.worked(&Subject::Queue(repo.clone()));
             self.jobs.retain(|_, state| state.job.repo != repo);
         }
@@ -215,15 +215,15 @@ impl World {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
             }
-            // A host that shares our prefix may have the name of what is still being made, or was left half-made: that is
-            // known by its id, which is noted before the runner starts.
+            // Another host with our prefix may use the name of an instance that is being made or was left half-made: such a
+            // runner is told by its id, which is noted before it starts.
             let making = instance.seen.phase == Phase::Provisioning;
             let ours_to_name = making && instance.seen.maker == Maker::Us;
-            // What does not run has no runner that is online: that one is a namesake's.
+            // A stopped instance has no online runner: the runner is a namesake on another host.
             let runs = instance.seen.status != Status::Stopped;
             let never_started =
                 |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
-            // What noted its own runner's id before it was left half-made has no other.
+            // Once a runner id is noted, only that registration is the instance's.
             let noted = making && instance.seen.runner_id.is_some();
             let same =
                 |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || noted || never_started(r));
@@ -246,7 +246,7 @@ impl World {
                     instance.seen_busy = true;
                 }
             }
-            // A host that shares our prefix may have had a runner of this name: the job was that one's.
+            // Another host with our prefix may have had a runner of this name, and the job was that runner's.
             let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
             let named = at_work.get(instance.seen.name.as_str()).is_some_and(|job| runs_on(job, instance));
             if idle && !instance.seen_busy && !named {
@@ -259,14 +259,14 @@ impl World {
             instance.runner = match (runner, instance.runner) {
                 (Some(r), _) if r.busy => RunnerState::Busy,
                 (Some(_), RunnerState::Done(since)) if instance.took_job => RunnerState::Done(since),
-                // It takes one job in its life: GitHub is wrong to call it idle after that.
+                // A runner takes one job in its life: GitHub is wrong to list it as idle after that.
                 (Some(_), _) if instance.took_job => RunnerState::Busy,
                 (Some(r), RunnerState::Idle(since)) if r.online => RunnerState::Idle(since),
                 (Some(r), _) if r.online => RunnerState::Idle(now),
                 (Some(_), RunnerState::Idle(_)) => RunnerState::Awaited,
                 (Some(_), before) => before,
                 (None, RunnerState::Idle(_) | RunnerState::Busy) => RunnerState::Done(now),
-                // It was registered before it started: what is not listed any more had its job between two listings.
+                // It was registered before it started, and is not listed any more: it had its job between two listings.
                 (None, RunnerState::Awaited) if instance.was_registered(now) => RunnerState::Done(now),
                 (None, before) => before,
             };
@@ -288,7 +288,7 @@ impl World {
         view.listed_at = Some(now);
     }
 
-    /// A repository's open jobs: GitHub is asked what became of the others.
+    /// Folds a repository's open jobs; GitHub is asked about known jobs that are not among them.
     pub(super) fn fold_queue(&mut self, queue: Queue, now: Timestamp) {
         let Queue { repo, begun, asked_at, jobs, unasked } = queue;
         let what = Subject::Queue(repo.clone());
@@ -306,7 +306,7 @@ impl World {
             if job.status == JobStatus::Queued {
                 self.believe_listing(job.id, asked_at);
             }
-            // It says what was so then, not what is so now.
+            // The listing is as old as the question.
             self.fold_job(job, asked_at);
         }
         let unlisted = |job: &&JobState| {
@@ -318,8 +318,8 @@ impl World {
         unlisted.into_iter().for_each(|job| self.job_is_not_listed(job));
     }
 
-    /// GitHub lists as queued what we take for taken or over. Within the time that its listings lag, we know better;
-    /// after that, it does.
+    /// GitHub lists a job as queued that is taken or over here. While its listings may lag, the World is right; after that,
+    /// GitHub is.
     fn believe_listing(&mut self, job: JobId, asked_at: Timestamp) {
         let lagging = |at: Timestamp| asked_at.since(at) <= LISTING_LAG;
         if self.finished_jobs.get(&job).is_some_and(|at| !lagging(*at)) {
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// Drops failures of what does not exist any more.
+    /// Drops failures of subjects that do not exist any more.
     fn forget_failures(&mut self, now: Timestamp) {
         let World { failures, instances, scopes, targets, runs, .. } = self;
         let served = |scope: &Scope| {
@@ -354,7 +354,7 @@ impl World {
         self.scopes_to_recheck.retain(|scope, _| served(scope));
     }
 
-    /// Lets go of what is too old to matter.
+    /// Forgets what is too old to matter.
     fn forget(&mut self, now: Timestamp) {
         self.finished_jobs.retain(|_, at| now.since(*at) < REMEMBER_OVER);
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);

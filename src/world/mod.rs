@@ -1,9 +1,9 @@
 //! What the daemon knows, and how an event changes it. **Pure**: no I/O, no clock (`now` is an argument), no logging;
-//! what people should hear of a change is returned as [`Note`]s.
+//! changes that people should be told are returned as [`Note`]s.
 //!
 //! One thread owns a [`World`]. Nothing in it needs to survive the process: all of it is read again from LXD, GitHub
-//! and the config. Every event has a number (`seq`); a snapshot carries the number at which it was begun, and what was
-//! touched since is left alone, since the snapshot may be older than what we know.
+//! and the config. Every event has a number (`seq`). A snapshot carries the number at which it was begun: objects that were
+//! touched since are left as they are, because the snapshot may be older.
 
 mod action;
 mod doubts;
@@ -50,7 +50,7 @@ pub struct JobState {
     pub job: Job,
     /// The scope and class that serve it, or why none does.
     pub place: Result<(Scope, ClassId), Refusal>,
-    /// When GitHub made it, else when we heard of it: its place in the line.
+    /// When GitHub made it, else when it became known: its place in the queue.
     pub queued_at: Timestamp,
     /// No launch for it before this moment, and why.
     pub not_before: Option<(Timestamp, Hold)>,
@@ -63,7 +63,7 @@ pub struct JobState {
 }
 
 impl JobState {
-    /// How long GitHub has not told of it.
+    /// How long GitHub has said nothing about it.
     pub fn unheard(&self, now: Timestamp) -> Duration {
         now.since(self.asked_at.map_or(self.heard_at, |at| at.max(self.heard_at)))
     }
@@ -74,7 +74,7 @@ impl JobState {
 pub enum Hold {
     /// The name of its instance or runner is taken: another process launched it.
     NameTaken,
-    /// GitHub says that it still waits, though runners that were launched for it ended.
+    /// GitHub says that it still waits, although runners that were launched for it ended.
     RunnersEnded,
 }
 
@@ -107,10 +107,10 @@ pub struct PackageState {
 pub struct World {
     pub(crate) seq: u64,
     pub(crate) jobs: BTreeMap<JobId, JobState>,
-    /// Jobs that are over, and when we learnt of it: a late or repeated `queued` must not revive them.
+    /// Jobs that are over, and since when that is known: a late or repeated `queued` must not revive them.
     finished_jobs: BTreeMap<JobId, Timestamp>,
     pub(crate) instances: BTreeMap<String, Instance>,
-    /// Instances that went, and the number of the event that told: an older listing must not bring them back.
+    /// Deleted instances, with the number of the event that said so: an older listing must not bring them back.
     deleted_instances: BTreeMap<String, u64>,
     /// The latest good listing of LXD: the number at which it was begun, and when it came.
     listed: (u64, Option<Timestamp>),
@@ -120,29 +120,29 @@ pub struct World {
     pub(crate) targets: Option<Vec<Scope>>,
     pub(crate) scopes: BTreeMap<Scope, ScopeView>,
     pub(crate) packages: BTreeMap<RunnerArch, PackageState>,
-    /// What fails, and what is tried again when.
+    /// Failures and their pauses.
     pub(crate) failures: Failures,
-    /// What is being done now.
+    /// Actions under way.
     pub(crate) flights: BTreeMap<Flight, Action>,
     /// Runner and instance names that turned out to be taken, and when.
     pub(crate) names_taken: BTreeMap<String, Timestamp>,
     /// Jobs known by their check run only.
     pub(crate) unknown_jobs: BTreeMap<JobId, UnknownJob>,
-    /// Jobs that GitHub is asked about before anything is concluded.
+    /// Jobs that GitHub is asked about before a decision.
     pub(crate) questions: BTreeMap<JobId, doubts::Question>,
     /// Runs whose origin matters.
     pub(crate) runs: matching::Runs,
-    /// Repositories whose queue is worth a look.
+    /// Repositories whose queue should be asked for.
     pub(crate) repos_to_check: BTreeMap<RepoName, Timestamp>,
     /// Repositories that were heard of since the last look at GitHub.
     repos_heard: BTreeSet<RepoName>,
     pub(crate) lxd_look: Look,
-    /// True while LXD tells of instances that end by itself.
+    /// True while LXD's event stream is open.
     pub(crate) listening: bool,
     pub(crate) github_look: Look,
     github_answered_at: Option<Timestamp>,
-    /// Scopes that may have a registration of ours whose making we did not hear of, and the number of the event that left us
-    /// in doubt: their runners are listed whatever else there is.
+    /// Scopes that may have a registration of ours whose answer was lost, with the number of the event: their runners are
+    /// listed at each look.
     scopes_to_recheck: BTreeMap<Scope, u64>,
     /// What each class's templates are baked of.
     pub(crate) templates: PerClass<templates::TemplateState>,
@@ -154,7 +154,7 @@ pub struct World {
     pub(crate) config: Arc<Config>,
 }
 
-/// A job of which no more is known than where it is.
+/// A job of which only the repository is known.
 #[derive(Clone, Debug)]
 pub(crate) struct UnknownJob {
     pub repo: RepoName,
@@ -163,7 +163,7 @@ pub(crate) struct UnknownJob {
     heard_at: Timestamp,
 }
 
-/// One kind of look: when it last ended, and whether the next should not wait for its turn.
+/// The looks of one kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Look {
     pub under_way: bool,
@@ -177,13 +177,12 @@ const REMEMBER_OVER: Duration = Duration::from_secs(2 * 3600);
 const JOB_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// GitHub's listings lag behind its webhooks by no more than this.
 const LISTING_LAG: Duration = Duration::from_secs(30);
-/// How many jobs, of any kind, are kept in mind at most; beyond that the periodic look finds them again.
+/// The most jobs, of any kind, that are remembered; the periodic look finds others again.
 const MAX_JOBS: usize = 50_000;
 
 impl World {
-    /// Knows nothing yet but its config. Where that names no targets, GitHub must be asked. The names of standbys and
-    /// idle runners follow from `seed`, which should be another one in each process; `scripts` is what, beside the
-    /// config, makes templates stale when it changes.
+    /// A World that knows only its config. Where that names no targets, GitHub is asked. Names of standbys and idle runners
+    /// follow from `seed`, which should differ in each process. Templates are stale when `scripts`, a digest, changes.
     pub fn new(config: Arc<Config>, seed: u64, scripts: &str) -> World {
         let targets = &config.targets;
         World {
@@ -231,7 +230,7 @@ impl World {
     /// An action was handed to a worker.
     pub fn dispatched(&mut self, action: &Action) {
         if let Action::LookAtRepo { repo } = action {
-            // What is heard of it from here on asks for another look.
+            // Deliveries from here on ask for another look.
             self.repos_to_check.remove(repo);
         }
         if let Action::LookUpJob { job, .. } = action {
@@ -259,7 +258,7 @@ impl World {
         let ours = |runner: &Runner| parse_name(&self.config.prefix, &runner.name).is_some();
         for (scope, view) in &self.scopes {
             let dead = |r: &Runner| ours(r) && !self.instances.contains_key(&r.name);
-            // A registration of ours without an instance is watched until it is gone.
+            // A registration of ours without an instance is listed until it is gone.
             if view.runners.as_ref().is_none_or(|runners| runners.iter().any(dead)) {
                 scopes.insert(scope.clone());
             }

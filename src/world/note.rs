@@ -1,4 +1,4 @@
-//! What people should hear of a change.
+//! Changes that people should be told.
 
 use crate::model::{JobId, Phase, Scope, Timestamp};
 use crate::world::{Instance, Status, Subject};
@@ -8,7 +8,7 @@ use crate::world::{Instance, Status, Subject};
 pub enum TookJob {
     Yes,
     No,
-    /// It was started, and GitHub told of no job yet.
+    /// It was started, and GitHub named no job yet.
     Unknown,
 }
 
@@ -23,10 +23,10 @@ impl TookJob {
     }
 }
 
-/// One line of the log, still as data. The daemon gives it its level and its words.
+/// A log line as data; `report::narrate` gives it level and words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// A job joined the queue that we serve.
+    /// A job is queued that is served here.
     JobQueued { job: JobId, repo: String, class: String, scope: Scope, name: String },
     /// A runner took a job; the runner's instance may be one of ours.
     JobTaken { job: JobId, runner: String, ours: bool },
@@ -34,7 +34,7 @@ pub enum Note {
     JobOver { job: JobId, ours: bool },
     /// The runner process runs.
     Launched { instance: String, job: Option<JobId> },
-    /// A launch stood back.
+    /// A launch backed off: another process owns the name.
     Clash { instance: String, job: Option<JobId>, reason: String },
     /// A standby was claimed by somebody else first.
     StandbyLost { instance: String, job: Option<JobId>, reason: String },
@@ -42,7 +42,7 @@ pub enum Note {
     Baked { template: String, class: String, image: Option<String> },
     /// Another daemon with our prefix keeps this instance ready, with other settings for its class.
     OtherConfig { class: String, instance: String },
-    /// That is over.
+    /// The other daemon has no other settings any more.
     OneConfigAgain { what: Subject },
     /// A standby waits.
     Prepared { instance: String, class: String },
@@ -57,9 +57,9 @@ pub enum Note {
         news: bool,
         logs_kept: bool,
     },
-    /// An instance that was there is not there any more.
+    /// An instance is gone.
     InstanceGone { instance: String, job: Option<JobId>, phase: Phase, took_job: TookJob },
-    /// A removal did not happen.
+    /// An instance was to be removed and was kept.
     Kept { instance: String, why: String },
     /// A removal failed and will be tried again. `news` is false where the same was said before; `stuck`: LXD has had the time
     /// that it needs.
@@ -72,9 +72,9 @@ pub enum Note {
     VersionEnds { arch: &'static str, trouble: String, refused: bool },
     /// A runner package is ready.
     PackageReady { version: String, arch: &'static str, news: bool },
-    /// Something outside stopped working.
+    /// A subject fails.
     Trouble { what: Subject, reason: String },
-    /// It works again.
+    /// It has recovered.
     Recovered { what: Subject },
     /// A question to GitHub, asked for a delivery, was not answered.
     LookFailed { what: String, reason: String },

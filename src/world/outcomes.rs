@@ -1,4 +1,4 @@
-//! How the end of an action changes what we know.
+//! Folds the outcomes of actions into the World.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
 
-/// A busy instance that was to go is left alone for so long.
+/// How long a busy instance is left alone before its removal is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause before another runner is launched for a job whose runners ended without a job.
 pub(super) const LONGEST_WASTE_PAUSE: Duration = Duration::from_secs(600);
-/// A clash means that somebody else is at it; he is given this long.
+/// After a clash another process has this long to bring the instance up.
 const STAND_BACK: Duration = Duration::from_secs(60);
 
 impl World {
@@ -50,7 +50,7 @@ impl World {
                     self.notes.push(Note::Kept { instance: name, why });
                 }
                 other => {
-                    // Looked at again after as long as it took to call it dead.
+                    // Tried again after the time that it took to call it dead.
                     self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
                     if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
                         self.trouble(Subject::Deregistration(scope, name), &reason, now);
@@ -111,7 +111,7 @@ impl World {
             Outcome::Launched { runner } => {
                 let stranger = |i: &super::Instance| i.seen.maker != Maker::Us;
                 if !matches!(from, LaunchSource::Standby { .. }) && self.instances.get(name).is_some_and(stranger) {
-                    // It was listed just before its name came free: that was another one, whose life is not this one's.
+                    // The listing saw the previous instance of this name: start from scratch.
                     self.instances.remove(name);
                 }
                 self.remember(&launch, class, Phase::Started, runner, now);
@@ -124,7 +124,7 @@ impl World {
                 self.notes.push(Note::StandbyLost { instance: name.clone(), job: *job, reason });
             }
             Outcome::Clash { reason } => {
-                // Whoever has it gets time to bring it up; what he made shows in the next look.
+                // Another process has the name: the next look shows what it made.
                 if let Some(state) = job.and_then(|job| self.jobs.get_mut(&job)) {
                     state.not_before = Some((now.after(STAND_BACK), Hold::NameTaken));
                 }
@@ -135,11 +135,11 @@ impl World {
             }
             Outcome::LaunchFailed { blame, reason, made, runner } => {
                 if made || matches!(from, LaunchSource::Standby { .. }) {
-                    // A standby that was touched is never used again.
+                    // A standby is never used after a failed claim.
                     self.remember(&launch, class, Phase::Provisioning, runner, now);
                 }
                 if runner.is_some() || matches!(blame, Subject::Scope(_)) {
-                    // GitHub may have a runner of this name, perhaps without our having heard so.
+                    // GitHub may have a runner of this name although its answer was lost.
                     self.names_taken.insert(name.clone(), now);
                     self.scopes_to_recheck.insert(scope.clone(), self.seq);
                     self.github_look.wanted = true;
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// Notes what came of a launch; a listing may not have told of the instance yet.
+    /// Records a launched instance, which may not be in a listing yet.
     fn remember(&mut self, launch: &Launched, class: &Class, phase: Phase, runner: Option<RunnerId>, now: Timestamp) {
         let instance = self.known_or_new(&launch.name, class, phase, now);
         instance.seen.scope = Some(launch.scope.clone());
@@ -168,19 +168,19 @@ impl World {
             instance.seen.maker = Maker::Us;
         }
         if phase == Phase::Started {
-            // It was listed while it was made, perhaps before it was started.
+            // The listing may be from before its start.
             instance.seen.status = Status::Running;
             instance.stopped_since = None;
             instance.started_at.get_or_insert(now);
         }
     }
 
-    /// Ends the failures of everything that the launch made use of.
+    /// Ends the failures of everything that the launch used.
     fn launch_worked(&mut self, launch: &Launched, class: &str, now: Timestamp) {
         let class = || class.to_owned();
         self.recovered(&Subject::Scope(launch.scope.clone()));
         self.recovered(&Subject::Host);
-        // Whatever it was made from, launches of the class work.
+        // Launches of the class work, from whatever source.
         self.recovered(&Subject::Class(class()));
         match launch.from {
             LaunchSource::Standby { .. } => {
@@ -189,7 +189,7 @@ impl World {
             }
             LaunchSource::Template(_) => drop(self.recovered(&Subject::Template(class()))),
             LaunchSource::Image => {
-                // Where only copies get no network, it is the template that does not work.
+                // Only copies get no network: the template is the cause.
                 if let Some(entry) = self.failures.get(&Subject::Network(class())) {
                     let reason = entry.reason.clone();
                     self.failures.failed(Subject::Template(class()), &reason, now);
@@ -201,10 +201,10 @@ impl World {
         self.recovered(&Subject::Storage(class()));
     }
 
-    /// Records what an instance was not made for.
+    /// Records why an instance could not be made.
     pub(super) fn could_not_make(&mut self, blame: &Subject, reason: &str, now: Timestamp) -> Recorded {
         if let Subject::Package(arch) = blame {
-            // It is not where it was: nothing is made of it until it is fetched again.
+            // The package is not in the cache any more: nothing is made before it is fetched again.
             self.packages.remove(arch);
             self.find_recipes();
         }
@@ -215,7 +215,7 @@ impl World {
         recorded
     }
 
-    /// An instance goes because its runner never came online: one may be ill, several have a common cause.
+    /// The runner of a removed instance never came online: several in a row have a common cause.
     fn never_came_online(&mut self, name: &str, now: Timestamp) {
         let Some(instance) = self.instances.get(name) else { return };
         let reason = "its runner did not come online within provision_timeout. If instances have no network, see whether \
@@ -228,7 +228,7 @@ impl World {
         match outcome {
             Outcome::Removed => {
                 if let Some(instance) = self.instances.get_mut(name) {
-                    // Its registration went first: it got no job after it was seen idle.
+                    // Its registration was deleted first, so it got no job after it was seen idle.
                     instance.removed_idle = matches!(instance.runner, RunnerState::Idle(_));
                 }
                 self.instance_is_gone(name, now);
@@ -237,10 +237,10 @@ impl World {
                 self.lxd_look.wanted = true;
                 match self.instances.get(name) {
                     Some(instance) if instance.seen.phase.has_runner() => {
-                        // It may be so for good, as where a key cannot be read.
+                        // This may last, for example where a key cannot be read.
                         self.failures.failed(Subject::Removal(name.to_owned()), &why, now);
                     }
-                    // It was claimed before it could be removed, most likely.
+                    // Most likely it was claimed before it could be removed.
                     _ => self.standby_is_lost(name, now),
                 }
                 self.notes.push(Note::Kept { instance: name.to_owned(), why });
@@ -250,7 +250,7 @@ impl World {
                 if let Some(instance) = self.instances.get_mut(name) {
                     instance.leave_until = Some(now.after(BUSY_PAUSE));
                     instance.touched = self.seq;
-                    // Whatever GitHub lists: no job that waits will get this runner.
+                    // No waiting job will get this runner, whatever GitHub lists.
                     instance.seen.phase = Phase::Started;
                     instance.took_job = true;
                     instance.seen_busy = true;
@@ -273,7 +273,7 @@ impl World {
     }
 }
 
-/// A launch whose outcome came.
+/// A launch that has ended.
 struct Launched {
     job: Option<JobId>,
     class: ClassId,

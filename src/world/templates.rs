@@ -1,4 +1,4 @@
-//! What each class's template is baked of, and what comes of baking, preparing and claiming.
+//! Templates and standbys: what each class's template is baked of, and the outcomes of baking, preparing and claiming.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use crate::config::Class;
 use crate::identity::Maker;
 use crate::model::{ClassId, Phase, Recipe, Timestamp};
 
-/// What templates of the class are. On another member of a cluster a copy of an instance would be a transfer over the
-/// network each time; an image is transferred to a member once.
+/// Whether templates of the class are instances or images. In a cluster each copy of an instance to another member crosses
+/// the network; an image crosses it once.
 pub fn template_kind(class: &Class, clustered: bool) -> TemplateKind {
     let anywhere = class.target.is_empty() || class.target.starts_with('@');
     if clustered && anywhere { TemplateKind::Image } else { TemplateKind::Instance }
 }
 
-/// The template of a class, as it should be.
+/// The template that a class should have.
 #[derive(Clone, Debug)]
 pub(crate) struct TemplateState {
     /// See [`Recipe::shape`].
@@ -38,7 +38,7 @@ impl TemplateState {
     }
 }
 
-/// What a template of `class` is baked of, given the image's fingerprint and the runner's version.
+/// The recipe of a template of `class` with this image and runner version.
 pub fn recipe_of(class: &Class, scripts: &str, fingerprint: &str, version: &str, form: TemplateKind) -> Recipe {
     recipe(&shape(class, scripts), fingerprint, version, form)
 }
@@ -49,7 +49,7 @@ impl World {
         for (state, (seen, form)) in self.templates.iter_mut().zip(images) {
             moved |= state.form != form;
             state.form = form;
-            // What was known and cannot be asked for now is most likely still so.
+            // An image that cannot be looked up now has most likely not changed.
             if seen != ImageSeen::Unknown && seen != state.image {
                 state.image = seen;
                 moved = true;
@@ -60,7 +60,7 @@ impl World {
         }
     }
 
-    /// Works out anew what the templates should be baked of.
+    /// Computes the recipes that the templates should have.
     pub(super) fn find_recipes(&mut self) {
         for (state, class) in self.templates.iter_mut().zip(&self.config.classes) {
             let version = self.packages.get(&class.arch).and_then(|p| p.version.as_deref());
@@ -73,7 +73,7 @@ impl World {
         }
     }
 
-    /// A template, a standby or an image came to be, or did not.
+    /// Folds the outcome of baking, preparing or fetching an image.
     pub(super) fn fold_made(
         &mut self,
         class: ClassId,
@@ -128,7 +128,7 @@ impl World {
                 self.find_recipes();
             }
             Outcome::Clash { reason } => {
-                // Another process is at the same thing: what comes of it shows in a listing.
+                // Another process does the same: a listing will show its result.
                 self.lxd_look.wanted = true;
                 if let Some((name, _, _)) = made {
                     self.names_taken.insert(name.clone(), now);
@@ -138,10 +138,10 @@ impl World {
             Outcome::NotMade { blame, reason, made: exists } => {
                 self.lxd_look.wanted = true;
                 if let (Some((name, recipe, phase)), true) = (made, exists) {
-                    // It has its place until it is removed.
+                    // It counts against the caps until it is removed.
                     let phase = if phase == Phase::Template { Phase::Baking } else { Phase::Preparing };
                     let instance = self.known_or_new(&name, class_config, phase, now);
-                    // What was listed finished, or in use, is so, whatever answer was lost.
+                    // If a listing shows it finished or in use, believe that over the lost answer.
                     if instance.seen.phase == phase {
                         instance.seen.maker = Maker::Us;
                         instance.seen.recipe = Some(recipe);
@@ -155,7 +155,7 @@ impl World {
         }
     }
 
-    /// A template that is as it should be ends the failures to bake it, whoever baked it.
+    /// Ends the failures to bake where the wanted template exists, whichever process baked it.
     pub(super) fn find_baked(&mut self) {
         for (state, class) in self.templates.iter().zip(&self.config.classes) {
             let bake = Subject::Bake(class.name.clone());
@@ -169,8 +169,7 @@ impl World {
         }
     }
 
-    /// Another daemon with our prefix that has other settings keeps things ready that are of no use here, as ours are of none
-    /// there: people should know.
+    /// Reports another daemon with our prefix and other settings: neither can use the templates and standbys of the other.
     pub(super) fn find_other_configs(&mut self, now: Timestamp) {
         let mut found: BTreeMap<&str, &str> = BTreeMap::new();
         for instance in self.instances.values().filter(|instance| instance.is_anothers()) {
@@ -198,7 +197,7 @@ impl World {
         }
     }
 
-    /// A standby was claimed by somebody else: what became of it shows in a listing.
+    /// Another process claimed a standby; a listing will show its state.
     pub(super) fn standby_is_lost(&mut self, name: &str, now: Timestamp) {
         self.lxd_look.wanted = true;
         let seq = self.seq;
@@ -211,7 +210,7 @@ impl World {
         }
     }
 
-    /// The instance of that name, made known where a listing has not told of it yet.
+    /// The instance of that name; created here if no listing has shown it yet.
     pub(super) fn known_or_new(&mut self, name: &str, class: &Class, phase: Phase, now: Timestamp) -> &mut Instance {
         let seq = self.seq;
         let new = || {
@@ -237,7 +236,7 @@ impl World {
         instance
     }
 
-    /// A runner that was to wait for jobs ended without one: the next of its class waits a little longer each time.
+    /// An idle runner ended without a job: the next one of its class is paused, longer each time.
     pub(super) fn idle_runner_ended(&mut self, name: &str, now: Timestamp) {
         let Some(instance) = self.instances.get(name) else { return };
         let idle = instance.seen.job.is_none() && instance.seen.scope.is_some() && !instance.took_job;

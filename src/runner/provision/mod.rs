@@ -40,7 +40,7 @@ pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh"
 /// The part of it that reads the environment.
 const ENVIRONMENT_SCRIPT: &str = include_str!("../../../provision/environment.sh");
 
-/// What of ours gets into a template: another one makes it stale.
+/// Digest of our embedded scripts; a change makes templates stale.
 pub fn scripts_digest() -> String {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
@@ -71,7 +71,7 @@ pub struct Provision<'a> {
 }
 
 impl<'a> Provision<'a> {
-    /// Nothing is done yet; the steps are marked as they are done.
+    /// `mark` records the moments of the steps.
     pub fn new(lxd: &'a Lxd, class: &'a Class, name: &'a str, limits: Limits, mark: Mark<'a>) -> Provision<'a> {
         Provision { lxd, class, name, clock: Clock::start(limits), mark, github: String::new() }
     }

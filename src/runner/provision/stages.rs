@@ -44,7 +44,7 @@ impl Provision<'_> {
         self.wait(&stopping, "stop the template")
     }
 
-    /// Makes what is being made known as made, by its phase, if its ETag is still this one. Which process made it stays
+    /// Marks it finished by writing its phase key, if its ETag is still this one. Which process made it stays
     /// noted: while that one lives, it keeps it.
     ///
     /// # Errors
