@@ -2,11 +2,10 @@
 //! connection carries one question and one answer, a line of JSON each.
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::model::{Job, JobId, JobStatus, RunnerId, Timestamp};
+use crate::private_socket::{bind, connect, own_user};
 use crate::text::one_line;
 use crate::threads;
 
@@ -21,9 +21,6 @@ use crate::threads;
 const LONGEST: u64 = 2 * 1024 * 1024;
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest path that a socket's address holds, in bytes, is a little more (unix(7)).
-const LONGEST_PATH: usize = 100;
-
 /// What a running daemon is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
@@ -119,70 +116,12 @@ pub fn ask(socket: &Path, question: &Question) -> Result<Answer, Error> {
         if owners.iter().any(|owner| *owner != 0 && Some(*owner) != own_user() && own_user() != Some(0)) {
             return Err(io::Error::new(ErrorKind::PermissionDenied, "it is another user's"));
         }
-        let mut stream = UnixStream::connect(short(socket)?.path())?;
+        let mut stream = connect(socket)?;
         set_patience(&stream)?;
         writeln!(stream, "{}", serde_json::to_string(&Wire::from(question))?)?;
         Ok(serde_json::from_str(&read_line(&stream)?)?)
     };
     asked().map_err(|source| Error { socket: socket.to_owned(), source, listening: false })
-}
-
-fn own_user() -> Option<u32> {
-    fs::metadata("/proc/self").ok().map(|about| about.uid())
-}
-
-/// Binds in a directory of mode 0700: at no moment can other users connect.
-fn bind(socket: &Path) -> io::Result<UnixListener> {
-    let folder = socket.parent().unwrap_or(Path::new("/"));
-    if let Some(cache) = folder.parent() {
-        fs::create_dir_all(cache)?;
-    }
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    let about = fs::symlink_metadata(folder)?;
-    if !about.is_dir() || Some(about.uid()) != own_user() {
-        return Err(io::Error::new(ErrorKind::PermissionDenied, "its folder is another user's"));
-    }
-    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    let place = short(socket)?;
-    if UnixStream::connect(place.path()).is_ok() {
-        return Err(io::Error::new(ErrorKind::AddrInUse, "another daemon with this prefix and cache_home runs"));
-    }
-    // Left behind by a daemon that was killed.
-    match fs::remove_file(socket) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(place.path())?;
-    fs::set_permissions(socket, Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// A path to the socket that is short enough for its address.
-struct Short {
-    path: PathBuf,
-    /// Kept open, since the path goes through it.
-    _folder: Option<File>,
-}
-
-impl Short {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
-fn short(socket: &Path) -> io::Result<Short> {
-    let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "not the path of a socket"));
-    };
-    if socket.as_os_str().len() <= LONGEST_PATH {
-        return Ok(Short { path: socket.to_owned(), _folder: None });
-    }
-    let folder = File::open(folder)?;
-    let path = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd())).join(name);
-    Ok(Short { path, _folder: Some(folder) })
 }
 
 fn serve(mut stream: &UnixStream, answer: &impl Fn(Question) -> Option<Answer>) -> io::Result<()> {
@@ -303,6 +242,8 @@ impl Wire {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     struct Folder(PathBuf);
@@ -358,7 +299,7 @@ mod tests {
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
             assert_eq!((mode(socket.parent().unwrap()), mode(&socket)), (0o700, 0o600));
             // A connection with a malformed question is closed, and the next one is served.
-            let mut bad = UnixStream::connect(short(&socket).unwrap().path()).unwrap();
+            let mut bad = connect(&socket).unwrap();
             bad.write_all(b"{}\n").unwrap();
             assert_eq!(bad.read(&mut [0; 8]).unwrap(), 0);
             assert_eq!(ask(&socket, &question()).unwrap(), answer);

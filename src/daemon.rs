@@ -33,7 +33,7 @@ use crate::runner::provision::scripts_digest;
 use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
-use crate::webhook::{self, server};
+use crate::webhook;
 use crate::world::{Action, Event, Interest, World};
 use answers::{Asked, Known};
 use front::front;
@@ -71,7 +71,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
             let (health, metrics) = (asker.clone(), asker.clone());
             let metrics = move || Some(metrics.about(Question::Metrics)?.text);
             let secret = config.hooksecret.clone();
-            let open = server::Receiver::open(front, secret, deliver, move || health.health(), metrics)?;
+            let open = webhook::Receiver::open(front, secret, deliver, move || health.health(), metrics)?;
             open.local_addr().to_string()
         }
         false => "none".to_owned(),

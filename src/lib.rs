@@ -16,6 +16,7 @@ pub mod lxd;
 pub mod model;
 pub mod observe;
 pub mod plan;
+mod private_socket;
 pub mod report;
 pub mod runner;
 pub mod steps;

@@ -4,19 +4,42 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hmac::{Hmac, Mac};
 use lxdrunner::model::{Hint, Secret};
-use lxdrunner::webhook::gate::Limits;
-use lxdrunner::webhook::{Health, LONGEST_BODY, Receiver};
+use lxdrunner::webhook::{Error, Front, Health, LONGEST_BODY, Limits, Listener, Peers, Receiver};
 use sha2::Sha256;
 
 const SECRET: &str = "a secret of the tests";
 const QUEUED: &[u8] = include_bytes!("fixtures/workflow_job_queued.json");
 /// Nothing here takes long; where it does, the test fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A receiver at `listen`, without TLS.
+fn receiver(
+    listen: SocketAddr,
+    limits: Limits,
+    deliver: impl Fn(Hint) + Send + Sync + 'static,
+    health: impl Fn() -> Health + Send + Sync + 'static,
+) -> Result<Receiver, Error> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("lxdrunner-wire-{}-{n}", std::process::id()));
+    let private = folder.join("control/webhook.sock");
+    let listener = Listener::bind(listen)?;
+    let front = Front { listener, tls: None, peers: Arc::new(Peers::default()), limits, private, ending: None };
+    let receiver = Receiver::open(front, Secret::new(SECRET), deliver, health, || None);
+    // The socket has no name any more once the gate is connected.
+    assert_eq!(std::fs::read_dir(folder.join("control")).unwrap().count(), 0);
+    std::fs::remove_dir_all(folder).unwrap();
+    receiver
+}
+
+fn anywhere() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
 
 struct World {
     address: SocketAddr,
@@ -28,15 +51,14 @@ fn start_with(limits: Limits) -> World {
     let (send, hints) = crossbeam_channel::bounded(64);
     let healthy = Arc::new(AtomicBool::new(true));
     let health = Arc::clone(&healthy);
-    let receiver = Receiver::start_with(
-        "127.0.0.1:0".parse().unwrap(),
-        Secret::new(SECRET),
+    let receiver = receiver(
+        anywhere(),
+        limits,
         move |hint| drop(send.try_send(hint)),
         move || {
             let well = health.load(Ordering::Relaxed);
             if well { Health::Good("ok instances=0".to_owned()) } else { Health::Bad("LXD does not answer".to_owned()) }
         },
-        limits,
     );
     World { address: receiver.unwrap().local_addr(), hints, healthy }
 }
@@ -377,8 +399,7 @@ fn whole_requests_count_as_memory_until_they_are_answered() {
     let whole = delivery("workflow_job", "1", QUEUED, "");
     let limits = Limits { memory: whole.len() * 5 / 2, ..Limits::default() };
     let health = || Health::Good("ok".to_owned());
-    let receiver = Receiver::start_with("127.0.0.1:0".parse().unwrap(), Secret::new(SECRET), deliver, health, limits);
-    let address = receiver.unwrap().local_addr();
+    let address = receiver(anywhere(), limits, deliver, health).unwrap().local_addr();
     let send = |bytes: &[u8]| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -404,6 +425,58 @@ fn whole_requests_count_as_memory_until_they_are_answered() {
 }
 
 #[test]
+fn a_worker_that_hangs_costs_its_client_an_answer_and_nobody_else() {
+    let (go_on, wait) = crossbeam_channel::bounded::<()>(0);
+    let deliver = move |hint| {
+        if !matches!(hint, Hint::Ping) {
+            wait.recv().unwrap();
+        }
+    };
+    let limits = Limits { answer_time: Duration::from_millis(100), ..Limits::default() };
+    let health = || Health::Good("ok".to_owned());
+    let address = receiver(anywhere(), limits, deliver, health).unwrap().local_addr();
+    let ask = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        read_answer(&mut stream)
+    };
+    let close = "Connection: close\r\n";
+    let answer = ask(&delivery("workflow_job", "1", QUEUED, close));
+    assert!(
+        answer.starts_with("HTTP/1.1 502 ") && answer.contains("internal timeout, see the daemon's log"),
+        "{answer}"
+    );
+    // The late answer goes to nobody: not to the client that has its place, nor to the next of its connection.
+    for n in 0..8 {
+        if n == 4 {
+            go_on.send(()).unwrap();
+        }
+        let answer = ask(&delivery("ping", &format!("p{n}"), b"{}", close));
+        assert!(answer.starts_with("HTTP/1.1 202 ") && answer.ends_with("\r\n\r\npong\n"), "{answer}");
+        assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    }
+}
+
+#[test]
+fn a_body_is_never_a_request() {
+    let world = start();
+    let inner = "GET /healthz HTTP/1.1\r\n\r\n".repeat(100);
+    for request in ["POST / HTTP/1.1", "PUT /hooks/lxdrunner HTTP/1.1", "GET /healthz HTTP/1.1", "DELETE /x HTTP/1.1"] {
+        let whole = format!("{request}\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
+        assert_eq!(world.ask(whole.as_bytes()).matches("HTTP/1.1 ").count(), 1, "{request}");
+    }
+    world.check(delivery("ping", "1", inner.as_bytes(), ""), 400, "not JSON");
+    let answer = world.ask(&delivery("ping", "2", inner.as_bytes(), ""));
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    // Headers that frame the request for tiny_http are the gate's own.
+    let more = "Connection: upgrade\r\nUpgrade: x\r\nTE: chunked\r\nLxdrunner-Caller: ::1 metrics\r\n";
+    world.check(delivery("ping", "3", b"{}", more), 202, "pong");
+    let metrics = format!("GET /metrics HTTP/1.1\r\n{more}\r\n");
+    world.check(metrics, 404, "nothing here");
+}
+
+#[test]
 fn many_at_once_are_all_served() {
     let world = start();
     std::thread::scope(|scope| {
@@ -418,7 +491,7 @@ fn many_at_once_are_all_served() {
 #[test]
 fn an_address_in_use_is_told_with_the_mend() {
     let world = start();
-    let again = Receiver::start(world.address, Secret::new(SECRET), |_| {}, || Health::Good(String::new()));
+    let again = receiver(world.address, Limits::default(), |_| {}, || Health::Good(String::new()));
     let error = again.unwrap_err();
     assert!(
         error.to_string().contains(&world.address.to_string()) && error.to_string().contains("web_port"),

@@ -7,10 +7,10 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::{Config, WebTls};
+use crate::control;
 use crate::github::GitHub;
 use crate::threads;
-use crate::webhook::gate::Limits;
-use crate::webhook::{AT_GITHUB, Error, Front, Listener, Peers, Tls};
+use crate::webhook::{AT_GITHUB, Error, Front, Limits, Listener, Peers, Tls};
 
 /// Between two questions where GitHub's webhooks come from.
 const REFRESH: Duration = Duration::from_secs(24 * 3600);
@@ -40,7 +40,8 @@ pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Erro
         let (peers, github) = (Arc::clone(&peers), Arc::clone(github));
         threads::spawn("github-hooks", move || ask_for_ever(&peers, &github));
     }
-    Ok(Front { listener, tls, peers, limits: Limits::default(), ending: ending() })
+    let private = control::socket(config).with_extension("webhook");
+    Ok(Front { listener, tls, peers, limits: Limits::default(), private, ending: ending() })
 }
 
 /// Where SIGTERM is heard. Where it cannot be, it ends the process at once, as ever: only who is being answered is cut.

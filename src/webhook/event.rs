@@ -1,11 +1,15 @@
 //! What a delivery says: its signature, then its content. Pure functions over hostile bytes.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
-use lxdrunner_payload::{self as payload, CheckRunEvent, Repository, WorkflowJobEvent};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use sha2::Sha256;
 
+use super::payload::{CheckRunEvent, CheckSuiteEvent, Repository, WorkflowJobEvent};
 use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, RunnerId, Secret, Timestamp};
 use crate::text::one_line;
 
@@ -102,28 +106,28 @@ impl std::error::Error for ParseError {}
 /// Reads the body of a delivery whose `X-GitHub-Event` is `event`.
 pub fn parse(event: &str, body: &[u8]) -> Result<Parsed, ParseError> {
     match event {
-        "workflow_job" => workflow_job(read(event, body, payload::workflow_job)?),
-        "check_run" => check_run(read(event, body, payload::check_run)?),
+        "workflow_job" => workflow_job(read(event, body)?),
+        "check_run" => check_run(read(event, body)?),
         "check_suite" => {
-            let delivery = read(event, body, payload::check_suite)?;
+            let delivery: CheckSuiteEvent<'_> = read(event, body)?;
             if delivery.check_suite.app.is_some_and(|app| !app.is_actions()) {
                 return Ok(Parsed::Ignored("a check suite of another app than GitHub Actions"));
             }
             Ok(Parsed::Hint(Hint::LookAt(name(&delivery.repository)?)))
         }
         "ping" => {
-            read(event, body, payload::any)?;
+            read::<BTreeMap<Cow<'_, str>, IgnoredAny>>(event, body)?;
             Ok(Parsed::Hint(Hint::Ping))
         }
         _ => Ok(Parsed::Ignored("an event that says nothing about jobs")),
     }
 }
 
-fn read<'a, T>(event: &str, body: &'a [u8], from_json: fn(&'a str) -> serde_json::Result<T>) -> Result<T, ParseError> {
+fn read<'a, T: Deserialize<'a>>(event: &str, body: &'a [u8]) -> Result<T, ParseError> {
     // serde_json would not look into the strings that it skips.
     let text =
         std::str::from_utf8(body).map_err(|_| ParseError(format!("{event}: the body is not JSON: not UTF-8")))?;
-    from_json(text).map_err(|error| {
+    serde_json::from_str(text).map_err(|error| {
         let what = match error.classify() {
             serde_json::error::Category::Data => "has not the shape of that event",
             serde_json::error::Category::Eof => "ends too early",

@@ -1,91 +1,53 @@
-//! The gate: what strangers connect to.
+//! The gate: the buffering reverse proxy between clients and tiny_http.
 //!
-//! `tiny_http` trusts its clients: it reads heads of any length, waits for ever, makes as many threads as there are
-//! connections, and one failed `accept` ends it. So strangers do not talk to it. One thread holds all connections and
-//! waits for none of them: it gathers bytes within bounds of size and time, and hands whole requests, written anew, to
-//! `tiny_http` over a few private connections that were made at the start. A slow client costs its bytes and a file
-//! descriptor, no thread.
+//! tiny_http reads heads of any length, has no timeouts, needs a thread for each connection and stops when one `accept`
+//! fails. Therefore clients do not reach it. One thread holds all client connections without blocking, buffers each
+//! request until it is whole, and sends it to tiny_http over one of a few private connections.
 //!
 //! ```text
-//! clients ══TCP, TLS══▶ gate (deadlines, caps) ──private connections──▶ tiny_http (server.rs)
+//! clients ══TCP, TLS══▶ gate (deadlines, caps) ──unix socket──▶ tiny_http (server.rs)
 //! ```
 //!
-//! What it cannot take it answers itself: 400, 403, 408, 413, 417, 431, 502, 503. When there are too many connections,
-//! one of whoever holds most ends, the one that has been at it longest; a real delivery is whole long before that.
+//! 1. tiny_http gets whole, checked requests only: a slow client costs its bytes and a file descriptor, no thread.
+//! 2. No byte of a client's head is passed on. The head is parsed and written anew: method, path, five headers in
+//!    printable ASCII, `Content-Length` as counted here, and the caller, which no client can write.
+//! 3. A private connection has one request at a time, so an answer is always that of its request.
+//! 4. A request counts as memory until it is answered, also when its client is gone.
+//! 5. Above a limit the gate answers itself (400, 401, 403, 408, 413, 417, 431, 502, 503) and closes.
+//! 6. At a limit of connections, the oldest connection of the address with the most connections is closed. At the limit
+//!    of memory, the connection that holds most. Neither is one whose request is being answered.
+//! 7. Each phase of a connection has a deadline. A request that tiny_http does not answer in time gets a 502.
+//! 8. The process ends where tiny_http closes a connection, sends something else than an answer, or is silent for a minute.
+//! 9. On SIGTERM no connection is accepted any more, and requests that have begun are answered, for at most three seconds.
 
 mod answer;
+mod backend;
+mod body;
 mod client;
-mod crowd;
+mod connections;
 mod request;
+mod shared;
 mod stream;
-mod within;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use super::LONGEST_BODY;
-use super::letters::Letters;
-use super::peers::Peers;
-use super::tally::{Kind, Tally};
-use super::tls::Tls;
+use super::peers::subscriber;
+use super::tally::Kind;
 use crate::threads;
 use answer::Refusal;
+use backend::{Answered, Backend};
 use client::{Client, Step};
-use crowd::Crowd;
+use connections::Connections;
 use stream::Stream;
-use within::Within;
 
-/// Bounds of what strangers may take of us.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Connections at once. Few enough for the 1,024 file descriptors that a process usually has.
-    pub connections: usize,
-    /// Connections of one address at once (of one /64, for IPv6).
-    pub per_address: usize,
-    /// Bytes of request line and headers.
-    pub head: usize,
-    /// Bytes held of requests, of all connections together, until they are answered: the longest body and a few usual ones.
-    pub memory: usize,
-    /// From the connection until TLS is agreed upon.
-    pub handshake_time: Duration,
-    /// From the connection, or a further request's first byte, until the head is there.
-    pub head_time: Duration,
-    /// From the head until the body is there.
-    pub body_time: Duration,
-    /// For the answer to be made, and again to be sent.
-    pub answer_time: Duration,
-    /// From the connection, or a further request's first byte, until the answer is sent.
-    pub exchange_time: Duration,
-    /// Between an answer and the next request's first byte.
-    pub idle_time: Duration,
-    /// A server within that has not answered for so long is not going to, and the process ends.
-    pub server_time: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            connections: 512,
-            per_address: 256,
-            head: 16 * 1024,
-            memory: LONGEST_BODY + 256 * 1024,
-            handshake_time: Duration::from_secs(10),
-            head_time: Duration::from_secs(10),
-            body_time: Duration::from_secs(30),
-            answer_time: Duration::from_secs(10),
-            exchange_time: Duration::from_secs(45),
-            idle_time: Duration::from_secs(30),
-            server_time: Duration::from_secs(60),
-        }
-    }
-}
+pub(super) use shared::Shared;
 
 /// Connections that are let in before those that are in have their turn.
 const ARRIVALS: usize = 64;
@@ -101,21 +63,11 @@ const ENDING: usize = 1;
 const FIRST_LINK: usize = 2;
 const FIRST_CLIENT: usize = 1024;
 
-/// What all clients are measured by.
-pub(super) struct Shared {
-    pub(super) limits: Limits,
-    pub(super) peers: Arc<Peers>,
-    pub(super) tls: Option<Arc<Tls>>,
-    pub(super) tally: Arc<Tally>,
-    pub(super) letters: Arc<Letters>,
-}
-
-/// Lets strangers in from `listener` and hands their requests on over `links`, to a server that answers in a row on
-/// each. When something comes from `ending`, who is in is served and nobody else let in, and the process ends
-/// well.
+/// Serves the clients of `listener` in a thread of its own, over `links` to tiny_http. A byte from `ending` ends the
+/// process (see the module).
 ///
 /// # Errors
-/// The system has nothing to wait with.
+/// The system refuses to poll the sockets.
 pub(super) fn open(
     mut listener: TcpListener,
     links: Vec<UnixStream>,
@@ -129,20 +81,19 @@ pub(super) fn open(
     if let Some(ending) = &mut ending {
         poll.registry().register(ending, Token(ENDING), Interest::READABLE)?;
     }
-    let mut within = Vec::with_capacity(links.len());
-    for link in links {
+    let links = links.into_iter().map(|link| {
         link.set_nonblocking(true)?;
-        within.push(mio::net::UnixStream::from_std(link));
-    }
-    let within = Within::new(within, poll.registry(), FIRST_LINK, Arc::clone(&shared.letters))?;
+        Ok(mio::net::UnixStream::from_std(link))
+    });
+    let backend = Backend::new(links.collect::<io::Result<_>>()?, poll.registry(), FIRST_LINK)?;
     let gate = Gate {
         poll,
         listener,
         _ending: ending,
         ends_at: None,
         shared,
-        within,
-        crowd: Crowd::default(),
+        backend,
+        connections: Connections::default(),
         again: VecDeque::new(),
         arrivals: Arrivals::Waiting,
         troubled: false,
@@ -167,14 +118,14 @@ enum Arrivals {
 struct Gate {
     poll: Poll,
     listener: TcpListener,
-    /// Where we hear that the process is to end.
+    /// SIGTERM writes a byte here.
     _ending: Option<mio::net::UnixStream>,
-    /// When it ends at the latest, once it is to.
+    /// After SIGTERM: when the process ends at the latest.
     ends_at: Option<Instant>,
     shared: Shared,
-    within: Within,
-    crowd: Crowd,
-    /// Those that have more to do, without a further word from the system.
+    backend: Backend,
+    connections: Connections,
+    /// Places of clients that have more to do without a further event.
     again: VecDeque<usize>,
     arrivals: Arrivals,
     /// True while the system has no connections to give.
@@ -201,7 +152,7 @@ impl Gate {
                     LISTENER if self.arrivals == Arrivals::None => self.arrivals = Arrivals::Waiting,
                     LISTENER => {}
                     ENDING => self.ends_at = Some(now + FAREWELL),
-                    link @ FIRST_LINK..FIRST_CLIENT => self.link_stirred(link - FIRST_LINK, now),
+                    link @ FIRST_LINK..FIRST_CLIENT => self.link_ready(link - FIRST_LINK, now),
                     token => self.client_stirred(token - FIRST_CLIENT, event.is_read_closed(), now),
                 }
             }
@@ -211,15 +162,12 @@ impl Gate {
             }
             match self.ends_at {
                 None => self.let_in(now),
-                Some(at) if at <= now || !self.crowd.is_served() => {
+                Some(at) if at <= now || !self.connections.is_served() => {
                     self.shared.tally.flush(now + Duration::from_secs(1));
                     log::info!("msg=\"shutting down on SIGTERM; running jobs are not affected\"");
                     std::process::exit(0);
                 }
                 Some(_) => {}
-            }
-            if let Err(error) = self.within.send() {
-                self.die(&error);
             }
             self.ring(now);
         }
@@ -251,12 +199,12 @@ impl Gate {
 
     /// Gives a client its turn, and does what it comes to.
     fn turn(&mut self, at: usize, now: Instant, act: impl FnOnce(&mut Client, &Shared, &mut [u8]) -> Step) {
-        let Some(mut client) = self.crowd.take(at) else { return };
+        let Some(mut client) = self.connections.take(at) else { return };
         let mut step = act(&mut client, &self.shared, &mut self.scratch);
         if let Some(holder) = client.holder
             && self.shared.peers.has_proxies()
-            && self.crowd.held_by(holder) >= self.shared.limits.per_address
-            && !client.is_within()
+            && self.connections.held_by(holder) >= self.shared.limits.per_address
+            && !client.awaits_response()
         {
             // It came through a proxy, and only now is it known for whom.
             self.shared.tally.note(Kind::Crowded, Some(client.peer), "too many connections of one address");
@@ -272,53 +220,55 @@ impl Gate {
             Step::Again => self.again.push_back(at),
             Step::Ask(mut exchange) => {
                 exchange.slot = at;
-                self.within.submit(exchange, now);
+                if let Err(error) = self.backend.submit(exchange, now) {
+                    self.die(&error);
+                }
             }
         }
         self.alarm = Some(self.alarm.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
-        self.crowd.put_back(at, client);
-        while self.crowd.memory + self.within.held() > self.shared.limits.memory {
-            let Some(heaviest) = self.crowd.heaviest() else { break };
+        self.connections.put_back(at, client);
+        while self.connections.memory + self.backend.held() > self.shared.limits.memory {
+            let Some(heaviest) = self.connections.heaviest() else { break };
             self.shed(heaviest, "too much memory for requests");
         }
     }
 
     fn end(&mut self, at: usize, client: Box<Client>) {
-        self.within.forget(client.serial);
-        self.crowd.leave(at);
+        self.backend.forget(client.serial);
+        self.connections.leave(at);
         if let Arrivals::Later(_) = self.arrivals {
             self.arrivals = Arrivals::Waiting;
         }
     }
 
     fn shed(&mut self, at: usize, why: &str) {
-        if let Some(mut client) = self.crowd.take(at) {
+        if let Some(mut client) = self.connections.take(at) {
             self.shared.tally.note(Kind::Crowded, Some(client.peer), why);
             client.shed();
             self.end(at, client);
         }
     }
 
-    fn link_stirred(&mut self, link: usize, now: Instant) {
+    fn link_ready(&mut self, link: usize, now: Instant) {
         let ending = self.ends_at.is_some();
-        let mut answered = Vec::new();
-        if let Err(error) = self.within.stirred(link, now, &mut self.scratch, &mut answered) {
-            self.die(&error);
-        }
-        for within::Answered { exchange, bytes } in answered {
-            self.turn(exchange.slot, now, |client, shared, scratch| {
-                // Who stopped waiting has been told so, and may be somebody else by now.
-                if client.serial == exchange.serial && client.is_within() {
-                    let keep_alive = exchange.keep_alive && client.wants_more() && !ending;
-                    client.answer(bytes, keep_alive, now, &shared.limits);
-                }
-                client.advance(now, shared, scratch)
-            });
+        match self.backend.on_ready(link, now, &mut self.scratch) {
+            Ok(None) => {}
+            Ok(Some(Answered { slot, serial, keep_alive, bytes })) => {
+                self.turn(slot, now, |client, shared, scratch| {
+                    // After a timeout, another client may have that place.
+                    if client.serial == serial && client.awaits_response() {
+                        let keep_alive = keep_alive && client.wants_more() && !ending;
+                        client.answer(bytes, keep_alive, now, &shared.limits);
+                    }
+                    client.advance(now, shared, scratch)
+                })
+            }
+            Err(error) => self.die(&error),
         }
     }
 
     fn die(&self, error: &io::Error) -> ! {
-        threads::die(&format!("the webhook server within is gone: {error}"))
+        threads::die(&format!("tiny_http, the webhook server behind the gate, does not work: {error}"))
     }
 
     /// Lets in who has arrived.
@@ -335,7 +285,7 @@ impl Gate {
         }
         self.arrivals = Arrivals::Waiting;
         for _ in 0..ARRIVALS {
-            if self.is_full() && self.crowd.most_dispensable(None, now).is_none() {
+            if self.is_full() && self.connections.most_dispensable(None, now).is_none() {
                 // All are being served. One of them is over soon, and says so.
                 self.arrivals = Arrivals::Later(now + PAUSE);
                 return;
@@ -364,7 +314,7 @@ impl Gate {
             log::warn!("accept_failed error={error:?} msg=\"no connection can be let in; tried again until it can\"");
         }
         if let Some(long_ago) = now.checked_sub(Duration::from_secs(1))
-            && let Some(at) = self.crowd.most_dispensable(None, long_ago)
+            && let Some(at) = self.connections.most_dispensable(None, long_ago)
         {
             self.shed(at, "the system has no connections left");
         }
@@ -372,11 +322,11 @@ impl Gate {
     }
 
     fn is_full(&self) -> bool {
-        self.crowd.count() >= self.shared.limits.connections
+        self.connections.count() >= self.shared.limits.connections
     }
 
     fn make_place(&mut self, of: Option<IpAddr>, now: Instant) -> bool {
-        let Some(at) = self.crowd.most_dispensable(of, now) else { return false };
+        let Some(at) = self.connections.most_dispensable(of, now) else { return false };
         self.shed(at, if of.is_some() { "too many connections of one address" } else { "too many connections" });
         true
     }
@@ -393,8 +343,10 @@ impl Gate {
             shared.tally.note(Kind::NotAllowed, Some(peer), "web_allow does not name this address");
             return;
         }
-        let holder = crowd::holder(peer);
-        if !from_proxy && self.crowd.held_by(holder) >= shared.limits.per_address && !self.make_place(Some(holder), now)
+        let holder = subscriber(peer);
+        if !from_proxy
+            && self.connections.held_by(holder) >= shared.limits.per_address
+            && !self.make_place(Some(holder), now)
         {
             self.shared.tally.note(Kind::Crowded, Some(peer), "too many requests of one address at once");
             let _ = io::Write::write(&mut socket, &Refusal::BUSY.encode());
@@ -415,13 +367,13 @@ impl Gate {
         };
         self.serial += 1;
         let mut client = Box::new(Client::new(stream, self.serial, (peer, from_proxy), now, &self.shared.limits));
-        let at = self.crowd.next_place();
+        let at = self.connections.next_place();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(client.socket(), Token(FIRST_CLIENT + at), interest) {
             self.shared.tally.note(Kind::Crowded, Some(peer), &error.to_string());
             return;
         }
-        self.crowd.enter(client);
+        self.connections.enter(client);
         // Its request is often there already.
         self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
     }
@@ -431,13 +383,13 @@ impl Gate {
         if self.alarm.is_none_or(|alarm| alarm > now) {
             return;
         }
-        for at in self.crowd.late(now) {
+        for at in self.connections.late(now) {
             self.turn(at, now, |client, shared, scratch| client.expire(now, shared, scratch));
         }
-        let dead_at = self.within.oldest().map(|begun| begun + self.shared.limits.server_time);
+        let dead_at = self.backend.oldest().map(|begun| begun + self.shared.limits.server_time);
         if dead_at.is_some_and(|at| at <= now) {
             self.die(&ErrorKind::TimedOut.into());
         }
-        self.alarm = [self.crowd.next_deadline(), dead_at].into_iter().flatten().min();
+        self.alarm = [self.connections.next_deadline(), dead_at].into_iter().flatten().min();
     }
 }

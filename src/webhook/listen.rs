@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use mio::net::TcpListener;
 
-use super::Error;
+use super::error::Error;
 
 /// A listening socket.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! Who may connect, and who is behind a proxy.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,55 @@ use crate::config::{Config, Network, WebAllow};
 /// How long the first connections wait for GitHub to say where its webhooks come from. GitHub itself waits ten seconds
 /// for an answer to a delivery.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a client may read of the daemon's state, beside whether it is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Access {
+    Public,
+    /// The text of `/healthz`: for this machine.
+    Health,
+    /// That and `/metrics`: for the addresses of `web_metrics`.
+    Metrics,
+}
+
+const ACCESS: [(Access, &str); 3] =
+    [(Access::Public, "public"), (Access::Health, "health"), (Access::Metrics, "metrics")];
+
+/// The client of a request. The gate writes it into the header [`Caller::HEADER`] of the request for tiny_http.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caller {
+    pub(super) address: IpAddr,
+    pub(super) access: Access,
+}
+
+impl Caller {
+    pub(super) const HEADER: &str = "Lxdrunner-Caller";
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = ACCESS.iter().find(|(access, _)| *access == self.access).map_or("", |(_, name)| name);
+        write!(f, "{} {name}", self.address)
+    }
+}
+
+impl FromStr for Caller {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Caller, ()> {
+        let (address, name) = text.split_once(' ').ok_or(())?;
+        let (access, _) = *ACCESS.iter().find(|(_, known)| *known == name).ok_or(())?;
+        Ok(Caller { address: address.parse().map_err(drop)?, access })
+    }
+}
+
+/// The address that a connection is counted under: one subscriber has a whole /64 of IPv6.
+pub(super) fn subscriber(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
+        v4 => v4,
+    }
+}
 
 /// Who is let in, and whose word on others is believed.
 #[derive(Debug, Default)]
@@ -93,8 +144,17 @@ impl Peers {
         allow.github && github.networks.iter().any(|network| network.contains(address))
     }
 
-    /// True where whoever is there may read the metrics.
-    pub(super) fn may_measure(&self, address: IpAddr) -> bool {
+    /// What a client at `address` may read; `None`: a proxy does not say for whom it asks.
+    pub(super) fn access(&self, address: Option<IpAddr>) -> Access {
+        match address {
+            Some(address) if self.may_measure(address) => Access::Metrics,
+            Some(address) if address.is_loopback() => Access::Health,
+            _ => Access::Public,
+        }
+    }
+
+    /// True where `web_metrics` names the address.
+    fn may_measure(&self, address: IpAddr) -> bool {
         self.metrics.iter().any(|network| network.contains(address))
     }
 
@@ -126,6 +186,27 @@ mod tests {
 
     fn networks(list: &[&str]) -> Vec<Network> {
         list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_ipv6_subscriber_has_a_network() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(subscriber(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
+        };
+        check("192.0.2.7", "192.0.2.7");
+        check("::ffff:192.0.2.7", "192.0.2.7");
+        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
+        check("2001:db8:1:3::1", "2001:db8:1:3::");
+    }
+
+    #[test]
+    fn a_caller_is_read_as_it_is_written() {
+        for text in ["192.0.2.7 public", "::1 health", "2001:db8::1 metrics"] {
+            assert_eq!(text.parse::<Caller>().unwrap().to_string(), text);
+        }
+        for text in ["", "192.0.2.7", "metrics", "192.0.2.7 all", "192.0.2.7  metrics", "192.0.2.7 metrics x"] {
+            assert_eq!(text.parse::<Caller>(), Err(()), "{text}");
+        }
     }
 
     #[test]

@@ -1,29 +1,34 @@
-//! The receiver: answers what the gate lets through. It never waits for LXD or GitHub.
+//! The receiver: tiny_http and its workers, which answer what the gate lets through. They never wait for LXD or GitHub.
 
+use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use tiny_http::{Method, Request, Server};
+use tiny_http::{Header, Method, Request, Response, Server};
 
-use super::answer::{Answer, Pen};
+use super::error::Error;
 use super::event::{Parsed, parse, verify};
-use super::gate::{self, Limits};
-use super::letters::{BUNDLE_HEADER, Bundle, Field, Letter, Letters};
-use super::private::Private;
+use super::gate;
+use super::limits::{HOOK_PATH, LONGEST_ANSWER, LONGEST_BODY, Limits};
+use super::listen::Listener;
+use super::peers::{Access, Caller, Peers};
 use super::tally::{Kind, Tally};
-use super::{Error, HOOK_PATH, LONGEST_ANSWER, Listener, Peers, Tls};
+use super::tls::Tls;
 use crate::model::{Hint, Secret};
-use crate::threads;
+use crate::text::escaped_lines;
+use crate::{private_socket, threads};
 
 /// Threads that check signatures and parse.
 const WORKERS: usize = 2;
 
-/// Connections between the gate and `tiny_http`, which has a thread for each.
-const LINKS: usize = 3;
+/// Connections between the gate and tiny_http: one for health and metrics, the others for deliveries. tiny_http has a
+/// thread for each of up to four; with more, its pool may leave one without a thread (`TaskPool::spawn` of 0.12).
+pub(super) const LINKS: usize = 4;
 
 /// Deliveries that are remembered, to tell those that come twice.
 const REMEMBERED: usize = 4096;
@@ -37,18 +42,21 @@ pub enum Health {
     Bad(String),
 }
 
-/// What strangers meet first.
+/// Where and how clients are served.
 #[derive(Debug)]
 pub struct Front {
-    /// Where they arrive.
+    /// The socket for clients.
     pub listener: Listener,
-    /// The certificate that they are shown; `None`: they come in plain.
+    /// The certificate; `None`: without TLS.
     pub tls: Option<Arc<Tls>>,
-    /// Who of them is let in.
+    /// The addresses that may connect.
     pub peers: Arc<Peers>,
-    /// What they may take of us.
+    /// What clients may use.
     pub limits: Limits,
-    /// Something comes from here when the process is to end: who is in is served, nobody else let in, and it ends.
+    /// The socket from the gate to tiny_http, in a folder of mode 0700 that is made where there is none. It has a name only
+    /// until the gate is connected.
+    pub private: PathBuf,
+    /// A byte from here ends the process after requests that have begun.
     pub ending: Option<UnixStream>,
 }
 
@@ -59,35 +67,6 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Lets everybody in at `listen`, in plain, within the usual limits (see [`Receiver::open`]).
-    ///
-    /// # Errors
-    /// The address cannot be had, or as there.
-    pub fn start(
-        listen: SocketAddr,
-        secret: Secret,
-        deliver: impl Fn(Hint) + Send + Sync + 'static,
-        health: impl Fn() -> Health + Send + Sync + 'static,
-    ) -> Result<Receiver, Error> {
-        Receiver::start_with(listen, secret, deliver, health, Limits::default())
-    }
-
-    /// Like [`Receiver::start`], with other limits than the usual ones.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn start_with(
-        listen: SocketAddr,
-        secret: Secret,
-        deliver: impl Fn(Hint) + Send + Sync + 'static,
-        health: impl Fn() -> Health + Send + Sync + 'static,
-        limits: Limits,
-    ) -> Result<Receiver, Error> {
-        let listener = Listener::bind(listen)?;
-        let front = Front { listener, tls: None, peers: Arc::default(), limits, ending: None };
-        Receiver::open(front, secret, deliver, health, || None)
-    }
-
     /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz`, `metrics` for
     /// `GET /metrics` of whoever may read them, and must answer within a few seconds.
     ///
@@ -101,37 +80,42 @@ impl Receiver {
         metrics: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Receiver, Error> {
         let answers = Answers { health: Box::new(health), metrics: Box::new(metrics) };
-        let opened =
-            Private::listen().and_then(|private| Receiver::open_within(private, front, secret, deliver, answers));
-        opened.map_err(|error| Error::new("set up the webhook receiver", error, "see whether /tmp can be written to"))
+        let private = front.private.clone();
+        let connected = private_socket::bind(&private).and_then(|listener| {
+            let links = (0..LINKS).map(|_| private_socket::connect(&private)).collect::<io::Result<Vec<_>>>();
+            std::fs::remove_file(&private)?;
+            Receiver::open_over((listener, links?), front, secret, deliver, answers)
+        });
+        connected.map_err(|error| {
+            let tried = format!("set up the webhook receiver over {}", private.display());
+            Error::new(tried, error, "let cache_home name a directory that the user who runs lxdrunner can write to")
+        })
     }
 
-    pub(super) fn open_within(
-        private: Private,
+    /// Over a listener for tiny_http, and connections to it.
+    pub(super) fn open_over(
+        (private, links): (UnixListener, Vec<UnixStream>),
         front: Front,
         secret: Secret,
         deliver: impl Fn(Hint) + Send + Sync + 'static,
         answers: Answers,
     ) -> io::Result<Receiver> {
-        let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending } = front;
-        let server = Server::from_listener(private.listener()?, None).map_err(io::Error::other)?;
-        let (tally, letters) = (Arc::new(Tally::default()), Arc::new(Letters::default()));
-        let desk = Arc::new(Desk {
+        let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending, .. } = front;
+        let server = Server::from_listener(private, None).map_err(io::Error::other)?;
+        let tally = Arc::new(Tally::default());
+        let handler = Arc::new(Handler {
             server,
             secret,
             deliver: Box::new(deliver),
             answers,
             seen: Mutex::new(Seen::default()),
             tally: Arc::clone(&tally),
-            letters: Arc::clone(&letters),
         });
         for n in 0..WORKERS {
-            let desk = Arc::clone(&desk);
-            threads::spawn(&format!("webhook-{n}"), move || desk.work());
+            let handler = Arc::clone(&handler);
+            threads::spawn(&format!("webhook-{n}"), move || handler.work());
         }
-        let links = (0..LINKS).map(|_| private.connect()).collect::<io::Result<Vec<_>>>()?;
-        drop(private);
-        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally, letters })?;
+        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally })?;
         Ok(Receiver { local })
     }
 
@@ -141,37 +125,71 @@ impl Receiver {
     }
 }
 
-/// What questions are answered with.
+/// The daemon's side of questions.
 pub(super) struct Answers {
     pub(super) health: Box<dyn Fn() -> Health + Send + Sync>,
-    /// `None`: nobody tells.
+    /// `None`: the daemon does not answer.
     pub(super) metrics: Box<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// What the workers share.
-struct Desk {
+struct Handler {
     server: Server,
     secret: Secret,
     deliver: Box<dyn Fn(Hint) + Send + Sync>,
     answers: Answers,
     seen: Mutex<Seen>,
     tally: Arc<Tally>,
-    letters: Arc<Letters>,
 }
 
-impl Desk {
+/// An answer: its status, its text, and the methods for a 405.
+struct Answer {
+    status: u16,
+    text: Cow<'static, str>,
+    allow: Option<&'static str>,
+    /// True where the text has lines; else it is made one.
+    lines: bool,
+}
+
+impl Answer {
+    fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Answer {
+        Answer { status, text: text.into(), allow: None, lines: false }
+    }
+
+    fn respond(self, request: Request) {
+        let text = if self.lines { self.text } else { self.text.replace(['\r', '\n'], " ").into() };
+        // tiny_http would send long texts in chunks, which the gate does not relay.
+        let response = Response::from_string(escaped_lines(&text) + "\n")
+            .with_status_code(self.status)
+            .with_chunked_threshold(usize::MAX);
+        let allow = self.allow.and_then(|methods| Header::from_bytes("Allow", methods).ok());
+        let response = allow.into_iter().fold(response, Response::with_header);
+        if let Err(error) = request.respond(response) {
+            log::debug!("answer_lost error={error:?}");
+        }
+    }
+}
+
+fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
+    request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
+}
+
+/// As the gate says. Requests without its header do not exist; they would have no rights.
+fn caller(request: &Request) -> Caller {
+    let nobody = Caller { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), access: Access::Public };
+    header(request, Caller::HEADER).and_then(|text| text.parse().ok()).unwrap_or(nobody)
+}
+
+impl Handler {
     fn work(&self) {
-        let mut pen = Pen::default();
         loop {
             match self.server.recv() {
-                Ok(request) => {
-                    for letter in self.bundle(&request) {
-                        pen.write(&self.answer(&request, &letter), request.method());
-                        if let Some(bytes) = letter.bytes {
-                            self.letters.give_back(bytes);
-                        }
-                    }
-                    pen.send(request);
+                Ok(mut request) => {
+                    let answer = match read_body(&mut request) {
+                        Ok(body) => self.answer(&request, body.as_deref()),
+                        Err(error) => threads::die(&format!("tiny_http cannot read a request of the gate: {error}")),
+                    };
+                    answer.respond(request);
                 }
                 // Its accepting thread is gone, and no request will ever come again.
                 Err(error) => threads::die(&format!("webhook receiver lost its socket: {error}")),
@@ -179,61 +197,53 @@ impl Desk {
         }
     }
 
-    /// What the gate has put down for a request: at least one letter, since each request has its answer.
-    fn bundle(&self, request: &Request) -> Bundle {
-        let number = request.headers().iter().find(|header| header.field.equiv(BUNDLE_HEADER));
-        let number = number.and_then(|header| header.value.as_str().parse().ok());
-        number.and_then(|number| self.letters.take(number)).unwrap_or_else(|| vec![Letter::default()])
-    }
-
-    fn answer(&self, request: &Request, letter: &Letter) -> Answer {
+    fn answer(&self, request: &Request, body: Option<&[u8]>) -> Answer {
         let path = request.url().split('?').next().unwrap_or_default();
+        let Caller { address, access } = caller(request);
         match (path, request.method()) {
-            // Names of targets and LXD's words are for this machine and for those whom web_metrics names.
             ("/healthz", Method::Get | Method::Head) => match (self.answers.health)() {
-                Health::Good(words) if letter.measures || letter.is_local => Answer::new(200, words),
+                Health::Good(words) if access >= Access::Health => Answer::new(200, words),
                 Health::Good(_) => Answer::new(200, "ok"),
-                Health::Bad(reason) if letter.measures || letter.is_local => Answer::new(503, reason),
+                Health::Bad(reason) if access >= Access::Health => Answer::new(503, reason),
                 Health::Bad(_) => Answer::new(503, "not ok"),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
-            // Nobody else is told that there is such a thing.
-            ("/metrics", Method::Get | Method::Head) if letter.measures => match (self.answers.metrics)() {
+            // For all others the path does not exist.
+            ("/metrics", Method::Get | Method::Head) if access == Access::Metrics => match (self.answers.metrics)() {
                 Some(text) if text.len() < LONGEST_ANSWER => {
                     Answer { lines: true, ..Answer::new(200, text.trim_end().to_owned()) }
                 }
                 Some(_) => Answer::new(503, "longer than an answer may be: lxdrunner status --metrics tells"),
                 None => Answer::new(503, "metrics unavailable: the main loop does not answer"),
             },
-            (HOOK_PATH, Method::Post) => self.delivery(letter),
+            (HOOK_PATH, Method::Post) => self.delivery(request, body, address),
             (HOOK_PATH, _) => Answer { allow: Some("POST"), ..Answer::new(405, "webhooks are posted here by GitHub") },
             _ => Answer::new(404, format!("nothing here: webhooks go to {HOOK_PATH}, health is at /healthz")),
         }
     }
 
-    fn delivery(&self, letter: &Letter) -> Answer {
-        let words = &letter.words;
-        let refused = |kind, reason: &str| self.tally.note(kind, letter.peer, reason);
-        let Some(body) = letter.body() else {
+    fn delivery(&self, request: &Request, body: Option<&[u8]>, peer: IpAddr) -> Answer {
+        let refused = |kind, reason: &str| self.tally.note(kind, Some(peer), reason);
+        let Some(body) = body else {
             return Answer::new(411, "the body's length is missing (Content-Length)");
         };
-        if let Some(kind) = words.get(Field::ContentType) {
+        if let Some(kind) = header(request, "Content-Type") {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case("application/json") {
-                let mend = "in the hook's settings, set Content type to application/json";
-                refused(Kind::Unsigned, mend);
-                return Answer::new(415, mend);
+                let fix = "in the hook's settings, set Content type to application/json";
+                refused(Kind::Unsigned, fix);
+                return Answer::new(415, fix);
             }
         }
-        let signature = words.signature();
+        let signature = header(request, "X-Hub-Signature-256").or_else(|| header(request, "X-Hub-Signature"));
         if let Err(error) = verify(&self.secret, body, signature) {
             refused(Kind::Unsigned, &error.to_string());
             return Answer::new(401, error.to_string());
         }
 
-        // From here on it is GitHub that speaks, or whoever else knows the secret.
-        let event = words.get(Field::Event).unwrap_or_default();
-        let id = words.get(Field::Delivery).unwrap_or_default();
+        // From here on the sender knows the secret.
+        let event = header(request, "X-GitHub-Event").unwrap_or_default();
+        let id = header(request, "X-GitHub-Delivery").unwrap_or_default();
         if event.is_empty() {
             let missing = "the header X-GitHub-Event is missing";
             refused(Kind::Useless, missing);
@@ -263,6 +273,14 @@ impl Desk {
         (self.deliver)(hint);
         Answer::new(202, if event == "ping" { "pong" } else { "accepted" })
     }
+}
+
+/// The whole body; `None` where the request has no length.
+fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
+    let Some(length) = request.body_length() else { return Ok(None) };
+    let mut body = Vec::with_capacity(length.min(LONGEST_BODY));
+    request.as_reader().read_to_end(&mut body)?;
+    if body.len() == length { Ok(Some(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// A poisoned lock means that a thread panicked, which ends the process; in tests it is of no harm.

@@ -1,5 +1,5 @@
-//! The server within fails, and the process ends, so that it is started again. Each of these ends is had by a process of
-//! its own: this test, run once more.
+//! tiny_http fails, and the process ends, so that it is started again. Each of these ends happens in a process of its own:
+//! this test, run once more.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -9,11 +9,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::gate::{self, Limits, Shared};
-use super::private::Private;
-use super::server::Answers;
-use super::{Front, Health, Listener, Peers, Receiver};
+use super::gate::{self, Shared};
+use super::server::{Answers, LINKS};
+use super::{Front, Health, Limits, Listener, Peers, Receiver};
 use crate::model::Secret;
+use crate::private_socket;
 
 const SCENE: &str = "LXDRUNNER_TEST_SCENE";
 /// The process ends long before this, if it does.
@@ -32,7 +32,7 @@ fn check(scene: &str, told: &str) {
 }
 
 #[test]
-fn the_process_ends_when_the_server_within_does() {
+fn the_process_ends_when_tiny_http_does() {
     check("gone", "");
     check("nonsense", "");
     check("cut", "");
@@ -40,8 +40,8 @@ fn the_process_ends_when_the_server_within_does() {
 }
 
 #[test]
-fn the_process_ends_when_the_server_within_does_not_answer() {
-    // Not before its client was told so.
+fn the_process_ends_when_tiny_http_does_not_answer() {
+    // The client gets an answer before.
     check("silent", "502 Bad Gateway");
 }
 
@@ -87,26 +87,30 @@ fn print_answer(client: &mut TcpStream) {
     println!("{}", String::from_utf8_lossy(&answer[..length]));
 }
 
-/// A client of the gate, and the gate's server.
+/// A client of the gate, and tiny_http's end of its connection.
 fn open_gate() -> (TcpStream, UnixStream) {
     let Listener { socket, local, .. } = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (link, server) = UnixStream::pair().unwrap();
     let moment = Duration::from_millis(100);
     let limits = Limits { answer_time: moment, server_time: moment * 3, ..Limits::default() };
-    let shared = Shared { limits, peers: Arc::default(), tls: None, tally: Arc::default(), letters: Arc::default() };
+    let shared = Shared { limits, peers: Arc::default(), tls: None, tally: Arc::default() };
     gate::open(socket, vec![link], None, shared).unwrap();
     (TcpStream::connect(local).unwrap(), server)
 }
 
-/// The server within can let in nobody any more. What it has let in is served on, but that would not be for ever.
+/// tiny_http cannot accept connections any more. It would serve those that it has.
 fn open_deaf() {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (peers, limits) = (Arc::new(Peers::default()), Limits::default());
-    let front = Front { listener, tls: None, peers, limits, ending: None };
-    let private = Private::listen().unwrap();
-    let held = UnixStream::from(OwnedFd::from(private.listener().unwrap()));
+    let folder = std::env::temp_dir().join(format!("lxdrunner-webhook-{}", std::process::id()));
+    let private = folder.join("webhook.sock");
+    let server = private_socket::bind(&private).unwrap();
+    let links = (0..LINKS).map(|_| private_socket::connect(&private).unwrap()).collect();
+    std::fs::remove_dir_all(folder).unwrap();
+    let held = UnixStream::from(OwnedFd::from(server.try_clone().unwrap()));
+    let front = Front { listener, tls: None, peers, limits, private, ending: None };
     let answers = Answers { health: Box::new(|| Health::Good("ok at first".to_owned())), metrics: Box::new(|| None) };
-    let receiver = Receiver::open_within(private, front, Secret::new("s"), drop, answers).unwrap();
+    let receiver = Receiver::open_over((server, links), front, Secret::new("s"), drop, answers).unwrap();
     let mut client = TcpStream::connect(receiver.local_addr()).unwrap();
     ask(&mut client);
     print_answer(&mut client);

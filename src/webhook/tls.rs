@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-use super::Error;
+use super::error::Error;
 use crate::config::WebTls;
 
 /// Between looks at the files.

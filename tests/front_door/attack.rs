@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
 
-use lxdrunner::webhook::gate::Limits;
+use lxdrunner::webhook::Limits;
 
 use super::door::*;
 use super::support::{HOOK_SECRET, PATIENCE, Plan, Rig};

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use lxdrunner::config::WebTls;
-use lxdrunner::webhook::gate::Limits;
+use lxdrunner::webhook::Limits;
 use lxdrunner::webhook::{Peers, Tls};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, SupportedProtocolVersion};

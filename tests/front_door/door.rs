@@ -8,8 +8,7 @@ use std::sync::Arc;
 use hmac::{Hmac, Mac};
 use lxdrunner::config::WebTls;
 use lxdrunner::model::{Hint, Secret};
-use lxdrunner::webhook::gate::Limits;
-use lxdrunner::webhook::{Front, Health, Listener, Peers, Receiver, Tls};
+use lxdrunner::webhook::{Front, Health, Limits, Listener, Peers, Receiver, Tls};
 use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConnection, StreamOwned};
 use sha2::Sha256;
@@ -47,6 +46,7 @@ impl Door {
             tls: Tls::open(&tls, &scratch.0).unwrap().map(Arc::new),
             peers: Arc::new(peers),
             limits,
+            private: scratch.0.join("control/webhook.sock"),
             ending: None,
         };
         let deliver = move |hint| send.try_send(hint).unwrap();

@@ -1,8 +1,8 @@
 //! Who is let in, directly and through a proxy.
 
 use lxdrunner::config::{Network, WebAllow, WebTls};
+use lxdrunner::webhook::Limits;
 use lxdrunner::webhook::Peers;
-use lxdrunner::webhook::gate::Limits;
 use standin::github::Fault;
 
 use super::door::*;

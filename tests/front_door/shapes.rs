@@ -1,6 +1,6 @@
 //! Every shape of a request, and what it gets: the same in plain and through TLS.
 
-use lxdrunner::webhook::gate::Limits;
+use lxdrunner::webhook::Limits;
 
 use super::door::*;
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 use lxdrunner::config::{Network, WebAllow, WebTls};
 use lxdrunner::control::{self, Answer, Question};
 use lxdrunner::model::{JobId, Secret};
-use lxdrunner::webhook::gate::Limits;
-use lxdrunner::webhook::{Front, Health, Listener, Peers, Receiver, Tls};
+use lxdrunner::webhook::{Front, Health, Limits, Listener, Peers, Receiver, Tls};
 use rustls::pki_types::ServerName;
 use rustls::{ALL_VERSIONS, ClientConnection};
 
@@ -85,10 +84,12 @@ pub fn control() -> Run {
 fn open(peers: Peers, tls: &WebTls) -> SocketAddr {
     let directory = std::env::temp_dir().join(format!("lxdrunner-fuzz-tls-{}", std::process::id()));
     let tls = Tls::open(tls, &directory).unwrap().map(Arc::new);
-    let _ = std::fs::remove_dir_all(directory);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let front = Front { listener, tls, peers: Arc::new(peers), limits: Limits::default(), ending: None };
-    Receiver::open(front, Secret::new(SECRET), drop, || Health::Good("ok".to_owned()), || None).unwrap().local_addr()
+    let (peers, private) = (Arc::new(peers), directory.join("control/webhook.sock"));
+    let front = Front { listener, tls, peers, limits: Limits::default(), private, ending: None };
+    let open = Receiver::open(front, Secret::new(SECRET), drop, || Health::Good("ok".to_owned()), || None);
+    let _ = std::fs::remove_dir_all(directory);
+    open.unwrap().local_addr()
 }
 
 /// All that comes back for `input`, sent in pieces of `size`, when nothing follows it.

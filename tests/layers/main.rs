@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 /// The rooms, lowest floor first. Rooms of one floor do not know each other.
 const FLOORS: &[&[&str]] = &[
     &["text"],
-    &["model", "http1", "table", "threads", "identity", "websocket"],
+    &["model", "http1", "table", "threads", "identity", "private_socket", "websocket"],
     &["trace", "config", "clock"],
     &["lxd", "github"],
     &["world"],

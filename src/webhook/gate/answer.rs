@@ -1,7 +1,7 @@
-//! Answers: those that the gate gives itself, and those of the server within on their way out.
+//! The gate's own answers, and tiny_http's as clients get them. Pure.
 
-use crate::webhook::LONGEST_ANSWER;
 use crate::webhook::event::SignatureError;
+use crate::webhook::limits::LONGEST_ANSWER;
 use crate::webhook::tally::Kind;
 
 /// An answer that the gate gives itself. The connection ends with it.
@@ -62,16 +62,24 @@ impl Refusal {
     }
 }
 
-/// The longest answer of the server within, its head included.
+/// The longest answer of tiny_http with its head, in bytes.
 const LONGEST: usize = LONGEST_ANSWER + 1024;
 const MOST_HEADERS: usize = 16;
 
-/// The server's answer as the client is to get it: with the word whether the connection ends, which `tiny_http` does
-/// not say; and how many bytes of `bytes` it was. `None` where it has not all come yet.
+/// What decides the form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Form {
+    /// True for HEAD.
+    pub(super) bodyless: bool,
+    pub(super) keep_alive: bool,
+}
+
+/// tiny_http's answer as the client gets it; `None` where it has not all come yet. `Connection` is the gate's: the
+/// client's connection is not the one that tiny_http has.
 ///
 /// # Errors
-/// It is no answer.
-pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Option<(Vec<u8>, usize)>, ()> {
+/// `bytes` are not one answer.
+pub(super) fn relay(bytes: &[u8], form: Form) -> Result<Option<Vec<u8>>, ()> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(bytes) {
@@ -79,20 +87,35 @@ pub(super) fn relay(bytes: &[u8], bodyless: bool, keep_alive: bool) -> Result<Op
         Ok(httparse::Status::Partial) if bytes.len() <= LONGEST => return Ok(None),
         _ => return Err(()),
     };
-    let code = response.code.ok_or(())?;
+    let status = response.code.ok_or(())?;
+    let is_empty = matches!(status, 204 | 304);
+    let connection = if form.keep_alive { "keep-alive" } else { "close" };
+    let mut answer =
+        format!("HTTP/1.1 {status} {}\r\nConnection: {connection}\r\n", response.reason.unwrap_or_default())
+            .into_bytes();
     let mut length = 0;
-    for header in response.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("content-length")) {
-        length = std::str::from_utf8(header.value).ok().and_then(|text| text.parse().ok()).ok_or(())?;
+    for header in response.headers.iter() {
+        if header.name.eq_ignore_ascii_case("content-length") {
+            length = std::str::from_utf8(header.value).ok().and_then(|text| text.parse().ok()).ok_or(())?;
+            // RFC 9110, 8.6: a 204 has no length.
+            if is_empty {
+                continue;
+            }
+        }
+        if !header.name.eq_ignore_ascii_case("server") {
+            for piece in [header.name.as_bytes(), b": ", header.value, b"\r\n"] {
+                answer.extend_from_slice(piece);
+            }
+        }
     }
-    let length = if bodyless || matches!(code, 204 | 304) { 0 } else { length };
-    if length > LONGEST {
+    answer.extend_from_slice(b"\r\n");
+    let length = if form.bodyless || is_empty { 0 } else { length };
+    let body = bytes.get(head..).unwrap_or_default();
+    if length > LONGEST || body.len() > length {
         return Err(());
     }
-    let Some(answer) = bytes.get(..head + length) else { return Ok(None) };
-    let line = answer.iter().position(|b| *b == b'\n').ok_or(())? + 1;
-    let (line, rest) = answer.split_at_checked(line).ok_or(())?;
-    let connection: &[u8] = if keep_alive { b"Connection: keep-alive\r\n" } else { b"Connection: close\r\n" };
-    Ok(Some(([line, connection, rest].concat(), answer.len())))
+    answer.extend_from_slice(body);
+    Ok((body.len() == length).then_some(answer))
 }
 
 #[cfg(test)]
@@ -101,20 +124,22 @@ mod tests {
 
     #[test]
     fn an_answer_goes_out_when_it_is_whole() {
-        let answer = b"HTTP/1.1 200 OK\r\nServer: s\r\nContent-Length: 3\r\n\r\nabc";
+        let form = |bodyless, keep_alive| Form { bodyless, keep_alive };
+        let usual = form(false, true);
+        let answer = b"HTTP/1.1 200 OK\r\nServer: s\r\nDate: d\r\nContent-Length: 3\r\n\r\nabc";
         for at in 0..answer.len() {
-            assert_eq!(relay(&answer[..at], false, true), Ok(None), "{at}");
+            assert_eq!(relay(&answer[..at], usual), Ok(None), "{at}");
         }
-        let text = |answer: &[u8], bodyless, keep| String::from_utf8(relay(answer, bodyless, keep).unwrap().unwrap().0);
-        let expected = "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nServer: s\r\nContent-Length: 3\r\n\r\nabc";
-        assert_eq!(text(answer, false, true).unwrap(), expected);
-        let head = &answer[..answer.len() - 3];
-        assert!(text(head, true, false).unwrap().contains("\r\nConnection: close\r\n"));
-        let none = text(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1", false, true).unwrap();
-        assert_eq!(none, "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n");
-        let two = [answer.as_slice(), b"HTTP/1.1"].concat();
-        assert_eq!(relay(&two, false, true).unwrap().unwrap().1, answer.len());
-        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 1049601\r\n\r\n", false, true), Err(()));
-        assert_eq!(relay(b"nonsense\r\n\r\n", false, true), Err(()));
+        let check = |answer: &[u8], form: Form, expected: &str| {
+            assert_eq!(String::from_utf8(relay(answer, form).unwrap().unwrap()).unwrap(), expected);
+        };
+        let head = "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nDate: d\r\nContent-Length: 3\r\n\r\n";
+        check(answer, usual, &format!("{head}abc"));
+        check(&answer[..answer.len() - 3], form(true, false), &head.replace("keep-alive", "close"));
+        let none = "HTTP/1.1 204 No Content\r\nConnection: keep-alive\r\n\r\n";
+        check(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", usual, none);
+        assert_eq!(relay(&[answer.as_slice(), b"HTTP/1.1"].concat(), usual), Err(()));
+        assert_eq!(relay(b"HTTP/1.1 200 OK\r\nContent-Length: 1049601\r\n\r\n", usual), Err(()));
+        assert_eq!(relay(b"nonsense\r\n\r\n", usual), Err(()));
     }
 }

@@ -1,8 +1,8 @@
-//! One client: its bytes until they are a whole request, and its answer until it is sent.
+//! A client's connection: it buffers a request until it is whole, and sends the answer.
 //!
 //! ```text
-//!  Handshake ──▶ Head ──▶ Body ──▶ Within ──▶ Answer ──▶ Idle ──▶ Head …
-//!      │          └────────┴─ refused ──────────▲  └─────▶ Linger ──▶ over
+//!  Handshake ──▶ Head ──▶ Body ──▶ AwaitingResponse ──▶ Answer ──▶ Idle ──▶ Head …
+//!      │          └────────┴─ refused ────────────────────▲  └─────▶ Linger ──▶ over
 //!      └──▶ over
 //! ```
 
@@ -10,21 +10,19 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::answer::Refusal;
+use super::answer::{Form, Refusal};
+use super::backend::Exchange;
+use super::body::{Body, Chunks};
 use super::request::{Framing, Head, may_be_complete, parse_head};
+use super::shared::Shared;
 use super::stream::Stream;
-use super::within::Exchange;
-use super::{Limits, Shared};
-use crate::http1::{Event, Parser};
-use crate::webhook::LONGEST_BODY;
-use crate::webhook::letters::Letter;
+use crate::webhook::limits::Limits;
+use crate::webhook::peers::{Access, Caller, subscriber};
 use crate::webhook::tally::Kind;
 
 /// Steps of one client before others have their turn and the memory is counted again. Where as much was read as is read at
 /// once its turn is over.
 const TURN: usize = 16;
-/// Room that a chunked body, whose length is not told, gets at once.
-const CHUNKED_ROOM: usize = 128 * 1024;
 /// How long, and how much, is still read of a client that was refused: closing with unread bytes makes the system
 /// send a reset, which can overtake the answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -38,13 +36,13 @@ enum Phase {
     Idle,
     Head,
     Body,
-    /// The server within.
-    Within,
-    /// That the answer is sent.
+    /// tiny_http's answer.
+    AwaitingResponse,
+    /// The end of sending the answer.
     Answer {
         close: bool,
     },
-    /// That the client ends.
+    /// The client's end.
     Linger {
         left: usize,
     },
@@ -72,9 +70,7 @@ pub(super) struct Client {
     /// Whom its place is counted against; `None` for a proxy that has not told yet whom it speaks for.
     pub(super) holder: Option<IpAddr>,
     from_proxy: bool,
-    /// True where who asks may read the metrics.
-    measures: bool,
-    is_local: bool,
+    access: Access,
     phase: Phase,
     /// When its phase began.
     since: Instant,
@@ -86,8 +82,7 @@ pub(super) struct Client {
     /// Bytes at the front of the buffer in which no head ends.
     seen: usize,
     head: Option<Head>,
-    /// Where in the buffer a body begins: its head stays before it, since moving a body costs more.
-    body_at: usize,
+    body: Body,
     chunks: Option<Chunks>,
     out: Vec<u8>,
     sent: usize,
@@ -98,13 +93,6 @@ pub(super) struct Client {
     eof: bool,
     /// What it still sends is to be read, so that the refusal arrives.
     refused: bool,
-}
-
-/// A chunked body so far.
-struct Chunks {
-    parser: Parser,
-    body: Vec<u8>,
-    taken: usize,
 }
 
 impl Client {
@@ -121,10 +109,9 @@ impl Client {
             stream,
             serial,
             peer,
-            holder: (!from_proxy).then(|| super::crowd::holder(peer)),
+            holder: (!from_proxy).then(|| subscriber(peer)),
             from_proxy,
-            measures: false,
-            is_local: false,
+            access: Access::Public,
             phase,
             since: now,
             deadline: now + if plain { limits.head_time } else { limits.handshake_time },
@@ -132,7 +119,7 @@ impl Client {
             buffer: Vec::new(),
             seen: 0,
             head: None,
-            body_at: 0,
+            body: Body::default(),
             chunks: None,
             out: Vec::new(),
             sent: 0,
@@ -155,13 +142,13 @@ impl Client {
 
     /// Bytes that are held of it.
     pub(super) fn held(&self) -> usize {
-        self.buffer.len() + self.chunks.as_ref().map_or(0, |chunks| chunks.body.len())
+        self.buffer.len() + self.head.as_ref().map_or(0, Head::size) + self.body.len()
     }
 
     /// Since when it only keeps its place; `None` while it is being served.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Within | Phase::Answer { .. } => None,
+            Phase::AwaitingResponse | Phase::Answer { .. } => None,
             _ => Some(self.since),
         }
     }
@@ -171,8 +158,8 @@ impl Client {
         matches!(self.phase, Phase::Idle | Phase::Linger { .. })
     }
 
-    pub(super) fn is_within(&self) -> bool {
-        self.phase == Phase::Within
+    pub(super) fn awaits_response(&self) -> bool {
+        self.phase == Phase::AwaitingResponse
     }
 
     /// Goes on as far as it goes.
@@ -185,10 +172,10 @@ impl Client {
                 Phase::Handshake => self.shake(now, shared),
                 Phase::Idle | Phase::Head => self.take_head(now, shared, scratch),
                 Phase::Body => self.take_body(now, shared, scratch),
-                Phase::Within => Some(Step::Wait),
+                Phase::AwaitingResponse => Some(Step::Wait),
                 Phase::Answer { .. } if !self.out.is_empty() => Some(Step::Wait),
                 Phase::Answer { close } => self.answered(close, now, &shared.limits),
-                Phase::Linger { left } => self.linger(left, shared, scratch),
+                Phase::Linger { left } => self.linger(left, scratch),
             };
             if let Some(step) = step {
                 return step;
@@ -205,7 +192,7 @@ impl Client {
                 self.refuse(Refusal::LATE, now, shared);
                 return self.advance(now, shared, scratch);
             }
-            Phase::Within => {
+            Phase::AwaitingResponse => {
                 self.refuse(Refusal::NO_SERVER, now, shared);
                 return self.advance(now, shared, scratch);
             }
@@ -248,7 +235,7 @@ impl Client {
         self.head = None;
         self.chunks = None;
         self.buffer = Vec::new();
-        self.body_at = 0;
+        self.body = Body::default();
         // A "100 Continue" that is half sent must be sent to its end.
         let mut rest = self.out.split_off(self.sent.min(self.out.len()));
         rest.extend_from_slice(&refusal.encode());
@@ -324,7 +311,7 @@ impl Client {
             self.refuse(Refusal::CUT_HEAD, now, shared);
             return None;
         }
-        self.read(shared, scratch)
+        self.read(scratch)
     }
 
     fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
@@ -343,12 +330,8 @@ impl Client {
         {
             self.out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        self.body_at = length;
-        if head.body == Framing::Chunked {
-            self.buffer.drain(..length);
-            self.body_at = 0;
-            self.chunks = Some(Chunks { parser: Parser::chunks(), body: Vec::with_capacity(CHUNKED_ROOM), taken: 0 });
-        }
+        self.buffer.drain(..length);
+        self.chunks = (head.body == Framing::Chunked).then(Chunks::new);
         self.head = Some(head);
         self.enter(Phase::Body, now, shared.limits.body_time);
         None
@@ -363,7 +346,7 @@ impl Client {
             false => (!head.proxied).then_some(self.peer),
         };
         self.peer = known.unwrap_or(self.peer);
-        self.holder = Some(super::crowd::holder(self.peer));
+        self.holder = Some(subscriber(self.peer));
         // A proxy elsewhere was let in by its own address.
         let hidden = known.is_none() && (self.from_proxy || self.peer.is_loopback());
         match () {
@@ -371,60 +354,53 @@ impl Client {
             () if self.from_proxy && !peers.allows(self.peer) => return Err(Refusal::NOT_ALLOWED),
             () => {}
         }
-        self.measures = known.is_some_and(|address| peers.may_measure(address));
-        self.is_local = known.is_some_and(|address| address.is_loopback());
+        self.access = peers.access(known);
         Ok(())
     }
 
     fn take_body(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
         let whole = match (&mut self.chunks, self.head.as_ref().map(|head| head.body)) {
-            (Some(chunks), _) => match chunks.take(&mut self.buffer) {
-                Ok(done) => done.then_some(0),
+            (Some(chunks), _) => match chunks.decode(&mut self.buffer, &mut self.body) {
+                Ok(done) => done,
                 Err(refusal) => {
                     self.refuse(refusal, now, shared);
                     return None;
                 }
             },
-            (None, Some(Framing::Length(length))) => (self.buffer.len() - self.body_at >= length).then_some(length),
-            (None, _) => Some(0),
+            (None, Some(Framing::Length(length))) => {
+                let count = self.buffer.len().min(length - self.body.len());
+                self.body.push(self.buffer.get(..count).unwrap_or_default());
+                self.buffer = self.buffer.split_off(count);
+                self.body.len() == length
+            }
+            (None, _) => true,
         };
-        if let Some(length) = whole {
-            let exchange = self.exchange(length)?;
-            self.enter(Phase::Within, now, shared.limits.answer_time);
+        if whole {
+            let exchange = self.exchange()?;
+            self.enter(Phase::AwaitingResponse, now, shared.limits.answer_time);
             return Some(Step::Ask(exchange));
         }
         if self.eof {
             self.refuse(Refusal::CUT, now, shared);
             return None;
         }
-        self.read(shared, scratch)
+        self.read(scratch)
     }
 
-    /// The whole request, its body being the next `length` bytes of the buffer, or the chunks'.
-    fn exchange(&mut self, length: usize) -> Option<Exchange> {
+    /// The request, which is whole. tiny_http gets the body of a delivery only.
+    fn exchange(&mut self) -> Option<Exchange> {
         let head = self.head.take()?;
-        let has_body = head.has_body();
-        let body_at = std::mem::take(&mut self.body_at);
-        let bytes = match self.chunks.take() {
-            Some(chunks) => chunks.body,
-            None => {
-                let length = body_at + length;
-                let behind = self.buffer.get(length..).unwrap_or_default().to_vec();
-                self.buffer.truncate(length);
-                std::mem::replace(&mut self.buffer, behind)
-            }
-        };
+        let is_delivery = head.is_delivery;
+        let body = Some(std::mem::take(&mut self.body)).filter(|_| is_delivery).unwrap_or_default();
+        self.chunks = None;
         self.seen = 0;
-        let (bodyless, keep_alive) = (head.bodyless, head.keep_alive);
-        let (peer, measures, is_local) = (Some(self.peer), self.measures, self.is_local);
-        let bytes = has_body.then_some(bytes);
-        let held = bytes.as_ref().map_or(0, Vec::len);
-        let letter = Letter { words: head.words, peer, measures, is_local, bytes, body_at };
-        Some(Exchange { slot: 0, serial: self.serial, line: head.line, held, letter, bodyless, keep_alive })
+        let form = Form { bodyless: head.bodyless, keep_alive: head.keep_alive };
+        let head = head.encode(&Caller { address: self.peer, access: self.access }, body.len());
+        Some(Exchange { slot: 0, serial: self.serial, head, body, is_delivery, form })
     }
 
     /// `None` where something was read, or the end.
-    fn read(&mut self, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
+    fn read(&mut self, scratch: &mut [u8]) -> Option<Step> {
         if !self.readable {
             return Some(Step::Wait);
         }
@@ -434,9 +410,6 @@ impl Client {
                 let full = count == scratch.len();
                 // Fewer than there is room for: there were no more.
                 self.readable = full || self.ended || !self.stream.is_plain();
-                if self.buffer.capacity() == 0 {
-                    self.buffer = shared.letters.spare();
-                }
                 self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
                 if full {
                     return Some(Step::Again);
@@ -468,46 +441,11 @@ impl Client {
         None
     }
 
-    fn linger(&mut self, left: usize, shared: &Shared, scratch: &mut [u8]) -> Option<Step> {
-        let step = self.read(shared, scratch);
+    fn linger(&mut self, left: usize, scratch: &mut [u8]) -> Option<Step> {
+        let step = self.read(scratch);
         let left = left.saturating_sub(self.buffer.len());
         self.buffer.clear();
         self.phase = Phase::Linger { left };
         if self.eof || left == 0 { Some(Step::Over) } else { step }
-    }
-}
-
-impl Chunks {
-    /// Takes what is in the buffer; true where the body is whole. What is behind it stays.
-    fn take(&mut self, buffer: &mut Vec<u8>) -> Result<bool, Refusal> {
-        let mut used = 0;
-        let done = loop {
-            let rest = buffer.get(used..).unwrap_or_default();
-            match self.parser.step(rest) {
-                Ok((count, event)) => {
-                    used += count;
-                    match event {
-                        Event::Body(piece) if self.body.len() + piece.len() > LONGEST_BODY => {
-                            return Err(Refusal::LONG_BODY);
-                        }
-                        Event::Body(piece) => self.body.extend_from_slice(piece),
-                        Event::End => break true,
-                        _ => break false,
-                    }
-                }
-                Err(_) => return Err(Refusal::CHUNKS),
-            }
-        };
-        buffer.drain(..used);
-        if buffer.is_empty() {
-            // Between two reads only the body is held.
-            *buffer = Vec::new();
-        }
-        self.taken += used;
-        // Chunks of one byte each take six; nobody honest makes a long body twice as long by chunking it.
-        if self.taken > LONGEST_BODY * 2 {
-            return Err(Refusal::LONG_BODY);
-        }
-        Ok(done)
     }
 }

@@ -1,10 +1,11 @@
-//! What the gate must know of a request: where it ends, and what of it the server within is to hear. Pure: bytes in,
-//! words out.
+//! The head of a request: parsed, and written anew for tiny_http. Pure.
+
+use std::fmt::Write;
 
 use super::answer::Refusal;
 use crate::webhook::event::claimed;
-use crate::webhook::letters::{Field, Words};
-use crate::webhook::{HOOK_PATH, LONGEST_BODY};
+use crate::webhook::limits::{HOOK_PATH, LONGEST_BODY};
+use crate::webhook::peers::Caller;
 
 const MOST_HEADERS: usize = 100;
 
@@ -12,10 +13,15 @@ const MOST_HEADERS: usize = 100;
 const PROXIES: [&str; 7] =
     ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via", "x-real-ip", "x-forwarded-port"];
 
-/// How a body's end is told.
+/// Headers that tiny_http gets, as they are written for it.
+const FORWARDED: [&str; 5] = ["Content-Type", "X-GitHub-Event", "X-GitHub-Delivery", SIGNATURE, OLD_SIGNATURE];
+const SIGNATURE: &str = "X-Hub-Signature-256";
+const OLD_SIGNATURE: &str = "X-Hub-Signature";
+
+/// What says where the body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Neither length nor chunks: there is no body.
+    /// Nothing: there is no body.
     None,
     Length(usize),
     Chunked,
@@ -24,18 +30,18 @@ pub(super) enum Framing {
 /// What is kept of a request's head.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
-    /// The request for the server within: method and path, in our own words.
-    pub(super) line: Vec<u8>,
-    /// What the server is to hear beside it.
-    pub(super) words: Words,
+    method: String,
+    /// The path and the query.
+    target: String,
+    /// Names of [`FORWARDED`] with their values.
+    headers: Vec<(&'static str, String)>,
     pub(super) body: Framing,
     pub(super) expects_continue: bool,
     /// True where the client wants to ask more over this connection.
     pub(super) keep_alive: bool,
     /// True for HEAD, whose answer has no body.
     pub(super) bodyless: bool,
-    posted: bool,
-    /// True for a delivery: it must be signed.
+    /// True for a POST to the path of webhooks: it must be signed.
     pub(super) is_delivery: bool,
     /// True where a header says that a proxy passed it on.
     pub(super) proxied: bool,
@@ -71,18 +77,14 @@ pub(super) fn parse_head(bytes: &[u8], most: usize) -> Result<Option<(Head, usiz
     let method = request.method.filter(plain).ok_or(Refusal::NOT_HTTP)?;
     let target = path_of(request.path.filter(plain).ok_or(Refusal::NOT_HTTP)?);
     let newer = request.version == Some(1);
-    let mut line = Vec::with_capacity(method.len() + target.len() + 12);
-    for piece in [method, " ", target, " HTTP/1.1\r\n"] {
-        line.extend_from_slice(piece.as_bytes());
-    }
     let mut head = Head {
-        line,
-        words: Words::default(),
+        method: method.to_owned(),
+        target: target.to_owned(),
+        headers: Vec::new(),
         body: Framing::None,
         expects_continue: false,
         keep_alive: newer,
         bodyless: method == "HEAD",
-        posted: method == "POST",
         is_delivery: method == "POST" && target.split('?').next() == Some(HOOK_PATH),
         proxied: false,
         forwarded_for: None,
@@ -143,20 +145,46 @@ impl Head {
             if !all.is_empty() {
                 all.push(',');
             }
-            // What is no text names nobody.
+            // A value that is not UTF-8 is not an address.
             all.push_str(value.unwrap_or("?"));
-        } else if let Some((field, _)) = Field::ALL.into_iter().find(|(_, known)| is(known)) {
+        } else if let Some(known) = FORWARDED.into_iter().find(|known| is(known)) {
             let printable = |v: &&str| v.bytes().all(|b| b == b' ' || b.is_ascii_graphic());
-            if let Some(value) = value.filter(printable) {
-                self.words.set(field, value);
+            // The first of several counts.
+            if let Some(value) = value.filter(printable).filter(|_| self.header(known).is_none()) {
+                self.headers.push((known, value.to_owned()));
             }
         }
         Ok(())
     }
 
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn size(&self) -> usize {
+        let values: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.method.len() + self.target.len() + values + self.forwarded_for.as_ref().map_or(0, String::len)
+    }
+
+    /// The head for tiny_http. Nothing of the client's bytes is in it but a method and a target without spaces, and
+    /// printable values of [`FORWARDED`]; `length` is that of the body as it was received.
+    pub(super) fn encode(&self, caller: &Caller, length: usize) -> Vec<u8> {
+        let mut head = format!("{} {} HTTP/1.1\r\n{}: {caller}\r\n", self.method, self.target, Caller::HEADER);
+        // Writing to a String does not fail.
+        for (name, value) in &self.headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        if self.is_delivery && self.body != Framing::None {
+            let _ = write!(head, "Content-Length: {length}\r\n");
+        }
+        head.push_str("\r\n");
+        head.into_bytes()
+    }
+
     /// Refuses a delivery whose signature cannot be one, before its body is read.
     pub(super) fn check_signature(&self) -> Result<(), Refusal> {
-        match claimed(self.words.signature()) {
+        match claimed(self.header(SIGNATURE).or_else(|| self.header(OLD_SIGNATURE))) {
             Err(error) if self.is_delivery && self.body != Framing::None => Err(Refusal::unsigned(error)),
             _ => Ok(()),
         }
@@ -166,11 +194,6 @@ impl Head {
     pub(super) fn too_long(&self) -> bool {
         matches!(self.body, Framing::Length(length) if length > LONGEST_BODY)
     }
-
-    /// True where the server is to see a body.
-    pub(super) fn has_body(&self) -> bool {
-        self.posted && self.body != Framing::None
-    }
 }
 
 #[cfg(test)]
@@ -178,36 +201,46 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn parsed(text: &str) -> Result<(String, Head), Refusal> {
+    fn parsed(text: &str) -> Result<Head, Refusal> {
         let (head, length) = parse_head(text.as_bytes(), 16 * 1024)?.expect("complete");
         assert_eq!(length, text.len());
-        Ok((String::from_utf8(head.line.clone()).unwrap(), head))
+        Ok(head)
     }
 
     #[test]
-    fn the_server_within_hears_our_own_words() {
-        let check = |text: &str, line: &str| assert_eq!(parsed(text).unwrap().0, line, "{text}");
-        check("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\n");
-        check("GET http://h/a?b HTTP/1.1\r\nHost: h\r\nBundle: 1\r\n\r\n", "GET /a?b HTTP/1.1\r\n");
-        check("GET HTTPS://h HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n");
-        check("GET ftp://h/ HTTP/1.1\r\n\r\n", "GET ftp://h/ HTTP/1.1\r\n");
-        check("GET /?u=http://h/ HTTP/1.1\r\n\r\n", "GET /?u=http://h/ HTTP/1.1\r\n");
-        let event = |text: &str| parsed(text).unwrap().1.words.get(Field::Event).map(str::to_owned);
-        let check = |header: &str, heard: Option<&str>| {
-            assert_eq!(event(&format!("PUT / HTTP/1.1\r\n{header}\r\n\r\n")).as_deref(), heard, "{header}");
-        };
-        check("X-GITHUB-Event:  ping ", Some("ping"));
-        check("X-GitHub-Event: p\u{e9}ng", None);
-        check("X-GitHub-Events: ping", None);
-        check("X-GitHub-Event: a\r\nX-GitHub-Event: b", Some("a"));
-        let text = "POST / HTTP/1.1\r\nContent-Length: 003\r\nBundle: 8\r\nX-GitHub-Delivery: d\r\n\r\n";
-        let (line, head) = parsed(text).unwrap();
-        assert_eq!((line.as_str(), head.words.get(Field::Delivery)), ("POST / HTTP/1.1\r\n", Some("d")));
+    fn a_head_is_written_anew() {
+        let caller: Caller = "192.0.2.7 public".parse().unwrap();
+        #[track_caller]
+        fn check(caller: &Caller, text: &str, line: &str, headers: &str) {
+            let written = String::from_utf8(parsed(text).unwrap().encode(caller, 7)).unwrap();
+            assert_eq!(written, format!("{line} HTTP/1.1\r\nLxdrunner-Caller: 192.0.2.7 public\r\n{headers}\r\n"));
+        }
+        let check = |text: &str, line: &str, headers: &str| check(&caller, text, line, headers);
+        check("GET / HTTP/1.0\r\n\r\n", "GET /", "");
+        check("GET http://h/a?b HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n", "GET /a?b", "");
+        check("GET HTTPS://h HTTP/1.1\r\n\r\n", "GET /", "");
+        check("GET ftp://h/ HTTP/1.1\r\n\r\n", "GET ftp://h/", "");
+        check("GET /?u=http://h/ HTTP/1.1\r\n\r\n", "GET /?u=http://h/", "");
+        // Only the gate says who asks, and how long the body is.
+        check("GET / HTTP/1.1\r\nLxdrunner-Caller: ::1 metrics\r\nlxdrunner-caller: x\r\n\r\n", "GET /", "");
+        check("POST / HTTP/1.1\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n", "POST /", "");
+        let post = |more: &str| format!("POST /hooks/lxdrunner HTTP/1.1\r\n{more}\r\n");
+        let line = "POST /hooks/lxdrunner";
+        check(&post("Content-Length: 009\r\nTE: chunked\r\n"), line, "Content-Length: 7\r\n");
+        check(&post("Transfer-Encoding: chunked\r\n"), line, "Content-Length: 7\r\n");
+        check(&post(""), line, "");
+        check(&post("X-GITHUB-Event:  ping \r\n"), line, "X-GitHub-Event: ping\r\n");
+        check(&post("X-GitHub-Event: p\u{e9}ng\r\nX-GitHub-Events: a\r\n"), line, "");
+        check(&post("X-GitHub-Event: a\tb\r\n"), line, "");
+        check(&post("X-GitHub-Event: a\r\nX-GitHub-Event: b\r\n"), line, "X-GitHub-Event: a\r\n");
+        for text in ["GET /a b HTTP/1.1\r\n\r\n", "GET /\t HTTP/1.1\r\n\r\n", "G@T / HTTP/1.1\r\nA: b\r\n c\r\n\r\n"] {
+            assert_eq!(parsed(text), Err(Refusal::NOT_HTTP), "{text:?}");
+        }
     }
 
     #[test]
     fn a_connection_lasts_as_its_client_wants() {
-        let check = |text: &str, keep_alive: bool| assert_eq!(parsed(text).unwrap().1.keep_alive, keep_alive, "{text}");
+        let check = |text: &str, keep_alive: bool| assert_eq!(parsed(text).unwrap().keep_alive, keep_alive, "{text}");
         check("GET / HTTP/1.1\r\n\r\n", true);
         check("GET / HTTP/1.1\r\nConnection: foo, Close\r\n\r\n", false);
         check("GET / HTTP/1.0\r\n\r\n", false);
@@ -216,12 +249,12 @@ mod tests {
 
     #[test]
     fn forwarders_are_joined() {
-        let (_, head) = parsed("GET / HTTP/1.1\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: c\r\n\r\n").unwrap();
+        let head = parsed("GET / HTTP/1.1\r\nX-Forwarded-For: a, b\r\nX-Forwarded-For: c\r\n\r\n").unwrap();
         assert_eq!(head.forwarded_for.as_deref(), Some("a, b,c"));
         let text = b"GET / HTTP/1.1\r\nX-Forwarded-For: a\r\nX-Forwarded-For: \xff\r\n\r\n";
         let (head, _) = parse_head(text, 1024).unwrap().unwrap();
         assert_eq!(head.forwarded_for.as_deref(), Some("a,?"));
-        let proxied = |line: &str| parsed(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n")).unwrap().1.proxied;
+        let proxied = |line: &str| parsed(&format!("GET / HTTP/1.1\r\n{line}\r\n\r\n")).unwrap().proxied;
         assert!(proxied("Via: 1.1 x") && proxied("forwarded: for=x") && proxied("X-Real-IP: x") && !proxied("Host: x"));
     }
 

@@ -1,22 +1,14 @@
 //! Who holds how many connections, and whose ends when there are too many.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::client::Client;
 
-/// Whom a connection from `address` is counted against: one subscriber has a whole /64 of IPv6.
-pub(super) fn holder(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
-        v4 => v4,
-    }
-}
-
 /// The clients, each in its place.
 #[derive(Default)]
-pub(super) struct Crowd {
+pub(super) struct Connections {
     places: Vec<Option<Box<Client>>>,
     free: Vec<usize>,
     held: HashMap<IpAddr, usize>,
@@ -25,7 +17,7 @@ pub(super) struct Crowd {
     count: usize,
 }
 
-impl Crowd {
+impl Connections {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.count
@@ -74,7 +66,7 @@ impl Crowd {
         self.free.push(at);
         if self.count == 0 {
             // After a flood, what it needed is given back.
-            *self = Crowd::default();
+            *self = Connections::default();
         }
     }
 
@@ -125,21 +117,5 @@ impl Crowd {
     pub(super) fn heaviest(&self) -> Option<usize> {
         let idle = self.all().filter(|(_, client)| client.idle_since().is_some() && client.held() > 0);
         idle.max_by_key(|(_, client)| client.held()).map(|(at, _)| at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_subscriber_is_one_holder() {
-        let check = |address: &str, expected: &str| {
-            assert_eq!(holder(address.parse().unwrap()), expected.parse::<IpAddr>().unwrap(), "{address}");
-        };
-        check("192.0.2.7", "192.0.2.7");
-        check("::ffff:192.0.2.7", "192.0.2.7");
-        check("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::");
-        check("2001:db8:1:3::1", "2001:db8:1:3::");
     }
 }
