@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::answer::Refusal;
 use crate::webhook::limits::LONGEST_BODY;
 
-/// Bytes of a piece. Each is freed as soon as tiny_http has read it.
-const PIECE: usize = 64 * 1024;
+/// Bytes of a piece. Each is freed as soon as it is sent to tiny_http; musl gives blocks of this size back to the system at once.
+const PIECE: usize = 128 * 1024;
 /// Bytes of a chunk's size line, and of the trailers behind the last chunk.
 const LONGEST_SIZE_LINE: usize = 1024;
 const LONGEST_TRAILERS: usize = 16 * 1024;
@@ -30,7 +30,8 @@ impl Body {
             let last = match self.pieces.back_mut().filter(|piece| piece.len() < PIECE) {
                 Some(last) => last,
                 None => {
-                    self.pieces.push_back(Vec::new());
+                    // Room at once for a further piece: growing blocks would leave holes.
+                    self.pieces.push_back(Vec::with_capacity(if self.pieces.is_empty() { 0 } else { PIECE }));
                     continue;
                 }
             };
