@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// The longest path that a socket's address holds, in bytes, is a little more (unix(7)).
 const LONGEST_PATH: usize = 100;
+/// Names that are tried for a directory: in a shared one somebody else may have made the first.
+const NAMES: u32 = 1000;
 
 /// The user of this process.
 pub fn own_user() -> Option<u32> {
@@ -45,6 +47,42 @@ pub fn bind(socket: &Path) -> io::Result<UnixListener> {
     let listener = UnixListener::bind(place.path())?;
     fs::set_permissions(socket, Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// A listener and `count` connections to it, over a socket without a name: nobody else can connect. It is bound in a new
+/// directory of mode 0700 in the first of `folders` where that works, which is removed again.
+///
+/// # Errors
+/// It works in none of them.
+pub fn connected(count: usize, folders: &[PathBuf]) -> io::Result<(UnixListener, Vec<UnixStream>)> {
+    let mut failed = io::Error::from(ErrorKind::NotFound);
+    for folder in folders {
+        match connected_in(folder, count) {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failed = io::Error::new(error.kind(), format!("{}: {error}", folder.display())),
+        }
+    }
+    Err(failed)
+}
+
+fn connected_in(folder: &Path, count: usize) -> io::Result<(UnixListener, Vec<UnixStream>)> {
+    let names = (0..NAMES).map(|n| folder.join(format!("lxdrunner-{}-{n}", std::process::id())));
+    let mut made = Err(ErrorKind::AlreadyExists.into());
+    for own in names {
+        made = DirBuilder::new().mode(0o700).create(&own).map(|()| own);
+        if !made.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists) {
+            break;
+        }
+    }
+    let own = made?;
+    let socket = own.join("socket");
+    let connected = short(&socket).and_then(|place| {
+        let listener = UnixListener::bind(place.path())?;
+        let streams = (0..count).map(|_| UnixStream::connect(place.path())).collect::<io::Result<Vec<_>>>()?;
+        Ok((listener, streams))
+    });
+    fs::remove_dir_all(&own)?;
+    connected
 }
 
 /// Connects to `socket`.

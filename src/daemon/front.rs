@@ -7,7 +7,6 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::{Config, WebTls};
-use crate::control;
 use crate::github::GitHub;
 use crate::threads;
 use crate::webhook::{AT_GITHUB, Error, Front, Limits, Listener, Peers, Tls};
@@ -40,7 +39,7 @@ pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Erro
         let (peers, github) = (Arc::clone(&peers), Arc::clone(github));
         threads::spawn("github-hooks", move || ask_for_ever(&peers, &github));
     }
-    let private = control::socket(config).with_extension("webhook");
+    let private = vec![std::env::temp_dir(), config.cache_home.clone()];
     Ok(Front { listener, tls, peers, limits: Limits::default(), private, ending: ending() })
 }
 

@@ -53,9 +53,8 @@ pub struct Front {
     pub peers: Arc<Peers>,
     /// What clients may use.
     pub limits: Limits,
-    /// The socket from the gate to tiny_http, in a folder of mode 0700 that is made where there is none. It has a name only
-    /// until the gate is connected.
-    pub private: PathBuf,
+    /// Directories for the socket from the gate to tiny_http; the first that can be written is used.
+    pub private: Vec<PathBuf>,
     /// A byte from here ends the process after requests that have begun.
     pub ending: Option<UnixStream>,
 }
@@ -80,15 +79,11 @@ impl Receiver {
         metrics: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Result<Receiver, Error> {
         let answers = Answers { health: Box::new(health), metrics: Box::new(metrics) };
-        let private = front.private.clone();
-        let connected = private_socket::bind(&private).and_then(|listener| {
-            let links = (0..LINKS).map(|_| private_socket::connect(&private)).collect::<io::Result<Vec<_>>>();
-            std::fs::remove_file(&private)?;
-            Receiver::open_over((listener, links?), front, secret, deliver, answers)
-        });
-        connected.map_err(|error| {
-            let tried = format!("set up the webhook receiver over {}", private.display());
-            Error::new(tried, error, "let cache_home name a directory that the user who runs lxdrunner can write to")
+        let connected = private_socket::connected(LINKS, &front.private);
+        let opened = connected.and_then(|over| Receiver::open_over(over, front, secret, deliver, answers));
+        opened.map_err(|error| {
+            let fix = "let cache_home name a directory that the user who runs lxdrunner can write to";
+            Error::new("set up the webhook receiver".to_owned(), error, fix)
         })
     }
 

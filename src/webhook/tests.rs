@@ -102,11 +102,8 @@ fn open_gate() -> (TcpStream, UnixStream) {
 fn open_deaf() {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (peers, limits) = (Arc::new(Peers::default()), Limits::default());
-    let folder = std::env::temp_dir().join(format!("lxdrunner-webhook-{}", std::process::id()));
-    let private = folder.join("webhook.sock");
-    let server = private_socket::bind(&private).unwrap();
-    let links = (0..LINKS).map(|_| private_socket::connect(&private).unwrap()).collect();
-    std::fs::remove_dir_all(folder).unwrap();
+    let private = vec![std::env::temp_dir()];
+    let (server, links) = private_socket::connected(LINKS, &private).unwrap();
     let held = UnixStream::from(OwnedFd::from(server.try_clone().unwrap()));
     let front = Front { listener, tls: None, peers, limits, private, ending: None };
     let answers = Answers { health: Box::new(|| Health::Good("ok at first".to_owned())), metrics: Box::new(|| None) };

@@ -46,7 +46,7 @@ impl Door {
             tls: Tls::open(&tls, &scratch.0).unwrap().map(Arc::new),
             peers: Arc::new(peers),
             limits,
-            private: scratch.0.join("control/webhook.sock"),
+            private: vec![scratch.0.clone()],
             ending: None,
         };
         let deliver = move |hint| send.try_send(hint).unwrap();

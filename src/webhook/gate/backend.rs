@@ -172,7 +172,7 @@ impl Link {
 
 impl Exchange {
     fn size(&self) -> usize {
-        self.head.len() + self.body.len()
+        self.head.len() + self.body.held()
     }
 
     /// The first bytes that are not sent: the head, then the pieces of the body.

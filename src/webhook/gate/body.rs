@@ -24,6 +24,11 @@ impl Body {
         self.length
     }
 
+    /// Bytes that it takes in memory.
+    pub(super) fn held(&self) -> usize {
+        self.pieces.iter().map(Vec::capacity).sum()
+    }
+
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         self.length += bytes.len();
         while !bytes.is_empty() {

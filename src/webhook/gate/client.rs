@@ -142,7 +142,7 @@ impl Client {
 
     /// Bytes that are held of it.
     pub(super) fn held(&self) -> usize {
-        self.buffer.len() + self.head.as_ref().map_or(0, Head::size) + self.body.len()
+        self.buffer.len() + self.head.as_ref().map_or(0, Head::size) + self.body.held()
     }
 
     /// Since when it only keeps its place; `None` while it is being served.
