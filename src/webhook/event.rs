@@ -13,7 +13,7 @@ use super::payload::{CheckRunEvent, CheckSuiteEvent, Repository, WorkflowJobEven
 use crate::model::{Hint, Job, JobId, JobStatus, Labels, RepoName, RunnerId, Secret, Timestamp};
 use crate::text::one_line;
 
-/// Why a delivery is not believed. The text is for whoever sets up the hook; it tells nothing about the secret.
+/// Why a delivery is refused. The text is for the person who sets up the hook; it says nothing about the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignatureError {
     /// There is no signature.

@@ -39,7 +39,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::peers::subscriber;
-use super::tally::Kind;
+use super::throttled_log::Kind;
 use crate::threads;
 use answer::Refusal;
 use backend::{Answered, Backend};
@@ -49,37 +49,37 @@ use stream::Stream;
 
 pub(super) use shared::Shared;
 
-/// Connections that are let in before those that are in have their turn.
+/// Connections that are accepted before the open ones go on.
 const ARRIVALS: usize = 64;
-/// The pause after the system let us have no connection.
+/// The pause after a failed `accept`.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Who is being served when the process is to end is served for so long.
-const FAREWELL: Duration = Duration::from_secs(3);
+/// How long requests that have begun are still served after SIGTERM.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(3);
 /// Bytes that are read at once.
 const SCRATCH: usize = 64 * 1024;
 
 const LISTENER: usize = 0;
-const ENDING: usize = 1;
+const SHUTDOWN: usize = 1;
 const FIRST_LINK: usize = 2;
 const FIRST_CLIENT: usize = 1024;
 
-/// Serves the clients of `listener` in a thread of its own, over `links` to tiny_http. A byte from `ending` ends the
-/// process (see the module).
+/// Serves the clients of `listener` in a thread of its own, over `links` to tiny_http. A byte from `shutdown` ends
+/// the process (see the module).
 ///
 /// # Errors
 /// The system refuses to poll the sockets.
 pub(super) fn open(
     mut listener: TcpListener,
     links: Vec<UnixStream>,
-    ending: Option<UnixStream>,
+    shutdown: Option<UnixStream>,
     shared: Shared,
 ) -> io::Result<()> {
     let poll = Poll::new()?;
     poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
-    let ending = ending.map(|ending| ending.set_nonblocking(true).map(|()| mio::net::UnixStream::from_std(ending)));
-    let mut ending = ending.transpose()?;
-    if let Some(ending) = &mut ending {
-        poll.registry().register(ending, Token(ENDING), Interest::READABLE)?;
+    let shutdown = shutdown.map(|end| end.set_nonblocking(true).map(|()| mio::net::UnixStream::from_std(end)));
+    let mut shutdown = shutdown.transpose()?;
+    if let Some(shutdown) = &mut shutdown {
+        poll.registry().register(shutdown, Token(SHUTDOWN), Interest::READABLE)?;
     }
     let links = links.into_iter().map(|link| {
         link.set_nonblocking(true)?;
@@ -89,29 +89,28 @@ pub(super) fn open(
     let gate = Gate {
         poll,
         listener,
-        _ending: ending,
-        ends_at: None,
+        _shutdown: shutdown,
+        exits_at: None,
         shared,
         backend,
         connections: Connections::default(),
-        again: VecDeque::new(),
+        ready_queue: VecDeque::new(),
         arrivals: Arrivals::Waiting,
-        troubled: false,
+        accept_failing: false,
         serial: 0,
-        alarm: None,
+        next_deadline: None,
         scratch: vec![0; SCRATCH],
     };
     threads::spawn("gate", move || gate.run());
     Ok(())
 }
 
-/// Whether there are connections to be let in.
+/// Whether connections wait to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Arrivals {
-    /// Not that we know.
     None,
     Waiting,
-    /// Not before then: the system has none to give, or there is no place.
+    /// Not to be accepted before then: `accept` failed, or there is no place.
     Later(Instant),
 }
 
@@ -119,20 +118,19 @@ struct Gate {
     poll: Poll,
     listener: TcpListener,
     /// SIGTERM writes a byte here.
-    _ending: Option<mio::net::UnixStream>,
+    _shutdown: Option<mio::net::UnixStream>,
     /// After SIGTERM: when the process ends at the latest.
-    ends_at: Option<Instant>,
+    exits_at: Option<Instant>,
     shared: Shared,
     backend: Backend,
     connections: Connections,
     /// Places of clients that have more to do without a further event.
-    again: VecDeque<usize>,
+    ready_queue: VecDeque<usize>,
     arrivals: Arrivals,
-    /// True while the system has no connections to give.
-    troubled: bool,
+    accept_failing: bool,
     serial: u64,
     /// No deadline is before this.
-    alarm: Option<Instant>,
+    next_deadline: Option<Instant>,
     scratch: Vec<u8>,
 }
 
@@ -151,54 +149,54 @@ impl Gate {
                 match event.token().0 {
                     LISTENER if self.arrivals == Arrivals::None => self.arrivals = Arrivals::Waiting,
                     LISTENER => {}
-                    ENDING => self.ends_at = Some(now + FAREWELL),
+                    SHUTDOWN => self.exits_at = Some(now + SHUTDOWN_TIME),
                     link @ FIRST_LINK..FIRST_CLIENT => self.link_ready(link - FIRST_LINK, now),
-                    token => self.client_stirred(token - FIRST_CLIENT, event.is_read_closed(), now),
+                    token => self.client_ready(token - FIRST_CLIENT, event.is_read_closed(), now),
                 }
             }
-            for _ in 0..self.again.len() {
-                let Some(at) = self.again.pop_front() else { break };
-                self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
+            for _ in 0..self.ready_queue.len() {
+                let Some(at) = self.ready_queue.pop_front() else { break };
+                self.drive(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
             }
-            match self.ends_at {
-                None => self.let_in(now),
+            match self.exits_at {
+                None => self.accept_waiting(now),
                 Some(at) if at <= now || !self.connections.is_served() => {
-                    self.shared.tally.flush(now + Duration::from_secs(1));
+                    self.shared.log.flush(now + Duration::from_secs(1));
                     log::info!("msg=\"shutting down on SIGTERM; running jobs are not affected\"");
                     std::process::exit(0);
                 }
                 Some(_) => {}
             }
-            self.ring(now);
+            self.expire_overdue(now);
         }
     }
 
-    /// How long nothing is to be done.
+    /// How long to wait for events.
     fn wait(&self) -> Option<Duration> {
         let now = Instant::now();
-        let unsaid = self.shared.tally.flush(now);
+        let log_due = self.shared.log.flush(now);
         let (busy, later) = match self.arrivals {
-            _ if self.ends_at.is_some() => (false, self.ends_at),
+            _ if self.exits_at.is_some() => (false, self.exits_at),
             Arrivals::Waiting => (true, None),
             Arrivals::Later(at) => (false, Some(at)),
             Arrivals::None => (false, None),
         };
-        if busy || !self.again.is_empty() {
+        if busy || !self.ready_queue.is_empty() {
             return Some(Duration::ZERO);
         }
-        let first = [self.alarm, unsaid, later].into_iter().flatten().min();
+        let first = [self.next_deadline, log_due, later].into_iter().flatten().min();
         first.map(|at| at.saturating_duration_since(now))
     }
 
-    fn client_stirred(&mut self, at: usize, ended: bool, now: Instant) {
-        self.turn(at, now, |client, shared, scratch| {
-            client.stirred(ended);
+    fn client_ready(&mut self, at: usize, ended: bool, now: Instant) {
+        self.drive(at, now, |client, shared, scratch| {
+            client.on_ready(ended);
             client.advance(now, shared, scratch)
         });
     }
 
-    /// Gives a client its turn, and does what it comes to.
-    fn turn(&mut self, at: usize, now: Instant, act: impl FnOnce(&mut Client, &Shared, &mut [u8]) -> Step) {
+    /// Lets a client go on, and does what it asks for.
+    fn drive(&mut self, at: usize, now: Instant, act: impl FnOnce(&mut Client, &Shared, &mut [u8]) -> Step) {
         let Some(mut client) = self.connections.take(at) else { return };
         let mut step = act(&mut client, &self.shared, &mut self.scratch);
         if let Some(holder) = client.holder
@@ -206,8 +204,8 @@ impl Gate {
             && self.connections.held_by(holder) >= self.shared.limits.per_address
             && !client.awaits_response()
         {
-            // It came through a proxy, and only now is it known for whom.
-            self.shared.tally.note(Kind::Crowded, Some(client.peer), "too many connections of one address");
+            // It came through a proxy, and the head has just named the client.
+            self.shared.log.record(Kind::Crowded, Some(client.peer), "too many connections of one address");
             client.shed();
             step = Step::Over;
         }
@@ -217,7 +215,7 @@ impl Gate {
                 return;
             }
             Step::Wait => {}
-            Step::Again => self.again.push_back(at),
+            Step::Again => self.ready_queue.push_back(at),
             Step::Ask(mut exchange) => {
                 exchange.slot = at;
                 if let Err(error) = self.backend.submit(exchange, now) {
@@ -225,7 +223,7 @@ impl Gate {
                 }
             }
         }
-        self.alarm = Some(self.alarm.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
+        self.next_deadline = Some(self.next_deadline.map_or(client.deadline, |alarm| alarm.min(client.deadline)));
         self.connections.put_back(at, client);
         while self.connections.memory + self.backend.held() > self.shared.limits.memory {
             let Some(heaviest) = self.connections.heaviest() else { break };
@@ -243,21 +241,21 @@ impl Gate {
 
     fn shed(&mut self, at: usize, why: &str) {
         if let Some(mut client) = self.connections.take(at) {
-            self.shared.tally.note(Kind::Crowded, Some(client.peer), why);
+            self.shared.log.record(Kind::Crowded, Some(client.peer), why);
             client.shed();
             self.end(at, client);
         }
     }
 
     fn link_ready(&mut self, link: usize, now: Instant) {
-        let ending = self.ends_at.is_some();
+        let shutting_down = self.exits_at.is_some();
         match self.backend.on_ready(link, now, &mut self.scratch) {
             Ok(None) => {}
             Ok(Some(Answered { slot, serial, keep_alive, bytes })) => {
-                self.turn(slot, now, |client, shared, scratch| {
+                self.drive(slot, now, |client, shared, scratch| {
                     // After a timeout, another client may have that place.
                     if client.serial == serial && client.awaits_response() {
-                        let keep_alive = keep_alive && client.wants_more() && !ending;
+                        let keep_alive = keep_alive && client.wants_more() && !shutting_down;
                         client.answer(bytes, keep_alive, now, &shared.limits);
                     }
                     client.advance(now, shared, scratch)
@@ -268,25 +266,25 @@ impl Gate {
     }
 
     fn die(&self, error: &io::Error) -> ! {
-        threads::die(&format!("tiny_http, the webhook server behind the gate, does not work: {error}"))
+        threads::die(&format!("tiny_http, the webhook server behind the gate, failed: {error}"))
     }
 
-    /// Lets in who has arrived.
-    fn let_in(&mut self, now: Instant) {
+    /// Accepts connections.
+    fn accept_waiting(&mut self, now: Instant) {
         match self.arrivals {
             Arrivals::None => return,
             Arrivals::Later(at) if at > now => return,
             _ => {}
         }
         if !self.shared.peers.is_ready(now) {
-            // The system keeps them for us.
+            // The system keeps them.
             self.arrivals = Arrivals::Later(now + PAUSE);
             return;
         }
         self.arrivals = Arrivals::Waiting;
         for _ in 0..ARRIVALS {
             if self.is_full() && self.connections.most_dispensable(None, now).is_none() {
-                // All are being served. One of them is over soon, and says so.
+                // All are being served. The next one that ends makes room.
                 self.arrivals = Arrivals::Later(now + PAUSE);
                 return;
             }
@@ -306,12 +304,12 @@ impl Gate {
         }
     }
 
-    /// The system has no connection for us: most likely it, or this process, is out of file descriptors. Those who
-    /// wait are kept by the system; who merely holds a place loses it.
+    /// `accept` failed: most likely the system, or this process, is out of file descriptors. The system keeps the
+    /// connections that wait; an open one without a complete request is closed.
     fn no_connection(&mut self, error: &io::Error, now: Instant) {
-        if !self.troubled {
-            self.troubled = true;
-            log::warn!("accept_failed error={error:?} msg=\"no connection can be let in; tried again until it can\"");
+        if !self.accept_failing {
+            self.accept_failing = true;
+            log::warn!("accept_failed error={error:?} msg=\"no connection can be accepted; retrying\"");
         }
         if let Some(long_ago) = now.checked_sub(Duration::from_secs(1))
             && let Some(at) = self.connections.most_dispensable(None, long_ago)
@@ -332,15 +330,15 @@ impl Gate {
     }
 
     fn admit(&mut self, mut socket: TcpStream, from: SocketAddr, now: Instant) {
-        if self.troubled {
-            self.troubled = false;
-            log::warn!("msg=\"connections can be let in again\"");
+        if self.accept_failing {
+            self.accept_failing = false;
+            log::warn!("msg=\"connections are accepted again\"");
         }
         let shared = &self.shared;
         let peer = from.ip().to_canonical();
         let from_proxy = shared.peers.is_proxy(peer);
         if !from_proxy && !shared.peers.allows(peer) {
-            shared.tally.note(Kind::NotAllowed, Some(peer), "web_allow does not name this address");
+            shared.log.record(Kind::NotAllowed, Some(peer), "web_allow does not name this address");
             return;
         }
         let holder = subscriber(peer);
@@ -348,7 +346,7 @@ impl Gate {
             && self.connections.held_by(holder) >= shared.limits.per_address
             && !self.make_place(Some(holder), now)
         {
-            self.shared.tally.note(Kind::Crowded, Some(peer), "too many requests of one address at once");
+            self.shared.log.record(Kind::Crowded, Some(peer), "too many requests of one address at once");
             let _ = io::Write::write(&mut socket, &Refusal::BUSY.encode());
             return;
         }
@@ -360,7 +358,7 @@ impl Gate {
             Some(tls) => match Stream::encrypted(socket, tls.config(now)) {
                 Ok(stream) => stream,
                 Err(error) => {
-                    self.shared.tally.note(Kind::Handshake, Some(peer), &error.to_string());
+                    self.shared.log.record(Kind::Handshake, Some(peer), &error.to_string());
                     return;
                 }
             },
@@ -370,26 +368,26 @@ impl Gate {
         let at = self.connections.next_place();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(client.socket(), Token(FIRST_CLIENT + at), interest) {
-            self.shared.tally.note(Kind::Crowded, Some(peer), &error.to_string());
+            self.shared.log.record(Kind::Crowded, Some(peer), &error.to_string());
             return;
         }
         self.connections.enter(client);
         // Its request is often there already.
-        self.turn(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
+        self.drive(at, now, |client, shared, scratch| client.advance(now, shared, scratch));
     }
 
-    /// Ends what has taken too long.
-    fn ring(&mut self, now: Instant) {
-        if self.alarm.is_none_or(|alarm| alarm > now) {
+    /// Ends requests and connections whose deadline has passed.
+    fn expire_overdue(&mut self, now: Instant) {
+        if self.next_deadline.is_none_or(|alarm| alarm > now) {
             return;
         }
-        for at in self.connections.late(now) {
-            self.turn(at, now, |client, shared, scratch| client.expire(now, shared, scratch));
+        for at in self.connections.overdue(now) {
+            self.drive(at, now, |client, shared, scratch| client.expire(now, shared, scratch));
         }
         let dead_at = self.backend.oldest().map(|begun| begun + self.shared.limits.server_time);
         if dead_at.is_some_and(|at| at <= now) {
             self.die(&ErrorKind::TimedOut.into());
         }
-        self.alarm = [self.connections.next_deadline(), dead_at].into_iter().flatten().min();
+        self.next_deadline = [self.connections.next_deadline(), dead_at].into_iter().flatten().min();
     }
 }

@@ -8,9 +8,9 @@ mod listen;
 mod payload;
 mod peers;
 mod server;
-mod tally;
 #[cfg(test)]
 mod tests;
+mod throttled_log;
 mod tls;
 
 pub use error::Error;

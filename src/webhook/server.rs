@@ -17,7 +17,7 @@ use super::gate;
 use super::limits::{HOOK_PATH, LONGEST_ANSWER, LONGEST_BODY, Limits};
 use super::listen::Listener;
 use super::peers::{Access, Caller, Peers};
-use super::tally::{Kind, Tally};
+use super::throttled_log::{Kind, ThrottledLog};
 use super::tls::Tls;
 use crate::model::{Hint, Secret};
 use crate::text::escaped_lines;
@@ -33,10 +33,10 @@ pub(super) const LINKS: usize = 4;
 /// Deliveries that are remembered, to tell those that come twice.
 const REMEMBERED: usize = 4096;
 
-/// How the daemon is.
+/// The daemon's health.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Well, in a few words that start with `ok`.
+    /// A short text that starts with `ok`.
     Good(String),
     /// What is wrong.
     Bad(String),
@@ -67,7 +67,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz`, `metrics` for
-    /// `GET /metrics` of whoever may read them, and must answer within a few seconds.
+    /// `GET /metrics` of those who may read them, and must answer within a few seconds.
     ///
     /// # Errors
     /// The system has no sockets left, or no place for a private one.
@@ -97,20 +97,20 @@ impl Receiver {
     ) -> io::Result<Receiver> {
         let Front { listener: Listener { socket, local, .. }, tls, peers, limits, ending, .. } = front;
         let server = Server::from_listener(private, None).map_err(io::Error::other)?;
-        let tally = Arc::new(Tally::default());
+        let log = Arc::new(ThrottledLog::default());
         let handler = Arc::new(Handler {
             server,
             secret,
             deliver: Box::new(deliver),
             answers,
             seen: Mutex::new(Seen::default()),
-            tally: Arc::clone(&tally),
+            log: Arc::clone(&log),
         });
         for n in 0..WORKERS {
             let handler = Arc::clone(&handler);
             threads::spawn(&format!("webhook-{n}"), move || handler.work());
         }
-        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, tally })?;
+        gate::open(socket, links, ending, gate::Shared { limits, peers, tls, log })?;
         Ok(Receiver { local })
     }
 
@@ -134,7 +134,7 @@ struct Handler {
     deliver: Box<dyn Fn(Hint) + Send + Sync>,
     answers: Answers,
     seen: Mutex<Seen>,
-    tally: Arc<Tally>,
+    log: Arc<ThrottledLog>,
 }
 
 /// An answer: its status, its text, and the methods for a 405.
@@ -218,7 +218,7 @@ impl Handler {
     }
 
     fn delivery(&self, request: &Request, body: Option<&[u8]>, peer: IpAddr) -> Answer {
-        let refused = |kind, reason: &str| self.tally.note(kind, Some(peer), reason);
+        let refused = |kind, reason: &str| self.log.record(kind, Some(peer), reason);
         let Some(body) = body else {
             return Answer::new(411, "the body's length is missing (Content-Length)");
         };

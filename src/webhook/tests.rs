@@ -93,7 +93,7 @@ fn open_gate() -> (TcpStream, UnixStream) {
     let (link, server) = UnixStream::pair().unwrap();
     let moment = Duration::from_millis(100);
     let limits = Limits { answer_time: moment, server_time: moment * 3, ..Limits::default() };
-    let shared = Shared { limits, peers: Arc::default(), tls: None, tally: Arc::default() };
+    let shared = Shared { limits, peers: Arc::default(), tls: None, log: Arc::default() };
     gate::open(socket, vec![link], None, shared).unwrap();
     (TcpStream::connect(local).unwrap(), server)
 }

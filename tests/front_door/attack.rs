@@ -92,6 +92,6 @@ fn used_up_file_descriptors_lose_nothing() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
     }
-    rig.daemon.wait(&["connections can be let in again"]);
+    rig.daemon.wait(&["connections are accepted again"]);
     assert_eq!(rig.daemon.count(&["accept_failed"]), 1, "it is said once");
 }

@@ -2,7 +2,7 @@
 
 use crate::webhook::event::SignatureError;
 use crate::webhook::limits::LONGEST_ANSWER;
-use crate::webhook::tally::Kind;
+use crate::webhook::throttled_log::Kind;
 
 /// An answer that the gate gives itself. The connection ends with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,10 +18,9 @@ use super::shared::Shared;
 use super::stream::Stream;
 use crate::webhook::limits::Limits;
 use crate::webhook::peers::{Access, Caller, subscriber};
-use crate::webhook::tally::Kind;
+use crate::webhook::throttled_log::Kind;
 
-/// Steps of one client before others have their turn and the memory is counted again. Where as much was read as is read at
-/// once its turn is over.
+/// Steps of one client before the others go on and the memory is counted again. A full read ends them, too.
 const TURN: usize = 16;
 /// How long, and how much, is still read of a client that was refused: closing with unread bytes makes the system
 /// send a reset, which can overtake the answer.
@@ -48,14 +47,14 @@ enum Phase {
     },
 }
 
-/// What is to be done with a client now.
+/// What the event loop does with a client next.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 pub(super) enum Step {
-    /// Nothing until it, or the time, moves on.
+    /// Nothing until its next event, or its deadline.
     Wait,
-    /// Another turn, after the others.
+    /// It can go on at once, after the others.
     Again,
-    /// Its request is whole.
+    /// Its request is complete.
     Ask(Exchange),
     /// Its connection is over.
     Over,
@@ -65,9 +64,9 @@ pub(super) struct Client {
     stream: Stream,
     /// Tells it from others that had its place before.
     pub(super) serial: u64,
-    /// Who asks, as far as that is known.
+    /// The address that asks, as far as that is known.
     pub(super) peer: IpAddr,
-    /// Whom its place is counted against; `None` for a proxy that has not told yet whom it speaks for.
+    /// The address that its place is counted against; `None` for a proxy until the head names the client.
     pub(super) holder: Option<IpAddr>,
     from_proxy: bool,
     access: Access,
@@ -77,10 +76,10 @@ pub(super) struct Client {
     pub(super) deadline: Instant,
     /// When the whole exchange must be over.
     last: Instant,
-    /// What was read and not understood yet: of the head, or the body, or behind them.
+    /// What was read and not parsed yet.
     buffer: Vec<u8>,
     /// Bytes at the front of the buffer in which no head ends.
-    seen: usize,
+    scanned: usize,
     head: Option<Head>,
     body: Body,
     chunks: Option<Chunks>,
@@ -88,10 +87,10 @@ pub(super) struct Client {
     sent: usize,
     /// True where the system may have more bytes for us.
     readable: bool,
-    /// True where the system has said that the end is among them: it says so once.
+    /// True where the system has reported the end: it does so once.
     ended: bool,
     eof: bool,
-    /// What it still sends is to be read, so that the refusal arrives.
+    /// What it still sends is read, so that the refusal arrives.
     refused: bool,
 }
 
@@ -117,7 +116,7 @@ impl Client {
             deadline: now + if plain { limits.head_time } else { limits.handshake_time },
             last: now + limits.exchange_time,
             buffer: Vec::new(),
-            seen: 0,
+            scanned: 0,
             head: None,
             body: Body::default(),
             chunks: None,
@@ -134,18 +133,18 @@ impl Client {
         &mut self.stream.socket
     }
 
-    /// The system has more bytes, or room for more. `ended`: the end is among them.
-    pub(super) fn stirred(&mut self, ended: bool) {
+    /// The socket can be read or written. `ended`: the client has sent its last byte.
+    pub(super) fn on_ready(&mut self, ended: bool) {
         self.readable = true;
         self.ended |= ended;
     }
 
-    /// Bytes that are held of it.
+    /// Bytes held of its request.
     pub(super) fn held(&self) -> usize {
         self.buffer.len() + self.head.as_ref().map_or(0, Head::size) + self.body.held()
     }
 
-    /// Since when it only keeps its place; `None` while it is being served.
+    /// Since when it has its place without a complete request; `None` while it is served.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::AwaitingResponse | Phase::Answer { .. } => None,
@@ -184,10 +183,10 @@ impl Client {
         Step::Again
     }
 
-    /// Its time is over.
+    /// Its deadline has passed.
     pub(super) fn expire(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Step {
         match self.phase {
-            Phase::Handshake => shared.tally.note(Kind::Late, Some(self.peer), "the TLS handshake took too long"),
+            Phase::Handshake => shared.log.record(Kind::Late, Some(self.peer), "the TLS handshake took too long"),
             Phase::Head | Phase::Body => {
                 self.refuse(Refusal::LATE, now, shared);
                 return self.advance(now, shared, scratch);
@@ -197,14 +196,14 @@ impl Client {
                 return self.advance(now, shared, scratch);
             }
             Phase::Answer { .. } => {
-                shared.tally.note(Kind::Late, Some(self.peer), "the answer was not taken in time");
+                shared.log.record(Kind::Late, Some(self.peer), "the answer was not taken in time");
             }
             Phase::Idle | Phase::Linger { .. } => {}
         }
         Step::Over
     }
 
-    /// Its place is needed: it is told so if it listens, and ends.
+    /// Its place is needed: it gets a 503 if it has sent something, and ends.
     pub(super) fn shed(&mut self) {
         if matches!(self.phase, Phase::Head | Phase::Body) && self.out.is_empty() {
             let _ = self.stream.write(&Refusal::BUSY.encode());
@@ -212,7 +211,7 @@ impl Client {
         }
     }
 
-    /// The server's answer.
+    /// tiny_http's answer.
     pub(super) fn answer(&mut self, answer: Vec<u8>, keep_alive: bool, now: Instant, limits: &Limits) {
         self.out = answer;
         self.sent = 0;
@@ -231,7 +230,7 @@ impl Client {
     }
 
     pub(super) fn refuse(&mut self, refusal: Refusal, now: Instant, shared: &Shared) {
-        shared.tally.note(refusal.kind, Some(self.peer), refusal.text);
+        shared.log.record(refusal.kind, Some(self.peer), refusal.text);
         self.head = None;
         self.chunks = None;
         self.buffer = Vec::new();
@@ -271,9 +270,9 @@ impl Client {
             }
             Ok(false) => Some(Step::Wait),
             Err(error) => {
-                // Who only looks whether the port is open is of no interest.
+                // A client that only tests whether the port is open is not logged.
                 if error.kind() == ErrorKind::InvalidData {
-                    shared.tally.note(Kind::Handshake, Some(self.peer), &error.to_string());
+                    shared.log.record(Kind::Handshake, Some(self.peer), &error.to_string());
                 }
                 Some(Step::Over)
             }
@@ -286,8 +285,8 @@ impl Client {
             self.last = now + limits.exchange_time;
             self.enter(Phase::Head, now, limits.head_time);
         }
-        if self.seen < self.buffer.len() {
-            if may_be_complete(&self.buffer, self.seen) {
+        if self.scanned < self.buffer.len() {
+            if may_be_complete(&self.buffer, self.scanned) {
                 match parse_head(&self.buffer, limits.head) {
                     Ok(Some((head, length))) => return self.head_complete(head, length, now, shared),
                     Ok(None) => {}
@@ -297,7 +296,7 @@ impl Client {
                     }
                 }
             }
-            self.seen = self.buffer.len();
+            self.scanned = self.buffer.len();
             if self.buffer.len() >= limits.head {
                 self.refuse(Refusal::LONG_HEAD, now, shared);
                 return None;
@@ -315,7 +314,7 @@ impl Client {
     }
 
     fn head_complete(&mut self, head: Head, length: usize, now: Instant, shared: &Shared) -> Option<Step> {
-        self.seen = 0;
+        self.scanned = 0;
         if let Err(refusal) = self.identify(&head, shared).and_then(|()| head.check_signature()) {
             self.refuse(refusal, now, shared);
             return None;
@@ -337,7 +336,7 @@ impl Client {
         None
     }
 
-    /// Finds out who asks, where a proxy speaks for others, and whether they may.
+    /// Finds the client behind a trusted proxy, and checks whether it may connect.
     fn identify(&mut self, head: &Head, shared: &Shared) -> Result<(), Refusal> {
         let peers = &shared.peers;
         let known = match self.from_proxy {
@@ -387,13 +386,13 @@ impl Client {
         self.read(scratch)
     }
 
-    /// The request, which is whole. tiny_http gets the body of a delivery only.
+    /// The complete request. tiny_http gets the body of a delivery only.
     fn exchange(&mut self) -> Option<Exchange> {
         let head = self.head.take()?;
         let is_delivery = head.is_delivery;
         let body = Some(std::mem::take(&mut self.body)).filter(|_| is_delivery).unwrap_or_default();
         self.chunks = None;
-        self.seen = 0;
+        self.scanned = 0;
         let form = Form { bodyless: head.bodyless, keep_alive: head.keep_alive };
         let head = head.encode(&Caller { address: self.peer, access: self.access }, body.len());
         Some(Exchange { slot: 0, serial: self.serial, head, body, is_delivery, form })

@@ -1,4 +1,4 @@
-//! Who holds how many connections, and whose ends when there are too many.
+//! The open connections: how many each address has, and which one is closed when there are too many.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ pub(super) struct Connections {
     places: Vec<Option<Box<Client>>>,
     free: Vec<usize>,
     held: HashMap<IpAddr, usize>,
-    /// Bytes held of them all.
+    /// Bytes held of requests that are not complete.
     pub(super) memory: usize,
     count: usize,
 }
@@ -23,17 +23,17 @@ impl Connections {
         self.count
     }
 
-    /// How many of them are this one's.
+    /// How many of them are counted against `holder`.
     pub(super) fn held_by(&self, holder: IpAddr) -> usize {
         self.held.get(&holder).copied().unwrap_or(0)
     }
 
-    /// The place that the next one gets.
+    /// The place of the next client.
     pub(super) fn next_place(&self) -> usize {
         self.free.last().copied().unwrap_or(self.places.len())
     }
 
-    /// Lets one in.
+    /// Adds a client.
     pub(super) fn enter(&mut self, client: Box<Client>) {
         self.count += 1;
         self.account(client.holder, true);
@@ -44,7 +44,7 @@ impl Connections {
         }
     }
 
-    /// Takes one out of its place, to be put back or to be let go.
+    /// Takes a client out of its place, until `put_back` or `leave`.
     pub(super) fn take(&mut self, at: usize) -> Option<Box<Client>> {
         let client = self.places.get_mut(at)?.take()?;
         self.memory = self.memory.saturating_sub(client.held());
@@ -60,12 +60,12 @@ impl Connections {
         }
     }
 
-    /// One that was taken out does not come back.
+    /// A client that was taken out is gone.
     pub(super) fn leave(&mut self, at: usize) {
         self.count -= 1;
         self.free.push(at);
         if self.count == 0 {
-            // After a flood, what it needed is given back.
+            // Gives back the memory that a flood needed.
             *self = Connections::default();
         }
     }
@@ -82,7 +82,7 @@ impl Connections {
         }
     }
 
-    /// True while anybody is in whose request is under way.
+    /// True while a request is under way.
     pub(super) fn is_served(&self) -> bool {
         self.all().any(|(_, client)| !client.is_over())
     }
@@ -91,19 +91,19 @@ impl Connections {
         self.places.iter().enumerate().filter_map(|(at, client)| Some((at, client.as_deref()?)))
     }
 
-    /// Those whose time is over.
-    pub(super) fn late(&self, now: Instant) -> Vec<usize> {
+    /// The clients whose deadline has passed.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<usize> {
         self.all().filter(|(_, client)| client.deadline <= now).map(|(at, _)| at).collect()
     }
 
-    /// When the next one's time is over.
+    /// The next deadline.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.all().map(|(_, client)| client.deadline).min()
     }
 
-    /// Who is to end when a place is needed: of those that are not being served now, one of whoever holds most, and
-    /// of these the one that has been at it longest. Real deliveries are whole in no time. `of` names the only holder
-    /// to be looked at, `since` the latest beginning.
+    /// The connection to close when a place is needed: the oldest of the address with the most connections, among those
+    /// whose request is not complete yet. A real delivery is complete long before that. `of` names the only holder to
+    /// look at, `since` the latest beginning.
     pub(super) fn most_dispensable(&self, of: Option<IpAddr>, since: Instant) -> Option<usize> {
         let candidates = self.all().filter_map(|(at, client)| {
             let began = client.idle_since().filter(|began| *began <= since)?;
@@ -113,7 +113,7 @@ impl Connections {
         candidates.min().map(|(_, _, at)| at)
     }
 
-    /// Who is to end when memory is needed: of those that are not being served now, the one that holds most.
+    /// The connection to close when memory is needed: the one that holds most, among those whose request is not complete.
     pub(super) fn heaviest(&self) -> Option<usize> {
         let idle = self.all().filter(|(_, client)| client.idle_since().is_some() && client.held() > 0);
         idle.max_by_key(|(_, client)| client.held()).map(|(at, _)| at)
