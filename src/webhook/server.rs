@@ -273,9 +273,13 @@ impl Handler {
 /// The whole body; `None` where the request has no length.
 fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
     let Some(length) = request.body_length() else { return Ok(None) };
-    let mut body = Vec::with_capacity(length.min(LONGEST_BODY));
-    request.as_reader().read_to_end(&mut body)?;
-    if body.len() == length { Ok(Some(body)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    if length > LONGEST_BODY {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // Zeros cost no memory until they are overwritten; `read_to_end` writes zeros ahead of what it reads.
+    let mut body = vec![0; length];
+    request.as_reader().read_exact(&mut body)?;
+    Ok(Some(body))
 }
 
 /// A poisoned lock means that a thread panicked, which ends the process; in tests it is of no harm.

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 use super::answer::Refusal;
 use crate::webhook::limits::LONGEST_BODY;
 
-/// Bytes of a piece. Each is freed as soon as it is sent to tiny_http; musl gives blocks of this size back to the system at once.
-const PIECE: usize = 128 * 1024;
+/// Bytes of a piece. Each is freed as soon as it is sent to tiny_http; musl gives blocks of this size back to the system at
+/// once, and adds a page to each, which smaller ones would make felt.
+const PIECE: usize = 256 * 1024;
 /// Bytes of a chunk's size line, and of the trailers behind the last chunk.
 const LONGEST_SIZE_LINE: usize = 1024;
 const LONGEST_TRAILERS: usize = 16 * 1024;
@@ -16,9 +17,16 @@ const MOST_TRAILERS: usize = 64;
 pub(super) struct Body {
     pub(super) pieces: VecDeque<Vec<u8>>,
     length: usize,
+    /// The length that it will have, as far as that is known.
+    expected: usize,
 }
 
 impl Body {
+    /// Of `expected` bytes; `None`: a body in chunks, of which the length is not known.
+    pub(super) fn new(expected: Option<usize>) -> Body {
+        Body { expected: expected.unwrap_or(LONGEST_BODY), ..Body::default() }
+    }
+
     /// In bytes.
     pub(super) fn len(&self) -> usize {
         self.length
@@ -30,18 +38,19 @@ impl Body {
     }
 
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
-        self.length += bytes.len();
         while !bytes.is_empty() {
             let last = match self.pieces.back_mut().filter(|piece| piece.len() < PIECE) {
                 Some(last) => last,
                 None => {
-                    // Room at once for a further piece: growing blocks would leave holes.
-                    self.pieces.push_back(Vec::with_capacity(if self.pieces.is_empty() { 0 } else { PIECE }));
+                    // Room at once for all of it: growing blocks would leave holes in the heap.
+                    let room = self.expected.saturating_sub(self.length).min(PIECE);
+                    self.pieces.push_back(Vec::with_capacity(room));
                     continue;
                 }
             };
             let (now, later) = bytes.split_at(bytes.len().min(PIECE - last.len()));
             last.extend_from_slice(now);
+            self.length += now.len();
             bytes = later;
         }
     }
@@ -189,5 +198,17 @@ mod tests {
         (0..3).for_each(|_| body.push(&vec![b'x'; PIECE - 1]));
         assert_eq!(body.pieces.iter().map(Vec::len).collect::<Vec<_>>(), [PIECE, PIECE, PIECE - 3]);
         assert_eq!(body.len(), 3 * (PIECE - 1));
+    }
+
+    #[test]
+    fn a_piece_has_room_at_once() {
+        let check = |expected: Option<usize>, room: usize| {
+            let mut body = Body::new(expected);
+            body.push(b"x");
+            assert_eq!(body.pieces.iter().map(Vec::capacity).collect::<Vec<_>>(), [room], "{expected:?}");
+        };
+        check(Some(20_000), 20_000);
+        check(Some(LONGEST_BODY), PIECE);
+        check(None, PIECE);
     }
 }

@@ -331,6 +331,11 @@ impl Client {
         }
         self.buffer.drain(..length);
         self.chunks = (head.body == Framing::Chunked).then(Chunks::new);
+        self.body = Body::new(match head.body {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked => None,
+        });
         self.head = Some(head);
         self.enter(Phase::Body, now, shared.limits.body_time);
         None
