@@ -1,6 +1,6 @@
 //! `lxdrunner` turns an LXD or Incus host into a farm of ephemeral GitHub Actions runners.
 //!
-//! The modules are the floors of one house: a lower one never imports a higher one. `tests/layers.rs` knows the
+//! The modules are the floors of one house: a lower one never imports a higher one. `tests/layers` knows the
 //! order and enforces it; `ARCHITECTURE.md` draws the map.
 
 pub mod cli;
