@@ -87,6 +87,8 @@ pub struct Instance {
     /// The runner that GitHub named with that job before the id of the instance's runner was known: it may be an earlier one
     /// of the same name.
     pub(super) named_runner: Option<RunnerId>,
+    /// True where the id of its runner comes from its registration; false where a listing of runners gave it, by name.
+    pub(super) runner_is_noted: bool,
     /// True where this process removed it while its runner was idle.
     pub(super) removed_idle: bool,
     /// True once the end of its runner was noted.
@@ -121,6 +123,7 @@ impl Instance {
             took_job: false,
             named: false,
             named_runner: None,
+            runner_is_noted: seen.runner_id.is_some(),
             removed_idle: false,
             end_noted: false,
             job_is_over: false,

@@ -94,6 +94,7 @@ impl World {
                     if seen.phase != known.seen.phase || seen.progress != known.seen.progress {
                         known.begun_at = now;
                     }
+                    known.runner_is_noted |= seen.runner_id.is_some();
                     let runner_id = seen.runner_id.or(known.seen.runner_id);
                     let name = seen.name.clone();
                     // Never go back from Started: writing the phase key may have failed.
@@ -223,8 +224,9 @@ impl World {
             let runs = instance.seen.status != Status::Stopped;
             let never_started =
                 |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
-            // Once a runner id is noted, only that registration is the instance's.
-            let noted = making && instance.seen.runner_id.is_some();
+            // Once a runner id is noted, only that registration is the instance's. A listing may lag, and have the runner
+            // that had the name before.
+            let noted = instance.runner_is_noted || making && instance.seen.runner_id.is_some();
             let same =
                 |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || noted || never_started(r));
             let runner = by_name.get(instance.seen.name.as_str()).filter(same);

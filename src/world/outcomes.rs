@@ -161,6 +161,7 @@ impl World {
         instance.seen.job = launch.job.or(instance.seen.job);
         if let Some(runner) = runner {
             instance.has_runner(runner);
+            instance.runner_is_noted = true;
         }
         instance.etag = None;
         if instance.seen.phase != Phase::Started {

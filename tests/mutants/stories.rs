@@ -4,6 +4,12 @@ use super::Mutant;
 
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
+        rule: "a listing names no other runner for an instance whose runner's id is noted",
+        file: "src/world/listings.rs",
+        from: "let noted = instance.runner_is_noted || making && instance.seen.runner_id.is_some();",
+        to: "let noted = making && instance.seen.runner_id.is_some();",
+    },
+    Mutant {
         rule: "a busy runner stays",
         file: "src/plan/remove.rs",
         from: "                RunnerState::Busy => None,",

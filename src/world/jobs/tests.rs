@@ -17,11 +17,27 @@ fn news(stage: &mut Stage, status: JobStatus) {
 
 /// A new instance of the name, launched with a token.
 fn launched() -> Stage {
+    launched_with(None)
+}
+
+/// The same with a registration whose id is known.
+fn launched_with(runner: Option<RunnerId>) -> Stage {
     let mut stage = Stage::new(config());
     stage.queued(1);
     let launch = stage.dispatch().into_iter().find(|action| matches!(action, Action::Launch { .. })).unwrap();
-    stage.outcome(launch, Outcome::Launched { runner: None });
+    stage.outcome(launch, Outcome::Launched { runner });
     stage
+}
+
+#[test]
+fn a_late_listing_of_an_earlier_runner_of_the_name_says_nothing_of_one_whose_id_is_noted() {
+    let mut stage = launched_with(Some(RunnerId(61)));
+    stage.runners(acme(), vec![runner(50, NAME, true, true)]);
+    news(&mut stage, JobStatus::Completed);
+    let instance = &stage.world.instances[NAME];
+    assert_eq!((instance.seen.runner_id, instance.runner), (Some(RunnerId(61)), RunnerState::Awaited));
+    stage.runners(acme(), vec![runner(61, NAME, true, false)]);
+    assert_eq!(stage.world.instances[NAME].runner, RunnerState::Idle(stage.now));
 }
 
 #[test]
