@@ -1,7 +1,7 @@
 //! Proof that the proof works: each mutant takes a rule that keeps jobs or instances safe out of a copy of the tree, where the
 //! simulation, or a table beside the modules, must fail. It takes a build for each, so it runs only with
 //! `LXDRUNNER_MUTANTS=all cargo test --test mutants -- --nocapture`; CI runs some of them, others each day. Without it, only
-//! that every mutant still fits the code is checked.
+//! that every mutant still fits the code, and compiles, is checked.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod stories;
@@ -74,17 +74,29 @@ fn simulate(tree: &Path, seeds: &str) -> (bool, String) {
 
 /// Runs these tests in `tree`, as [`simulate`] does.
 fn test(tree: &Path, seeds: &str, which: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO"))
-        .args(["test", "--offline", "--quiet"])
+    let mut command = cargo(tree);
+    command
+        .arg("test")
         .args(["--config", "profile.dev.package.lxdrunner.opt-level=1"])
         .args(["--config", "profile.dev.package.lxdrunner.debug=false"])
         .args(which)
+        .env("SEEDS", seeds);
+    run(command)
+}
+
+fn cargo(tree: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .args(["--offline", "--quiet"])
         .current_dir(tree)
         .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap())
-        .env("RUST_BACKTRACE", "0")
-        .env("SEEDS", seeds)
-        .output()
-        .unwrap();
+        .env("RUST_BACKTRACE", "0");
+    command
+}
+
+/// Whether it ends well, and what it says.
+fn run(mut command: Command) -> (bool, String) {
+    let output = command.output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), said)
 }
@@ -120,6 +132,32 @@ fn every_mutant_still_fits_the_code() {
     }
 }
 
+/// Many are put into the tree at once, so that two or three builds tell it of all.
+#[test]
+fn every_mutant_compiles() {
+    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutants-compile");
+    let mut left: Vec<&Mutant> = MUTANTS.iter().chain(OF_TABLES).collect();
+    while !left.is_empty() {
+        fresh(&tree);
+        let before = left.len();
+        // One whose text another one has replaced waits for the next build.
+        left.retain(|mutant| {
+            let path = tree.join(mutant.file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let fits = text.contains(mutant.from);
+            if fits {
+                std::fs::write(path, text.replacen(mutant.from, mutant.to, 1)).unwrap();
+            }
+            !fits
+        });
+        assert!(left.len() < before);
+        let mut check = cargo(&tree);
+        check.args(["check", "--lib"]);
+        let (compiles, said) = run(check);
+        assert!(compiles, "{said}");
+    }
+}
+
 #[test]
 fn every_mutant_is_caught() {
     let Ok(which) = std::env::var("LXDRUNNER_MUTANTS") else {
@@ -129,11 +167,11 @@ fn every_mutant_is_caught() {
     let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("mutants");
     fresh(&tree);
     let mut survivors = Vec::new();
-    let mut meet = |mutant: &'static Mutant, run: &dyn Fn() -> (bool, String)| {
+    let mut meet = |mutant: &'static Mutant, tests: &dyn Fn() -> (bool, String)| {
         fresh(&tree);
         apply(mutant, &tree);
         let begun = Instant::now();
-        let (survives, said) = run();
+        let (survives, said) = tests();
         assert!(survives || !said.contains("could not compile"), "{}: it does not compile:\n{said}", mutant.rule);
         let verdict = if survives { "SURVIVES".to_owned() } else { verdict(&said) };
         println!("{:<80} {verdict} ({:.0} s)", mutant.rule, begun.elapsed().as_secs_f64());

@@ -55,7 +55,7 @@ pub const MUTANTS: &[Mutant] = &[
         rule: "supply is counted, jobs and instances are not paired",
         file: "src/plan/launch.rs",
         from: "        let covered = supply.min(jobs.len());",
-        to: "        let covered = jobs.iter().filter(|j| stock.live_for.contains(&j.job.id)).count().min(supply);",
+        to: "        let covered = jobs.iter().filter(|j| self.census.live_for.contains(&j.job.id)).count().min(supply);",
     },
     Mutant {
         rule: "a runner that is done is no supply",
