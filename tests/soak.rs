@@ -122,9 +122,10 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
     let (mut killed, mut restarted, mut filled, mut told) = (0, 0, 0, 0);
     while queued.len() < jobs || finished(&rig) < jobs || killed < kills {
         assert!(Instant::now() < deadline, "{}", story(&rig, &queued, jobs, killed));
-        while queued.len() < jobs && queued.len() - finished(&rig) < OUTSTANDING {
-            let script = format!("sleep 0.{}\necho done", rng.range(0, 9));
-            queued.push(rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(&script)));
+        // A job that runs while the pool fills up may fail for lack of room, as it may anywhere.
+        let no_more = own && filled == 0 && finished(&rig) >= jobs / 2;
+        while !no_more && queued.len() < jobs && queued.len() - finished(&rig) < OUTSTANDING {
+            queued.push(queue(&rig, &mut rng));
         }
         let done = finished(&rig);
         if done >= told + 20 {
@@ -136,8 +137,8 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
             let ended = Command::new("sh").args(["-c", command]).status().unwrap();
             assert!(ended.success(), "{command}: {ended}");
             restarted += 1;
-        } else if own && filled == 0 && done >= jobs / 2 {
-            fill_the_pool(&rig);
+        } else if no_more && done == queued.len() {
+            fill_the_pool(&rig, || queued.push(queue(&rig, &mut rng)));
             filled = 1;
         } else if killed < kills && done * (kills as usize) >= (killed as usize) * jobs / 2 {
             // At a random moment of whatever is under way; which one is the point.
@@ -183,6 +184,11 @@ fn every_job_runs_once_whatever_happens_to_the_daemon_and_to_lxd() {
     assert!(used <= fresh + 8, "{used} descriptors, {fresh} in a fresh daemon");
 }
 
+fn queue(rig: &Rig, rng: &mut Rng) -> JobId {
+    let script = format!("sleep 0.{}\necho done", rng.range(0, 9));
+    rig.github.queue(&repo(), JobSpec::new(&["self-hosted"]).script(&script))
+}
+
 fn story(rig: &Rig, queued: &[JobId], jobs: usize, killed: u64) -> String {
     let open: Vec<_> = rig.github.with(|state| {
         let open = queued.iter().filter(|job| state.jobs[job].stage != Stage::Completed);
@@ -193,8 +199,8 @@ fn story(rig: &Rig, queued: &[JobId], jobs: usize, killed: u64) -> String {
     format!("{} of {jobs} done, {killed} kills; open: {open:?}\n{}", finished(rig), log[end..].join("\n"))
 }
 
-/// Takes all room of the storage pool, from within an instance that is nobody's, for long enough that launches fail.
-fn fill_the_pool(rig: &Rig) {
+/// Takes all room of the storage pool, from within an instance that is nobody's, then queues jobs, until launches have failed.
+fn fill_the_pool(rig: &Rig, mut queue: impl FnMut()) {
     let name = format!("filler-{}", rig.prefix);
     let (_, image) = real_lxd().unwrap();
     let filler = Filler { lxd: &rig.lxd, name: &name };
@@ -210,7 +216,6 @@ fn fill_the_pool(rig: &Rig) {
     rig.lxd.create("default", "", &new).and_then(|operation| rig.lxd.wait(&operation, PATIENCE)).unwrap();
     let start = rig.lxd.set_state("default", &name, "start", false);
     start.and_then(|operation| rig.lxd.wait(&operation, PATIENCE)).unwrap();
-    // Large pieces first; what is left in the end is too little for anything.
     // Large pieces first; what is left in the end is too little for anything. What others free is taken again, until told
     // otherwise.
     let script = "n=0; for size in 1G 256M 64M 16M 4M 1M 256K 64K; do \
@@ -225,6 +230,9 @@ fn fill_the_pool(rig: &Rig) {
     let met = Instant::now() + PATIENCE;
     let failed = ["launch failed"];
     let before = rig.daemon.count(&failed);
+    for _ in 0..FAILURES {
+        queue();
+    }
     while rig.daemon.count(&failed) < before + FAILURES {
         assert!(Instant::now() < met, "no launch fails:\n{}", rig.daemon.log().join("\n"));
         std::thread::sleep(Duration::from_millis(100));
