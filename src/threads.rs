@@ -2,7 +2,7 @@
 //! again, and start-up reads everything anew.
 
 use std::io;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::thread::{self, JoinHandle};
 
 /// Bytes of stack of each thread; the kernel provides memory as it is used.
@@ -26,16 +26,18 @@ pub fn try_spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result
 /// A task on a scoped thread.
 pub struct Handle<'scope, T> {
     thread: Option<thread::ScopedJoinHandle<'scope, T>>,
-    work: &'scope (dyn Fn() -> T + Sync),
+    work: Arc<dyn Fn() -> T + Send + Sync + 'scope>,
 }
 
 /// Starts a task on a scoped thread. Where the system has no more threads, [`Handle::join`] runs it.
 pub fn spawn_scoped<'scope, 'env, T: Send + 'scope>(
     scope: &'scope thread::Scope<'scope, 'env>,
     name: &str,
-    work: &'scope (dyn Fn() -> T + Sync),
+    work: impl Fn() -> T + Send + Sync + 'scope,
 ) -> Handle<'scope, T> {
-    let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, work);
+    let work = Arc::new(work);
+    let theirs = Arc::clone(&work);
+    let thread = thread::Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, move || theirs());
     Handle { thread: thread.ok(), work }
 }
 

@@ -14,7 +14,8 @@ use crate::lxd::{ErrorKind, Operation, Source};
 use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
 use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};
-use crate::steps::making::{Answer, MakeKind, Making, Next, Step};
+use crate::steps::Next;
+use crate::steps::making::{Answer, MakeKind, Making, Step};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Handle};
 use crate::trace::Mark;
@@ -112,11 +113,6 @@ impl Executor {
         let mark = self.trace.of(*job);
         let provision =
             Provision::new(&self.lxd, class, name, Limits::of(&self.config), mark).reaching(&self.config.github.api);
-        let register = || match what {
-            MakeKind::Runner { scope, .. } => self.register(class, scope, name).inspect(|_| mark.at("credentials")),
-            _ => Err(Answer::Refused("it has no runner".to_owned())),
-        };
-        let open_files = || provision.open_files();
         let mut making = Making::new(what.clone(), class, &self.config.prefix);
         thread::scope(|scope| {
             let mut session = MakeSession {
@@ -136,12 +132,14 @@ impl Executor {
             loop {
                 let step = making.step();
                 let came = match step {
-                    Step::BeginRegister => {
-                        session.registering = Some(threads::spawn_scoped(scope, "register", &register));
+                    Step::BeginRegister(of) => {
+                        let of = of.clone();
+                        let register = move || self.register(class, &of, name).inspect(|_| mark.at("credentials"));
+                        session.registering = Some(threads::spawn_scoped(scope, "register", register));
                         Answer::Done
                     }
                     Step::OpenFiles => {
-                        session.opening = Some(threads::spawn_scoped(scope, "open-files", &open_files));
+                        session.opening = Some(threads::spawn_scoped(scope, "open-files", || provision.open_files()));
                         Answer::Done
                     }
                     step => session.take(step),
@@ -218,12 +216,9 @@ impl MakeSession<'_, '_> {
                 Some(registered) => self.heard(registered),
                 None => Answer::Refused("GitHub was not asked".to_owned()),
             },
-            Step::RegisterAgain => {
+            Step::RegisterAgain(scope) => {
                 thread::sleep(NAME_PAUSE);
-                match what {
-                    MakeKind::Runner { scope, .. } => self.heard(self.executor.register(class, scope, name)),
-                    _ => Answer::Refused("it has no runner".to_owned()),
-                }
+                self.heard(self.executor.register(class, scope, name))
             }
             Step::NoteRunner(runner) => self.done(provision.note_runner(*runner)),
             Step::Claim { etag } => {
@@ -272,15 +267,12 @@ impl MakeSession<'_, '_> {
                 finished => self.done(finished.map_err(Failure::from)),
             },
             Step::Publish => self.publish(),
-            Step::TakeBack(runner) => match what {
-                MakeKind::Runner { scope, .. } => match self.executor.github.delete_runner(scope, *runner) {
-                    Ok(deletion) => Answer::Deregistered(deletion),
-                    Err(error) => {
-                        debug!("instance={name} runner={runner} msg=\"not taken back\" error=\"{error}\"");
-                        Answer::Refused(error.to_string())
-                    }
-                },
-                _ => Answer::Done,
+            Step::TakeBack(scope, runner) => match self.executor.github.delete_runner(scope, *runner) {
+                Ok(deletion) => Answer::Deregistered(deletion),
+                Err(error) => {
+                    debug!("instance={name} runner={runner} msg=\"registration not deleted\" error=\"{error}\"");
+                    Answer::Refused(error.to_string())
+                }
             },
             Step::KeepLogs { why } => {
                 self.executor.keep_of_failed(&class.project, name, (why, &self.output));
@@ -293,8 +285,8 @@ impl MakeSession<'_, '_> {
                     _ => Answer::Done,
                 }
             }
-            // Whoever has the threads begins these.
-            Step::BeginRegister | Step::OpenFiles => Answer::Done,
+            // `make_order` starts these on threads of its own.
+            Step::BeginRegister(_) | Step::OpenFiles => Answer::Done,
         }
     }
 

@@ -9,8 +9,8 @@ use crate::identity::{maker, process_identity};
 use crate::lxd::{self, ErrorKind, Instance, Lxd, Operation};
 use crate::model::{Phase, RunnerId, keys};
 use crate::runner::provision::{look_inside, why_not_online};
-use crate::steps::InstanceView;
-use crate::steps::removal::{Answer, Next, Removal, Step};
+use crate::steps::removal::{Answer, Removal, Step};
+use crate::steps::{InstanceView, Next};
 use crate::world::{Outcome, RemoveReason};
 
 /// How long LXD gets to stop or delete an instance.

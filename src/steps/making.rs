@@ -26,7 +26,7 @@
 //!     failure where the agent does not listen. So it is called a standby before it is frozen, and thawed before it is
 //!     claimed. The claim decides all the same whose it is; a standby that is found thawed is removed.
 
-use super::{Cause, Fault, InstanceView};
+use super::{Cause, Fault, InstanceView, Next};
 use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
@@ -91,7 +91,7 @@ pub enum Step {
     /// Begin to start it.
     Start,
     /// Begin to ask GitHub for the runner's credentials.
-    BeginRegister,
+    BeginRegister(Scope),
     /// Wait until it runs.
     Started,
     /// Push the runner and our scripts, and set it up. [`Answer::NoPackage`] where the package is not there.
@@ -103,7 +103,7 @@ pub enum Step {
     /// Wait for GitHub: [`Answer::Registered`], [`Answer::NameTaken`], [`Answer::NotRegistered`] or [`Answer::Refused`].
     Credentials,
     /// Ask GitHub once more, after a pause; the same answers.
-    RegisterAgain,
+    RegisterAgain(Scope),
     NoteRunner(RunnerId),
     /// Wait until it waits for credentials.
     Armed,
@@ -134,7 +134,7 @@ pub enum Step {
     /// Make an image of it, which is the template: [`Answer::Published`].
     Publish,
     /// Delete the registration: [`Answer::Deregistered`].
-    TakeBack(RunnerId),
+    TakeBack(Scope, RunnerId),
     /// Keep what its logs say; `why` it failed.
     KeepLogs {
         why: String,
@@ -177,13 +177,6 @@ pub enum Answer {
         unreachable: bool,
         reason: String,
     },
-}
-
-/// How it goes on.
-#[derive(Debug)]
-pub enum Next {
-    Take(Step),
-    End(Outcome),
 }
 
 /// Why it comes to nothing.
@@ -229,8 +222,10 @@ impl Making {
     pub fn new(what: MakeKind, class: &Class, prefix: &str) -> Making {
         let virtual_machine = class.kind == InstanceType::VirtualMachine;
         let (class, arch, prefix) = (class.name.clone(), class.arch, prefix.to_owned());
-        let claims = matches!(what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. });
-        let step = if claims { Step::BeginRegister } else { Step::Create };
+        let step = match &what {
+            MakeKind::Runner { scope, from: LaunchSource::Standby { .. } } => Step::BeginRegister(scope.clone()),
+            _ => Step::Create,
+        };
         Making {
             what,
             class,
@@ -255,7 +250,7 @@ impl Making {
     }
 
     /// Takes in what came of the step.
-    pub fn next(&mut self, came: Answer) -> Next {
+    pub fn next(&mut self, came: Answer) -> Next<Step> {
         let next = self.decide(came);
         if let Next::Take(step) = &next {
             self.step = step.clone();
@@ -263,7 +258,7 @@ impl Making {
         next
     }
 
-    fn decide(&mut self, came: Answer) -> Next {
+    fn decide(&mut self, came: Answer) -> Next<Step> {
         let step = self.step.clone();
         if came == Answer::Done
             && let Some(next) = self.done(&step)
@@ -298,7 +293,7 @@ impl Making {
             (Step::Claim { .. }, Answer::Unsure(error)) => {
                 self.lost(&format!("it is not certain whose it is: {error}"))
             }
-            (Step::Credentials | Step::RegisterAgain, came) => self.heard(came),
+            (Step::Credentials | Step::RegisterAgain(_), came) => self.heard(came),
             (Step::SetUp, Answer::NoPackage(reason)) => {
                 self.fail(Failure::Failed { blame: Subject::Package(self.arch), reason })
             }
@@ -326,7 +321,7 @@ impl Making {
             (Step::Look(LookPurpose::ForEtag), _) => Next::End(Outcome::Prepared { etag: None }),
             // The next listing tells that its runner is there.
             (Step::NoteStarted(_), _) => Next::End(Outcome::Launched { runner: self.registered }),
-            (Step::TakeBack(_), came) => {
+            (Step::TakeBack(..), came) => {
                 if matches!(came, Answer::Deregistered(Deletion::Deleted | Deletion::Gone)) {
                     self.registered = None;
                 }
@@ -352,18 +347,18 @@ impl Making {
     }
 
     /// What follows where a step worked; `None` where that is not the step's answer.
-    fn done(&mut self, step: &Step) -> Option<Next> {
+    fn done(&mut self, step: &Step) -> Option<Next<Step>> {
         let (copied, claims) = match &self.what {
             MakeKind::Runner { from: LaunchSource::Template(_), .. } => (true, None),
             MakeKind::Runner { from: LaunchSource::Standby { etag }, .. } => (false, Some(etag.clone())),
             _ => (false, None),
         };
-        self.registering |= *step == Step::BeginRegister;
+        self.registering |= matches!(step, Step::BeginRegister(_));
         Some(Next::Take(match (&self.what, step) {
             (_, Step::Create) => Step::Start,
-            (_, Step::Start) if copied => Step::BeginRegister,
+            (MakeKind::Runner { scope, .. }, Step::Start) if copied => Step::BeginRegister(scope.clone()),
             (_, Step::Start) => Step::Started,
-            (_, Step::BeginRegister) => match claims {
+            (_, Step::BeginRegister(_)) => match claims {
                 Some(Some(_)) if self.virtual_machine => Step::ThawUnclaimed,
                 Some(Some(etag)) => Step::Claim { etag },
                 Some(None) => Step::Look(LookPurpose::ToClaim),
@@ -384,7 +379,7 @@ impl Making {
             (MakeKind::Runner { .. } | MakeKind::Template(_), Step::Started) if !copied => Step::SetUp,
             (_, Step::Started) => Step::Arm,
             (MakeKind::Template(_), Step::SetUp) => Step::Seal,
-            (_, Step::SetUp) => Step::BeginRegister,
+            (MakeKind::Runner { scope, .. }, Step::SetUp) => Step::BeginRegister(scope.clone()),
             (MakeKind::Runner { .. }, Step::Arm) => Step::Credentials,
             (_, Step::NoteRunner(_)) => Step::OpenFiles,
             (_, Step::Arm) => Step::Armed,
@@ -430,7 +425,7 @@ impl Making {
         }
     }
 
-    fn looked_whose(&self, came: Answer) -> Next {
+    fn looked_whose(&self, came: Answer) -> Next<Step> {
         let unanswered = matches!(self.failure, Some(Failure::Failed { blame: Subject::Host, .. }));
         let found = match came {
             // LXD may be making it still.
@@ -460,7 +455,7 @@ impl Making {
     }
 
     /// One instance that hangs is not the host's fault, on which everything else would have to wait.
-    fn looked_whether_it_answers(&mut self, came: &Answer) -> Next {
+    fn looked_whether_it_answers(&mut self, came: &Answer) -> Next<Step> {
         if matches!(came, Answer::Failed { unreachable: true, .. }) {
             return self.end();
         }
@@ -468,7 +463,7 @@ impl Making {
         if matches!(came, Answer::Found(_)) { self.settle() } else { self.end() }
     }
 
-    fn looked_to_claim(&mut self, found: InstanceView) -> Next {
+    fn looked_to_claim(&mut self, found: InstanceView) -> Next<Step> {
         self.looked = true;
         if found.owner.as_ref() != Some(&self.prefix) || found.phase != Phase::Standby {
             return self.lost("somebody else claimed it");
@@ -482,7 +477,7 @@ impl Making {
     }
 
     /// GitHub answered.
-    fn heard(&mut self, came: Answer) -> Next {
+    fn heard(&mut self, came: Answer) -> Next<Step> {
         self.asked += 1;
         let failure = match came {
             Answer::Registered(runner) => {
@@ -497,10 +492,14 @@ impl Making {
                 });
             }
             // Nothing tells when the other gives it back.
-            Answer::NameTaken if self.claims() && self.failure.is_none() && self.asked <= NAME_TRIES => {
-                return Next::Take(Step::RegisterAgain);
-            }
-            Answer::NameTaken => Failure::Clash("GitHub has a runner of this name already".to_owned()),
+            Answer::NameTaken => match &self.what {
+                MakeKind::Runner { scope, from: LaunchSource::Standby { .. } }
+                    if self.failure.is_none() && self.asked <= NAME_TRIES =>
+                {
+                    return Next::Take(Step::RegisterAgain(scope.clone()));
+                }
+                _ => Failure::Clash("GitHub has a runner of this name already".to_owned()),
+            },
             Answer::NotRegistered(reason) => {
                 self.unregistered = self.failure.is_none();
                 self.of_scope(reason)
@@ -522,17 +521,17 @@ impl Making {
         }
     }
 
-    fn lost(&mut self, reason: &str) -> Next {
+    fn lost(&mut self, reason: &str) -> Next<Step> {
         self.fail(Failure::Lost(reason.to_owned()))
     }
 
-    fn stolen(&mut self) -> Next {
+    fn stolen(&mut self) -> Next<Step> {
         let reason = "the instance was changed or removed by somebody else while it was made".to_owned();
         self.fail(Failure::Failed { blame: self.blame(), reason })
     }
 
     /// It comes to nothing; but first GitHub is heard, where it was asked.
-    fn fail(&mut self, failure: Failure) -> Next {
+    fn fail(&mut self, failure: Failure) -> Next<Step> {
         self.failure = Some(failure);
         if self.registering && self.asked == 0 {
             return Next::Take(Step::Credentials);
@@ -540,11 +539,14 @@ impl Making {
         self.give_up()
     }
 
-    fn give_up(&self) -> Next {
-        self.registered.map_or_else(|| self.settle(), |runner| Next::Take(Step::TakeBack(runner)))
+    fn give_up(&self) -> Next<Step> {
+        match (&self.what, self.registered) {
+            (MakeKind::Runner { scope, .. }, Some(runner)) => Next::Take(Step::TakeBack(scope.clone(), runner)),
+            _ => self.settle(),
+        }
     }
 
-    fn settle(&self) -> Next {
+    fn settle(&self) -> Next<Step> {
         match &self.failure {
             Some(Failure::Clash(_)) => Next::Take(Step::Drop(RemoveReason::Abandoned)),
             Some(Failure::Failed { .. }) if self.unregistered => Next::Take(Step::Drop(RemoveReason::NotRegistered)),
@@ -554,7 +556,7 @@ impl Making {
         }
     }
 
-    fn end(&self) -> Next {
+    fn end(&self) -> Next<Step> {
         match self.failure.clone() {
             Some(Failure::Lost(reason)) => Next::End(Outcome::StandbyLost { reason }),
             Some(Failure::Clash(reason)) => Next::End(Outcome::Clash { reason }),
@@ -563,7 +565,7 @@ impl Making {
         }
     }
 
-    fn dropped(&self, came: Answer) -> Next {
+    fn dropped(&self, came: Answer) -> Next<Step> {
         let blame = match &self.failure {
             Some(Failure::Failed { blame, .. }) => blame.clone(),
             _ => self.blame(),
@@ -586,7 +588,7 @@ impl Making {
         }
     }
 
-    fn not_made(&self, blame: Subject, reason: String, made: bool) -> Next {
+    fn not_made(&self, blame: Subject, reason: String, made: bool) -> Next<Step> {
         Next::End(match self.what {
             MakeKind::Runner { .. } => Outcome::LaunchFailed { blame, reason, made, runner: self.registered },
             _ => Outcome::NotMade { blame, reason, made },

@@ -1,14 +1,20 @@
-//! How an instance is made and removed, step by step. **Pure**: no I/O, no clock, no logging. A machine names the next
-//! step; whoever runs it takes the step and tells what came of it; in the end there is an outcome. [`crate::execute`] runs
-//! it against LXD and GitHub, the simulation against its models of them, with faults and crashes between any two steps:
-//! what is proved there is what runs here.
+//! How an instance is made and removed, step by step. **Pure**: no I/O, no clock, no logging. A state machine names the next
+//! step; its caller takes the step and passes the answer in; in the end there is an outcome. [`crate::execute`] runs the
+//! machines against LXD and GitHub, the simulation against models of both, with faults and crashes between any two steps.
 
 pub mod making;
 pub mod removal;
 
 use crate::identity::Maker;
 use crate::model::{ConfigMap, Phase, RunnerId, Timestamp};
-use crate::world::Status;
+use crate::world::{Outcome, Status};
+
+/// What a machine wants after an answer.
+#[derive(Debug)]
+pub enum Next<S> {
+    Take(S),
+    End(Outcome),
+}
 
 /// An instance, as a look finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]

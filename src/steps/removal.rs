@@ -15,7 +15,7 @@
 //! 10. Right before it is stopped, and before it is deleted, it is looked at again: GitHub may take its time, and LXD deletes
 //!     what is ephemeral by itself when it stops, upon which the name is free for another instance.
 
-use super::InstanceView;
+use super::{InstanceView, Next};
 use crate::config::Registration;
 use crate::github::Deletion;
 use crate::identity::Maker;
@@ -75,13 +75,6 @@ pub enum Inside {
     Quiet,
     /// The look did not work.
     Unknown,
-}
-
-/// How it goes on.
-#[derive(Debug)]
-pub enum Next {
-    Take(Step),
-    End(Outcome),
 }
 
 /// What was tried of what takes it away.
@@ -151,7 +144,7 @@ impl Removal {
     }
 
     /// Takes in what came of the step.
-    pub fn next(&mut self, came: Answer) -> Next {
+    pub fn next(&mut self, came: Answer) -> Next<Step> {
         let next = self.decide(came);
         if let Next::Take(step) = &next {
             self.step = step.clone();
@@ -159,7 +152,7 @@ impl Removal {
         next
     }
 
-    fn decide(&mut self, came: Answer) -> Next {
+    fn decide(&mut self, came: Answer) -> Next<Step> {
         match (self.step.clone(), came) {
             (Step::Look | Step::LookAgain, Answer::Gone) => removed(),
             (Step::Look, Answer::Found(found)) => self.looked(found),
@@ -217,7 +210,7 @@ impl Removal {
         self.judged.made_at.zip(found.made_at).is_some_and(|(judged, found)| judged != found)
     }
 
-    fn looked(&mut self, found: InstanceView) -> Next {
+    fn looked(&mut self, found: InstanceView) -> Next<Step> {
         if !self.is_ours(&found) {
             return removed();
         }
@@ -250,7 +243,7 @@ impl Removal {
     }
 
     /// Nobody else is at it, or whoever is must be as careful.
-    fn ours_to_remove(&self, phase: Phase) -> Next {
+    fn ours_to_remove(&self, phase: Phase) -> Next<Step> {
         match self.status {
             _ if !phase.has_runner() => self.end(),
             Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),
@@ -258,7 +251,7 @@ impl Removal {
         }
     }
 
-    fn looked_inside(&mut self, inside: Inside) -> Next {
+    fn looked_inside(&mut self, inside: Inside) -> Next<Step> {
         use RemoveReason::{Idle, MakesRoom, Stale, Unassigned};
 
         match inside {
@@ -290,7 +283,7 @@ impl Removal {
         self.judged.reason == RemoveReason::Finished && !self.judged.over
     }
 
-    fn to_github(&self) -> Next {
+    fn to_github(&self) -> Next<Step> {
         // What is noted on it is its own; what was judged may be that of a namesake on another host.
         let judged = self.judged.runner.filter(|_| !self.never_noted);
         match (self.judged.scope.clone(), self.noted.or(judged)) {
@@ -301,7 +294,7 @@ impl Removal {
     }
 
     /// GitHub was asked for the runner of an instance whose registration we were never told.
-    fn runner_found(&self, runner: Option<(RunnerId, bool)>) -> Next {
+    fn runner_found(&self, runner: Option<(RunnerId, bool)>) -> Next<Step> {
         match (self.judged.scope.clone(), runner) {
             (_, Some((_, true))) if self.safe_without_github() => self.end(),
             // It is connected by now, and may be given a job at any moment.
@@ -316,19 +309,19 @@ impl Removal {
     }
 
     /// Nothing keeps it any more. What failed is heard first.
-    fn end(&self) -> Next {
+    fn end(&self) -> Next<Step> {
         use RemoveReason::{Abandoned, NeverOnline, TooOld};
 
         let failed = matches!(self.judged.reason, Abandoned | NeverOnline | TooOld);
         Next::Take(if failed { Step::KeepLogs } else { Step::LookAgain })
     }
 
-    fn look_again(&mut self, tried: Attempt) -> Next {
+    fn look_again(&mut self, tried: Attempt) -> Next<Step> {
         self.tried = tried;
         Next::Take(Step::LookAgain)
     }
 
-    fn looked_again(&self, found: &InstanceView) -> Next {
+    fn looked_again(&self, found: &InstanceView) -> Next<Step> {
         match &self.tried {
             _ if !self.is_ours(found) => removed(),
             _ if self.is_another(found) => another(),
@@ -343,18 +336,18 @@ impl Removal {
     }
 }
 
-fn removed() -> Next {
+fn removed() -> Next<Step> {
     Next::End(Outcome::Removed)
 }
 
-fn failed(reason: impl Into<String>) -> Next {
+fn failed(reason: impl Into<String>) -> Next<Step> {
     Next::End(Outcome::RemoveFailed { reason: reason.into() })
 }
 
-fn changed(why: &str) -> Next {
+fn changed(why: &str) -> Next<Step> {
     Next::End(Outcome::Changed { why: why.to_owned() })
 }
 
-fn another() -> Next {
+fn another() -> Next<Step> {
     changed("it is another instance of the same name")
 }

@@ -156,8 +156,8 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "a registration that nobody will come for is taken back",
         file: "src/steps/making.rs",
-        from: "self.registered.map_or_else(|| self.settle(), |runner| Next::Take(Step::TakeBack(runner)))",
-        to: "self.settle()",
+        from: "Some(runner)) => Next::Take(Step::TakeBack(scope.clone(), runner)),",
+        to: "Some(_)) if scope.to_string().is_empty() => self.end(),",
     },
     Mutant {
         rule: "what has another's name at GitHub goes at once",

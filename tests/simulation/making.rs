@@ -2,9 +2,8 @@
 
 use lxdrunner::github::Deletion;
 use lxdrunner::model::{ClassId, InstanceType, Phase, RunnerId, Scope};
-use lxdrunner::steps::default_config;
 use lxdrunner::steps::making::{self, Answer, LookPurpose, MakeKind, Making};
-use lxdrunner::steps::{Cause, Fault};
+use lxdrunner::steps::{self, Cause, Fault};
 use lxdrunner::world::{Action, Outcome};
 
 use crate::execution::{Execution, Luck, Next, Step};
@@ -14,7 +13,7 @@ use crate::stage::{Ev, Inst, Stage};
 pub fn has_it_in_hand(step: &making::Step) -> bool {
     use making::Step::{BeginRegister, Claim, Create, Look, OpenFiles, ThawUnclaimed};
 
-    let before = matches!(step, Create | BeginRegister | OpenFiles | Claim { .. } | ThawUnclaimed);
+    let before = matches!(step, Create | BeginRegister(_) | OpenFiles | Claim { .. } | ThawUnclaimed);
     !before && !matches!(step, Look(LookPurpose::ToClaim | LookPurpose::Whose))
 }
 
@@ -26,9 +25,9 @@ fn duration(what: &MakeKind, step: &making::Step) -> Option<(u64, u64)> {
         Arm | OpenFiles | KeepLogs { .. } | FindCause => return None,
         Create | Look(_) | Armed | HandOver => (5, 200),
         Start => (50, 3000),
-        BeginRegister => (1, 10),
+        BeginRegister(_) => (1, 10),
         Credentials => (5, 3000),
-        RegisterAgain => (400, 700),
+        RegisterAgain(_) => (400, 700),
         Started => (100, 2000),
         SetUp if matches!(what, MakeKind::Template(_)) => (1000, 60_000),
         SetUp => (500, 8000),
@@ -37,7 +36,7 @@ fn duration(what: &MakeKind, step: &making::Step) -> Option<(u64, u64)> {
         NoteStarted(_) | Finish { .. } => (20, 500),
         Seal | Freeze => (50, 2000),
         Publish => (1000, 30_000),
-        TakeBack(_) => (50, 1000),
+        TakeBack(..) => (50, 1000),
         Drop(_) => (100, 2000),
     })
 }
@@ -86,8 +85,8 @@ impl Stage {
         loop {
             let came = self.make_step(e, lxd, name, (&what, making.step()), &mut heard);
             match making.next(came) {
-                making::Next::End(outcome) => return Next::End(outcome),
-                making::Next::Take(step) => {
+                steps::Next::End(outcome) => return Next::End(outcome),
+                steps::Next::Take(step) => {
                     if step == making::Step::SetUp && self.fault(self.faults.slow) {
                         e.slow = self.rng.range(4, 16);
                     }
@@ -119,15 +118,15 @@ impl Stage {
 
         // What acts on GitHub, or on nothing.
         match step {
-            BeginRegister => {
+            BeginRegister(_) => {
                 // GitHub may answer at once, or only when it is waited for.
                 if self.rng.chance(500) {
                     *heard = Some(self.register(e, name));
                 }
                 return Answer::Done;
             }
-            Credentials | RegisterAgain => return heard.take().unwrap_or_else(|| self.register(e, name)),
-            TakeBack(runner) => {
+            Credentials | RegisterAgain(_) => return heard.take().unwrap_or_else(|| self.register(e, name)),
+            TakeBack(_, runner) => {
                 return match self.delete_runner(e.daemon, runner.0, None) {
                     Ok(true) => Answer::Deregistered(Deletion::Deleted),
                     Ok(false) => Answer::Deregistered(Deletion::Busy),
@@ -247,7 +246,7 @@ impl Stage {
             process: None,
             ended: false,
             hangs_until: 0,
-            autostart: default_config(false).get("boot.autostart").is_none_or(|starts| starts != "false"),
+            autostart: steps::default_config(false).get("boot.autostart").is_none_or(|starts| starts != "false"),
             half_written: false,
         };
         self.lxd[lxd].insert(name.to_owned(), inst);

@@ -4,8 +4,8 @@ use lxdrunner::config::Registration;
 use lxdrunner::github::Deletion;
 use lxdrunner::identity::Maker;
 use lxdrunner::model::{Phase, RunnerId};
-use lxdrunner::steps::InstanceView;
 use lxdrunner::steps::removal::{self, Answer, Inside, Removal};
+use lxdrunner::steps::{self, InstanceView};
 use lxdrunner::world::{Action, Outcome, RemoveReason, Status};
 
 use crate::execution::{Execution, Luck, Next, Step};
@@ -41,8 +41,8 @@ impl Stage {
     pub fn remove(&mut self, e: &mut Execution, lxd: usize, name: &str, mut removal: Removal) -> Next {
         let came = self.take(e, lxd, name, &removal);
         match removal.next(came) {
-            removal::Next::End(outcome) => Next::End(outcome),
-            removal::Next::Take(step) => {
+            steps::Next::End(outcome) => Next::End(outcome),
+            steps::Next::Take(step) => {
                 let slow = self.rng.chance(150);
                 let (low, high) = match step {
                     removal::Step::FindRunner(_) | removal::Step::Deregister(..) if slow => (50, 25_000),
@@ -63,7 +63,7 @@ impl Stage {
         let mut removal = Removal::of_our_own(&self.config.prefix, why);
         loop {
             let came = self.take(e, lxd, name, &removal);
-            if let removal::Next::End(outcome) = removal.next(came) {
+            if let steps::Next::End(outcome) = removal.next(came) {
                 return outcome;
             }
         }
