@@ -309,6 +309,19 @@ impl InstanceType {
     }
 }
 
+/// An instance's status, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InstanceStatus {
+    /// It runs.
+    Running,
+    /// It does not.
+    Stopped,
+    /// It is held in memory without running.
+    Frozen,
+    /// Starting, stopping, error, and whatever else LXD may say.
+    Other,
+}
+
 /// How far GitHub is with a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobStatus {

@@ -7,8 +7,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
-use lxdrunner::lxd::{ErrorKind, Exec, InstanceStatus, Lxd, NewInstance, Source};
-use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
+use lxdrunner::lxd::{ErrorKind, Exec, Lxd, NewInstance, Source};
+use lxdrunner::model::{ConfigMap, InstanceStatus, InstanceType, Product, Timestamp, keys};
 use standin::lxd::{Call, ExecOutcome, Fault, ImageEntry, LxdStandin, Options};
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -157,7 +157,7 @@ pub(super) fn found(lxd: &Lxd, instance: &Instance, etag: String) -> InstanceVie
         maker: maker(key(keys::DAEMON).unwrap_or_default(), lxd.is_shared()),
         scoped: instance.config.contains_key(keys::SCOPE),
         runner: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
-        status: instance.status.into(),
+        status: instance.status,
         made_at: instance.created_at,
     }
 }

@@ -16,5 +16,5 @@ pub use api::{CALL_TIMEOUT, Lxd};
 pub use events::Events;
 pub use exec::EndedExec;
 pub use objects::{Image, Network, Profile, Project, RemoteImage, StoragePool};
-pub use types::{Error, ErrorKind, Exec, ExecResult, Instance, InstanceStatus, NewInstance, Operation, Server, Source};
+pub use types::{Error, ErrorKind, Exec, ExecResult, Instance, NewInstance, Operation, Server, Source};
 pub use wait::{Patience, Progress, Signs};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{ConfigMap, Devices, InstanceType, Product, Timestamp};
+use crate::model::{ConfigMap, Devices, InstanceStatus, InstanceType, Product, Timestamp};
 use crate::text::one_line;
 
 /// What `GET /1.0` tells.
@@ -22,19 +22,6 @@ pub struct Server {
     pub virtual_machines: Option<bool>,
     /// Processors that it runs instances of, in LXD's words: `x86_64`, `aarch64`, …
     pub architectures: Vec<String>,
-}
-
-/// An instance's status, as far as it matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum InstanceStatus {
-    /// It runs.
-    Running,
-    /// It does not.
-    Stopped,
-    /// It is held in memory without running.
-    Frozen,
-    /// Starting, stopping, error, and whatever else LXD may say.
-    Other,
 }
 
 /// An instance, as a listing tells it.

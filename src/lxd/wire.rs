@@ -6,8 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, Visitor};
 
-use super::types::{Error, ErrorKind, Instance, InstanceStatus, Operation};
-use crate::model::{ConfigMap, InstanceType, Timestamp};
+use super::types::{Error, ErrorKind, Instance, Operation};
+use crate::model::{ConfigMap, InstanceStatus, InstanceType, Timestamp};
 use crate::text::{Line, one_line};
 
 /// The envelope around every answer but a file's.

@@ -11,8 +11,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::github::{Error, ErrorKind, GitHub, Listing, QueueSeen, Repo};
 use crate::lxd::Lxd;
-use crate::model::{Job, RepoName, Runner, Scope, Timestamp};
-use crate::world::{Event, GitHubSeen, Interest, Queue, Snapshot, Status};
+use crate::model::{InstanceStatus, Job, RepoName, Runner, Scope, Timestamp};
+use crate::world::{Event, GitHubSeen, Interest, Queue, Snapshot};
 
 /// How long the lists of what there is to serve are believed, and those of the runners of scopes where nothing of ours is.
 const LISTS_KEPT: Duration = Duration::from_secs(600);
@@ -51,7 +51,7 @@ impl GitHubObserver {
     /// the world said when it asked for the look.
     pub fn look(&mut self, interest: &Interest, report: &mut dyn FnMut(Event)) -> Snapshot {
         let instances = list_instances(&self.lxd, &self.config);
-        let running = instances.iter().flatten().filter(|instance| instance.status == Status::Running);
+        let running = instances.iter().flatten().filter(|instance| instance.status == InstanceStatus::Running);
         let at_work: BTreeSet<String> = running.map(|instance| instance.name.clone()).collect();
         let github = Some(self.look_at_github(interest, &at_work, report));
         let instances = Some(instances.map_err(|error| error.to_string()));

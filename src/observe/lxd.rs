@@ -9,10 +9,10 @@ use log::debug;
 use super::warm::Warm;
 use crate::config::{Class, Config, ImageRef};
 use crate::identity::{is_of_another_boot, maker};
-use crate::lxd::{self, InstanceStatus, Lxd};
-use crate::model::{JobId, Phase, RunnerId, Timestamp, keys};
+use crate::lxd::{self, Lxd};
+use crate::model::{InstanceStatus, JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
-use crate::world::{ImageSeen, InstanceSeen, NameKind, Snapshot, Status, TemplateKind, parse_name, template_kind};
+use crate::world::{ImageSeen, InstanceSeen, NameKind, Snapshot, TemplateKind, parse_name, template_kind};
 
 /// How often the classes' images are looked at, to see whether they have changed.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
@@ -138,7 +138,7 @@ pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> 
         runner_id: None,
         phase: Phase::Template,
         recipe: property(keys::TEMPLATE).parse().ok(),
-        status: Status::Stopped,
+        status: InstanceStatus::Stopped,
         created_at: None,
         maker: maker(property(keys::DAEMON), true),
         progress: 0,
@@ -163,7 +163,7 @@ fn seen(instance: lxd::Instance, booted: Option<Timestamp>, shared: bool) -> Ins
         runner_id: key(keys::RUNNER_ID).and_then(|id| id.parse().ok()).map(RunnerId),
         phase: Phase::parse(key(keys::PHASE).unwrap_or_default()),
         recipe: key(keys::TEMPLATE).and_then(|recipe| recipe.parse().ok()),
-        status: instance.status.into(),
+        status: instance.status,
         // What runs on this host was not made before it booted, unless by a clock that was set right since: that says
         // nothing of its age. (On another member of a cluster it may be that old; then it counts from our first look.)
         created_at: instance.created_at.filter(|at| instance.status != InstanceStatus::Running || Some(*at) >= booted),

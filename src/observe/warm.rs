@@ -7,8 +7,8 @@ use log::debug;
 
 use crate::config::Config;
 use crate::lxd::Lxd;
-use crate::model::{InstanceType, Phase};
-use crate::world::{InstanceSeen, Status};
+use crate::model::{InstanceStatus, InstanceType, Phase};
+use crate::world::InstanceSeen;
 
 /// LXD ends the process that serves an instance's files after 15 idle seconds.
 const EVERY: Duration = Duration::from_secs(8);
@@ -32,8 +32,9 @@ impl Warm {
     pub fn see(&mut self, instances: &[InstanceSeen]) {
         let of_containers =
             |class: &str| self.config.classes.iter().any(|c| c.name == class && c.kind == InstanceType::Container);
-        let waits =
-            |i: &&InstanceSeen| i.phase == Phase::Standby && i.status == Status::Frozen && of_containers(&i.class);
+        let waits = |i: &&InstanceSeen| {
+            i.phase == Phase::Standby && i.status == InstanceStatus::Frozen && of_containers(&i.class)
+        };
         self.standbys = instances.iter().filter(waits).map(|i| (i.project.clone(), i.name.clone())).collect();
     }
 

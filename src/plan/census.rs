@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{ClassId, JobId, PerClass, Phase, Scope, Timestamp};
-use crate::world::{Action, Instance, LaunchSource, RunnerState, Status, Subject, World};
+use crate::model::{ClassId, InstanceStatus, JobId, PerClass, Phase, Scope, Timestamp};
+use crate::world::{Action, Instance, LaunchSource, RunnerState, Subject, World};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -252,7 +252,8 @@ impl<'a> Census<'a> {
     fn template(&mut self, world: &World, instance: &'a Instance, class: Option<ClassId>, flight: Option<&Action>) {
         let Some(id) = class.filter(|id| flight.is_none() && has_shape(world, *id, instance)) else { return };
         let (census, class) = (&mut self.classes[id], self.config.class(id));
-        if instance.seen.status != Status::Stopped || instance.seen.project != class.project || !class.template {
+        if instance.seen.status != InstanceStatus::Stopped || instance.seen.project != class.project || !class.template
+        {
             return;
         }
         let wanted = world.templates[id].wanted.as_ref();
@@ -264,7 +265,7 @@ impl<'a> Census<'a> {
 
     fn standby(&mut self, world: &World, instance: &'a Instance, class: ClassId, flight: Option<&Action>) {
         let usable = has_shape(world, class, instance) && instance.seen.project == self.config.class(class).project;
-        if usable && flight.is_none() && instance.seen.status == Status::Frozen {
+        if usable && flight.is_none() && instance.seen.status == InstanceStatus::Frozen {
             let census = &mut self.classes[class];
             census.kept += 1;
             census.standbys.push(instance);
@@ -273,7 +274,7 @@ impl<'a> Census<'a> {
 }
 
 fn is_stopped(instance: &Instance) -> bool {
-    instance.seen.status == Status::Stopped && instance.seen.phase == Phase::Started
+    instance.seen.status == InstanceStatus::Stopped && instance.seen.phase == Phase::Started
 }
 
 /// True where its runner had its job. What is merely not listed may be listed again, since listings lag.
@@ -291,7 +292,7 @@ pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &C
             let alive = matches!(instance.seen.maker, Maker::Other | Maker::Unknown);
             alive && now.since(instance.begun_at) < config.provision_timeout
         }
-        (None, Phase::Started) if instance.seen.status == Status::Stopped => false,
+        (None, Phase::Started) if instance.seen.status == InstanceStatus::Stopped => false,
         (None, Phase::Started) => match instance.runner {
             RunnerState::Idle(_) => true,
             RunnerState::Busy => instance.handover_since.is_some_and(|since| now.since(since) < HANDOVER),

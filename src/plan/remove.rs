@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::census::{Group, has_shape, is_broken, is_supply};
 use super::{Planner, REMOVALS_AT_ONCE};
 use crate::identity::Maker;
-use crate::model::{ClassId, PerClass, Phase, Scope, Timestamp};
+use crate::model::{ClassId, InstanceStatus, PerClass, Phase, Scope, Timestamp};
 use crate::world::{
-    Action, Entry, Flight, Instance, Judged, NameKind, RemoveReason, RunnerState, Status, Subject, World, parse_name,
+    Action, Entry, Flight, Instance, Judged, NameKind, RemoveReason, RunnerState, Subject, World, parse_name,
 };
 
 /// An instance whose runner is done powers itself off; it is given this long.
@@ -156,7 +156,9 @@ impl<'a> Budget<'a, '_> {
                 }
                 _ => None,
             },
-            Phase::Started if instance.seen.status == Status::Stopped => stopped.then_some(RemoveReason::Finished),
+            Phase::Started if instance.seen.status == InstanceStatus::Stopped => {
+                stopped.then_some(RemoveReason::Finished)
+            }
             Phase::Started => match instance.runner {
                 RunnerState::Busy => None,
                 RunnerState::Done(since) => {
@@ -230,7 +232,7 @@ impl<'a> Budget<'a, '_> {
         if !class.template || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
-        if is_broken(self.planner.world, class) || instance.seen.status == Status::Running {
+        if is_broken(self.planner.world, class) || instance.seen.status == InstanceStatus::Running {
             return Some(RemoveReason::Broken);
         }
         // The one that is used now stays until its successor is there.
@@ -246,7 +248,7 @@ impl<'a> Budget<'a, '_> {
         if !has_shape(self.planner.world, id, instance) || instance.seen.project != class.project {
             return Some(RemoveReason::Superseded);
         }
-        if instance.seen.status != Status::Frozen {
+        if instance.seen.status != InstanceStatus::Frozen {
             return Some(RemoveReason::Broken);
         }
         let (kept, may_replace) = &mut self.standbys[id];

@@ -3,11 +3,9 @@
 use super::{Plan, Reason, plan};
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{ClassId, Job, Phase, Recipe, RunnerId};
+use crate::model::{ClassId, InstanceStatus, Job, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{
-    Action, Event, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, Status, TemplateKind,
-};
+use crate::world::{Action, Event, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, TemplateKind};
 
 pub fn with(standby: usize, idle: usize) -> Config {
     let small = Class { standby, idle, ..class("small", &[], 10) };
@@ -42,7 +40,7 @@ pub fn kept(stage: &Stage, name: &str, phase: Phase, recipe: Option<Recipe>) -> 
     InstanceSeen {
         phase,
         recipe: recipe.or(Some(wanted(stage))),
-        status: if phase == Phase::Standby { Status::Frozen } else { Status::Stopped },
+        status: if phase == Phase::Standby { InstanceStatus::Frozen } else { InstanceStatus::Stopped },
         scope: None,
         job: None,
         runner_id: None,

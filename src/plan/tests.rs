@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::*;
 use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Job, JobStatus, Phase, RunnerId};
+use crate::model::{InstanceStatus, Job, JobStatus, Phase, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Doubt, Event, GitHubSeen, InstanceSeen, Judged, Note, Outcome, RemoveReason, Status};
+use crate::world::{Doubt, Event, GitHubSeen, InstanceSeen, Judged, Note, Outcome, RemoveReason};
 
 const NONE: [(String, RemoveReason); 0] = [];
 
@@ -33,7 +33,7 @@ fn an_instance_that_was_listed_while_it_was_made_is_no_less_a_supply() {
     // LXD is listed between the creation and the start: the instance is there, and stopped.
     let made = InstanceSeen {
         phase: Phase::Provisioning,
-        status: Status::Stopped,
+        status: InstanceStatus::Stopped,
         maker: Maker::Us,
         runner_id: None,
         ..seen("lxdrunner-1-1", 1)
@@ -234,7 +234,7 @@ fn only_the_surplus_ages_out_the_longest_idle_first() {
 #[test]
 fn a_stopped_instance_gets_a_moment_to_vanish_by_itself() {
     let mut stage = Stage::new(config());
-    let stopped = || vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-1-1", 1) }];
+    let stopped = || vec![InstanceSeen { status: InstanceStatus::Stopped, ..seen("lxdrunner-1-1", 1) }];
     stage.lxd(stopped());
     assert_eq!(stage.removals(), NONE);
     stage.pass(5).lxd(stopped());

@@ -30,8 +30,8 @@ use super::{Cause, Fault, InstanceView, Next};
 use crate::config::Class;
 use crate::github::Deletion;
 use crate::identity::Maker;
-use crate::model::{InstanceType, Phase, RunnerArch, RunnerId, Scope};
-use crate::world::{LaunchSource, Outcome, RemoveReason, Status, Subject, TemplateKind};
+use crate::model::{InstanceStatus, InstanceType, Phase, RunnerArch, RunnerId, Scope};
+use crate::world::{LaunchSource, Outcome, RemoveReason, Subject, TemplateKind};
 
 #[cfg(test)]
 mod tests;
@@ -469,9 +469,11 @@ impl Making {
             return self.lost("somebody else claimed it");
         }
         match (self.thawed.clone(), found.status) {
-            (None, Status::Frozen) if self.virtual_machine => Next::Take(Step::ThawUnclaimed),
-            (None, Status::Frozen) | (Some(_), Status::Running) => Next::Take(Step::Claim { etag: found.etag }),
-            (Some(Err(reason)), Status::Frozen) => self.fail(Failure::Failed { blame: self.blame(), reason }),
+            (None, InstanceStatus::Frozen) if self.virtual_machine => Next::Take(Step::ThawUnclaimed),
+            (None, InstanceStatus::Frozen) | (Some(_), InstanceStatus::Running) => {
+                Next::Take(Step::Claim { etag: found.etag })
+            }
+            (Some(Err(reason)), InstanceStatus::Frozen) => self.fail(Failure::Failed { blame: self.blame(), reason }),
             _ => self.lost("it is not frozen any more"),
         }
     }

@@ -6,8 +6,8 @@ pub mod making;
 pub mod removal;
 
 use crate::identity::Maker;
-use crate::model::{ConfigMap, Phase, RunnerId, Timestamp};
-use crate::world::{Outcome, Status};
+use crate::model::{ConfigMap, InstanceStatus, Phase, RunnerId, Timestamp};
+use crate::world::Outcome;
 
 /// What a machine wants after an answer.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct InstanceView {
     pub scoped: bool,
     /// The registration that is noted on it.
     pub runner: Option<RunnerId>,
-    pub status: Status,
+    pub status: InstanceStatus,
     pub made_at: Option<Timestamp>,
 }
 

@@ -19,8 +19,8 @@ use super::{InstanceView, Next};
 use crate::config::Registration;
 use crate::github::Deletion;
 use crate::identity::Maker;
-use crate::model::{Phase, RunnerId, Scope};
-use crate::world::{Judged, Outcome, RemoveReason, Status};
+use crate::model::{InstanceStatus, Phase, RunnerId, Scope};
+use crate::world::{Judged, Outcome, RemoveReason};
 
 #[cfg(test)]
 mod tests;
@@ -99,7 +99,7 @@ pub struct Removal {
     registration: Registration,
     step: Step,
     /// As it was first looked at.
-    status: Status,
+    status: InstanceStatus,
     /// The registration that is noted on it.
     noted: Option<RunnerId>,
     /// True for what another process left before its registration was noted: with JIT its runner never started.
@@ -112,7 +112,7 @@ pub struct Removal {
 impl Removal {
     /// `prefix` is the value of our instances' owner key.
     pub fn new(judged: Judged, prefix: &str, registration: Registration) -> Removal {
-        let (prefix, step, status) = (prefix.to_owned(), Step::Look, Status::Other);
+        let (prefix, step, status) = (prefix.to_owned(), Step::Look, InstanceStatus::Other);
         Removal {
             judged,
             prefix,
@@ -198,7 +198,7 @@ impl Removal {
     /// Whether it may be removed without GitHub's consent: it is stopped, or past `max_lifetime`.
     fn safe_without_github(&self) -> bool {
         // Only what is stopped surely runs nothing; a frozen one holds its job.
-        self.status == Status::Stopped || self.judged.reason == RemoveReason::TooOld
+        self.status == InstanceStatus::Stopped || self.judged.reason == RemoveReason::TooOld
     }
 
     fn is_ours(&self, found: &InstanceView) -> bool {
@@ -246,7 +246,7 @@ impl Removal {
     fn ours_to_remove(&self, phase: Phase) -> Next<Step> {
         match self.status {
             _ if !phase.has_runner() => self.end(),
-            Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),
+            InstanceStatus::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),
             _ => self.to_github(),
         }
     }
@@ -326,10 +326,10 @@ impl Removal {
             _ if !self.is_ours(found) => removed(),
             _ if self.is_another(found) => another(),
             // What was taken for sure to run nothing.
-            Attempt::Nothing if self.status == Status::Stopped && found.status != Status::Stopped => {
+            Attempt::Nothing if self.status == InstanceStatus::Stopped && found.status != InstanceStatus::Stopped => {
                 changed("it was started meanwhile")
             }
-            Attempt::Nothing if found.status != Status::Stopped => Next::Take(Step::Stop),
+            Attempt::Nothing if found.status != InstanceStatus::Stopped => Next::Take(Step::Stop),
             Attempt::Nothing | Attempt::Stop { .. } => Next::Take(Step::Delete),
             Attempt::Delete { why } => failed(why),
         }

@@ -8,8 +8,8 @@ use std::fmt;
 use std::time::Duration;
 
 use super::outcomes::LONGEST_WASTE_PAUSE;
-use super::{Hold, Note, Outcome, RunnerState, Status, World, pause_after};
-use crate::model::{Job, JobId, JobStatus, RepoName, Timestamp};
+use super::{Hold, Note, Outcome, RunnerState, World, pause_after};
+use crate::model::{InstanceStatus, Job, JobId, JobStatus, RepoName, Timestamp};
 
 /// Why GitHub is asked about a job. Nothing is launched for the job until the answer is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,7 +150,7 @@ impl World {
     fn runner_was_wasted(&mut self, job: JobId, instance: &str, now: Timestamp) {
         self.questions.remove(&job);
         let may_still_take_one = |i: &super::Instance| {
-            i.seen.status != Status::Stopped && matches!(i.runner, RunnerState::Idle(_) | RunnerState::Awaited)
+            i.seen.status != InstanceStatus::Stopped && matches!(i.runner, RunnerState::Idle(_) | RunnerState::Awaited)
         };
         // The listing that lacked its runner was wrong.
         if self.instances.get(instance).is_some_and(may_still_take_one) {

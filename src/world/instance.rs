@@ -2,29 +2,7 @@
 
 use super::LISTING_LAG;
 use crate::identity::Maker;
-use crate::lxd::InstanceStatus;
-use crate::model::{JobId, Phase, Recipe, RunnerId, Scope, Timestamp};
-
-/// An instance's status, as far as decisions need it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    Running,
-    Stopped,
-    Frozen,
-    /// On its way between states.
-    Other,
-}
-
-impl From<InstanceStatus> for Status {
-    fn from(status: InstanceStatus) -> Status {
-        match status {
-            InstanceStatus::Running => Status::Running,
-            InstanceStatus::Stopped => Status::Stopped,
-            InstanceStatus::Frozen => Status::Frozen,
-            InstanceStatus::Other => Status::Other,
-        }
-    }
-}
+use crate::model::{InstanceStatus, JobId, Phase, Recipe, RunnerId, Scope, Timestamp};
 
 /// One of our instances, as LXD lists it, or an image that is a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +20,7 @@ pub struct InstanceSeen {
     pub phase: Phase,
     /// What it was baked of, or is a copy of.
     pub recipe: Option<Recipe>,
-    pub status: Status,
+    pub status: InstanceStatus,
     pub created_at: Option<Timestamp>,
     pub maker: Maker,
     /// What its maker last noted of its progress, see [`crate::model::keys::PROGRESS`]; 0 where it noted none.
@@ -119,7 +97,7 @@ impl Instance {
             made_at,
             begun_at: if claimed || seen.progress > 0 { now } else { made_at },
             started_at: (seen.phase == Phase::Started).then_some(now),
-            stopped_since: (seen.status == Status::Stopped).then_some(now),
+            stopped_since: (seen.status == InstanceStatus::Stopped).then_some(now),
             took_job: false,
             named: false,
             named_runner: None,

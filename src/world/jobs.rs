@@ -7,11 +7,10 @@ use super::doubts::Doubt;
 use super::forks::joined;
 use super::matching::{Refusal, place};
 use super::{
-    Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, Status, UnknownJob,
-    World,
+    Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World,
 };
 use crate::identity::Maker;
-use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
+use crate::model::{InstanceStatus, Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
     /// Folds an event into the World. The notes are for people; [`crate::plan::plan`] decides.
@@ -170,7 +169,7 @@ impl World {
                 if !instance.perhaps_never_started() && instance.seen.phase != Phase::Started {
                     instance.seen.phase = Phase::Started;
                     // The listing is from before its start.
-                    instance.seen.status = Status::Running;
+                    instance.seen.status = InstanceStatus::Running;
                     instance.stopped_since = None;
                 }
                 if !matches!(instance.runner, RunnerState::Done(_)) {

@@ -6,10 +6,10 @@ use super::jobs::runs_on;
 use super::matching::scope_for;
 use super::{
     Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
-    REMEMBER_OVER, RunnerState, Snapshot, Status, Subject, TookJob, World,
+    REMEMBER_OVER, RunnerState, Snapshot, Subject, TookJob, World,
 };
 use crate::identity::Maker;
-use crate::model::{Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
+use crate::model::{InstanceStatus, Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
 
 impl World {
     pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, now: Timestamp) {
@@ -105,7 +105,7 @@ impl World {
                         known.has_runner(id);
                     }
                     known.stopped_since = match known.seen.status {
-                        Status::Stopped => known.stopped_since.or(Some(now)),
+                        InstanceStatus::Stopped => known.stopped_since.or(Some(now)),
                         _ => None,
                     };
                     if known.stopped_since.is_some() {
@@ -221,7 +221,7 @@ impl World {
             let making = instance.seen.phase == Phase::Provisioning;
             let ours_to_name = making && instance.seen.maker == Maker::Us;
             // A stopped instance has no online runner: the runner is a namesake on another host.
-            let runs = instance.seen.status != Status::Stopped;
+            let runs = instance.seen.status != InstanceStatus::Stopped;
             let never_started =
                 |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
             // Once a runner id is noted, only that registration is the instance's. A listing may lag, and have the runner

@@ -37,7 +37,7 @@ pub use doubts::Doubt;
 pub use event::{Event, GitHubSeen, ImageSeen, Interest, Outcome, Queue, Snapshot};
 pub(crate) use failures::pause_after;
 pub use failures::{Entry, Failures, Subject};
-pub use instance::{Instance, InstanceSeen, RunnerState, Status};
+pub use instance::{Instance, InstanceSeen, RunnerState};
 pub use matching::{Refusal, class_for, scope_for};
 pub use names::{NameKind, instance_name, parse_name, template_name};
 pub(crate) use names::{nth_random, random_name};

@@ -1,7 +1,7 @@
 //! Changes that people should be told.
 
-use crate::model::{JobId, Phase, Scope, Timestamp};
-use crate::world::{Instance, Status, Subject};
+use crate::model::{InstanceStatus, JobId, Phase, Scope, Timestamp};
+use crate::world::{Instance, Subject};
 
 /// Whether the runner of an instance that ended had a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub enum Note {
 impl Instance {
     /// What may help where LXD fails again and again to delete it although it is stopped.
     pub fn removal_hint(&self) -> Option<String> {
-        if self.seen.status != Status::Stopped || self.seen.alias.is_some() {
+        if self.seen.status != InstanceStatus::Stopped || self.seen.alias.is_some() {
             return None;
         }
         let name = match self.seen.project.as_str() {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failures::Recorded;
-use super::{Action, Hold, Instance, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Status, Subject, World};
+use super::{Action, Hold, Instance, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{ClassId, InstanceStatus, JobId, Phase, RunnerId, Scope, Timestamp};
 
 /// How long a busy instance is left alone before its removal is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -170,7 +170,7 @@ impl World {
         }
         if phase == Phase::Started {
             // The listing may be from before its start.
-            instance.seen.status = Status::Running;
+            instance.seen.status = InstanceStatus::Running;
             instance.stopped_since = None;
             instance.started_at.get_or_insert(now);
         }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::names::{recipe, shape};
-use super::{ImageSeen, Instance, Note, Outcome, RunnerState, Status, Subject, TemplateKind, World};
+use super::{ImageSeen, Instance, Note, Outcome, RunnerState, Subject, TemplateKind, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{ClassId, Phase, Recipe, Timestamp};
+use crate::model::{ClassId, InstanceStatus, Phase, Recipe, Timestamp};
 
 /// Whether templates of the class are instances or images. In a cluster each copy of an instance to another member crosses
 /// the network; an image crosses it once.
@@ -99,7 +99,7 @@ impl World {
                 template.seen.alias = image.as_ref().map(|_| name.clone());
                 template.seen.phase = phase;
                 template.seen.recipe = Some(recipe);
-                template.seen.status = Status::Stopped;
+                template.seen.status = InstanceStatus::Stopped;
                 template.etag = None;
                 let of_class = [Subject::Bake, Subject::Template, Subject::Class, Subject::Storage];
                 self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
@@ -115,7 +115,7 @@ impl World {
                 instance.seen.phase = phase;
                 instance.seen.recipe = Some(recipe);
                 instance.etag = etag;
-                instance.seen.status = Status::Frozen;
+                instance.seen.status = InstanceStatus::Frozen;
                 instance.stopped_since = None;
                 let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];
                 self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
@@ -224,7 +224,7 @@ impl World {
                 phase,
                 recipe: None,
                 alias: None,
-                status: Status::Running,
+                status: InstanceStatus::Running,
                 created_at: None,
                 maker: Maker::Us,
                 progress: 0,

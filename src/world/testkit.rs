@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{Class, Config, GitHubConfig, ImageRef, Registration};
 use crate::identity::Maker;
-use crate::model::{InstanceType, JobStatus, Labels, RunnerArch, Secret};
+use crate::model::{InstanceStatus, InstanceType, JobStatus, Labels, RunnerArch, Secret};
 
 pub fn class(name: &str, labels: &[&str], max_workers: usize) -> Class {
     Class {
@@ -104,7 +104,7 @@ pub fn seen(name: &str, job: u64) -> InstanceSeen {
         phase: Phase::Started,
         recipe: None,
         alias: None,
-        status: Status::Running,
+        status: InstanceStatus::Running,
         created_at: None,
         maker: Maker::Dead,
         progress: 0,

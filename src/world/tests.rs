@@ -4,7 +4,7 @@ use super::testkit::*;
 use super::*;
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{JobStatus, Labels, RunOrigin};
+use crate::model::{InstanceStatus, JobStatus, Labels, RunOrigin};
 use crate::plan::Reason;
 
 #[test]
@@ -242,7 +242,7 @@ fn a_listing_that_was_overtaken_brings_nothing_back() {
     let notes = stage.snapshot(slow, Some(vec![seen("lxdrunner-1-1", 1)]), Some(GitHubSeen::default()));
     assert_eq!((notes, stage.world.instances().count()), (vec![], 0));
     // A removal ends while LXD is listed.
-    stage.lxd(vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-2-1", 2) }]);
+    stage.lxd(vec![InstanceSeen { status: InstanceStatus::Stopped, ..seen("lxdrunner-2-1", 2) }]);
     stage.pass(5);
     let removal = stage.dispatch().into_iter().find(|a| matches!(a, Action::Remove { .. })).unwrap();
     let begun = stage.world.seq();

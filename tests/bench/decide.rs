@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use lxdrunner::config::Config;
 use lxdrunner::identity::Maker;
-use lxdrunner::model::{Hint, Job, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
+use lxdrunner::model::{Hint, InstanceStatus, Job, JobId, JobStatus, Phase, RunnerId, Scope, Timestamp};
 use lxdrunner::plan::plan as decide;
 use lxdrunner::report::narrate::Narrator;
-use lxdrunner::world::{Event, GitHubSeen, InstanceSeen, Snapshot, Status, World};
+use lxdrunner::world::{Event, GitHubSeen, InstanceSeen, Snapshot, World};
 
 use crate::figure::{Figure, Table, median};
 use crate::support::Scratch;
@@ -86,7 +86,7 @@ fn world(config: &Config, jobs: u64, instances: u64) -> World {
         runner_id: Some(RunnerId(n)),
         phase: Phase::Started,
         recipe: None,
-        status: Status::Running,
+        status: InstanceStatus::Running,
         created_at: Some(NOW),
         maker: Maker::Us,
         progress: 0,

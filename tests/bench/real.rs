@@ -8,8 +8,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lxdrunner::lxd::{InstanceStatus, Lxd};
-use lxdrunner::model::{JobId, Phase, Timestamp, keys};
+use lxdrunner::lxd::Lxd;
+use lxdrunner::model::{InstanceStatus, JobId, Phase, Timestamp, keys};
 use lxdrunner::plan::LAUNCHES_AT_ONCE;
 use standin::github::{Event, JobSpec};
 use standin::package::{self, BuiltPackage, PackageSpec, Padding};

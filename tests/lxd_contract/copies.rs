@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Source};
-use lxdrunner::model::InstanceType;
+use lxdrunner::lxd::{ErrorKind, NewInstance, Source};
+use lxdrunner::model::{InstanceStatus, InstanceType};
 
 use crate::bench::{PATIENCE, PROJECT, fails_with, on_both};
 

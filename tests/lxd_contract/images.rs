@@ -3,8 +3,8 @@
 
 use std::time::Instant;
 
-use lxdrunner::lxd::{ErrorKind, Image, InstanceStatus, NewInstance, Patience, Source};
-use lxdrunner::model::{ConfigMap, keys};
+use lxdrunner::lxd::{ErrorKind, Image, NewInstance, Patience, Source};
+use lxdrunner::model::{ConfigMap, InstanceStatus, keys};
 
 use crate::bench::{Bench, PATIENCE, PROJECT, fails_with, on_both};
 

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, FALLS_SILENT, PATIENCE, PRINTS, PROJECT, exec, fails_with, on_both, real_socket};
 use lxdrunner::lxd::transport::{Body, Keep, Request, Transport};
-use lxdrunner::lxd::{ErrorKind, InstanceStatus, NewInstance, Operation, Patience, Source};
-use lxdrunner::model::{ConfigMap, InstanceType, Product, Timestamp, keys};
+use lxdrunner::lxd::{ErrorKind, NewInstance, Operation, Patience, Source};
+use lxdrunner::model::{ConfigMap, InstanceStatus, InstanceType, Product, Timestamp, keys};
 
 #[test]
 fn a_real_lxd_is_there_where_it_is_required() {

@@ -186,7 +186,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "what runs is looked into first",
         file: "src/steps/removal.rs",
-        from: "            Status::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),\n",
+        from: "            InstanceStatus::Running if self.judged.reason != RemoveReason::TooOld => Next::Take(Step::LookInside),\n",
         to: "",
     },
     Mutant {

@@ -3,10 +3,10 @@
 use lxdrunner::config::Registration;
 use lxdrunner::github::Deletion;
 use lxdrunner::identity::Maker;
-use lxdrunner::model::{Phase, RunnerId};
+use lxdrunner::model::{InstanceStatus, Phase, RunnerId};
 use lxdrunner::steps::removal::{self, Answer, Inside, Removal};
 use lxdrunner::steps::{self, InstanceView};
-use lxdrunner::world::{Action, Outcome, RemoveReason, Status};
+use lxdrunner::world::{Action, Outcome, RemoveReason};
 
 use crate::execution::{Execution, Luck, Next, Step};
 use crate::making::has_it_in_hand;
@@ -16,11 +16,11 @@ use crate::stage::{Ev, Inst, Stage};
 const LEFT_TO_ANOTHER: u64 = 240_000;
 
 impl Inst {
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> InstanceStatus {
         match (self.running, self.frozen) {
-            (true, true) => Status::Frozen,
-            (true, false) => Status::Running,
-            _ => Status::Stopped,
+            (true, true) => InstanceStatus::Frozen,
+            (true, false) => InstanceStatus::Running,
+            _ => InstanceStatus::Stopped,
         }
     }
 

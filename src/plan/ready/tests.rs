@@ -4,11 +4,11 @@ mod as_images;
 
 use crate::config::{Class, Config};
 use crate::identity::Maker;
-use crate::model::{InstanceType, JobStatus, Phase, Recipe, RunnerId};
+use crate::model::{InstanceStatus, InstanceType, JobStatus, Phase, Recipe, RunnerId};
 use crate::plan::testkit::*;
 use crate::world::testkit::*;
 use crate::world::{
-    Action, Event, InstanceSeen, LaunchSource, Note, Outcome, RemoveReason, Status, Subject, Template, TemplateKind,
+    Action, Event, InstanceSeen, LaunchSource, Note, Outcome, RemoveReason, Subject, Template, TemplateKind,
 };
 
 #[test]
@@ -359,7 +359,7 @@ fn what_was_listed_finished_is_not_thrown_away_for_an_answer_that_was_lost() {
     let template = stage.world.instances.values().next().unwrap().seen.clone();
     let (claimed, maker) = (kept(&stage, &name, Phase::Started, None), Maker::Unknown);
     let claimed = InstanceSeen { scope: Some(acme()), job: Some(crate::model::JobId(1)), maker, ..claimed };
-    stage.lxd(vec![template, InstanceSeen { status: Status::Running, ..claimed }]);
+    stage.lxd(vec![template, InstanceSeen { status: InstanceStatus::Running, ..claimed }]);
     let (blame, reason) = (Subject::Standby("small".to_owned()), "no answer".to_owned());
     stage.outcome(prepare, Outcome::NotMade { blame, reason, made: true });
     assert_eq!(stage.world.instances[&name].seen.phase, Phase::Started);
@@ -371,7 +371,7 @@ fn a_standby_that_does_not_wait_frozen_is_not_claimed_and_goes() {
     let mut stage = stage(with(1, 0));
     settle(&mut stage);
     let mut listed: Vec<InstanceSeen> = stage.world.instances.values().map(|i| i.seen.clone()).collect();
-    listed.iter_mut().filter(|i| i.phase == Phase::Standby).for_each(|i| i.status = Status::Running);
+    listed.iter_mut().filter(|i| i.phase == Phase::Standby).for_each(|i| i.status = InstanceStatus::Running);
     stage.lxd(listed);
     stage.queued(1);
     assert!(kinds(&stage.plan().actions).contains(&"template"));
@@ -409,7 +409,7 @@ fn a_slot_is_free_the_moment_the_runner_is_done_but_not_without_end() {
 #[test]
 fn removals_leave_workers_for_launches() {
     let mut stage = Stage::new(config());
-    let stopped = |n: u64| InstanceSeen { status: Status::Stopped, ..seen(&format!("lxdrunner-{n}-1"), n) };
+    let stopped = |n: u64| InstanceSeen { status: InstanceStatus::Stopped, ..seen(&format!("lxdrunner-{n}-1"), n) };
     stage.lxd((1..=9).map(stopped).collect());
     stage.pass(6);
     assert_eq!(stage.removals().len(), crate::plan::REMOVALS_AT_ONCE);
@@ -434,7 +434,7 @@ fn a_standby_that_another_daemon_claimed_has_its_time_from_then_on() {
     }
     let claimed = |standby: &InstanceSeen| InstanceSeen {
         phase: Phase::Provisioning,
-        status: Status::Running,
+        status: InstanceStatus::Running,
         scope: Some(acme()),
         ..standby.clone()
     };

@@ -2,10 +2,10 @@
 
 use crate::config::Config;
 use crate::identity::Maker;
-use crate::model::{Hint, Phase, Recipe, Runner};
+use crate::model::{Hint, InstanceStatus, Phase, Recipe, Runner};
 use crate::plan::testkit::{images, kept, kinds, settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{Event, InstanceSeen, Note, RemoveReason, Status};
+use crate::world::{Event, InstanceSeen, Note, RemoveReason};
 
 fn others_recipe() -> Option<Recipe> {
     Some(Recipe { shape: "another".to_owned(), content: "x".to_owned() })
@@ -148,7 +148,7 @@ fn what_another_living_daemon_runs_goes_by_that_ones_rules() {
     check(started(), &idle, 601, Some(RemoveReason::Idle));
     check(started(), &busy, 601, None);
     check(started(), &busy, 24 * 3600 + 1, Some(RemoveReason::TooOld));
-    check(InstanceSeen { status: Status::Stopped, ..started() }, &[], 6, Some(RemoveReason::Finished));
+    check(InstanceSeen { status: InstanceStatus::Stopped, ..started() }, &[], 6, Some(RemoveReason::Finished));
 }
 
 #[test]

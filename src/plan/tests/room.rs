@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Class;
-use crate::model::{Hint, Runner};
+use crate::model::{Hint, InstanceStatus, Runner};
 use crate::plan::testkit::{settle, stage};
 use crate::plan::{REMOVALS_AT_ONCE, workers};
 use crate::world::Subject;
@@ -178,7 +178,7 @@ fn what_was_listed_before_its_start_and_took_a_job_is_not_taken_for_stopped() {
     let mut stage = Stage::new(config());
     let being_made = InstanceSeen {
         phase: Phase::Provisioning,
-        status: Status::Stopped,
+        status: InstanceStatus::Stopped,
         runner_id: None,
         maker: Maker::Other,
         ..seen("lxdrunner-1-1", 1)

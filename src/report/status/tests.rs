@@ -4,7 +4,7 @@ use super::*;
 use crate::config::ForkPolicy;
 use crate::plan::testkit::{settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{self, GitHubSeen, InstanceSeen, Note, Outcome, Subject};
+use crate::world::{GitHubSeen, InstanceSeen, Note, Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
@@ -136,7 +136,7 @@ fn the_ages_of_looks_count_answers_and_not_tries() {
 fn what_is_stopped_and_cannot_be_deleted_is_told_with_what_may_help() {
     let mut stage = Stage::new(config());
     stage.runners(acme(), vec![]);
-    stage.lxd(vec![InstanceSeen { status: world::Status::Stopped, ..seen("lxdrunner-1-1", 1) }]);
+    stage.lxd(vec![InstanceSeen { status: crate::model::InstanceStatus::Stopped, ..seen("lxdrunner-1-1", 1) }]);
     stage.pass(60);
     let hint = "rmdir /var/lib/lxd/storage-pools/POOL/containers/lxdrunner-1-1`";
     for failure in 1..=5 {

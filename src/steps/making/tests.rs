@@ -30,7 +30,16 @@ fn claim(etag: Option<&str>) -> MakeKind {
 
 fn there(phase: Phase, maker: Maker) -> InstanceView {
     let (etag, owner) = ("e2".to_owned(), Some("ci".to_owned()));
-    InstanceView { etag, owner, phase, maker, scoped: false, runner: None, status: Status::Frozen, made_at: None }
+    InstanceView {
+        etag,
+        owner,
+        phase,
+        maker,
+        scoped: false,
+        runner: None,
+        status: InstanceStatus::Frozen,
+        made_at: None,
+    }
 }
 
 fn no() -> Answer {
@@ -183,9 +192,10 @@ fn a_virtual_machine_is_frozen_as_a_standby_and_thawed_before_it_is_claimed() {
     let claimed = "setclock credentials handover started-7";
     let way = format!("beginregister thawunclaimed claim-e1 {claimed}");
     check_vm(claim(Some("e1")), std::slice::from_ref(&hears), &way, "launched 7");
-    let standby =
-        |status: Status| ("look-toclaim", There(InstanceView { status, ..there(Phase::Standby, Maker::Unknown) }));
-    let (frozen, running) = (standby(Status::Frozen), standby(Status::Running));
+    let standby = |status: InstanceStatus| {
+        ("look-toclaim", There(InstanceView { status, ..there(Phase::Standby, Maker::Unknown) }))
+    };
+    let (frozen, running) = (standby(InstanceStatus::Frozen), standby(InstanceStatus::Running));
     let way = format!("beginregister look-toclaim thawunclaimed look-toclaim claim-e2 {claimed}");
     check_vm(claim(None), &[frozen.clone(), running.clone(), hears.clone()], &way, "launched 7");
     let way = format!("beginregister thawunclaimed claim-e1 look-toclaim claim-e2 {claimed}");
@@ -257,7 +267,7 @@ fn a_standby_is_one_claimants_only() {
     lost(Changed, &taken, "look-toclaim ", "somebody else claimed it");
     let theirs = seen(InstanceView { owner: None, ..standby() });
     lost(Changed, &theirs, "look-toclaim ", "somebody else claimed it");
-    let thawed = seen(InstanceView { status: Status::Running, ..standby() });
+    let thawed = seen(InstanceView { status: InstanceStatus::Running, ..standby() });
     lost(Changed, &thawed, "look-toclaim ", "it is not frozen any more");
     let again = [seen(standby()).as_slice(), &[("claim-e2", Changed)]].concat();
     lost(Changed, &again, "look-toclaim claim-e2 ", "somebody else claimed it");

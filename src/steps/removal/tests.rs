@@ -3,7 +3,7 @@
 use super::Answer::{Changed, Deregistered, Done, Failed, Found as There, Gone, Inside as In};
 use super::RemoveReason::*;
 use super::*;
-use crate::model::Timestamp;
+use crate::model::{InstanceStatus, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_000_000);
 
@@ -30,26 +30,26 @@ fn nameless(reason: RemoveReason) -> Judged {
     Judged { runner: None, ..judged(reason) }
 }
 
-fn found(phase: Phase, status: Status) -> InstanceView {
+fn found(phase: Phase, status: InstanceStatus) -> InstanceView {
     let owner = Some("ci".to_owned());
     let (etag, scoped, made_at) = ("e1".to_owned(), phase.has_runner(), Some(NOW));
     InstanceView { etag, owner, phase, maker: Maker::Dead, scoped, runner: None, status, made_at }
 }
 
 fn running() -> Answer {
-    There(found(Phase::Started, Status::Running))
+    There(found(Phase::Started, InstanceStatus::Running))
 }
 
 fn half_made() -> Answer {
-    There(found(Phase::Provisioning, Status::Running))
+    There(found(Phase::Provisioning, InstanceStatus::Running))
 }
 
 fn stopped() -> Answer {
-    There(found(Phase::Started, Status::Stopped))
+    There(found(Phase::Started, InstanceStatus::Stopped))
 }
 
 fn standby() -> Answer {
-    There(found(Phase::Standby, Status::Frozen))
+    There(found(Phase::Standby, InstanceStatus::Frozen))
 }
 
 fn no() -> Answer {
@@ -129,7 +129,11 @@ fn what_is_done_is_deregistered_stopped_and_deleted() {
     );
     check(
         runnerless(Superseded),
-        &[There(found(Phase::Template, Status::Stopped)), There(found(Phase::Template, Status::Stopped)), Done],
+        &[
+            There(found(Phase::Template, InstanceStatus::Stopped)),
+            There(found(Phase::Template, InstanceStatus::Stopped)),
+            Done,
+        ],
         "look again delete removed",
     );
 }
@@ -151,7 +155,7 @@ fn what_may_run_a_job_stays() {
         check(judged(reason), &[running(), unknown.clone(), busy.clone()], "look inside deregister-7 kept");
     }
     // A frozen one holds its job.
-    let frozen = There(found(Phase::Started, Status::Frozen));
+    let frozen = There(found(Phase::Started, InstanceStatus::Frozen));
     check(judged(Idle), &[frozen, busy.clone()], "look deregister-7 kept");
     // What is too old goes whatever it does; what is stopped does nothing.
     check(
@@ -215,7 +219,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     check_by(token, nameless(NeverOnline), &with(&[running(), quiet(), named(false), deleted.clone()]), way);
     // That of a standby is nobody else's.
     let standby = || Judged { standby: true, ..nameless(Abandoned) };
-    let claimed = || There(found(Phase::Provisioning, Status::Running));
+    let claimed = || There(found(Phase::Provisioning, InstanceStatus::Running));
     let seen = [claimed(), Done, quiet(), named(false)];
     let way = "look claim-e1-provisioning inside find deregister-9";
     check_by(jit, standby(), &[&seen[..], &[Deregistered(Deletion::Busy)]].concat(), &format!("{way} kept"));
@@ -227,7 +231,8 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
                 not work";
     check_by(jit, standby(), &blind, kept);
     check_by(token, nameless(Abandoned), &blind, kept);
-    let noted = There(InstanceView { runner: Some(RunnerId(9)), ..found(Phase::Provisioning, Status::Running) });
+    let noted =
+        There(InstanceView { runner: Some(RunnerId(9)), ..found(Phase::Provisioning, InstanceStatus::Running) });
     check_by(jit, nameless(Abandoned), &[noted, Done, In(Inside::Unknown)], kept);
     // What a dead process left before it noted a runner has none, though a namesake on another host is taken for it.
     check_by(jit, judged(MakesRoom), &[claimed(), quiet(), named(true)], came_up);
@@ -236,7 +241,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
     let of_ours = Judged { maker: Maker::Us, ..judged(MakesRoom) };
     check_by(jit, of_ours, &[claimed(), quiet(), deleted.clone(), Gone], way);
     // It is noted on the instance.
-    let noted = There(InstanceView { runner: Some(RunnerId(8)), ..found(Phase::Started, Status::Running) });
+    let noted = There(InstanceView { runner: Some(RunnerId(8)), ..found(Phase::Started, InstanceStatus::Running) });
     let way = "look inside deregister-8 logs again stop again removed";
     check(nameless(NeverOnline), &with(&[noted.clone(), quiet(), deleted.clone()]), way);
     // Not that of a namesake on another host.
@@ -245,7 +250,7 @@ fn a_runner_that_nobody_told_us_of_is_looked_for_by_its_name() {
 
 #[test]
 fn what_is_not_what_was_judged_stays() {
-    let later = || found(Phase::Provisioning, Status::Running);
+    let later = || found(Phase::Provisioning, InstanceStatus::Running);
     let other = InstanceView { made_at: Some(Timestamp(NOW.0 + 1)), ..later() };
     let theirs = InstanceView { owner: None, ..later() };
     let copied = InstanceView { owner: Some("ci2".to_owned()), ..later() };
@@ -268,8 +273,10 @@ fn what_is_not_what_was_judged_stays() {
     check(judged(Finished), &[stopped(), deleted(), running()], "look deregister-7 again changed");
     // When what was found was made is what counts from then on, where it had not been listed.
     let unlisted = Judged { made_at: None, ..judged(Finished) };
-    let quick =
-        There(InstanceView { made_at: Some(Timestamp(NOW.0 + 2)), ..found(Phase::Provisioning, Status::Stopped) });
+    let quick = There(InstanceView {
+        made_at: Some(Timestamp(NOW.0 + 2)),
+        ..found(Phase::Provisioning, InstanceStatus::Stopped)
+    });
     let way = "look inside deregister-7 again changed";
     check(unlisted, &[running(), In(Inside::Quiet), deleted(), quick], way);
     // It was finished, taken over by another process, or claimed for a runner.
@@ -278,7 +285,7 @@ fn what_is_not_what_was_judged_stays() {
     check(judged(Abandoned), &[living()], "look changed");
     check(Judged { maker: Maker::Us, ..judged(Abandoned) }, &[living()], "look changed");
     check(runnerless(Superseded), &[half_made()], "look changed");
-    check(runnerless(Abandoned), &[There(found(Phase::Template, Status::Stopped))], "look changed");
+    check(runnerless(Abandoned), &[There(found(Phase::Template, InstanceStatus::Stopped))], "look changed");
 }
 
 #[test]
@@ -293,10 +300,10 @@ fn what_another_may_want_is_claimed_first() {
     check(judged(Abandoned), &[half_made(), Done, In(Inside::Working)], way);
     // A process of another machine had its time.
     let unknown = Judged { maker: Maker::Unknown, ..judged(Abandoned) };
-    let living = There(InstanceView { maker: Maker::Unknown, ..found(Phase::Provisioning, Status::Stopped) });
+    let living = There(InstanceView { maker: Maker::Unknown, ..found(Phase::Provisioning, InstanceStatus::Stopped) });
     check(unknown, &[living, Changed], "look claim-e1-provisioning changed");
     // What we made ourselves nobody else clears away.
-    let ours = There(InstanceView { maker: Maker::Us, ..found(Phase::Baking, Status::Stopped) });
+    let ours = There(InstanceView { maker: Maker::Us, ..found(Phase::Baking, InstanceStatus::Stopped) });
     let of_ours = Judged { maker: Maker::Us, made_at: None, ..runnerless(Abandoned) };
     check(of_ours, &[ours.clone(), Done, ours, Done], "look logs again delete removed");
 }

@@ -3,10 +3,10 @@ use std::time::Duration;
 
 use super::Doubt;
 use crate::config::Config;
-use crate::model::{Job, JobId, JobStatus};
+use crate::model::{InstanceStatus, Job, JobId, JobStatus};
 use crate::plan::Reason;
 use crate::world::testkit::*;
-use crate::world::{Action, Event, Hold, InstanceSeen, Note, Outcome, Queue, RemoveReason, Status};
+use crate::world::{Action, Event, Hold, InstanceSeen, Note, Outcome, Queue, RemoveReason};
 
 #[test]
 fn a_job_that_is_listed_no_more_is_over_unless_it_is_news() {
@@ -66,7 +66,7 @@ fn a_job_whose_runner_ended_is_asked_for_before_it_is_launched_for_again() {
         assert_eq!(stage.launches(), Vec::<String>::new());
     }
     check(|stage| drop(stage.lxd(vec![])));
-    check(|stage| drop(stage.lxd(vec![InstanceSeen { status: Status::Stopped, ..seen("lxdrunner-1-1", 1) }])));
+    check(|stage| drop(stage.lxd(vec![InstanceSeen { status: InstanceStatus::Stopped, ..seen("lxdrunner-1-1", 1) }])));
     check(|stage| {
         stage.runners(acme(), vec![runner(1, "lxdrunner-1-1", true, false)]);
         stage.runners(acme(), vec![]);

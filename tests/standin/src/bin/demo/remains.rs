@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use lxdrunner::lxd::{self, Instance, InstanceStatus, Lxd};
-use lxdrunner::model::keys;
+use lxdrunner::lxd::{self, Instance, Lxd};
+use lxdrunner::model::{InstanceStatus, keys};
 
 /// How long an instance may take to stop and to be deleted.
 const PATIENCE: Duration = Duration::from_secs(30);
