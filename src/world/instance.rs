@@ -2,7 +2,7 @@
 
 use super::LISTING_LAG;
 use crate::identity::Maker;
-use crate::model::{InstanceStatus, JobId, Phase, Recipe, RunnerId, Scope, Timestamp};
+use crate::model::{InstanceStatus, Job, JobId, Phase, Recipe, Runner, RunnerId, Scope, Timestamp};
 
 /// One of our instances, as LXD lists it, or an image that is a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,28 @@ pub enum RunnerState {
     Busy,
     /// Had its job, or its registration is gone; since this moment.
     Done(Timestamp),
+}
+
+impl RunnerState {
+    /// The state after a listing of its scope's runners, which has `runner` or none for the instance. `took_job`: it was given
+    /// its job; `registered`: its registration is old enough to be listed.
+    fn listed(self, runner: Option<&Runner>, took_job: bool, registered: bool, now: Timestamp) -> RunnerState {
+        use RunnerState::{Awaited, Busy, Done, Idle};
+
+        match (runner, self) {
+            (Some(runner), _) if runner.busy => Busy,
+            (Some(_), Done(since)) if took_job => Done(since),
+            // A runner takes one job in its life: GitHub is wrong to list it as idle after that.
+            (Some(_), _) if took_job => Busy,
+            (Some(runner), Idle(since)) if runner.online => Idle(since),
+            (Some(runner), _) if runner.online => Idle(now),
+            (Some(_), Idle(_)) => Awaited,
+            (None, Idle(_) | Busy) => Done(now),
+            // It was registered before it started, and is not listed any more: it had its job between two listings.
+            (None, Awaited) if registered => Done(now),
+            (_, before) => before,
+        }
+    }
 }
 
 /// One of our instances, with what we learnt of it.
@@ -140,6 +162,97 @@ impl Instance {
             (self.took_job, self.named, self.job_is_over, self.end_noted) = (false, false, false, false);
             self.runner = RunnerState::Awaited;
         }
+    }
+
+    /// It runs, though a listing may be from before its start.
+    pub(super) fn has_started(&mut self, now: Timestamp) {
+        self.seen.phase = Phase::Started;
+        self.seen.status = InstanceStatus::Running;
+        self.stopped_since = None;
+        self.started_at.get_or_insert(now);
+    }
+
+    /// A listing of LXD shows it as `seen`.
+    pub(super) fn is_listed(&mut self, seen: InstanceSeen, now: Timestamp) {
+        if seen.phase == Phase::Started {
+            self.started_at.get_or_insert(now);
+        }
+        if seen.phase != self.seen.phase || seen.progress != self.seen.progress {
+            self.begun_at = now;
+        }
+        self.runner_is_noted |= seen.runner_id.is_some();
+        let runner_id = seen.runner_id.or(self.seen.runner_id);
+        // Never go back from Started: writing the phase key may have failed.
+        let phase = if self.seen.phase == Phase::Started { Phase::Started } else { seen.phase };
+        self.seen = InstanceSeen { phase, ..seen };
+        if let Some(id) = runner_id {
+            self.has_runner(id);
+        }
+        self.stopped_since = match self.seen.status {
+            InstanceStatus::Stopped => self.stopped_since.or(Some(now)),
+            _ => None,
+        };
+    }
+
+    /// Whether the listed runner, which has the instance's name, is its own. Another host with our prefix may use the name of
+    /// an instance that is being made or was left half-made: such a runner is told by its id, which is noted before it starts.
+    pub(super) fn owns(&self, runner: &Runner) -> bool {
+        let making = self.seen.phase == Phase::Provisioning;
+        let ours_to_name = making && self.seen.maker == Maker::Us;
+        // Once a runner id is noted, only that registration is the instance's. A listing may lag, and have the runner that had
+        // the name before.
+        let noted = self.runner_is_noted || making && self.seen.runner_id.is_some();
+        // A stopped instance has no online runner: the runner is a namesake on another host.
+        let stopped = self.seen.status == InstanceStatus::Stopped;
+        let never_started = making && self.seen.runner_id.is_none() && (stopped || !runner.online && !runner.busy);
+        self.seen.runner_id == Some(runner.id) || !(ours_to_name || noted || never_started)
+    }
+
+    /// A listing of its scope's runners has its own `runner`, or none; `job` is known to run on a runner of its name. Returns
+    /// true if the listing shows that GitHub gave the runner a job which no delivery has named yet.
+    pub(super) fn runner_is_listed(&mut self, runner: Option<&Runner>, job: Option<&Job>, now: Timestamp) -> bool {
+        if let Some(runner) = runner {
+            self.has_runner(runner.id);
+            if runner.online || runner.busy {
+                self.started_at.get_or_insert(now);
+                self.seen.phase = Phase::Started;
+            }
+            if runner.busy {
+                (self.took_job, self.seen_busy) = (true, true);
+            }
+        }
+        let named = job.is_some_and(|job| self.runs(job));
+        let was_busy = self.runner == RunnerState::Busy;
+        // Another host with our prefix may have had a runner of this name, and the job was that runner's.
+        if was_busy && runner.is_some_and(|r| r.online && !r.busy) && !self.seen_busy && !named {
+            (self.took_job, self.named) = (false, false);
+        }
+        let handed_over = !was_busy && runner.is_some_and(|r| r.busy) && !named;
+        if handed_over {
+            self.handover_since = Some(now);
+        }
+        self.runner = self.runner.listed(runner, self.took_job, self.was_registered(now), now);
+        handed_over
+    }
+
+    /// GitHub named its runner with the job.
+    pub(super) fn is_named_with(&mut self, job: &Job) {
+        (self.took_job, self.named) = (true, true);
+        if self.seen.runner_id.is_none() {
+            self.named_runner = job.runner_id;
+        }
+    }
+
+    /// Whether the job's runner is the instance's. Names are reused, so ids are compared where both are known. An instance that
+    /// this process failed to finish never has an id that is unknown here.
+    pub(super) fn runs(&self, job: &Job) -> bool {
+        let half_made = self.seen.phase == Phase::Provisioning && self.seen.maker == Maker::Us;
+        let same_id = match (self.seen.runner_id, job.runner_id) {
+            (Some(own), Some(told)) => own == told,
+            (None, Some(_)) => !half_made,
+            _ => true,
+        };
+        same_id && job.runner_name.as_deref() == Some(self.seen.name.as_str())
     }
 
     /// True where another living daemon probably owns it, which alone decides whether the instance is still needed. One of an

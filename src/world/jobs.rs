@@ -9,8 +9,7 @@ use super::matching::{Refusal, place};
 use super::{
     Action, Event, Flight, Hint, Instance, JobState, LISTING_LAG, MAX_JOBS, Note, RunnerState, UnknownJob, World,
 };
-use crate::identity::Maker;
-use crate::model::{InstanceStatus, Job, JobId, JobStatus, Phase, Timestamp};
+use crate::model::{Job, JobId, JobStatus, Phase, Timestamp};
 
 impl World {
     /// Folds an event into the World. The notes are for people; [`crate::plan::plan`] decides.
@@ -139,7 +138,7 @@ impl World {
     pub(super) fn may_have_a_job(&mut self, name: &str) {
         let Some(instance) = self.instances.get_mut(name) else { return };
         let mut jobs = self.jobs.values().map(|state| &state.job);
-        if let Some(job) = jobs.find(|job| job.status == JobStatus::InProgress && runs_on(job, instance)) {
+        if let Some(job) = jobs.find(|job| job.status == JobStatus::InProgress && instance.runs(job)) {
             instance.is_named_with(job);
             instance.runner = RunnerState::Busy;
         }
@@ -147,7 +146,7 @@ impl World {
 
     /// The instance whose runner has or had the job.
     fn instance_of(&mut self, job: &Job) -> Option<&mut Instance> {
-        self.instances.get_mut(job.runner_name.as_ref()?).filter(|instance| runs_on(job, instance))
+        self.instances.get_mut(job.runner_name.as_ref()?).filter(|instance| instance.runs(job))
     }
 
     /// Whether the job's runner may be in an instance whose launch is not reported yet: a runner can take a job and finish it
@@ -167,10 +166,7 @@ impl World {
                 instance.handover_since = None;
                 instance.started_at.get_or_insert(now);
                 if !instance.perhaps_never_started() && instance.seen.phase != Phase::Started {
-                    instance.seen.phase = Phase::Started;
-                    // The listing is from before its start.
-                    instance.seen.status = InstanceStatus::Running;
-                    instance.stopped_since = None;
+                    instance.has_started(now);
                 }
                 if !matches!(instance.runner, RunnerState::Done(_)) {
                     instance.runner = RunnerState::Busy;
@@ -235,7 +231,7 @@ impl World {
                 _ => None,
             };
             let ours = ended.is_some() && ended == was.job.runner_name
-                || self.instances.values().any(|instance| runs_on(&was.job, instance))
+                || self.instances.values().any(|instance| instance.runs(&was.job))
                 || self.is_being_launched(&was.job);
             self.notes.push(Note::JobOver { job, ours });
         }
@@ -243,26 +239,4 @@ impl World {
             self.finished_jobs.insert(job, now);
         }
     }
-}
-
-impl Instance {
-    /// GitHub named its runner with the job.
-    fn is_named_with(&mut self, job: &Job) {
-        (self.took_job, self.named) = (true, true);
-        if self.seen.runner_id.is_none() {
-            self.named_runner = job.runner_id;
-        }
-    }
-}
-
-/// Whether the job's runner is the instance's. Names are reused, so ids are compared where both are known. An instance that
-/// this process failed to finish never has an id that is unknown here.
-pub(super) fn runs_on(job: &Job, instance: &Instance) -> bool {
-    let half_made = instance.seen.phase == Phase::Provisioning && instance.seen.maker == Maker::Us;
-    let same_id = match (instance.seen.runner_id, job.runner_id) {
-        (Some(own), Some(told)) => own == told,
-        (None, Some(_)) => !half_made,
-        _ => true,
-    };
-    same_id && job.runner_name.as_deref() == Some(instance.seen.name.as_str())
 }

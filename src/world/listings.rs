@@ -1,15 +1,14 @@
 //! Folds looks at LXD and GitHub into the World.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::jobs::runs_on;
 use super::matching::scope_for;
 use super::{
     Doubt, Entry, Flight, GitHubSeen, Instance, InstanceSeen, JOB_LIFETIME, JobState, LISTING_LAG, Note, Queue,
     REMEMBER_OVER, RunnerState, Snapshot, Subject, TookJob, World,
 };
-use crate::identity::Maker;
-use crate::model::{InstanceStatus, Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
+use crate::model::{Job, JobId, JobStatus, Phase, Runner, Scope, Timestamp};
 
 impl World {
     pub(super) fn fold_snapshot(&mut self, snapshot: Snapshot, now: Timestamp) {
@@ -74,7 +73,7 @@ impl World {
     fn fold_instances(&mut self, begun: u64, seen: Vec<InstanceSeen>, now: Timestamp) {
         // It was made since the last look, whatever the clocks of LXD and this host say.
         let not_before = self.listed.1.unwrap_or_default();
-        let listed: std::collections::BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
+        let listed: BTreeSet<String> = seen.iter().map(|i| i.name.clone()).collect();
         for seen in seen {
             if self.deleted_instances.get(&seen.name).is_some_and(|at| *at > begun) {
                 continue;
@@ -88,26 +87,8 @@ impl World {
             match self.instances.get_mut(&seen.name) {
                 Some(known) if known.touched > begun => {}
                 Some(known) => {
-                    if seen.phase == Phase::Started {
-                        known.started_at.get_or_insert(now);
-                    }
-                    if seen.phase != known.seen.phase || seen.progress != known.seen.progress {
-                        known.begun_at = now;
-                    }
-                    known.runner_is_noted |= seen.runner_id.is_some();
-                    let runner_id = seen.runner_id.or(known.seen.runner_id);
                     let name = seen.name.clone();
-                    // Never go back from Started: writing the phase key may have failed.
-                    let started = known.seen.phase == Phase::Started;
-                    let phase = if started { Phase::Started } else { seen.phase };
-                    known.seen = InstanceSeen { phase, ..seen };
-                    if let Some(id) = runner_id {
-                        known.has_runner(id);
-                    }
-                    known.stopped_since = match known.seen.status {
-                        InstanceStatus::Stopped => known.stopped_since.or(Some(now)),
-                        _ => None,
-                    };
+                    known.is_listed(seen, now);
                     if known.stopped_since.is_some() {
                         self.runner_ended(&name);
                     }
@@ -206,72 +187,28 @@ impl World {
     }
 
     fn fold_runners(&mut self, begun: u64, scope: Scope, runners: Vec<Runner>, now: Timestamp) {
-        let (mut ended, mut handed) = (Vec::new(), Vec::new());
-        let by_name: std::collections::BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
+        let (mut ended, mut handed, mut over) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let by_name: BTreeMap<&str, &Runner> = runners.iter().map(|r| (r.name.as_str(), r)).collect();
         let running = self.jobs.values().map(|j| &j.job).filter(|j| j.status == JobStatus::InProgress);
-        let at_work: std::collections::BTreeMap<&str, &Job> =
+        let at_work: BTreeMap<&str, &Job> =
             running.filter_map(|job| Some((job.runner_name.as_deref()?, job))).collect();
-        let mut over = std::collections::BTreeSet::new();
         for instance in self.instances.values_mut() {
             if instance.seen.scope.as_ref() != Some(&scope) || instance.touched > begun {
                 continue;
             }
-            // Another host with our prefix may use the name of an instance that is being made or was left half-made: such a
-            // runner is told by its id, which is noted before it starts.
-            let making = instance.seen.phase == Phase::Provisioning;
-            let ours_to_name = making && instance.seen.maker == Maker::Us;
-            // A stopped instance has no online runner: the runner is a namesake on another host.
-            let runs = instance.seen.status != InstanceStatus::Stopped;
-            let never_started =
-                |r: &Runner| making && instance.seen.runner_id.is_none() && (!runs || !r.online && !r.busy);
-            // Once a runner id is noted, only that registration is the instance's. A listing may lag, and have the runner
-            // that had the name before.
-            let noted = instance.runner_is_noted || making && instance.seen.runner_id.is_some();
-            let same =
-                |r: &&&Runner| instance.seen.runner_id == Some(r.id) || !(ours_to_name || noted || never_started(r));
-            let runner = by_name.get(instance.seen.name.as_str()).filter(same);
-            if runner.is_some_and(|r| r.online) {
+            let name = instance.seen.name.as_str();
+            let runner = by_name.get(name).copied().filter(|runner| instance.owns(runner));
+            let job = at_work.get(name).copied();
+            if runner.is_some_and(|runner| runner.online) {
                 let class = &instance.seen.class;
                 over.insert(Subject::Online(class.clone()));
                 if instance.seen.job.is_none() {
                     over.insert(Subject::Idle(class.clone()));
                 }
             }
-            if let Some(runner) = runner {
-                instance.has_runner(runner.id);
-                if runner.online || runner.busy {
-                    instance.started_at.get_or_insert(now);
-                    instance.seen.phase = Phase::Started;
-                }
-                if runner.busy {
-                    instance.took_job = true;
-                    instance.seen_busy = true;
-                }
-            }
-            // Another host with our prefix may have had a runner of this name, and the job was that runner's.
-            let idle = runner.is_some_and(|r| r.online && !r.busy) && instance.runner == RunnerState::Busy;
-            let named = at_work.get(instance.seen.name.as_str()).is_some_and(|job| runs_on(job, instance));
-            if idle && !instance.seen_busy && !named {
-                (instance.took_job, instance.named) = (false, false);
-            }
-            if runner.is_some_and(|r| r.busy) && instance.runner != RunnerState::Busy && !named {
-                instance.handover_since = Some(now);
+            if instance.runner_is_listed(runner, job, now) {
                 handed.extend(instance.seen.job.map(|job| (job, instance.seen.name.clone())));
             }
-            instance.runner = match (runner, instance.runner) {
-                (Some(r), _) if r.busy => RunnerState::Busy,
-                (Some(_), RunnerState::Done(since)) if instance.took_job => RunnerState::Done(since),
-                // A runner takes one job in its life: GitHub is wrong to list it as idle after that.
-                (Some(_), _) if instance.took_job => RunnerState::Busy,
-                (Some(r), RunnerState::Idle(since)) if r.online => RunnerState::Idle(since),
-                (Some(r), _) if r.online => RunnerState::Idle(now),
-                (Some(_), RunnerState::Idle(_)) => RunnerState::Awaited,
-                (Some(_), before) => before,
-                (None, RunnerState::Idle(_) | RunnerState::Busy) => RunnerState::Done(now),
-                // It was registered before it started, and is not listed any more: it had its job between two listings.
-                (None, RunnerState::Awaited) if instance.was_registered(now) => RunnerState::Done(now),
-                (None, before) => before,
-            };
             if matches!(instance.runner, RunnerState::Done(_)) {
                 ended.push(instance.seen.name.clone());
             }
@@ -300,7 +237,7 @@ impl World {
         };
         self.github_answered_at = self.github_answered_at.max(Some(asked_at));
         self.recovered(&what);
-        let open: std::collections::BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
+        let open: BTreeSet<JobId> = jobs.iter().map(|j| j.id).collect();
         for job in jobs {
             if self.jobs.get(&job.id).is_some_and(|known| known.touched > begun) {
                 continue;

@@ -7,7 +7,7 @@ use super::failures::Recorded;
 use super::{Action, Hold, Instance, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{ClassId, InstanceStatus, JobId, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
 
 /// How long a busy instance is left alone before its removal is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -169,10 +169,7 @@ impl World {
             instance.seen.maker = Maker::Us;
         }
         if phase == Phase::Started {
-            // The listing may be from before its start.
-            instance.seen.status = InstanceStatus::Running;
-            instance.stopped_since = None;
-            instance.started_at.get_or_insert(now);
+            instance.has_started(now);
         }
     }
 

@@ -5,9 +5,9 @@ use super::Mutant;
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
         rule: "a listing names no other runner for an instance whose runner's id is noted",
-        file: "src/world/listings.rs",
-        from: "let noted = instance.runner_is_noted || making && instance.seen.runner_id.is_some();",
-        to: "let noted = making && instance.seen.runner_id.is_some();",
+        file: "src/world/instance.rs",
+        from: "let noted = self.runner_is_noted || making && self.seen.runner_id.is_some();",
+        to: "let noted = making && self.seen.runner_id.is_some();",
     },
     Mutant {
         rule: "a busy runner stays",
@@ -17,8 +17,8 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "what took a job is busy, whatever GitHub lists",
-        file: "src/world/listings.rs",
-        from: "                (Some(_), _) if instance.took_job => RunnerState::Busy,\n",
+        file: "src/world/instance.rs",
+        from: "            (Some(_), _) if took_job => Busy,\n",
         to: "",
     },
     Mutant {

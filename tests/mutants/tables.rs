@@ -18,9 +18,9 @@ pub const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "another daemon has its time from its last note of progress on",
-        file: "src/world/listings.rs",
-        from: "if seen.phase != known.seen.phase || seen.progress != known.seen.progress {",
-        to: "if seen.phase != known.seen.phase {",
+        file: "src/world/instance.rs",
+        from: "if seen.phase != self.seen.phase || seen.progress != self.seen.progress {",
+        to: "if seen.phase != self.seen.phase {",
     },
     Mutant {
         rule: "a template goes only where its image works",
