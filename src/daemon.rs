@@ -34,7 +34,7 @@ use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook;
-use crate::world::{Action, Event, Interest, World};
+use crate::world::{Action, Event, Interest, Launch, World};
 use answers::{Asked, Known};
 use front::front;
 use tokens::TokenLog;
@@ -285,7 +285,7 @@ fn decide(world: &mut World, outbox: &Outbox, narrator: &mut Narrator, now: Time
     for action in plan.actions {
         match outbox.actions.try_send(action.clone()) {
             Ok(()) => {
-                if let Action::Launch { job, .. } = &action {
+                if let Action::Launch(Launch { job, .. }) = &action {
                     outbox.trace.of(*job).at("planned");
                 }
                 world.dispatched(&action);

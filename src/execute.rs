@@ -18,7 +18,7 @@ use crate::runner::failures::Failures;
 use crate::runner::package::Packages;
 use crate::steps::removal::Removal;
 use crate::trace::Trace;
-use crate::world::{Action, Outcome};
+use crate::world::{Action, Launch, Outcome};
 
 /// What executing needs; shared by the workers.
 pub struct Executor {
@@ -42,7 +42,7 @@ impl Executor {
 
     pub fn execute(&self, action: &Action) -> Outcome {
         match action {
-            Action::Launch { class, .. }
+            Action::Launch(Launch { class, .. })
             | Action::Bake { class, .. }
             | Action::PrepareStandby { class, .. }
             | Action::FetchImage { class } => self.make(action, self.config.class(*class)),

@@ -19,7 +19,7 @@ use crate::steps::making::{Answer, MakeKind, Making, Step};
 use crate::steps::removal::Removal;
 use crate::threads::{self, Handle};
 use crate::trace::Mark;
-use crate::world::{Action, LaunchSource, Outcome, Subject, Template};
+use crate::world::{Action, Launch, LaunchSource, Outcome, Subject, Template};
 
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
@@ -61,7 +61,7 @@ impl Executor {
     pub(super) fn make(&self, action: &Action, class: &Class) -> Outcome {
         let keys = |phase, recipe| self.keys(class, phase, recipe);
         let order = match action {
-            Action::Launch { job, scope, name, from, .. } => {
+            Action::Launch(Launch { job, scope, name, from, .. }) => {
                 if self.github.quiet_for(scope).is_some() {
                     // Without the time that is left: each try would be news.
                     let reason = "GitHub said to slow down; nothing is launched before it may be asked".to_owned();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{ClassId, InstanceStatus, JobId, PerClass, Phase, Scope, Timestamp};
-use crate::world::{Action, Instance, LaunchSource, RunnerState, Subject, World};
+use crate::world::{Action, Instance, Launch, LaunchSource, RunnerState, Subject, World};
 
 /// Launches under way at once; more would only make each of them slower.
 pub const LAUNCHES_AT_ONCE: usize = 8;
@@ -148,7 +148,7 @@ impl<'a> Census<'a> {
         self.copied.extend(action.copies());
         let known = action.instance().is_some_and(|name| world.instances.contains_key(name));
         match action {
-            Action::Launch { job, class, scope, from, .. } => {
+            Action::Launch(Launch { job, class, scope, from, .. }) => {
                 self.launching += 1;
                 self.tried.extend(needs(scope, self.config.class(*class), Some(from)));
                 *self.supply.entry((scope, *class)).or_default() += 1;
@@ -237,7 +237,7 @@ impl<'a> Census<'a> {
         if let (Phase::Standby, Some(class)) = (instance.seen.phase, class) {
             self.standby(world, instance, class, flight);
         }
-        if let Some(scope) = instance.seen.scope.as_ref().filter(|_| !matches!(flight, Some(Action::Launch { .. }))) {
+        if let Some(scope) = instance.seen.scope.as_ref().filter(|_| !matches!(flight, Some(Action::Launch(_)))) {
             *self.scope.entry(scope).or_default() += 1;
             if let Some(class) = class.filter(|_| is_supply(instance, flight, self.config, now)) {
                 *self.supply.entry((scope, class)).or_default() += 1;
@@ -286,7 +286,7 @@ fn is_done(instance: &Instance) -> bool {
 /// True where the instance's runner will be, or is, free for a job. `flight` is what is being done to it.
 pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &Config, now: Timestamp) -> bool {
     match (flight, instance.seen.phase) {
-        (Some(Action::Launch { .. }), _) => true,
+        (Some(Action::Launch(_)), _) => true,
         (Some(_), _) => false,
         (None, Phase::Provisioning) => {
             let alive = matches!(instance.seen.maker, Maker::Other | Maker::Unknown);

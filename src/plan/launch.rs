@@ -8,7 +8,7 @@ use super::census::{Census, Crowded, Group, HANDOVER, LAUNCHES_AT_ONCE, needs};
 use super::reason::Reason;
 use crate::model::{ClassId, JobId, JobStatus};
 use crate::world::{
-    Action, Entry, Flight, Instance, JobState, LaunchSource, Refusal, Subject, Template, World, instance_name,
+    Action, Entry, Flight, Instance, JobState, Launch, LaunchSource, Refusal, Subject, Template, World, instance_name,
 };
 
 /// What copies are made of, of a template that is there.
@@ -187,19 +187,19 @@ impl<'a> Planner<'a> {
                 }
             };
             let Some(name) = name else { continue };
-            self.launch(line.group, Launch { job: Some(job), name, from: origin });
+            self.launch(line.group, Some(job), name, origin);
             heap.extend(turn(&self.census, &lines, at));
         }
     }
 
     /// Plans one launch; its place is counted already.
-    pub(super) fn launch(&mut self, group: Group<'a>, launch: Launch) {
-        let (Launch { job, name, from }, census) = (launch, &mut self.census);
+    pub(super) fn launch(&mut self, group: Group<'a>, job: Option<JobId>, name: String, from: LaunchSource) {
+        let census = &mut self.census;
         census.launching += 1;
         census.tried.extend(needs(group.0, self.config.class(group.1), Some(&from)));
         *census.scope.entry(group.0).or_default() += 1;
         *census.supply.entry(group).or_default() += 1;
-        self.plan.actions.push(Action::Launch { job, class: group.1, scope: group.0.clone(), name, from });
+        self.plan.actions.push(Action::Launch(Launch { job, class: group.1, scope: group.0.clone(), name, from }));
     }
 
     /// Why no further instance may be launched for this scope and class, by count. A standby has its place already.
@@ -218,13 +218,6 @@ impl<'a> Planner<'a> {
         let busy = self.census.launching >= LAUNCHES_AT_ONCE || needs(scope, class, origin).iter().any(tried);
         busy.then_some(Reason::LaunchesBusy)
     }
-}
-
-/// A launch that is planned.
-pub(super) struct Launch {
-    pub job: Option<JobId>,
-    pub name: String,
-    pub from: LaunchSource,
 }
 
 /// Every name that an instance, a launch or a registration has, or was found to have, and those of runners with a job: what

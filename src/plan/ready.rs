@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::census::{Group, LAUNCHES_AT_ONCE, needs};
-use super::launch::{Launch, as_template, names_in_use};
+use super::launch::{as_template, names_in_use};
 use super::{Planner, REMOVALS_AT_ONCE};
 use crate::config::Class;
 use crate::model::{ClassId, InstanceType, Phase};
 use crate::world::{
-    Action, ImageSeen, Instance, LaunchSource, RemoveReason, RunnerState, Subject, nth_random, random_name,
+    Action, ImageSeen, Instance, Launch, LaunchSource, RemoveReason, RunnerState, Subject, nth_random, random_name,
     template_name,
 };
 
@@ -77,7 +77,7 @@ impl<'a> Planner<'a> {
                     }
                     let name = self.name("idle");
                     self.census.count_instance(id);
-                    self.launch(group, Launch { job: None, name, from: from.clone() });
+                    self.launch(group, None, name, from.clone());
                 }
             }
         }
@@ -86,7 +86,8 @@ impl<'a> Planner<'a> {
     fn standbys(&mut self) {
         let (world, config) = (self.world, self.config);
         // A claim takes tens of milliseconds, and several times that beside a copy that is being made: the refill comes after.
-        let is_claim = |action: &Action| matches!(action, Action::Launch { from: LaunchSource::Standby { .. }, .. });
+        let is_claim =
+            |action: &Action| matches!(action, Action::Launch(Launch { from: LaunchSource::Standby { .. }, .. }));
         if world.flights.values().chain(&self.plan.actions).any(is_claim) {
             return;
         }
@@ -123,8 +124,7 @@ impl<'a> Planner<'a> {
             let other = self.config.class(*other);
             other.kind == class.kind && other.image == class.image
         };
-        let unpacks =
-            |action: &Action| matches!(action, Action::Launch { class, from: LaunchSource::Image, .. } if same(class));
+        let unpacks = |action: &Action| matches!(action, Action::Launch(Launch { class, from: LaunchSource::Image, .. }) if same(class));
         let mut actions = self.world.flights.values().chain(&self.plan.actions);
         class.kind == InstanceType::VirtualMachine && actions.any(unpacks)
     }

@@ -5,7 +5,9 @@ use crate::config::{Class, Config};
 use crate::identity::Maker;
 use crate::model::{ClassId, InstanceStatus, Job, Phase, Recipe, RunnerId};
 use crate::world::testkit::*;
-use crate::world::{Action, Event, ImageSeen, InstanceSeen, Note, Outcome, RemoveReason, Snapshot, TemplateKind};
+use crate::world::{
+    Action, Event, ImageSeen, InstanceSeen, Launch, Note, Outcome, RemoveReason, Snapshot, TemplateKind,
+};
 
 pub fn with(standby: usize, idle: usize) -> Config {
     let small = Class { standby, idle, ..class("small", &[], 10) };
@@ -67,7 +69,7 @@ pub fn settle(stage: &mut Stage) -> Vec<Action> {
                 Action::RemoveImage { .. } => Outcome::Removed,
                 Action::PrepareStandby { .. } => Outcome::Prepared { etag: Some("e1".to_owned()) },
                 Action::Remove { .. } => Outcome::Removed,
-                Action::Launch { .. } => Outcome::Launched { runner: Some(RunnerId(900 + done.len() as u64)) },
+                Action::Launch(_) => Outcome::Launched { runner: Some(RunnerId(900 + done.len() as u64)) },
                 other => panic!("{other:?}"),
             };
             stage.outcome(action.clone(), outcome);
@@ -81,8 +83,8 @@ pub fn kinds(actions: &[Action]) -> Vec<&'static str> {
     let kind = |action: &Action| match action {
         Action::Bake { .. } => "bake",
         Action::PrepareStandby { .. } => "standby",
-        Action::Launch { job: None, .. } => "idle",
-        Action::Launch { from, .. } => from.as_str(),
+        Action::Launch(Launch { job: None, .. }) => "idle",
+        Action::Launch(Launch { from, .. }) => from.as_str(),
         Action::Remove { .. } => "remove",
         Action::RemoveImage { .. } => "remove image",
         _ => "other",
@@ -121,7 +123,7 @@ impl Stage {
     pub fn launch_all(&mut self) -> Vec<String> {
         let mut names = Vec::new();
         for action in self.dispatch() {
-            if let Action::Launch { job, name, .. } = &action {
+            if let Action::Launch(Launch { job, name, .. }) = &action {
                 names.push(name.clone());
                 let runner = job.map(|job| RunnerId(job.0));
                 self.outcome(action, Outcome::Launched { runner });
@@ -133,7 +135,7 @@ impl Stage {
     /// The names of what would be launched, or removed, now.
     pub fn launches(&self) -> Vec<String> {
         let name = |action: Action| match action {
-            Action::Launch { name, .. } => Some(name),
+            Action::Launch(Launch { name, .. }) => Some(name),
             _ => None,
         };
         self.plan().actions.into_iter().filter_map(name).collect()

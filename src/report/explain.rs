@@ -11,7 +11,7 @@ use crate::config::{Class, ForkPolicy};
 use crate::model::{ClassId, Hint, Job, JobId, JobStatus, Phase, RunOrigin, Scope, Timestamp};
 use crate::plan::{Group, LAUNCHES_AT_ONCE, Plan, Planner, Reason, plan};
 use crate::world::{
-    Action, Event, Instance, JobState, LaunchSource, RunnerState, Subject, World, class_for, scope_for,
+    Action, Event, Instance, JobState, Launch, LaunchSource, RunnerState, Subject, World, class_for, scope_for,
 };
 
 /// What there is to say of a job. Prints the one line first, then each detail in a line of its own.
@@ -133,11 +133,11 @@ fn known(world: &World, now: Timestamp, id: JobId, all: &mut Explanation) {
 
 fn summary(world: &World, now: Timestamp, state: &JobState, plan: &Plan) -> String {
     let id = state.job.id;
-    let of = |action: &&Action| matches!(action, Action::Launch { job, .. } if *job == Some(id));
-    if let Some(Action::Launch { name, .. }) = world.flights.values().find(of) {
+    let of = |action: &&Action| matches!(action, Action::Launch(Launch { job, .. }) if *job == Some(id));
+    if let Some(Action::Launch(Launch { name, .. })) = world.flights.values().find(of) {
         return format!("job {id} is being served: instance {name} is being made for it");
     }
-    if let Some(Action::Launch { name, .. }) = plan.actions.iter().find(of) {
+    if let Some(Action::Launch(Launch { name, .. })) = plan.actions.iter().find(of) {
         return format!("job {id} is next: instance {name} is made for it now");
     }
     match plan.deferred.iter().find(|(job, _)| *job == id).map(|(_, reason)| reason) {
@@ -273,7 +273,7 @@ fn supply(world: &World, now: Timestamp, (scope, place): Group<'_>, class: &Clas
         all.say("instance", format!("{}: {how}; made {age} ago", instance.seen.name));
     }
     for action in world.flights.values() {
-        if let Action::Launch { name, class: of, scope: at, job, from } = action
+        if let Action::Launch(Launch { name, class: of, scope: at, job, from }) = action
             && (at, *of) == (scope, place)
             && !world.instances.contains_key(name)
         {

@@ -12,7 +12,7 @@ use super::status::{State, Status};
 use crate::config::Config;
 use crate::github::Standing;
 use crate::model::{ClassId, Timestamp};
-use crate::world::{Action, Event, LaunchSource, Note, Outcome, World};
+use crate::world::{Action, Event, Launch, LaunchSource, Note, Outcome, World};
 
 /// From a job's queueing at GitHub to its runner's start, in seconds.
 const BUCKETS: [f64; 11] = [0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
@@ -59,13 +59,13 @@ impl Counters {
             _ => return,
         };
         let (class, what, from) = match action {
-            Action::Launch { class, from, .. } => (*class, "runner", from.as_str()),
+            Action::Launch(Launch { class, from, .. }) => (*class, "runner", from.as_str()),
             Action::Bake { class, .. } => (*class, "template", LaunchSource::Image.as_str()),
             Action::PrepareStandby { class, .. } => (*class, "standby", "template"),
             _ => return,
         };
         *self.made.entry((class, what, from, came)).or_default() += 1;
-        if let (Action::Launch { job: Some(job), .. }, Outcome::Launched { .. }) = (action, outcome)
+        if let (Action::Launch(Launch { job: Some(job), .. }), Outcome::Launched { .. }) = (action, outcome)
             && let Some(state) = world.job(*job)
         {
             self.waits.entry(class).or_default().observe(now.since(state.queued_at));

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::model::{ClassId, JobId, JobStatus, Phase, Timestamp};
 use crate::plan::{Census, Reason, plan};
 use crate::table::columns;
-use crate::world::{Action, Entry, Instance, JobState, RunnerState, Subject, World, class_for};
+use crate::world::{Action, Entry, Instance, JobState, Launch, RunnerState, Subject, World, class_for};
 
 /// Jobs that wait, and instances that are stuck, of which people are told each.
 const TOLD: usize = 20;
@@ -241,7 +241,7 @@ fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
             continue;
         }
         match action {
-            Action::Launch { class, .. } => count(class.0, State::Starting),
+            Action::Launch(Launch { class, .. }) => count(class.0, State::Starting),
             Action::PrepareStandby { class, .. } => count(class.0, State::Preparing),
             Action::Bake { class, .. } => count(class.0, State::Baking),
             _ => {}

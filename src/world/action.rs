@@ -9,15 +9,7 @@ use crate::model::{ClassId, JobId, Recipe, RepoName, RunnerArch, RunnerId, Scope
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Launch a runner in an instance.
-    Launch {
-        /// The job that was the reason; GitHub may give the runner another one. `None`: it is kept idle.
-        job: Option<JobId>,
-        class: ClassId,
-        scope: Scope,
-        /// The instance's and the runner's name.
-        name: String,
-        from: LaunchSource,
-    },
+    Launch(Launch),
     /// Make a template of a class.
     Bake { class: ClassId, name: String, fingerprint: String, recipe: Recipe, form: TemplateKind },
     /// Have LXD fetch a class's image from its image server, so that its fingerprint is known.
@@ -39,6 +31,18 @@ pub enum Action {
     LookUpRun { repo: RepoName, run: u64, trust: bool },
     /// Ask GitHub for the queue of one repository.
     LookAtRepo { repo: RepoName },
+}
+
+/// The launch of a runner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// The job that was the reason; GitHub may give the runner another one. `None`: it is kept idle.
+    pub job: Option<JobId>,
+    pub class: ClassId,
+    pub scope: Scope,
+    /// The instance's and the runner's name.
+    pub name: String,
+    pub from: LaunchSource,
 }
 
 /// The kind of a class's templates.
@@ -106,7 +110,7 @@ impl Action {
     /// The object of the action: no other action on it starts meanwhile.
     pub fn flight(&self) -> Flight {
         match self {
-            Action::Launch { name, .. }
+            Action::Launch(Launch { name, .. })
             | Action::Remove { name, .. }
             | Action::Bake { name, .. }
             | Action::PrepareStandby { name, .. } => Flight::Instance(name.clone()),
@@ -123,7 +127,7 @@ impl Action {
     /// The instance that it is about, or the image that is a template.
     pub fn instance(&self) -> Option<&str> {
         match self {
-            Action::Launch { name, .. }
+            Action::Launch(Launch { name, .. })
             | Action::Remove { name, .. }
             | Action::Bake { name, .. }
             | Action::PrepareStandby { name, .. } => Some(name),
@@ -135,9 +139,8 @@ impl Action {
     /// The template that it copies, by [`Template::id`].
     pub fn copies(&self) -> Option<&str> {
         match self {
-            Action::Launch { from: LaunchSource::Template(template), .. } | Action::PrepareStandby { template, .. } => {
-                Some(template.id())
-            }
+            Action::Launch(Launch { from: LaunchSource::Template(template), .. })
+            | Action::PrepareStandby { template, .. } => Some(template.id()),
             _ => None,
         }
     }

@@ -153,7 +153,7 @@ impl World {
     /// before the worker reports the launch.
     fn is_being_launched(&self, job: &Job) -> bool {
         let flight = job.runner_name.clone().map(Flight::Instance);
-        flight.is_some_and(|flight| matches!(self.flights.get(&flight), Some(Action::Launch { .. })))
+        flight.is_some_and(|flight| matches!(self.flights.get(&flight), Some(Action::Launch(_))))
     }
 
     fn job_is_taken(&mut self, job: Job, now: Timestamp) {

@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::model::{
     ClassId, Hint, Job, JobId, PerClass, Phase, RepoName, Runner, RunnerArch, RunnerId, Scope, Timestamp,
 };
-pub use action::{Action, Flight, Judged, LaunchSource, RemoveReason, Template, TemplateKind};
+pub use action::{Action, Flight, Judged, Launch, LaunchSource, RemoveReason, Template, TemplateKind};
 pub use doubts::Doubt;
 pub use event::{Event, GitHubSeen, ImageSeen, Interest, Outcome, Queue, Snapshot};
 pub(crate) use failures::pause_after;
@@ -236,7 +236,7 @@ impl World {
         if let Action::LookUpJob { job, .. } = action {
             self.job_is_asked_for(*job);
         }
-        let unnamed = matches!(action, Action::Launch { job: None, .. } | Action::PrepareStandby { .. });
+        let unnamed = matches!(action, Action::Launch(Launch { job: None, .. }) | Action::PrepareStandby { .. });
         self.names_given += u64::from(unnamed);
         self.flights.insert(action.flight(), action.clone());
     }
@@ -247,7 +247,7 @@ impl World {
         let repos = jobs.chain(&self.repos_heard).cloned().collect();
         let mut scopes: BTreeSet<Scope> = self.instances.values().filter_map(|i| i.seen.scope.clone()).collect();
         scopes.extend(self.flights.values().filter_map(|action| match action {
-            Action::Launch { scope, .. } => Some(scope.clone()),
+            Action::Launch(Launch { scope, .. }) => Some(scope.clone()),
             _ => None,
         }));
         scopes.extend(self.failures.iter().filter_map(|(subject, _)| match subject {

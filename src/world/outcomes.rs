@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failures::Recorded;
-use super::{Action, Hold, Instance, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Subject, World};
+use super::{Action, Hold, Instance, Launch, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{ClassId, JobId, Phase, RunnerId, Scope, Timestamp};
+use crate::model::{Phase, RunnerId, Timestamp};
 
 /// How long a busy instance is left alone before its removal is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -19,9 +19,7 @@ const STAND_BACK: Duration = Duration::from_secs(60);
 impl World {
     pub(super) fn fold_outcome(&mut self, action: Action, outcome: Outcome, now: Timestamp) {
         match action {
-            Action::Launch { job, class, scope, name, from } => {
-                self.fold_launch(Launched { job, class, scope, name, from }, outcome, now);
-            }
+            Action::Launch(launch) => self.fold_launch(launch, outcome, now),
             Action::Bake { class, name, recipe, .. } => {
                 self.fold_made(class, Some((name, recipe, Phase::Template)), outcome, now);
             }
@@ -102,10 +100,10 @@ impl World {
         }
     }
 
-    fn fold_launch(&mut self, launch: Launched, outcome: Outcome, now: Timestamp) {
+    fn fold_launch(&mut self, launch: Launch, outcome: Outcome, now: Timestamp) {
         let config = Arc::clone(&self.config);
         let class = config.class(launch.class);
-        let Launched { job, scope, name, from, .. } = &launch;
+        let Launch { job, scope, name, from, .. } = &launch;
         let class_name = class.name.clone();
         match outcome {
             Outcome::Launched { runner } => {
@@ -155,7 +153,7 @@ impl World {
     }
 
     /// Records a launched instance, which may not be in a listing yet.
-    fn remember(&mut self, launch: &Launched, class: &Class, phase: Phase, runner: Option<RunnerId>, now: Timestamp) {
+    fn remember(&mut self, launch: &Launch, class: &Class, phase: Phase, runner: Option<RunnerId>, now: Timestamp) {
         let instance = self.known_or_new(&launch.name, class, phase, now);
         instance.seen.scope = Some(launch.scope.clone());
         instance.seen.job = launch.job.or(instance.seen.job);
@@ -174,7 +172,7 @@ impl World {
     }
 
     /// Ends the failures of everything that the launch used.
-    fn launch_worked(&mut self, launch: &Launched, class: &str, now: Timestamp) {
+    fn launch_worked(&mut self, launch: &Launch, class: &str, now: Timestamp) {
         let class = || class.to_owned();
         self.recovered(&Subject::Scope(launch.scope.clone()));
         self.recovered(&Subject::Host);
@@ -269,13 +267,4 @@ impl World {
             _ => {}
         }
     }
-}
-
-/// A launch that has ended.
-struct Launched {
-    job: Option<JobId>,
-    class: ClassId,
-    scope: Scope,
-    name: String,
-    from: LaunchSource,
 }

@@ -156,7 +156,11 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
     stage.fold(Event::Hint(Hint::Job(job(2, "acme/app", &["gpu"]))));
     let actions = stage.dispatch();
     let of = |n: u64| {
-        actions.iter().find(|a| matches!(a, Action::Launch { job: Some(job), .. } if job.0 == n)).unwrap().clone()
+        actions
+            .iter()
+            .find(|a| matches!(a, Action::Launch(Launch { job: Some(job), .. }) if job.0 == n))
+            .unwrap()
+            .clone()
     };
     let failed = |reason: &str| Outcome::LaunchFailed {
         blame: Subject::Class("gpu".to_owned()),
@@ -174,7 +178,7 @@ fn failures_pause_their_own_door_only_and_are_told_once() {
     let again = stage
         .dispatch()
         .into_iter()
-        .find(|a| matches!(a, Action::Launch { job: Some(job), .. } if job.0 == 2))
+        .find(|a| matches!(a, Action::Launch(Launch { job: Some(job), .. }) if job.0 == 2))
         .unwrap();
     let notes = stage.outcome(again, failed("no such image"));
     assert!(matches!(notes[..], [Note::LaunchFailed { news: false, .. }]), "{notes:?}");
@@ -413,7 +417,7 @@ fn trouble_is_told_again_every_hour_and_its_end_frees_what_waits() {
     assert_eq!(told(&stage.pass(1800).github(failed("503"))), 1);
 
     stage.queued(1);
-    let launch = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch { .. })).unwrap();
+    let launch = stage.dispatch().into_iter().find(|a| matches!(a, Action::Launch(_))).unwrap();
     let (blame, reason) = (Subject::Scope(acme()), "502".to_owned());
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
     assert!(matches!(stage.reason(1), Some(Reason::Paused { .. })));
@@ -510,7 +514,7 @@ fn a_runner_that_ends_without_a_job_has_the_package_looked_up_again_but_not_over
         let fetch = actions.iter().find(|a| matches!(a, Action::FetchPackage { .. })).cloned();
         for action in actions {
             match &action {
-                Action::Launch { .. } => {
+                Action::Launch(_) => {
                     stage.outcome(action, Outcome::Launched { runner: Some(RunnerId(1)) });
                 }
                 Action::LookUpJob { .. } => {

@@ -4,7 +4,7 @@
 use lxdrunner::model::JobStatus;
 use lxdrunner::steps::making::{self, Making};
 use lxdrunner::steps::removal::Removal;
-use lxdrunner::world::{Action, Outcome};
+use lxdrunner::world::{Action, Launch, Outcome};
 
 use crate::stage::Stage;
 
@@ -54,7 +54,7 @@ impl Stage {
     pub fn perform(&mut self, e: &mut Execution) -> Next {
         let lxd = self.daemons[e.daemon].lxd;
         match e.action.clone() {
-            Action::Launch { name, .. } | Action::Bake { name, .. } | Action::PrepareStandby { name, .. } => {
+            Action::Launch(Launch { name, .. }) | Action::Bake { name, .. } | Action::PrepareStandby { name, .. } => {
                 match std::mem::replace(&mut e.step, Step::Queued) {
                     Step::Make(making, heard) => self.make(e, lxd, &name, making, heard),
                     other => unreachable!("{other:?}"),

@@ -4,7 +4,7 @@
 
 use crate::execution::{Execution, Luck, Next, Step};
 use crate::stage::{Ev, Stage};
-use lxdrunner::world::{Action, Event, LaunchSource, Outcome};
+use lxdrunner::world::{Action, Event, Launch, LaunchSource, Outcome};
 
 /// What goes wrong, in permille; and the shape of the story.
 #[derive(Default)]
@@ -207,7 +207,7 @@ impl Stage {
         }
         let name = e.action.instance()?;
         let makes = match &e.action {
-            Action::Launch { from, .. } => !matches!(from, LaunchSource::Standby { .. }),
+            Action::Launch(Launch { from, .. }) => !matches!(from, LaunchSource::Standby { .. }),
             Action::Bake { .. } | Action::PrepareStandby { .. } => true,
             _ => false,
         };

@@ -4,7 +4,7 @@ use lxdrunner::github::Deletion;
 use lxdrunner::model::{ClassId, InstanceType, Phase, RunnerId, Scope};
 use lxdrunner::steps::making::{self, Answer, LookPurpose, MakeKind, Making};
 use lxdrunner::steps::{self, Cause, Fault};
-use lxdrunner::world::{Action, Outcome};
+use lxdrunner::world::{Action, Launch, Outcome};
 
 use crate::execution::{Execution, Luck, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
@@ -43,7 +43,7 @@ fn duration(what: &MakeKind, step: &making::Step) -> Option<(u64, u64)> {
 
 pub fn what(action: &Action) -> MakeKind {
     match action {
-        Action::Launch { scope, from, .. } => MakeKind::Runner { scope: scope.clone(), from: from.clone() },
+        Action::Launch(Launch { scope, from, .. }) => MakeKind::Runner { scope: scope.clone(), from: from.clone() },
         Action::Bake { form, .. } => MakeKind::Template(*form),
         Action::PrepareStandby { .. } => MakeKind::Standby,
         other => unreachable!("{other:?}"),
@@ -52,7 +52,9 @@ pub fn what(action: &Action) -> MakeKind {
 
 fn class_of(action: &Action) -> ClassId {
     match action {
-        Action::Launch { class, .. } | Action::Bake { class, .. } | Action::PrepareStandby { class, .. } => *class,
+        Action::Launch(Launch { class, .. }) | Action::Bake { class, .. } | Action::PrepareStandby { class, .. } => {
+            *class
+        }
         other => unreachable!("{other:?}"),
     }
 }
@@ -184,7 +186,7 @@ impl Stage {
 
     /// Asks GitHub for a runner's credentials.
     fn register(&mut self, e: &mut Execution, name: &str) -> Answer {
-        let Action::Launch { scope, class, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let Action::Launch(Launch { scope, class, .. }) = &e.action else { unreachable!("{:?}", e.action) };
         let luck = self.luck(None);
         let refused = Answer::Refused("502".to_owned());
         match luck {
@@ -225,7 +227,7 @@ impl Stage {
             return failed("the name is taken");
         }
         let (scope, job, recipe) = match &e.action {
-            Action::Launch { scope, job, .. } => (Some(scope.clone()), *job, None),
+            Action::Launch(Launch { scope, job, .. }) => (Some(scope.clone()), *job, None),
             Action::Bake { recipe, .. } | Action::PrepareStandby { recipe, .. } => (None, None, Some(recipe.clone())),
             other => unreachable!("{other:?}"),
         };
@@ -254,7 +256,7 @@ impl Stage {
     }
 
     fn claim(&mut self, e: &Execution, lxd: usize, name: &str, etag: &str) -> Answer {
-        let Action::Launch { scope, job, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let Action::Launch(Launch { scope, job, .. }) = &e.action else { unreachable!("{:?}", e.action) };
         self.check_agent(lxd, name, "claimed");
         let Some(inst) = self.lxd[lxd].get_mut(name) else { return Answer::Gone };
         if inst.version.to_string() != etag {
@@ -350,7 +352,7 @@ impl Stage {
 
     /// The credentials are in it, and the runner starts.
     fn hand_over(&mut self, e: &Execution, lxd: usize, name: &str) -> Answer {
-        let Action::Launch { scope, class, .. } = &e.action else { unreachable!("{:?}", e.action) };
+        let Action::Launch(Launch { scope, class, .. }) = &e.action else { unreachable!("{:?}", e.action) };
         let Some(inst) = self.lxd[lxd].get(name).filter(|i| i.running) else { return failed("it is not armed") };
         if inst.owner != Some((e.daemon, e.life)) || inst.frozen {
             self.fail(&format!("daemon {} starts a runner in {name}, which is not its own", e.daemon));

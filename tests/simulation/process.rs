@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lxdrunner::model::{ClassId, JobId, JobStatus, Phase, Scope};
 use lxdrunner::plan::{Plan, leaving_free, plan, workers};
-use lxdrunner::world::{Action, Event, Flight, Instance, Judged, Note, Outcome, RemoveReason, Snapshot, World};
+use lxdrunner::world::{Action, Event, Flight, Instance, Judged, Launch, Note, Outcome, RemoveReason, Snapshot, World};
 
 use crate::execution::{Execution, Next, Step};
 use crate::stage::{Ev, Inst, Stage};
@@ -160,7 +160,7 @@ impl Stage {
             if self.tale.told {
                 self.tell(format!("daemon {daemon} {}", words(&action)));
             }
-            self.totals.launches += u64::from(matches!(action, Action::Launch { job: Some(_), .. }));
+            self.totals.launches += u64::from(matches!(action, Action::Launch(Launch { job: Some(_), .. })));
             if !self.daemons[daemon].flights.insert(action.flight()) {
                 self.fail(&format!("{:?} was begun twice", action.flight()));
             }
@@ -197,7 +197,7 @@ impl Stage {
             let Some(id) = self.daemons[daemon].queued.pop_front() else { return };
             self.daemons[daemon].working += 1;
             let step = match &self.executions[&id].action {
-                action @ (Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. }) => {
+                action @ (Action::Launch(_) | Action::Bake { .. } | Action::PrepareStandby { .. }) => {
                     self.begin_making(action)
                 }
                 action @ Action::Remove { .. } => self.begin_removal(action),
@@ -264,13 +264,13 @@ impl Stage {
         let mut launches: BTreeMap<(&Scope, ClassId), usize> = BTreeMap::new();
         let under_way = self.executions.values().filter(|e| e.daemon == daemon).map(|e| &e.action);
         for action in under_way.chain(&plan.actions) {
-            if let Action::Launch { scope, class, job: Some(_), .. } = action {
+            if let Action::Launch(Launch { scope, class, job: Some(_), .. }) = action {
                 *launches.entry((scope, *class)).or_default() += 1;
             }
         }
         for action in &plan.actions {
-            let Action::Launch { scope, class, job: Some(_), .. } = action else { continue };
-            if let Action::Launch { job, .. } = action
+            let Action::Launch(Launch { scope, class, job: Some(_), .. }) = action else { continue };
+            if let Action::Launch(Launch { job, .. }) = action
                 && self.github.jobs.iter().any(|row| Some(row.id) == job.map(|job| job.0) && row.fork)
             {
                 self.fail(&format!("daemon {daemon} plans {action:?}, for a stranger's job"));
@@ -304,7 +304,7 @@ impl Stage {
                 }
                 Action::Deregister { scope, .. } => process.lxd_known && known(scope),
                 Action::RemoveImage { .. } => process.lxd_known,
-                Action::Launch { .. } | Action::Bake { .. } | Action::PrepareStandby { .. } => process.lxd_known,
+                Action::Launch(_) | Action::Bake { .. } | Action::PrepareStandby { .. } => process.lxd_known,
                 _ => true,
             };
             if !allowed {
@@ -317,7 +317,7 @@ impl Stage {
     /// one question tells.
     fn ran_here(&self, daemon: usize, launch: &Action) -> Option<&str> {
         let process = &self.daemons[daemon];
-        let Action::Launch { job: Some(job), .. } = launch else { return None };
+        let Action::Launch(Launch { job: Some(job), .. }) = launch else { return None };
         let (_, runner, id) = self.github.jobs.iter().find(|row| row.id == job.0)?.taken.as_ref()?;
         // A later runner of that name was in another instance: of this process's, which may not have launched the first.
         let latest = self.github.runners.iter().rfind(|row| row.name == *runner);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use lxdrunner::world::{Action, LaunchSource};
+use lxdrunner::world::{Action, Launch, LaunchSource};
 
 /// A short story has about this many lines.
 const SHORT: usize = 40;
@@ -84,7 +84,7 @@ fn write<'a>(lines: impl Iterator<Item = &'a Line>) -> String {
 /// An action in a few words.
 pub fn words(action: &Action) -> String {
     match action {
-        Action::Launch { job, name, from, .. } => {
+        Action::Launch(Launch { job, name, from, .. }) => {
             let whom = job.map_or("nobody yet".to_owned(), |job| format!("job {job}"));
             let from = match from {
                 LaunchSource::Image => "the image".to_owned(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lxdrunner::model::{Hint, JobId, JobStatus, RunnerId};
 use lxdrunner::plan::Plan;
-use lxdrunner::world::{Action, RemoveReason, World};
+use lxdrunner::world::{Action, Launch, RemoveReason, World};
 
 #[derive(Default)]
 pub struct Told {
@@ -43,7 +43,7 @@ impl Told {
         use RemoveReason::{Idle, MakesRoom, NeverOnline, Stale, Unassigned};
 
         plan.actions.iter().find_map(|action| match action {
-            Action::Launch { job: Some(job), .. } if self.over.contains(job) => {
+            Action::Launch(Launch { job: Some(job), .. }) if self.over.contains(job) => {
                 Some(format!("{action:?}: it was told that the job is over"))
             }
             // Of its end a delivery may have been lost; then a listing tells, and nobody hears of it where the job was

@@ -8,7 +8,7 @@ use crate::model::{InstanceStatus, InstanceType, JobStatus, Phase, Recipe, Runne
 use crate::plan::testkit::*;
 use crate::world::testkit::*;
 use crate::world::{
-    Action, Event, InstanceSeen, LaunchSource, Note, Outcome, RemoveReason, Subject, Template, TemplateKind,
+    Action, Event, InstanceSeen, Launch, LaunchSource, Note, Outcome, RemoveReason, Subject, Template, TemplateKind,
 };
 
 #[test]
@@ -19,7 +19,7 @@ fn a_template_is_baked_first_and_standbys_are_copied_from_it() {
     stage.queued(1);
     let done = settle(&mut stage);
     assert_eq!(kinds(&done), ["standby", "standby"], "claimed, and another is prepared");
-    let Action::Launch { name, from, .. } = &done[0] else { panic!("{done:?}") };
+    let Action::Launch(Launch { name, from, .. }) = &done[0] else { panic!("{done:?}") };
     assert!(name.starts_with("lxdrunner-standby-"), "{name}");
     assert_eq!(*from, LaunchSource::Standby { etag: Some("e1".to_owned()) });
 }
@@ -90,9 +90,9 @@ fn a_job_comes_from_the_newest_that_fits_the_class() {
         stage.queued(1);
         let actions = stage.plan().actions;
         let from = actions.iter().find_map(|action| match action {
-            Action::Launch { name, from: LaunchSource::Standby { .. }, .. } => Some(name.clone()),
-            Action::Launch { from: LaunchSource::Template(template), .. } => Some(template.id().to_owned()),
-            Action::Launch { from: LaunchSource::Image, .. } => Some("image".to_owned()),
+            Action::Launch(Launch { name, from: LaunchSource::Standby { .. }, .. }) => Some(name.clone()),
+            Action::Launch(Launch { from: LaunchSource::Template(template), .. }) => Some(template.id().to_owned()),
+            Action::Launch(Launch { from: LaunchSource::Image, .. }) => Some("image".to_owned()),
             _ => None,
         });
         assert_eq!(from.as_deref(), Some(expected), "{there:?}");
@@ -450,7 +450,7 @@ fn a_standby_that_another_daemon_claimed_has_its_time_from_then_on() {
     let mut stage3 = stage(with(1, 0));
     stage3.lxd(vec![standby.clone()]);
     stage3.pass(3000).queued(1);
-    let launches = stage3.dispatch().into_iter().filter(|a| matches!(a, Action::Launch { .. }));
+    let launches = stage3.dispatch().into_iter().filter(|a| matches!(a, Action::Launch(_)));
     launches.for_each(|launch| drop(stage3.outcome(launch, Outcome::StandbyLost { reason: "late".to_owned() })));
     check(stage3, claimed(&standby));
 }

@@ -21,7 +21,7 @@ fn refused(scope: &Scope) -> Outcome {
 }
 
 fn launches_of(actions: Vec<Action>) -> Vec<Action> {
-    actions.into_iter().filter(|action| matches!(action, Action::Launch { .. })).collect()
+    actions.into_iter().filter(|action| matches!(action, Action::Launch(_))).collect()
 }
 
 #[test]

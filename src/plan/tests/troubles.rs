@@ -4,7 +4,7 @@ use super::*;
 use crate::config::Class;
 use crate::model::RunnerArch;
 use crate::plan::testkit::{kept, kinds, settle, stage, with};
-use crate::world::{LaunchSource, Subject};
+use crate::world::{Launch, LaunchSource, Subject};
 
 fn small(subject: fn(String) -> Subject) -> Subject {
     subject("small".to_owned())
@@ -26,7 +26,7 @@ fn is_standby(action: &Action) -> bool {
 }
 
 fn is_launch(action: &Action) -> bool {
-    matches!(action, Action::Launch { .. })
+    matches!(action, Action::Launch(_))
 }
 
 fn not_made(blame: Subject, made: bool) -> Outcome {
@@ -104,7 +104,7 @@ fn launches_from_a_template_end_the_trouble_of_launches_from_the_image() {
     stage.world.failures.failed(small(Subject::Class), "no", stage.now);
     stage.queued(2);
     let launch = of(stage.dispatch(), is_launch);
-    assert!(matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }));
+    assert!(matches!(launch, Action::Launch(Launch { from: LaunchSource::Template(_), .. })));
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(2)) });
     assert!(!stage.world.failures.is_shaky(&small(Subject::Class)));
 }
@@ -220,7 +220,7 @@ fn an_idle_runner_that_github_gives_nothing_is_replaced_once_and_then_trouble() 
             let outcome = match &action {
                 Action::Remove { .. } => Outcome::Removed,
                 Action::LookUpJob { .. } => Outcome::JobFound(Some(Box::new(job(1, "acme/app", &["self-hosted"])))),
-                Action::Launch { name: launched, .. } => {
+                Action::Launch(Launch { name: launched, .. }) => {
                     name.clone_from(launched);
                     Outcome::Launched { runner: Some(RunnerId(1)) }
                 }
@@ -345,13 +345,13 @@ fn a_network_that_only_copies_lack_is_the_fault_of_the_template() {
     settle(&mut stage);
     stage.queued(1);
     let launch = of(stage.dispatch(), is_launch);
-    assert!(matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }));
+    assert!(matches!(launch, Action::Launch(Launch { from: LaunchSource::Template(_), .. })));
     stage.outcome(launch, not_launched(small(Subject::Network)));
     assert!(matches!(stage.reason(1), Some(Reason::Paused { .. })));
     stage.now = stage.paused_until();
     let launch = of(stage.dispatch(), is_launch);
     assert!(
-        matches!(launch, Action::Launch { from: LaunchSource::Image, .. }),
+        matches!(launch, Action::Launch(Launch { from: LaunchSource::Image, .. })),
         "the image tells which of the two it is"
     );
     stage.outcome(launch, Outcome::Launched { runner: Some(RunnerId(1)) });
@@ -367,7 +367,7 @@ fn a_full_pool_costs_no_template() {
     for _ in 0..9 {
         let launch = of(stage.dispatch(), is_launch);
         assert!(
-            matches!(launch, Action::Launch { from: LaunchSource::Template(_), .. }),
+            matches!(launch, Action::Launch(Launch { from: LaunchSource::Template(_), .. })),
             "the image needs even more room"
         );
         stage.outcome(launch, not_launched(small(Subject::Storage)));

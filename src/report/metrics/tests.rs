@@ -3,7 +3,7 @@ use crate::github::Counts;
 use crate::model::{ClassId, JobId};
 use crate::report::status::status;
 use crate::world::testkit::*;
-use crate::world::{Subject, TemplateKind};
+use crate::world::{Launch, Subject, TemplateKind};
 
 fn standing(left: Option<(u64, u64)>) -> Standing {
     Standing { left, listings: None, waits: vec![], counts: Counts { sent: 7, unchanged: 3, held_back: 1 } }
@@ -11,7 +11,7 @@ fn standing(left: Option<(u64, u64)>) -> Standing {
 
 fn launch(job: u64, class: ClassId) -> Action {
     let name = format!("lxdrunner-{job}-1");
-    Action::Launch { job: Some(JobId(job)), class, scope: acme(), name, from: LaunchSource::Image }
+    Action::Launch(Launch { job: Some(JobId(job)), class, scope: acme(), name, from: LaunchSource::Image })
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::config::ForkPolicy;
 use crate::plan::testkit::{settle, stage, with};
 use crate::world::testkit::*;
-use crate::world::{GitHubSeen, InstanceSeen, Note, Outcome, Subject};
+use crate::world::{GitHubSeen, InstanceSeen, Launch, Note, Outcome, Subject};
 
 #[track_caller]
 fn check(stage: &Stage, lines: &[&str]) {
@@ -74,13 +74,13 @@ fn each_job_that_waits_is_told_with_its_reason_and_what_does_not_work_with_its_o
             "and 9 more",
         ],
     );
-    let launch = Action::Launch {
+    let launch = Action::Launch(Launch {
         job: Some(JobId(2)),
         class: ClassId(0),
         scope: acme(),
         name: "lxdrunner-2-1".to_owned(),
         from: crate::world::LaunchSource::Image,
-    };
+    });
     let (blame, reason) = (Subject::Class("small".to_owned()), format!("no image\n{}", "page ".repeat(100)));
     stage.outcome(launch, Outcome::LaunchFailed { blame, reason, made: false, runner: None });
     stage.snapshot(stage.world.seq(), None, None);

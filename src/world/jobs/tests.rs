@@ -24,7 +24,7 @@ fn launched() -> Stage {
 fn launched_with(runner: Option<RunnerId>) -> Stage {
     let mut stage = Stage::new(config());
     stage.queued(1);
-    let launch = stage.dispatch().into_iter().find(|action| matches!(action, Action::Launch { .. })).unwrap();
+    let launch = stage.dispatch().into_iter().find(|action| matches!(action, Action::Launch(_))).unwrap();
     stage.outcome(launch, Outcome::Launched { runner });
     stage
 }

@@ -23,7 +23,9 @@ fn where_templates_are_images_jobs_and_standbys_are_made_of_them() {
     stage.queued(2);
     let actions = stage.plan().actions;
     assert_eq!(kinds(&actions)[..2], ["standby", "template"]);
-    assert!(matches!(&actions[1], Action::Launch { from: LaunchSource::Template(template), .. } if *template == image));
+    assert!(
+        matches!(&actions[1], Action::Launch(Launch { from: LaunchSource::Template(template), .. }) if *template == image)
+    );
 }
 
 #[test]
