@@ -1,30 +1,29 @@
-//! The making of an instance: a runner's (from an image, a template or a standby), a template or a standby. What holds:
+//! Makes an instance: a runner's (from an image, a template or a standby), a template or a standby. Invariants:
 //!
-//! 1. A name is a claim. Whose it is after a creation that failed is told by the keys that are found on it, never by the
-//!    error; where that cannot be found out, it may have been made.
+//! 1. A name is a claim. After a failed creation the keys found on the instance tell who made it, never the error text; if the
+//!    keys cannot be read, the instance may have been made.
 //! 2. The registration runs in parallel with boot or claim and is always awaited, even after a failure: a registration must
-//!    not leak. It is asked only after a set-up, which may take long: credentials are valid for an hour,
-//!    and another host with our prefix removes a registration that is offline for minutes.
-//! 3. The registration is noted on an instance before the credentials are handed over. Not on a standby: its name is
-//!    nobody else's, and its runner is found by it until then.
-//! 4. A standby is claimed by a change of its keys on the condition that nothing changed since. Who was late, or cannot tell,
-//!    does not touch it any more, and nobody is blamed.
-//! 5. Of two who went for one standby, the one that lost may have its name at GitHub for a moment: the other asks again.
-//! 6. A name that somebody else has at GitHub: the instance goes at once, before anybody takes the two for one.
-//! 7. After a failure the registration is taken back; one that may be there all the same is told of. Where GitHub answered that
-//!    there is none the instance goes at once: later GitHub would have to be asked, and may refuse that as well.
-//! 8. What is being made is called a template or a standby last, if it is still as this process made it. So is what becomes a
-//!    template that is an image: the image is there with all that it is called, or not at all, and then the instance goes.
-//! 9. A failure is blamed on what did not work: the host where nothing answers, also not when it is asked for something
-//!    else, the scope where GitHub refuses, the package where there is none, the storage pool where it is full, the network
-//!    where it gives the instance no address or no way to GitHub, the class where a profile or a pool is missing, else what the instance was to
-//!    be made from.
-//! 10. What is said last of an instance that failed is kept, unless it is the host that failed.
-//! 11. A standby is frozen only after its boot has ended: the clock goes on while it is frozen, and systemd kills at the
-//!     thaw what was starting for too long by then.
-//! 12. Keys of a virtual machine are changed only while it runs: LXD tells its agent of each change, and answers with a
-//!     failure where the agent does not listen. So it is called a standby before it is frozen, and thawed before it is
-//!     claimed. The claim decides all the same whose it is; a standby that is found thawed is removed.
+//!    not leak. It starts only after the set-up, which may take long: credentials are valid for an hour, and another host
+//!    with our prefix removes a registration that is offline for minutes.
+//! 3. The registration is noted on the instance before the credentials are handed over. Not on a standby: nobody else uses
+//!    its name, so its runner is found by name until then.
+//! 4. A standby is claimed by a change of its keys, on the condition that nothing changed since. A process that lost the
+//!    claim, or cannot tell, does not touch the standby again, and nothing is blamed.
+//! 5. Of two processes that go for one standby, the loser may hold its name at GitHub for a moment: the winner asks again.
+//! 6. If another runner has the name at GitHub, the instance is removed at once, before anyone takes the two for one.
+//! 7. After a failure the registration is deleted; one that may still exist is reported. If GitHub answered that there is none,
+//!    the instance is removed at once: a later removal would have to ask GitHub, which may refuse that as well.
+//! 8. The phase that says "template" or "standby" is written last, if the instance is still as this process made it. A template
+//!    that is an image exists with all its properties or not at all; its instance is removed afterwards.
+//! 9. A failure is blamed on the cause: the host if LXD answers nothing else either, the scope if GitHub refuses, the package
+//!    if it is missing, the storage pool if it is full, the network if the instance has no address or no route to GitHub, the
+//!    class if a profile or pool is missing, otherwise the source of the instance.
+//! 10. The logs of a failed instance are kept, unless the host failed.
+//! 11. A standby is frozen only after its boot has ended: the clock goes on while it is frozen, and at the thaw systemd kills
+//!     units that were starting for too long.
+//! 12. Keys of a virtual machine are changed only while it runs: LXD tells its agent of each change, and answers with a failure
+//!     if the agent does not listen. So its phase is written before the freeze, and it is thawed before the claim. The claim
+//!     still decides who owns it; a standby that is found thawed is removed.
 
 use super::{Cause, Fault, InstanceView, Next};
 use crate::config::Class;
@@ -36,10 +35,10 @@ use crate::world::{LaunchSource, Outcome, RemoveReason, Subject, TemplateKind};
 #[cfg(test)]
 mod tests;
 
-/// How often a claimed standby's name is tried at GitHub where another daemon has it.
+/// How often a registration under a claimed standby's name is tried while another daemon has the name at GitHub.
 const NAME_TRIES: u32 = 5;
 
-/// What is made.
+/// What to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MakeKind {
     /// An instance with a runner of this scope.
@@ -52,7 +51,7 @@ pub enum MakeKind {
 }
 
 impl MakeKind {
-    /// What it is while it is made, and what it is called in the end.
+    /// Its phase while it is made, and when it is finished.
     pub fn phases(&self) -> (Phase, Phase) {
         match self {
             MakeKind::Runner { .. } => (Phase::Provisioning, Phase::Started),
@@ -62,24 +61,24 @@ impl MakeKind {
     }
 }
 
-/// What an instance is read for.
+/// Why an instance is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookPurpose {
-    /// It could not be created.
+    /// The creation failed: who made the instance of this name?
     Whose,
-    /// It is a standby that is to be claimed.
+    /// A standby before its claim.
     ToClaim,
-    /// LXD did not answer: it is asked once more, for what it knows without a look into the instance.
+    /// LXD did not answer: does it answer a question that needs no look into the instance?
     Answers,
-    /// It is done and about to be called so.
+    /// Before the final phase is written.
     ToFinish,
     /// It was published and is not needed any more.
     ToDrop,
-    /// It was called a standby: its ETag spares whoever claims it a look.
+    /// The ETag of a finished standby saves its claimant a look.
     ForEtag,
 }
 
-/// What is to be done next. Where nothing else is said: [`Answer::Done`].
+/// The next step. Its answer is [`Answer::Done`] unless stated otherwise; [`Answer::Failed`] is always possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Create it, stopped.
@@ -88,103 +87,102 @@ pub enum Step {
     Look(LookPurpose),
     /// Find out why it could not be created: [`Answer::Cause`].
     FindCause,
-    /// Begin to start it.
+    /// Begin the start.
     Start,
-    /// Begin to ask GitHub for the runner's credentials.
+    /// Begin the request for the runner's credentials.
     BeginRegister(Scope),
     /// Wait until it runs.
     Started,
     /// Push the runner and our scripts, and set it up. [`Answer::NoPackage`] where the package is not there.
     SetUp,
-    /// Begin to get everything in it ready but the credentials.
+    /// Start the script in it that waits for the credentials.
     Arm,
-    /// Begin to make LXD ready to push a file; what comes of it does not matter.
+    /// Begin to open LXD's file connection to the instance. Failures do not matter.
     OpenFiles,
     /// Wait for GitHub: [`Answer::Registered`], [`Answer::NameTaken`], [`Answer::NotRegistered`] or [`Answer::Refused`].
     Credentials,
-    /// Ask GitHub once more, after a pause; the same answers.
+    /// Ask GitHub once more, after a pause. Same answers.
     RegisterAgain(Scope),
     NoteRunner(RunnerId),
-    /// Wait until it waits for credentials.
+    /// Wait until the script waits for credentials.
     Armed,
     /// Set a runner's keys on a standby, if its ETag is still this one: also [`Answer::Changed`], [`Answer::Gone`],
     /// [`Answer::Unsure`].
     Claim {
         etag: String,
     },
-    /// Let a virtual machine go on that is not claimed yet.
+    /// Thaw a virtual machine before its claim.
     ThawUnclaimed,
-    /// Let it go on.
     Thaw,
     /// Set the clock of a virtual machine, which stood still while it was frozen.
     SetClock,
     /// Hand over the credentials, upon which the runner starts.
     HandOver,
-    /// Note that it needs nobody any more, and its registration where that is not noted yet.
+    /// Write the phase "started", and the registration if it is not noted yet.
     NoteStarted(Option<RunnerId>),
-    /// Take from a template what copies must not share, and stop it.
+    /// Remove from a template what copies must not share, and stop it.
     Seal,
-    /// Wait until its boot has ended, and make it ready to be frozen for long.
+    /// Wait for the end of its boot, and prepare it for a long freeze.
     Settle,
     Freeze,
-    /// Call it what it is now, if its ETag is still this one: also [`Answer::Changed`].
+    /// Write the final phase, if its ETag is still this one: also [`Answer::Changed`].
     Finish {
         etag: String,
     },
-    /// Make an image of it, which is the template: [`Answer::Published`].
+    /// Publish it as the image that is the template: [`Answer::Published`].
     Publish,
     /// Delete the registration: [`Answer::Deregistered`].
     TakeBack(Scope, RunnerId),
-    /// Keep what its logs say; `why` it failed.
+    /// Keep its logs, with the reason of the failure.
     KeepLogs {
         why: String,
     },
-    /// Stop and delete what was just made: it is of no use, or was published.
+    /// Stop and delete the instance that was just made: it is useless, or was published.
     Drop(RemoveReason),
 }
 
-/// What came of a step.
+/// The answer to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Done,
     Found(InstanceView),
     /// There is no such instance.
     Gone,
-    /// It is not as it was looked at: nothing was done.
+    /// The instance has changed since the look: nothing was done.
     Changed,
-    /// It may have been done, and the answer lost.
+    /// The answer was lost; the change may have been made.
     Unsure(String),
-    /// Why an instance could not be created, where that was found.
+    /// Why an instance could not be created, if that was found.
     Cause(Option<Cause>),
-    /// The registration, where it is known before the runner registers.
+    /// The registration, if its id is known before the runner registers (JIT).
     Registered(Option<RunnerId>),
     /// The image's fingerprint.
     Published(String),
     /// GitHub has a runner of this name.
     NameTaken,
-    /// GitHub refuses, or does not answer: a registration may be there all the same.
+    /// GitHub refused or did not answer: a registration may exist.
     Refused(String),
-    /// GitHub answered, and there is none.
+    /// GitHub answered, and there is no registration.
     NotRegistered(String),
     NoPackage(String),
-    /// It did not work, and the storage pool is full.
+    /// The step failed, and the storage pool is full.
     NoSpace(String),
-    /// It did not work because the instance got no network, or none that leads to GitHub.
+    /// The step failed because the instance has no network, or no route to GitHub.
     NoNetwork(String),
     Deregistered(Deletion),
-    /// It did not work. Possible at every step. `unreachable`: LXD did not answer at all.
+    /// The step failed. `unreachable`: LXD did not answer at all.
     Failed {
         unreachable: bool,
         reason: String,
     },
 }
 
-/// Why it comes to nothing.
+/// Why the making fails.
 #[derive(Clone, Debug)]
 enum Failure {
-    /// The standby is somebody else's.
+    /// Another process has the standby.
     Lost(String),
-    /// The name is.
+    /// Another process has the name.
     Clash(String),
     Failed {
         blame: Subject,
@@ -192,7 +190,7 @@ enum Failure {
     },
 }
 
-/// One making on its way.
+/// The state machine of one making.
 #[derive(Clone, Debug)]
 pub struct Making {
     what: MakeKind,
@@ -204,16 +202,16 @@ pub struct Making {
     registered: Option<RunnerId>,
     /// The image that it was published as.
     image: Option<String>,
-    /// GitHub answered that there is no registration, and that is why it comes to nothing.
+    /// True if GitHub answered that there is no registration, and the making fails for that.
     unregistered: bool,
     /// True once GitHub was asked for the credentials.
     registering: bool,
-    /// How often it answered.
+    /// How often GitHub answered.
     asked: u32,
-    /// True once a standby was looked at to be claimed.
+    /// True once a standby was read before its claim.
     looked: bool,
     virtual_machine: bool,
-    /// Whether a virtual machine was thawed before its claim, or why not; `None` before that was tried.
+    /// The result of the thaw of a virtual machine before its claim; `None` before the thaw.
     thawed: Option<Result<(), String>>,
 }
 
@@ -249,7 +247,7 @@ impl Making {
         &self.step
     }
 
-    /// Takes in what came of the step.
+    /// Takes the answer to the step.
     pub fn next(&mut self, came: Answer) -> Next<Step> {
         let next = self.decide(came);
         if let Next::Take(step) = &next {
@@ -317,9 +315,9 @@ impl Making {
             (Step::Look(LookPurpose::ForEtag), Answer::Found(found)) => {
                 Next::End(Outcome::Prepared { etag: Some(found.etag).filter(|etag| !etag.is_empty()) })
             }
-            // It is one all the same.
+            // It is a standby even if it cannot be read.
             (Step::Look(LookPurpose::ForEtag), _) => Next::End(Outcome::Prepared { etag: None }),
-            // The next listing tells that its runner is there.
+            // If the note failed, the next listing shows its runner.
             (Step::NoteStarted(_), _) => Next::End(Outcome::Launched { runner: self.registered }),
             (Step::TakeBack(..), came) => {
                 if matches!(came, Answer::Deregistered(Deletion::Deleted | Deletion::Gone)) {
@@ -346,7 +344,7 @@ impl Making {
         }
     }
 
-    /// What follows where a step worked; `None` where that is not the step's answer.
+    /// What follows a step that worked; `None` if [`Answer::Done`] does not answer the step.
     fn done(&mut self, step: &Step) -> Option<Next<Step>> {
         let (copied, claims) = match &self.what {
             MakeKind::Runner { from: LaunchSource::Template(_), .. } => (true, None),
@@ -400,7 +398,7 @@ impl Making {
         matches!(self.what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. })
     }
 
-    /// What did not work where a step did not.
+    /// What a failed step is blamed on.
     fn blame(&self) -> Subject {
         let class = self.class.clone();
         match &self.what {
@@ -411,12 +409,12 @@ impl Making {
         }
     }
 
-    /// The same, where the cause was found. What works is not blamed for a cause beside it: a template for a full pool.
+    /// The same for a known cause. A template is not blamed for a full pool.
     fn blame_for(&self, fault: Fault) -> Subject {
         let class = self.class.clone();
         match (fault, &self.what) {
             (Fault::Source, _) => self.blame(),
-            // A standby has its disk and its network already.
+            // A standby already has its disk and network.
             (_, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) => self.blame(),
             (Fault::Storage, _) => Subject::Storage(class),
             (Fault::Class, MakeKind::Runner { .. }) => Subject::Class(class),
@@ -428,7 +426,7 @@ impl Making {
     fn looked_whose(&self, came: Answer) -> Next<Step> {
         let unanswered = matches!(self.failure, Some(Failure::Failed { blame: Subject::Host, .. }));
         let found = match came {
-            // LXD may be making it still.
+            // LXD may still be making it.
             Answer::Gone if unanswered => return self.not_made(self.blame(), self.reason(), true),
             Answer::Gone => return Next::Take(Step::FindCause),
             Answer::Found(found) => found,
@@ -454,7 +452,7 @@ impl Making {
         found.phase == self.what.phases().0 && found.maker == Maker::Us
     }
 
-    /// One instance that hangs is not the host's fault, on which everything else would have to wait.
+    /// If LXD answers this question, the instance hangs, not the host: a blamed host would pause everything.
     fn looked_whether_it_answers(&mut self, came: &Answer) -> Next<Step> {
         if matches!(came, Answer::Failed { unreachable: true, .. }) {
             return self.end();
@@ -493,7 +491,6 @@ impl Making {
                     None => Step::OpenFiles,
                 });
             }
-            // Nothing tells when the other gives it back.
             Answer::NameTaken => match &self.what {
                 MakeKind::Runner { scope, from: LaunchSource::Standby { .. } }
                     if self.failure.is_none() && self.asked <= NAME_TRIES =>
@@ -509,7 +506,7 @@ impl Making {
             Answer::Refused(reason) | Answer::Failed { reason, .. } => self.of_scope(reason),
             other => self.of_scope(format!("{other:?}")),
         };
-        // What GitHub says of a standby that is not ours, or does not work, does not matter.
+        // GitHub's answer does not matter for a standby that was lost or does not work.
         if !(self.claims() && self.failure.is_some()) {
             self.failure = Some(failure);
         }
@@ -532,7 +529,7 @@ impl Making {
         self.fail(Failure::Failed { blame: self.blame(), reason })
     }
 
-    /// It comes to nothing; but first GitHub is heard, where it was asked.
+    /// Fails the making; GitHub's answer is awaited first if it was asked.
     fn fail(&mut self, failure: Failure) -> Next<Step> {
         self.failure = Some(failure);
         if self.registering && self.asked == 0 {
@@ -582,7 +579,7 @@ impl Making {
         }
     }
 
-    /// Why it comes to nothing, in words.
+    /// Why the making fails, in words.
     fn reason(&self) -> String {
         match &self.failure {
             Some(Failure::Lost(reason) | Failure::Clash(reason) | Failure::Failed { reason, .. }) => reason.clone(),

@@ -22,18 +22,18 @@ pub struct InstanceView {
     pub etag: String,
     pub owner: Option<String>,
     pub phase: Phase,
-    /// Who provisions it, as its key says.
+    /// Who provisions it, by its key.
     pub maker: Maker,
-    /// True where it belongs to a scope, as what has a runner does.
+    /// True if it belongs to a scope: it has, or gets, a runner.
     pub scoped: bool,
-    /// The registration that is noted on it.
+    /// The registration noted on it.
     pub runner: Option<RunnerId>,
     pub status: InstanceStatus,
     pub made_at: Option<Timestamp>,
 }
 
-/// Config of everything that is made, unless the class says otherwise. A runner's job does not survive its host's reboot or
-/// evacuation: LXD must not start the instance again, without the job. `evacuates` tells whether LXD knows `cluster.evacuate`.
+/// Instance config of every instance, unless the class says otherwise. A job does not survive a reboot or an evacuation, so LXD
+/// must not start the instance again. `evacuates`: LXD knows `cluster.evacuate`.
 pub fn default_config(evacuates: bool) -> ConfigMap {
     let evacuate = evacuates.then_some(("cluster.evacuate", "stop"));
     let all = [("boot.autostart", "false")].into_iter().chain(evacuate);
@@ -48,12 +48,12 @@ pub struct Cause {
     pub text: String,
 }
 
-/// What an instance could not be made for.
+/// What keeps an instance from being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// What it is made from.
+    /// The image or template.
     Source,
-    /// What the class names beside that: a profile, a pool.
+    /// A profile or pool that the class names.
     Class,
     /// The storage pool is full.
     Storage,

@@ -1,19 +1,19 @@
-//! The removal of an instance. What holds:
+//! Removes an instance. Invariants:
 //!
-//! 1. What does not have our owner key is left alone.
-//! 2. What was made at another time than what was judged is another instance of the same name: nothing is done to it.
-//! 3. Nor to what was judged abandoned and is finished by now, or in the hands of another living process.
-//! 4. What somebody else may want at the same time, to use it or to clear it away, is claimed first, on the condition that it
-//!    is as it was looked at: a standby, and what a process other than this one left half-made. One of two goes on.
-//! 5. What runs is looked into before its runner is deregistered: a worker process keeps it, whatever GitHub says.
-//! 6. Where GitHub alone says that a runner has no job, a look inside that did not work keeps it, too: also what a process
-//!    that is no more may have handed its credentials.
-//! 7. The registration goes before the instance. 422 (it runs a job) keeps both; so does an answer that does not come,
-//!    unless it is certain without GitHub that nothing runs inside.
-//! 8. `max_lifetime` alone passes over 5 to 7.
-//! 9. What failed is heard before it goes: its logs are kept.
-//! 10. Right before it is stopped, and before it is deleted, it is looked at again: GitHub may take its time, and LXD deletes
-//!     what is ephemeral by itself when it stops, upon which the name is free for another instance.
+//! 1. An instance without our owner key is left alone.
+//! 2. An instance that was made at another time than the judged one is another instance of the same name: it is left alone.
+//! 3. So is one that was judged abandoned and is finished by now, or owned by another living process.
+//! 4. An instance that another process may want, to use it or to remove it, is claimed first, on the condition that it has not
+//!    changed since the look: a standby, and what another process left half-made. Only one claim succeeds.
+//! 5. A running instance is looked into before its runner is deregistered: a worker process keeps it, whatever GitHub says.
+//! 6. If GitHub alone says that the runner has no job, a failed look inside keeps it too; so it does for an instance whose dead
+//!    maker may have handed over the credentials.
+//! 7. The registration goes before the instance. 422 (a job runs) keeps both; so does a missing answer, unless it is certain
+//!    without GitHub that nothing runs inside.
+//! 8. `max_lifetime` alone overrides 5 to 7.
+//! 9. The logs of a failed instance are kept before it is removed.
+//! 10. The instance is read again right before it is stopped and before it is deleted: GitHub may take its time, and LXD deletes
+//!     an ephemeral instance by itself when it stops, after which another instance may have the name.
 
 use super::{InstanceView, Next};
 use crate::config::Registration;
@@ -25,7 +25,7 @@ use crate::world::{Judged, Outcome, RemoveReason};
 #[cfg(test)]
 mod tests;
 
-/// What is to be done next.
+/// The next step. [`Answer::Failed`] is always possible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Read the instance: [`Answer::Found`], or [`Answer::Gone`].
@@ -39,7 +39,7 @@ pub enum Step {
     FindRunner(Scope),
     /// Delete the registration: [`Answer::Deregistered`].
     Deregister(Scope, RunnerId),
-    /// Keep what its logs say: [`Answer::Done`], whatever comes of it.
+    /// Keep its logs: always [`Answer::Done`].
     KeepLogs,
     /// Stop it, by force: [`Answer::Done`].
     Stop,
@@ -49,20 +49,20 @@ pub enum Step {
     Delete,
 }
 
-/// What came of a step.
+/// The answer to a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Found(InstanceView),
     /// There is no such instance.
     Gone,
     Done,
-    /// It is not as it was looked at, or not there any more: nothing was done.
+    /// The instance has changed since the look, or is gone: nothing was done.
     Changed,
     Inside(Inside),
     /// The runner, and whether it is online or busy.
     Runner(Option<(RunnerId, bool)>),
     Deregistered(Deletion),
-    /// It did not work, or nobody can tell whether it did. Possible at every step.
+    /// The step failed, or its result is unknown.
     Failed(String),
 }
 
@@ -71,40 +71,40 @@ pub enum Answer {
 pub enum Inside {
     /// A `Runner.Worker` process: a job runs.
     Working,
-    /// None.
+    /// No worker process.
     Quiet,
-    /// The look did not work.
+    /// The look failed.
     Unknown,
 }
 
-/// What was tried of what takes it away.
+/// The last attempt to take it away.
 #[derive(Clone, Debug)]
 enum Attempt {
     Nothing,
+    /// With the reason if it failed.
     Stop {
-        /// Why it could not be stopped, where it could not.
         failed: Option<String>,
     },
-    /// In vain.
+    /// It failed.
     Delete {
         why: String,
     },
 }
 
-/// One removal on its way.
+/// The state machine of one removal.
 #[derive(Clone, Debug)]
 pub struct Removal {
     judged: Judged,
     prefix: String,
     registration: Registration,
     step: Step,
-    /// As it was first looked at.
+    /// At the first look.
     status: InstanceStatus,
     /// The registration that is noted on it.
     noted: Option<RunnerId>,
-    /// True for what another process left before its registration was noted: with JIT its runner never started.
+    /// True if another process left it before it noted the registration: with JIT its runner never started.
     never_noted: bool,
-    /// True once it was looked into and no worker was found.
+    /// True once a look inside found no worker.
     quiet: bool,
     tried: Attempt,
 }
@@ -126,14 +126,14 @@ impl Removal {
         }
     }
 
-    /// That of what this very process just made and does not need after all: nothing runs in it, nobody else knows it.
+    /// The removal of an instance that this process just made and does not need: nothing runs in it, nobody else knows it.
     pub fn of_our_own(prefix: &str, reason: RemoveReason) -> Removal {
         let judged =
             Judged { reason, scope: None, runner: None, made_at: None, maker: Maker::Us, standby: false, over: false };
         Removal { step: Step::Stop, ..Removal::new(judged, prefix, Registration::Jit) }
     }
 
-    /// What is removed, and why.
+    /// Why it is removed, and what was known of it then.
     pub fn judged(&self) -> &Judged {
         &self.judged
     }
@@ -143,7 +143,7 @@ impl Removal {
         &self.step
     }
 
-    /// Takes in what came of the step.
+    /// Takes the answer to the step.
     pub fn next(&mut self, came: Answer) -> Next<Step> {
         let next = self.decide(came);
         if let Next::Take(step) = &next {
@@ -164,8 +164,8 @@ impl Removal {
                 Next::End(Outcome::Kept { why: "GitHub says that it runs a job".to_owned() })
             }
             (Step::Deregister(..), Answer::Deregistered(_)) => self.end(),
-            // Nothing runs in it any more, or may: GitHub's word is not needed. That its runner is finished we have from a
-            // listing, which may have been late: one of the two must say so now.
+            // GitHub is not needed where nothing can run inside. That its runner is finished came from a listing, which may
+            // lag: either GitHub or a look inside must confirm it now.
             (Step::FindRunner(_) | Step::Deregister(..), Answer::Failed(_))
                 if self.safe_without_github() || self.judged.reason == RemoveReason::Finished && self.quiet =>
             {
@@ -178,13 +178,13 @@ impl Removal {
                 _ => failed(reason),
             },
             (Step::Stop, Answer::Done) => self.look_again(Attempt::Stop { failed: None }),
-            // It may have stopped by itself meanwhile, and be gone; the next look tells.
+            // It may have stopped by itself meanwhile, and be gone: the next look shows it.
             (Step::Stop, Answer::Failed(why)) => self.look_again(Attempt::Stop { failed: Some(why) }),
             (Step::Delete, Answer::Done) => removed(),
-            // LXD deletes an ephemeral instance by itself: whoever comes second fails, and that is fine.
+            // LXD also deletes an ephemeral instance by itself: the second deletion fails, and that is fine.
             (Step::Delete, Answer::Failed(reason)) => {
                 let why = match &self.tried {
-                    // It refuses to delete what could not be stopped, for no other reason.
+                    // LXD refuses to delete it because it could not be stopped.
                     Attempt::Stop { failed: Some(why) } => why.clone(),
                     _ => reason,
                 };
@@ -197,7 +197,7 @@ impl Removal {
 
     /// Whether it may be removed without GitHub's consent: it is stopped, or past `max_lifetime`.
     fn safe_without_github(&self) -> bool {
-        // Only what is stopped surely runs nothing; a frozen one holds its job.
+        // Only a stopped instance surely runs nothing; a frozen one holds its job.
         self.status == InstanceStatus::Stopped || self.judged.reason == RemoveReason::TooOld
     }
 
@@ -205,7 +205,7 @@ impl Removal {
         found.owner.as_ref() == Some(&self.prefix)
     }
 
-    /// True for an instance that has the name of what was judged, and is not it.
+    /// True for another instance with the name of the judged one.
     fn is_another(&self, found: &InstanceView) -> bool {
         self.judged.made_at.zip(found.made_at).is_some_and(|(judged, found)| judged != found)
     }
@@ -218,7 +218,7 @@ impl Removal {
             return another();
         }
         let abandoned = self.judged.reason == RemoveReason::Abandoned;
-        // A standby that could not be claimed for certain goes like one that is not needed.
+        // A standby whose claim was uncertain is removed like one that is not needed.
         if abandoned && !found.phase.is_making() && found.phase != Phase::Standby {
             return changed("it was finished meanwhile");
         }
@@ -228,7 +228,7 @@ impl Removal {
         if self.judged.scope.is_none() && found.scoped {
             return changed("it was claimed meanwhile");
         }
-        // From here on it is this very one.
+        // From here on, only this instance.
         self.judged.made_at = self.judged.made_at.or(found.made_at);
         self.noted = found.runner;
         let before_note = found.phase == Phase::Provisioning && found.runner.is_none() && !self.judged.standby;
@@ -242,7 +242,7 @@ impl Removal {
         }
     }
 
-    /// Nobody else is at it, or whoever is must be as careful.
+    /// No other process removes it, or that process takes the same care.
     fn ours_to_remove(&self, phase: Phase) -> Next<Step> {
         match self.status {
             _ if !phase.has_runner() => self.end(),
@@ -256,7 +256,7 @@ impl Removal {
 
         match inside {
             Inside::Working => return Next::End(Outcome::Kept { why: "a worker process runs in it".to_owned() }),
-            // Its runner is online, so GitHub is the only one to say that it has no job, and GitHub has been wrong.
+            // Its runner is online, so only GitHub says that it has no job, and GitHub has been wrong.
             Inside::Unknown
                 if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>
             {
@@ -271,20 +271,20 @@ impl Removal {
         self.to_github()
     }
 
-    /// True for what another process left when it may have handed over the credentials already: its runner may have a job by
-    /// now, and where it lost its network, GitHub may take it for idle.
+    /// True if another process left it and may have handed over the credentials: its runner may have a job, and without
+    /// network GitHub may take it for idle.
     fn may_have_started(&self) -> bool {
         let handed_over = self.noted.is_some() || self.judged.standby || self.registration == Registration::Token;
         self.judged.reason == RemoveReason::Abandoned && self.judged.maker != Maker::Us && handed_over
     }
 
-    /// True where its runner is not listed any more, and nobody told that its job is over: listings are late at times.
+    /// True if its runner is not listed any more and GitHub has not said that its job is over: listings may lag.
     fn seems_finished(&self) -> bool {
         self.judged.reason == RemoveReason::Finished && !self.judged.over
     }
 
     fn to_github(&self) -> Next<Step> {
-        // What is noted on it is its own; what was judged may be that of a namesake on another host.
+        // The noted registration is its own; the judged one may be a namesake's on another host.
         let judged = self.judged.runner.filter(|_| !self.never_noted);
         match (self.judged.scope.clone(), self.noted.or(judged)) {
             (None, _) => self.end(),
@@ -293,22 +293,22 @@ impl Removal {
         }
     }
 
-    /// GitHub was asked for the runner of an instance whose registration we were never told.
+    /// GitHub was asked by name for the runner of an instance whose registration is unknown.
     fn runner_found(&self, runner: Option<(RunnerId, bool)>) -> Next<Step> {
         match (self.judged.scope.clone(), runner) {
             (_, Some((_, true))) if self.safe_without_github() => self.end(),
-            // It is connected by now, and may be given a job at any moment.
+            // It is connected, and may get a job at any moment.
             (_, Some((_, true))) => failed("its runner came up meanwhile, it is looked at again"),
             (Some(scope), Some((runner, false))) if self.registration == Registration::Token || self.judged.standby => {
                 Next::Take(Step::Deregister(scope, runner))
             }
-            // Where JIT is used: without our knowing its id it was never started, and the name may be that of another
-            // host's, which is just being made. A standby's id is noted only after the credentials are handed over.
+            // With JIT a runner whose id is unknown was never started, and the name may belong to another host's instance
+            // that is being made. A standby's id is noted only after the credentials are handed over.
             _ => self.end(),
         }
     }
 
-    /// Nothing keeps it any more. What failed is heard first.
+    /// Nothing keeps it any more. The logs of a failed one are kept first.
     fn end(&self) -> Next<Step> {
         use RemoveReason::{Abandoned, NeverOnline, TooOld};
 
@@ -325,7 +325,6 @@ impl Removal {
         match &self.tried {
             _ if !self.is_ours(found) => removed(),
             _ if self.is_another(found) => another(),
-            // What was taken for sure to run nothing.
             Attempt::Nothing if self.status == InstanceStatus::Stopped && found.status != InstanceStatus::Stopped => {
                 changed("it was started meanwhile")
             }
