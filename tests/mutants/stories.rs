@@ -4,12 +4,6 @@ use super::Mutant;
 
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
-        rule: "a listing names no other runner for an instance whose runner's id is noted",
-        file: "src/world/instance.rs",
-        from: "let noted = self.runner_is_noted || making && self.seen.runner_id.is_some();",
-        to: "let noted = making && self.seen.runner_id.is_some();",
-    },
-    Mutant {
         rule: "a busy runner stays",
         file: "src/plan/remove.rs",
         from: "                RunnerState::Busy => None,",
@@ -152,12 +146,6 @@ pub const MUTANTS: &[Mutant] = &[
         file: "src/steps/removal.rs",
         from: "            return changed(\"it was claimed meanwhile\");\n",
         to: "",
-    },
-    Mutant {
-        rule: "a registration that nobody will come for is taken back",
-        file: "src/steps/making.rs",
-        from: "Some(runner)) => Next::Take(Step::TakeBack(scope.clone(), runner)),",
-        to: "Some(_)) if scope.to_string().is_empty() => self.end(),",
     },
     Mutant {
         rule: "what has another's name at GitHub goes at once",

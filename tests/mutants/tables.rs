@@ -5,6 +5,18 @@ use super::Mutant;
 /// Rules that the tables beside the modules hold: the simulation cannot tell a job that waits a little longer, or an alert.
 pub const OF_TABLES: &[Mutant] = &[
     Mutant {
+        rule: "a registration that nobody will come for is taken back",
+        file: "src/steps/making.rs",
+        from: "Some(runner)) => Next::Take(Step::TakeBack(scope.clone(), runner)),",
+        to: "Some(_)) if scope.to_string().is_empty() => self.end(),",
+    },
+    Mutant {
+        rule: "a listing names no other runner for an instance whose runner's id is noted",
+        file: "src/world/instance.rs",
+        from: "let noted = self.runner_is_noted || making && self.seen.runner_id.is_some();",
+        to: "let noted = making && self.seen.runner_id.is_some();",
+    },
+    Mutant {
         rule: "where nobody could look inside, an idle runner stays",
         file: "src/steps/removal.rs",
         from: "if matches!(self.judged.reason, Idle | Stale | Unassigned | MakesRoom) || self.seems_finished() =>",
