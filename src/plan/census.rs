@@ -1,4 +1,4 @@
-//! Counts what there is, once a plan: everything else that decides asks here.
+//! Counts instances and actions, once per plan. All decisions use these counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +17,7 @@ const LEAVING_LEAST: usize = 2;
 /// A runner that GitHub lists as busy has one of the jobs that it lists as queued, until it tells which, but no longer
 /// than this.
 pub(super) const HANDOVER: Duration = Duration::from_secs(10);
-/// What there is already.
+/// Counts of instances and actions under way.
 pub(crate) struct Census<'a> {
     config: &'a Config,
     /// Runners on their way or idle.
@@ -52,7 +52,7 @@ pub(crate) struct Census<'a> {
     pub copied: BTreeSet<&'a str>,
 }
 
-/// What there is of one class.
+/// The counts of one class.
 #[derive(Default)]
 pub(crate) struct ClassCensus<'a> {
     /// Instances that need a place.
@@ -62,7 +62,7 @@ pub(crate) struct ClassCensus<'a> {
     pub making_room: usize,
     /// Its standbys that may be claimed, the one that waited longest last.
     pub standbys: Vec<&'a Instance>,
-    /// Its standbys, those that are being prepared included, that are of use for it.
+    /// Its usable standbys, including those being prepared.
     pub kept: usize,
     pub preparing: usize,
     /// What its instances are copied from now: an instance or an image.
@@ -277,13 +277,13 @@ fn is_stopped(instance: &Instance) -> bool {
     instance.seen.status == InstanceStatus::Stopped && instance.seen.phase == Phase::Started
 }
 
-/// True where its runner had its job. What is merely not listed may be listed again, since listings lag.
+/// True if its runner had its job. A runner that is merely not listed may be listed again, since listings lag.
 fn is_done(instance: &Instance) -> bool {
     let done = matches!(instance.runner, RunnerState::Done(_)) && instance.job_is_over;
     instance.seen.phase == Phase::Started && done
 }
 
-/// True where the instance's runner will be, or is, free for a job. `flight` is what is being done to it.
+/// True if the instance's runner is or will be free for a job. `flight` is the action under way on it.
 pub(super) fn is_supply(instance: &Instance, flight: Option<&Action>, config: &Config, now: Timestamp) -> bool {
     match (flight, instance.seen.phase) {
         (Some(Action::Launch(_)), _) => true,

@@ -76,7 +76,7 @@ impl<'a> Planner<'a> {
         let mut lines = Vec::new();
         for (group, Demand { mut jobs, queued }) in demand {
             self.queued.insert(group, queued);
-            // What is on its way counts for those that it was launched for, then for those that wait longest.
+            // A runner on its way covers the job that it was launched for, then the jobs that wait longest.
             jobs.sort_unstable_by_key(|j| (!self.census.live_for.contains(&j.job.id), j.queued_at, j.job.id));
             let supply = self.census.supply.get(&group).copied().unwrap_or(0);
             let covered = supply.min(jobs.len());
@@ -116,7 +116,7 @@ impl<'a> Planner<'a> {
         Some(of_image.into_iter().find_map(paused).unwrap_or(Reason::NoPackage(class.arch)))
     }
 
-    /// What the next instance of the class comes from: a standby, else the template, else the image.
+    /// The source of the class's next instance: a standby, else the template, else the image.
     pub(crate) fn origin(&self, class: ClassId) -> Option<LaunchSource> {
         let name = &self.config.class(class).name;
         match self.census.classes[class].standbys.last() {
@@ -213,7 +213,7 @@ impl<'a> Planner<'a> {
                 return Some(Reason::ClassFull { class: class.name.clone(), max: class.max_workers });
             }
         }
-        // What failed last time is tried with one launch, not with all at once.
+        // After a failure one launch tries; the others follow when it works.
         let tried = |subject: &Subject| self.world.failures.is_shaky(subject) && self.census.tried.contains(subject);
         let busy = self.census.launching >= LAUNCHES_AT_ONCE || needs(scope, class, origin).iter().any(tried);
         busy.then_some(Reason::LaunchesBusy)

@@ -1,5 +1,5 @@
-//! Decides what to do. **Pure**: what we know and the time go in; actions, and the reasons of what was
-//! deferred, come out. Calling it twice gives the same answer twice; executing nothing of it harms nothing.
+//! Decides what to do. **Pure**: the World and the time go in; actions, and the reasons of deferred jobs,
+//! come out. Calling it twice gives the same answer twice; executing nothing of it harms nothing.
 //!
 //! Supply is counted against demand for each (scope, class): GitHub gives a job to any matching runner, so no job is
 //! ever paired with an instance.
@@ -48,7 +48,7 @@ pub fn workers(max_workers: usize) -> usize {
     LAUNCHES_AT_ONCE.min(max_workers) + REMOVALS_AT_ONCE + ERRANDS_AT_ONCE + 2
 }
 
-/// What is to be done now.
+/// The decisions of one moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// In the order in which they should be begun.
@@ -63,14 +63,13 @@ pub struct Plan {
     pub wake_at: Option<Timestamp>,
 }
 
-/// What to do now, given what we know.
+/// Decides what to do now.
 pub fn plan(world: &World, now: Timestamp) -> Plan {
     let mut planner = Planner::new(world, now);
     planner.looks();
     planner.packages();
     let demand = planner.demand();
-    // What uses the places that there are goes first, then what makes places; what only asks, tidies up or keeps things
-    // ready does not keep it waiting.
+    // Launches use the free places first; removals then make places; readiness and errands come last.
     planner.launches(demand);
     if planner.lxd_is_known() {
         planner.removals();
@@ -80,12 +79,12 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     planner.plan
 }
 
-/// Builds one [`Plan`]: what is known, and what was decided so far.
+/// Builds one [`Plan`]: its inputs, and the decisions so far.
 pub(crate) struct Planner<'a> {
     pub(crate) world: &'a World,
     pub(crate) config: &'a Config,
     now: Timestamp,
-    /// What there is, with what was planned so far.
+    /// The counts, including the actions planned so far.
     pub(crate) census: Census<'a>,
     /// All queued jobs, those included that are held back.
     queued: BTreeMap<Group<'a>, usize>,
@@ -128,7 +127,7 @@ impl<'a> Planner<'a> {
         self.census.supply.iter().map(beyond).collect()
     }
 
-    /// What is asked of GitHub, and registrations that go: no more than a few at once.
+    /// Questions to GitHub and removals of registrations: a few at once.
     fn errands(&mut self) {
         let mut errands = self.questions();
         if self.lxd_is_known() {
@@ -167,7 +166,7 @@ impl<'a> Planner<'a> {
         let served = |repo: &RepoName| world.targets.as_deref().is_none_or(|t| scope_for(t, repo).is_some());
         let idle = |flight: Flight| !world.flights.contains_key(&flight);
         let mut actions = Vec::new();
-        // What keeps jobs waiting goes first.
+        // Questions that keep jobs waiting come first.
         for (id, question) in &world.questions {
             let Some(state) = world.jobs.get(id).filter(|_| idle(Flight::Job(*id))) else { continue };
             match question.not_before.filter(|until| *until > now) {

@@ -1,4 +1,4 @@
-//! What is kept ready for jobs that have not come yet: templates, standbys, idle runners. All of it comes after the jobs
+//! Keeps templates, standbys and idle runners ready for future jobs. All of it comes after the jobs
 //! that wait, takes only places that they leave free, and goes where one of them needs its place.
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ const PREPARED_AT_ONCE: usize = 2;
 const SETTLED: Duration = Duration::from_secs(30);
 
 impl<'a> Planner<'a> {
-    /// Plans templates, standbys and idle runners, and what goes to make room.
+    /// Plans templates, standbys and idle runners, and removals that make room for jobs.
     pub(super) fn keep_ready(&mut self) {
         self.make_room();
         self.idle_runners();
@@ -31,7 +31,7 @@ impl<'a> Planner<'a> {
         self.bake();
     }
 
-    /// True where a job waits for what a class's next instance would take.
+    /// True if a job waits for the place that the class's next instance would take.
     fn jobs_first(&self, class: ClassId) -> bool {
         self.crowded.host > 0 || self.crowded.waiting.contains(&class)
     }
@@ -167,7 +167,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Where jobs wait for want of a place, what only waits for other jobs goes.
+    /// Removes standbys and spare idle runners while jobs wait for a place.
     fn make_room(&mut self) {
         let mut host = self.crowded.host.saturating_sub(self.census.making_room);
         let mut classes = self.crowded.classes.clone();
@@ -206,7 +206,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// True for a standby, and for a runner that is idle, settled, and beyond what is queued: it is taken off `spare`.
+    /// True for a standby, and for a settled idle runner beyond the queue, which is then counted off `spare`.
     fn is_reclaimable(
         &mut self,
         instance: &'a Instance,

@@ -20,7 +20,7 @@ const POWER_OFF: Duration = Duration::from_secs(60);
 /// LXD deletes an ephemeral instance by itself when it stops; it is given this long.
 const SELF_DELETION: Duration = Duration::from_secs(5);
 
-/// What the removals of one plan count down while they look at one instance after the other.
+/// Counters of one plan's removals, decremented instance by instance.
 struct Budget<'a, 's> {
     planner: &'s mut Planner<'a>,
     /// For each (scope, class): runners on their way or idle beyond the queue and those that are kept.
@@ -80,7 +80,7 @@ impl<'a> Planner<'a> {
         for (scope, view) in &world.scopes {
             for runner in view.runners.iter().flatten().filter(|r| !r.online && !r.busy) {
                 let name = &runner.name;
-                // Seen so in two listings: what was offline in the last one may have come up since.
+                // Two listings must agree: a runner that was offline in the last one may have connected since.
                 let listed = view.listed_at.unwrap_or_default();
                 let dead =
                     view.offline_since.get(&runner.id).is_some_and(|at| listed.since(*at) > config.provision_timeout);
@@ -127,7 +127,7 @@ pub(super) fn runners_known(world: &World, scope: &Scope) -> bool {
 impl<'a> Budget<'a, '_> {
     fn reason(&mut self, instance: &'a Instance) -> Option<RemoveReason> {
         let (config, now) = (self.planner.config, self.planner.now);
-        // Another living daemon may have other timeouts: its instances go by these. What is finished anyone may remove.
+        // Another living daemon may have other timeouts, and applies them itself. Any daemon may remove a finished instance.
         let anothers = instance.is_anothers();
         let age = now.since(instance.made_at);
         if age > config.max_lifetime && instance.seen.phase != Phase::Template && !anothers {

@@ -9,7 +9,7 @@ use crate::identity::Maker;
 use crate::model::{ConfigMap, InstanceStatus, Phase, RunnerId, Timestamp};
 use crate::world::Outcome;
 
-/// What a machine wants after an answer.
+/// How a state machine continues after an answer.
 #[derive(Debug)]
 pub enum Next<S> {
     Take(S),
@@ -44,7 +44,7 @@ pub fn default_config(evacuates: bool) -> ConfigMap {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     pub fault: Fault,
-    /// What is wrong and how to fix it.
+    /// The problem and its fix.
     pub text: String,
 }
 

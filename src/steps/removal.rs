@@ -66,7 +66,7 @@ pub enum Answer {
     Failed(String),
 }
 
-/// What a look into an instance found.
+/// The result of a look into an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inside {
     /// A `Runner.Worker` process: a job runs.

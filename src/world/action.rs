@@ -1,4 +1,4 @@
-//! What the planner can ask for. An action is data, complete for its execution.
+//! The actions that the planner asks for. An action holds all data that its execution needs.
 
 use std::fmt;
 
@@ -94,7 +94,7 @@ impl LaunchSource {
     }
 }
 
-/// What may be under way only once at a time.
+/// The object of an action. At most one action on it is under way.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flight {
     Instance(String),
@@ -146,11 +146,11 @@ impl Action {
     }
 }
 
-/// What was known of an instance when its removal was decided. An instance that differs is not removed.
+/// The facts about an instance on which its removal was decided. An instance that differs is not removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
     pub reason: RemoveReason,
-    /// The scope that it has a runner of; `None` for what has no runner.
+    /// The scope of its runner; `None` if it has no runner.
     pub scope: Option<Scope>,
     /// Its runner's registration, where that is known.
     pub runner: Option<RunnerId>,

@@ -1,4 +1,4 @@
-//! What the main thread is told: deliveries, looks at LXD and GitHub, and the ends of actions.
+//! Events for the main thread: deliveries, looks at LXD and GitHub, outcomes of actions.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::model::{Hint, Job, RepoName, RunOrigin, Runner, RunnerId, RunnerLife,
 /// Everything that can happen to the main thread.
 #[derive(Debug)]
 pub enum Event {
-    /// A verified delivery, or what came of asking GitHub for one job.
+    /// A verified delivery.
     Hint(Hint),
     /// A delivery was dropped because the channel was full: GitHub must be listed.
     HintsLost,
@@ -28,7 +28,7 @@ pub enum Event {
     Listening(bool),
 }
 
-/// What a look found. `Err` is "unknown", never "empty": nothing is taken away on it.
+/// The result of a look. `Err` means unknown, never empty: nothing is removed on it.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     /// [`super::World::seq`] when the look was asked for.
@@ -42,7 +42,7 @@ pub struct Snapshot {
     pub github: Option<GitHubSeen>,
 }
 
-/// What a look should ask for, by what is known.
+/// The repositories and scopes that a look at GitHub should ask for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// [`super::World::seq`] when the look was asked for.
@@ -110,7 +110,7 @@ pub enum Outcome {
     Deregistered,
     /// The package is in the cache.
     PackageReady { version: String, life: RunnerLife },
-    /// It could not be looked up or fetched. `cached` is the version that is there all the same.
+    /// The lookup or download failed. `cached` is the version in the cache.
     PackageFailed { reason: String, cached: Option<String> },
     /// A job was asked for; `None`: GitHub does not have it (or hides it).
     JobFound(Option<Box<Job>>),
@@ -122,7 +122,7 @@ pub enum Outcome {
     LookFailed { reason: String },
 }
 
-/// What a class's instances are made from.
+/// The image of a class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageSeen {
     /// The image on this server.

@@ -28,7 +28,7 @@ use crate::model::{RepoName, RunnerArch, Scope, Timestamp};
 pub enum Subject {
     /// The listing of LXD's instances.
     Lxd,
-    /// GitHub's list of what the credentials may serve.
+    /// GitHub's list of the targets that the credentials may serve.
     Targets,
     /// The listing of a scope's runners.
     Runners(Scope),

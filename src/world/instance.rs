@@ -9,7 +9,7 @@ use crate::model::{InstanceStatus, Job, JobId, Phase, Recipe, Runner, RunnerId, 
 pub struct InstanceSeen {
     /// An image's is its fingerprint, which is longer than any instance's name.
     pub name: String,
-    /// What an image is called; `None` for an instance.
+    /// An image's alias; `None` for an instance.
     pub alias: Option<String>,
     pub project: String,
     pub class: String,
@@ -62,7 +62,7 @@ impl RunnerState {
     }
 }
 
-/// One of our instances, with what we learnt of it.
+/// One of our instances: the listing of it and the events about it.
 #[derive(Clone, Debug)]
 pub struct Instance {
     pub seen: InstanceSeen,

@@ -1,4 +1,4 @@
-//! How each event changes what we know.
+//! Folds events into the World; job events in full.
 
 #[cfg(test)]
 mod tests;

@@ -293,7 +293,7 @@ impl World {
         self.scopes_to_recheck.retain(|scope, _| served(scope));
     }
 
-    /// Forgets what is too old to matter.
+    /// Drops old entries.
     fn forget(&mut self, now: Timestamp) {
         self.finished_jobs.retain(|_, at| now.since(*at) < REMEMBER_OVER);
         self.jobs.retain(|_, job| now.since(job.heard_at.max(job.queued_at)) < JOB_LIFETIME);

@@ -148,7 +148,7 @@ pub(super) fn place(
         Some(true) => return Err(Refusal::PublicRepo),
         None => return Err(Refusal::VisibilityUnknown),
     }
-    // What is not known to be private may be anybody's.
+    // A repository is public unless known to be private.
     judge_fork(job, job.public != Some(false), runs, config)?;
     Ok((scope, class))
 }
@@ -163,7 +163,7 @@ pub(crate) struct Run {
     pub origin: Option<RunOrigin>,
 }
 
-/// What is known of the runs that had to be asked about.
+/// The runs whose origin matters.
 pub(crate) type Runs = BTreeMap<RunKey, Run>;
 
 /// Whether the job's commits may run here.

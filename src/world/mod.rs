@@ -1,4 +1,4 @@
-//! What the daemon knows, and how an event changes it. **Pure**: no I/O, no clock (`now` is an argument), no logging;
+//! The daemon's knowledge, and how events change it. **Pure**: no I/O, no clock (`now` is an argument), no logging;
 //! changes that people should be told are returned as [`Note`]s.
 //!
 //! One thread owns a [`World`]. Nothing in it needs to survive the process: all of it is read again from LXD, GitHub
@@ -78,7 +78,7 @@ pub enum Hold {
     RunnersEnded,
 }
 
-/// What is known of the runners of a scope.
+/// The runners of a scope.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeView {
     /// The last good listing; `None` before the first and after a failed one.
@@ -102,7 +102,7 @@ pub struct PackageState {
     pub suspected_at: Option<Timestamp>,
 }
 
-/// What the daemon knows.
+/// The daemon's knowledge.
 #[derive(Clone, Debug)]
 pub struct World {
     pub(crate) seq: u64,
@@ -241,7 +241,7 @@ impl World {
         self.flights.insert(action.flight(), action.clone());
     }
 
-    /// What the next look at GitHub should ask for.
+    /// The repositories and scopes for the next look at GitHub.
     pub fn interest(&self) -> Interest {
         let jobs = self.jobs.values().map(|state| &state.job.repo);
         let repos = jobs.chain(&self.repos_heard).cloned().collect();

@@ -1,4 +1,4 @@
-//! How instances are called, and what a template is baked of.
+//! Names of instances, and the recipes of templates.
 
 use sha2::{Digest, Sha256};
 
@@ -12,7 +12,7 @@ const LONGEST_OF_VM: usize = 39;
 /// Hexadecimal digits that tell standbys, idle runners and templates apart.
 const DIGITS: usize = 8;
 
-/// What a name of ours tells.
+/// The kind of a name that only lxdrunner gives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameKind {
     /// Launched for a job, the `n`-th of its instances.
@@ -36,7 +36,7 @@ pub(crate) fn random_name(prefix: &str, kind: &str, random: u64) -> String {
     format!("{prefix}-{kind}-{}", digits.get(..DIGITS).unwrap_or_default())
 }
 
-/// A template's name: it tells people the class, and is the claim on what is baked.
+/// A template's name: the class for people, and the recipe, so that the name is the claim on baking it.
 pub fn template_name(prefix: &str, class: &Class, recipe: &Recipe) -> String {
     let longest = if class.kind == InstanceType::VirtualMachine { LONGEST_OF_VM } else { LONGEST };
     let digits = recipe.content.get(..DIGITS).unwrap_or(&recipe.content);
@@ -56,7 +56,7 @@ pub fn template_name(prefix: &str, class: &Class, recipe: &Recipe) -> String {
     }
 }
 
-/// What a name of ours tells; `None` for a name that we would never give.
+/// The kind of a name; `None` for a name that lxdrunner never gives.
 pub fn parse_name(prefix: &str, name: &str) -> Option<NameKind> {
     let (kind, rest) = name.strip_prefix(prefix)?.strip_prefix('-')?.split_once('-')?;
     let digits =
@@ -72,14 +72,14 @@ pub fn parse_name(prefix: &str, name: &str) -> Option<NameKind> {
     }
 }
 
-/// What makes templates of a class alike: its settings, and the `scripts` that are built in.
+/// A digest of the class's settings and of the built-in `scripts`: templates of one shape are interchangeable.
 pub(crate) fn shape(class: &Class, scripts: &str) -> String {
     let Class { image, kind, arch, profiles, inside, config, devices, project, target, .. } = class;
     let parts = (image, kind, arch, profiles, inside, config, devices, project, target, scripts);
     digest(&format!("{parts:?}"))
 }
 
-/// What is baked where the image has this fingerprint and the runner this version.
+/// The recipe for this image fingerprint and runner version.
 pub(crate) fn recipe(shape: &str, fingerprint: &str, version: &str, form: TemplateKind) -> Recipe {
     let form = if form == TemplateKind::Image { " image" } else { "" };
     Recipe { shape: shape.to_owned(), content: digest(&format!("{shape} {fingerprint} {version}{form}")) }

@@ -81,7 +81,7 @@ pub enum Note {
 }
 
 impl Instance {
-    /// What may help where LXD fails again and again to delete it although it is stopped.
+    /// A hint for people if LXD repeatedly fails to delete it although it is stopped.
     pub fn removal_hint(&self) -> Option<String> {
         if self.seen.status != InstanceStatus::Stopped || self.seen.alias.is_some() {
             return None;
