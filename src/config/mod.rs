@@ -103,7 +103,7 @@ pub struct Config {
     pub web_allow: Option<WebAllow>,
     /// The clients that may read `/metrics` on the webhook port.
     pub web_metrics: Vec<Network>,
-    /// The directory of runner packages, the self-signed certificate and the logs of failed instances.
+    /// The directory of runner packages and the logs of failed instances.
     pub cache_home: PathBuf,
     /// `runnermap`, in the file's order.
     pub classes: Vec<Class>,

@@ -26,7 +26,7 @@ pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Erro
     if listener.is_activated() {
         info!("listen={} msg=\"systemd holds the socket; web_host and web_port are not used\"", listener.local_addr());
     }
-    let tls = Tls::open(&config.web_tls, &config.cache_home)?.map(Arc::new);
+    let tls = Tls::open(&config.web_tls)?.map(Arc::new);
     if let Some(tls) = &tls {
         let fingerprint = tls.fingerprint();
         match &config.web_tls {

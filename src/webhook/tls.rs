@@ -1,19 +1,17 @@
-//! TLS 1.2 and 1.3 with rustls: which certificate, and that it is the newest.
+//! TLS 1.2 and 1.3 with rustls: the certificate, read again when its files change.
 
-use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fmt::{self, Write as _};
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
 use super::error::Error;
@@ -23,12 +21,10 @@ use crate::config::WebTls;
 const LOOK: Duration = Duration::from_secs(5);
 /// No PEM file of a certificate is longer.
 const LONGEST_FILE: u64 = 1024 * 1024;
-/// The self-signed pair, below `cache_home`.
-const KEPT: &str = "web-tls.pem";
-/// What to do at GitHub, which cannot know a certificate that we signed ourselves.
+/// The setting at GitHub, which cannot verify a self-signed certificate.
 pub const AT_GITHUB: &str = "in the hook's settings at GitHub, under SSL verification, choose Disable";
 
-/// The certificate that strangers are shown. Files are read again when they change.
+/// The certificate for new connections. Files are read again when they change.
 #[derive(Debug)]
 pub struct Tls {
     files: Option<(PathBuf, PathBuf)>,
@@ -43,7 +39,7 @@ struct Current {
     looked: Instant,
 }
 
-/// What tells that a file is another one than before: where it lies, when it was written, how long it is.
+/// Device, inode, time of the last write and length of both files: different ones mean that a file has changed.
 type Stamps = [Option<(u64, u64, i64, i64, u64)>; 2];
 
 /// A certificate with its key, ready to be served.
@@ -53,14 +49,14 @@ struct Pair {
 }
 
 impl Tls {
-    /// As the config says; `None` where webhooks come in plain. Makes the self-signed pair where there is none.
+    /// The certificate that the config names, or a new self-signed one; `None` without TLS.
     ///
     /// # Errors
     /// There is no usable pair.
-    pub fn open(tls: &WebTls, cache_home: &Path) -> Result<Option<Tls>, Error> {
+    pub fn open(tls: &WebTls) -> Result<Option<Tls>, Error> {
         let (files, pair) = match tls {
             WebTls::Off => return Ok(None),
-            WebTls::SelfSigned => (None, keep_self_signed(cache_home)?),
+            WebTls::SelfSigned => (None, self_signed()?),
             WebTls::Files { cert, key } => (Some((cert.clone(), key.clone())), pair(cert, key)?),
         };
         let stamps = files.as_ref().map(stamps).unwrap_or_default();
@@ -69,27 +65,12 @@ impl Tls {
         Ok(Some(Tls { files, current }))
     }
 
-    /// The SHA-256 fingerprint of the certificate that [`Tls::open`] would serve; makes nothing. `None` where there is
-    /// no TLS, or the self-signed pair is still to be made.
-    ///
-    /// # Errors
-    /// There is no usable pair.
-    pub fn look(tls: &WebTls, cache_home: &Path) -> Result<Option<String>, Error> {
-        let file = cache_home.join(KEPT);
-        match tls {
-            WebTls::Off => Ok(None),
-            WebTls::SelfSigned if !file.exists() => Ok(None),
-            WebTls::SelfSigned => pair(&file, &file).map(|pair| Some(pair.fingerprint)),
-            WebTls::Files { cert, key } => pair(cert, key).map(|pair| Some(pair.fingerprint)),
-        }
-    }
-
     /// SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` writes it.
     pub fn fingerprint(&self) -> String {
         self.lock().fingerprint.clone()
     }
 
-    /// What a new connection is served with. Those that are under way go on with what they have.
+    /// The config for a new connection.
     pub(super) fn config(&self, now: Instant) -> Arc<ServerConfig> {
         let mut current = self.lock();
         if let Some(files) = &self.files
@@ -142,44 +123,44 @@ fn read(file: &Path) -> Result<Vec<u8>, Error> {
     match read {
         Ok(_) => Ok(bytes),
         Err(source) => {
-            let mend = match source.kind() {
+            let fix = match source.kind() {
                 ErrorKind::PermissionDenied => {
                     "let the user that runs lxdrunner read it, with systemd through LoadCredential="
                 }
                 _ => "see web_tls",
             };
-            Err(Error::new(format!("read {}", file.display()), source, mend))
+            Err(Error::new(format!("read {}", file.display()), source, fix))
         }
     }
 }
 
 fn pair(cert: &Path, key: &Path) -> Result<Pair, Error> {
-    let unusable = |file: &Path, why: String, mend: &str| {
+    let unusable = |file: &Path, why: String, fix: &str| {
         let tried = format!("serve TLS with {}", file.display());
-        Err(Error::new(tried, io::Error::new(ErrorKind::InvalidData, why), mend))
+        Err(Error::new(tried, io::Error::new(ErrorKind::InvalidData, why), fix))
     };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(cert)?).collect();
     let chain = match chain {
         Ok(chain) if !chain.is_empty() => chain,
         Ok(_) => {
-            let mend = "web_tls.cert is the PEM file that begins with -----BEGIN CERTIFICATE-----";
-            return unusable(cert, "there is no certificate in it".to_owned(), mend);
+            let fix = "web_tls.cert is the PEM file that begins with -----BEGIN CERTIFICATE-----";
+            return unusable(cert, "there is no certificate in it".to_owned(), fix);
         }
         Err(error) => return unusable(cert, format!("is not PEM: {error}"), "give the certificate as PEM"),
     };
     let private = match PrivateKeyDer::from_pem_slice(&read(key)?) {
         Ok(private) => private,
         Err(_) => {
-            let mend = "web_tls.key is the PEM file with the private key, not encrypted: -----BEGIN PRIVATE KEY-----";
-            return unusable(key, "there is no private key in it that can be read".to_owned(), mend);
+            let fix = "web_tls.key is the PEM file with the private key, not encrypted: -----BEGIN PRIVATE KEY-----";
+            return unusable(key, "there is no private key in it that can be read".to_owned(), fix);
         }
     };
     serve(chain, private).or_else(|error| {
-        let mend = match &error {
+        let fix = match &error {
             rustls::Error::InconsistentKeys(_) => "name the key that was made with that certificate",
             _ => "make a new pair, with an RSA key of 2048 to 4096 bits or an ECDSA key of P-256 or P-384",
         };
-        unusable(cert, format!("with the key {}: {error}", key.display()), mend)
+        unusable(cert, format!("with the key {}: {error}", key.display()), fix)
     })
 }
 
@@ -205,67 +186,25 @@ fn fingerprint(certificate: &[u8]) -> String {
     text
 }
 
-/// The pair that is kept in `cache_home`, made where there is none, or where a power cut left half of one.
-fn keep_self_signed(cache_home: &Path) -> Result<Pair, Error> {
-    let file = cache_home.join(KEPT);
-    match pair(&file, &file) {
-        Ok(pair) => {
-            // Another umask, or a copy, may have opened it to others.
-            let _ = fs::set_permissions(&file, Permissions::from_mode(0o600));
-            return Ok(pair);
-        }
-        Err(error) if error.source.kind() == ErrorKind::NotFound => {}
-        Err(error) if error.source.kind() == ErrorKind::InvalidData => {
-            log::warn!("reason={:?} msg=\"the self-signed certificate is made anew\"", error.to_string());
-        }
-        Err(error) => return Err(error),
-    }
-    let failed = |source: io::Error| {
-        let tried = format!("keep a self-signed certificate in {}", file.display());
-        Error::new(tried, source, "let cache_home name a directory that the user who runs lxdrunner can write to")
-    };
-    let pem = self_signed().map_err(|error| failed(io::Error::other(error)))?;
-    write_private(&file, pem.as_bytes()).map_err(failed)?;
-    pair(&file, &file)
-}
-
-/// Key and certificate as PEM, in one file, so that one cannot be there without the other.
-fn self_signed() -> Result<String, rcgen::Error> {
+/// Makes a new key and a certificate for it. Neither is kept: GitHub cannot verify the certificate, so nobody relies on it.
+fn self_signed() -> Result<Pair, Error> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let plain =
         |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    let names = [host.trim(), "localhost"].into_iter().filter(|name| plain(name)).map(str::to_owned);
-    let mut params = rcgen::CertificateParams::new(names.collect::<Vec<_>>())?;
-    params.distinguished_name.push(rcgen::DnType::CommonName, "lxdrunner");
-    let key = rcgen::KeyPair::generate()?;
-    let certificate = params.self_signed(&key)?;
-    Ok(pem("PRIVATE KEY", key.serialized_der()) + &pem("CERTIFICATE", certificate.der()))
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = BASE64_STANDARD.encode(der);
-    while !rest.is_empty() {
-        let next = rest.split_off(rest.len().min(64));
-        text.push_str(&rest);
-        text.push('\n');
-        rest = next;
-    }
-    text + "-----END " + label + "-----\n"
-}
-
-/// Writes a file that only we can read, whole or not at all.
-fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(directory) = file.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    let fresh = file.with_extension(format!("pem.{}", std::process::id()));
-    let written = || {
-        let _ = fs::remove_file(&fresh);
-        let mut open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        open.write_all(bytes)?;
-        open.sync_all()?;
-        fs::rename(&fresh, file)
+    let names: Vec<_> = [host.trim(), "localhost"].into_iter().filter(|name| plain(name)).map(str::to_owned).collect();
+    let made = || {
+        let mut params = rcgen::CertificateParams::new(names)?;
+        params.distinguished_name.push(rcgen::DnType::CommonName, "lxdrunner");
+        let key = rcgen::KeyPair::generate()?;
+        Ok((params.self_signed(&key)?.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der())))
     };
-    written().inspect_err(|_| drop(fs::remove_file(&fresh)))
+    let failed = |error: &dyn fmt::Display| {
+        Error::new(
+            "make a self-signed certificate",
+            io::Error::other(error.to_string()),
+            "give web_tls a cert and a key",
+        )
+    };
+    let (certificate, key) = made().map_err(|error: rcgen::Error| failed(&error))?;
+    serve(vec![certificate], key.into()).map_err(|error| failed(&error))
 }

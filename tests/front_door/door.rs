@@ -5,6 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, Mac};
 use lxdrunner::config::WebTls;
 use lxdrunner::model::{Hint, Secret};
@@ -43,7 +45,7 @@ impl Door {
         let (send, hints) = crossbeam_channel::bounded(4096);
         let front = Front {
             listener: Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap(),
-            tls: Tls::open(&tls, &scratch.0).unwrap().map(Arc::new),
+            tls: Tls::open(&tls).unwrap().map(Arc::new),
             peers: Arc::new(peers),
             limits,
             private: vec![scratch.0.clone()],
@@ -142,12 +144,13 @@ pub fn delivery(id: &str, more: &str) -> Vec<u8> {
 
 /// Makes a certificate of its own in `directory`; the names of both files.
 pub fn make_pair(directory: &Path, name: &str) -> (PathBuf, PathBuf) {
-    let made = Scratch::new();
-    Tls::open(&WebTls::SelfSigned, &made.0).unwrap();
-    let both = std::fs::read_to_string(made.0.join("web-tls.pem")).unwrap();
-    let (key, cert) = both.split_at(both.find("-----BEGIN CERTIFICATE").unwrap());
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", BASE64_STANDARD.encode(der))
+    };
     let files = (directory.join(format!("{name}.crt")), directory.join(format!("{name}.key")));
-    std::fs::write(&files.0, cert).unwrap();
-    std::fs::write(&files.1, key).unwrap();
+    std::fs::write(&files.0, pem("CERTIFICATE", certificate.der())).unwrap();
+    std::fs::write(&files.1, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
     files
 }

@@ -82,13 +82,11 @@ pub fn control() -> Run {
 }
 
 fn open(peers: Peers, tls: &WebTls) -> SocketAddr {
-    let directory = std::env::temp_dir().join(format!("lxdrunner-fuzz-tls-{}", std::process::id()));
-    let tls = Tls::open(tls, &directory).unwrap().map(Arc::new);
+    let tls = Tls::open(tls).unwrap().map(Arc::new);
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let (peers, private) = (Arc::new(peers), vec![std::env::temp_dir()]);
     let front = Front { listener, tls, peers, limits: Limits::default(), private, ending: None };
     let open = Receiver::open(front, Secret::new(SECRET), drop, || Health::Good("ok".to_owned()), || None);
-    let _ = std::fs::remove_dir_all(directory);
     open.unwrap().local_addr()
 }
 

@@ -19,20 +19,16 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
 }
 
 fn certificate(config: &Config, findings: &mut Findings<'_>) {
-    match (Tls::look(&config.web_tls, &config.cache_home), &config.web_tls) {
-        (Ok(_), WebTls::Off) => {
-            findings.ok("web_tls: webhooks come in plain, as from a reverse proxy with a certificate");
-        }
-        (Ok(Some(fingerprint)), WebTls::Files { cert, .. }) => {
-            findings.ok(format!("web_tls: {} and its key belong together; SHA-256 {fingerprint}", cert.display()));
-        }
-        (Ok(Some(fingerprint)), _) => {
-            findings.ok(format!("web_tls: self-signed, SHA-256 {fingerprint}; {AT_GITHUB}"));
-        }
-        (Ok(None), _) => {
-            findings.ok(format!("web_tls: the self-signed certificate is made at the first start; {AT_GITHUB}"))
-        }
+    match (Tls::open(&config.web_tls), &config.web_tls) {
         (Err(error), _) => findings.fail_as_told(format!("web_tls: {error}")),
+        (Ok(Some(tls)), WebTls::Files { cert, .. }) => {
+            let (cert, fingerprint) = (cert.display(), tls.fingerprint());
+            findings.ok(format!("web_tls: {cert} and its key belong together; SHA-256 {fingerprint}"));
+        }
+        (Ok(Some(_)), _) => {
+            findings.ok(format!("web_tls: a self-signed certificate, made at each start; {AT_GITHUB}"));
+        }
+        (Ok(None), _) => findings.ok("web_tls: webhooks come in plain, as from a reverse proxy with a certificate"),
     }
 }
 
