@@ -1,4 +1,4 @@
-//! Who our credentials are, and what they see.
+//! The identity of each credential, and the targets that it can serve.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use super::wire::{Answer, Call, decode};
 use crate::model::{RepoName, Scope, Secret, is_github_name};
 use crate::text::one_line;
 
-/// Who a credential is.
+/// The user or App behind a credential.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// A user's token, and the scopes of a classic one (`None` for others).
@@ -35,7 +35,7 @@ impl GitHub {
         self.http.keys().holders().iter().map(|holder| holder.name.as_str())
     }
 
-    /// Whose the first credential is, and the scopes of a classic token (`None` for others).
+    /// The user of the first credential, and the scopes of a classic token (`None` for others).
     ///
     /// # Errors
     /// As for every call; an App has no user.
@@ -52,7 +52,7 @@ impl GitHub {
         Ok((user.login.into(), scopes.map(words)))
     }
 
-    /// Who the credential in this place of the config is.
+    /// The user or App of the credential at this index of the config.
     ///
     /// # Errors
     /// As for every call.
@@ -72,7 +72,7 @@ impl GitHub {
         })
     }
 
-    /// Asks what everybody may ask: as the first credential's user, or as nobody where it is an App.
+    /// A call that needs no rights: as the first credential's user, or anonymously if it is an App.
     pub(super) fn as_anybody(&self, call: Call<'_>, path: &str) -> Result<Answer, Error> {
         match self.app(0) {
             Some(app) => self.http.wire.call(call, path, &Secret::default(), &app.budget),
@@ -87,7 +87,7 @@ impl GitHub {
         }
     }
 
-    /// Organisations that the first credential's user belongs to, in lower case.
+    /// The organisations of the first credential's user, in lower case.
     ///
     /// # Errors
     /// As for every call.
@@ -105,8 +105,8 @@ impl GitHub {
         Ok(orgs)
     }
 
-    /// Repositories that the first credential's user owns, or administers as a collaborator; those of organisations are
-    /// had from [`GitHub::org_repos`].
+    /// Repositories that the first credential's user owns, or administers as a collaborator. See
+    /// [`GitHub::org_repos`] for those of organisations.
     ///
     /// # Errors
     /// As for every call.
@@ -124,8 +124,8 @@ impl GitHub {
         Ok(repos)
     }
 
-    /// All that the credentials can serve: organisations and enterprises, and repositories that belong to none of them. From
-    /// here on each is asked with the credential that saw it.
+    /// All targets that the credentials can serve: organisations, enterprises, and repositories outside of them. Each is asked
+    /// with the credential that saw it from then on.
     ///
     /// # Errors
     /// As for every call, whichever credential it was made with.
@@ -153,7 +153,7 @@ impl GitHub {
         Ok(orgs.into_iter().map(Scope::Org).chain(repos).collect())
     }
 
-    /// What an App is installed on: organisations and enterprises as they are, of users their repositories.
+    /// The organisations and enterprises that an App is installed on, and the repositories of users that it is installed on.
     fn installed(&self, app: &App) -> Result<Vec<Scope>, Error> {
         let mut found = Vec::new();
         for wire in self.installations(app)? {
@@ -193,7 +193,7 @@ impl GitHub {
     }
 
     fn installed_repos(&self, app: &App, user: &str, id: u64) -> Result<Vec<Scope>, Error> {
-        // The name is only there to say whose the installation is.
+        // Only the owner matters: it names the installation.
         let whose = Scope::Repo(RepoName { owner: user.to_owned(), name: "any".to_owned() });
         app.learn(&whose, id);
         let tried = format!("list the repositories of {user} that the GitHub App is installed on");

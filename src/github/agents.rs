@@ -1,4 +1,4 @@
-//! Connections: which certificates are believed, and which proxy is in between.
+//! Connections to GitHub: trusted certificates, and the proxy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,23 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::address::is_loopback;
 
-/// How we introduce ourselves; GitHub refuses requests without it.
+/// The User-Agent; GitHub refuses requests without one.
 pub(super) const USER_AGENT: &str = concat!("lxdrunner/", env!("CARGO_PKG_VERSION"));
-/// Time to a connection, TLS included.
+/// Limit for connecting, TLS included.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a whole call, its answer's last byte included.
+/// Limit for a whole call, up to the last byte of the answer.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The header's default that sends nothing of the kind.
+/// Sends no such header.
 pub(super) const NO_HEADER: AutoHeaderValue = AutoHeaderValue::None;
 
-/// A connection pool for those who show a certificate of a public authority, and one for those who show one of our own
-/// organisation's. Who is who is found out at the first handshake that fails: nothing was sent by then.
+/// Two connection pools: one trusts the public certificate authorities, the other the organisation's own (`ca_file`). A failed
+/// handshake makes the call try the other pool; nothing was sent by then.
 #[derive(Clone)]
 pub(super) struct Agents {
     public: ureq::Agent,
     private: Option<ureq::Agent>,
     authorities: Arc<[CertificateDer<'static>]>,
-    /// The last one who answered was of the private kind.
+    /// The last answer came over the private pool.
     is_private: Arc<AtomicBool>,
 }
 
@@ -52,12 +52,12 @@ impl Agents {
         Agents { public: agent(RootCerts::WebPki), private, authorities, is_private }
     }
 
-    /// What our organisation's authorities are, for other pools.
+    /// The organisation's own authorities, for other pools.
     pub fn authorities(&self) -> &[CertificateDer<'static>] {
         &self.authorities
     }
 
-    /// One request; a POST has a body, be it empty.
+    /// Makes one request; a POST has a body, even if empty.
     pub fn run(
         &self,
         request: ureq::http::request::Builder,
@@ -86,14 +86,14 @@ fn run(agent: &ureq::Agent, request: Request<Option<String>>) -> Result<ureq::ht
     }
 }
 
-/// The roots that our own organisation's authorities are; `None` where there are none.
+/// The organisation's own authorities as roots; `None` without any.
 pub(super) fn private_roots(authorities: &[CertificateDer<'static>]) -> Option<RootCerts> {
     let certificates: Vec<Certificate<'static>> =
         authorities.iter().map(|one| Certificate::from_der(one.as_ref()).to_owned()).collect();
     (!certificates.is_empty()).then(|| RootCerts::new_with_certs(&certificates))
 }
 
-/// True where the other side's certificate was not believed.
+/// True if the server's certificate was not trusted.
 pub(super) fn is_about_certificates(error: &ureq::Error) -> bool {
     let refused = |error: &rustls::Error| matches!(error, rustls::Error::InvalidCertificate(_));
     match error {

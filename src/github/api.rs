@@ -1,5 +1,5 @@
-//! Typed calls of GitHub's REST API, those that we use ("REST API endpoints for self-hosted runners" and its
-//! neighbours in GitHub's documentation).
+//! Typed calls of GitHub's REST API ("REST API endpoints for self-hosted runners" and its neighbours in GitHub's
+//! documentation).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::config::GitHubConfig;
 use crate::http1::{path_segment, query_value};
 use crate::model::{Job, JobId, RepoName, Runner, RunnerId, Scope, Secret, Timestamp};
 
-/// Where the runner keeps its jobs' files, below its own directory.
+/// The directory of the jobs' files, below the runner's own.
 const WORK_FOLDER: &str = "_work";
 
-/// A client of one GitHub with one credential. Cheap to clone and to share between threads.
+/// A client of one GitHub with its credentials. Cheap to clone and to share between threads.
 #[derive(Clone, Debug)]
 pub struct GitHub {
     pub(super) http: Http,
 }
 
 impl GitHub {
-    /// One that shows this token everywhere. `base` is `https://api.github.com` or `https://HOST/api/v3`.
+    /// A client that uses this token for all calls. `base` is `https://api.github.com` or `https://HOST/api/v3`.
     pub fn new(base: &str, token: Secret) -> GitHub {
         GitHub { http: Http::new(base, Keyring::of_token(token, USUAL_SHARE), Vec::new()) }
     }
 
-    /// The one that the config describes: each place is asked with the credential that serves it.
+    /// The client that the config describes: each scope is asked with the credential that serves it.
     pub fn of_config(config: &GitHubConfig) -> GitHub {
         GitHub { http: Http::new(&config.api, Keyring::of_config(config), config.authorities.clone()) }
     }
@@ -61,19 +61,18 @@ impl GitHub {
         self.http.keys().budget_of(scope)?.wait(purpose)
     }
 
-    /// How things stand with GitHub's limits for each credential, and for each account of a GitHub App: what is left, what
-    /// waits, and what was asked so far.
+    /// The state of GitHub's limits for each credential, and for each account of a GitHub App.
     pub fn standings(&self) -> Vec<(String, Standing)> {
         let budgets = self.http.keys().budgets().into_iter();
         budgets.map(|(name, budget)| (name, budget.standing())).collect()
     }
 
-    /// The time by GitHub's clock, as far as its answers told.
+    /// The time by GitHub's clock, estimated from the Date of its answers.
     pub fn now(&self) -> Timestamp {
         Timestamp(Timestamp::now().0.saturating_add_signed(self.http.wire.skew()))
     }
 
-    /// What is to be told where this machine's clock is wrong, as far as GitHub's answers showed it.
+    /// A message if this machine's clock differs from GitHub's.
     pub fn clock_trouble(&self) -> Option<String> {
         let ahead = self.http.wire.skew();
         (ahead.unsigned_abs() > SKEW_TOLD).then(|| clock_trouble(ahead))
@@ -95,7 +94,7 @@ impl GitHub {
         }
     }
 
-    /// Where webhooks come from: ranges of addresses, as `192.0.2.0/24`. A GitHub Enterprise Server does not tell.
+    /// The address ranges that webhooks come from (`192.0.2.0/24`). A GitHub Enterprise Server does not list them.
     pub fn hook_networks(&self) -> Result<Vec<String>, Error> {
         let tried = "ask where webhooks come from";
         let meta: json::Meta = decode(tried, &self.as_anybody(Call::get(tried, Purpose::Ask), "meta")?)?;
@@ -140,13 +139,13 @@ impl GitHub {
         Ok(unique(&seen))
     }
 
-    /// The runners that a listing has, each once: it may have moved while its pages were read.
+    /// The runners of a listing, each once: entries may have moved while its pages were read.
     pub fn listed_runners(seen: &Listing<Runner>) -> Vec<Runner> {
         unique(seen)
     }
 
-    /// Brings `seen` (of this scope, from its default on) up to date: true where anything changed. Where nothing did, it
-    /// costs nothing of the hourly limit.
+    /// Updates `seen`, a listing of this scope's runners; true if anything changed. An unchanged listing costs nothing of the
+    /// hourly limit.
     pub fn runners_if_changed(&self, scope: &Scope, seen: &mut Listing<Runner>) -> Result<bool, Error> {
         self.list_runners(scope, Purpose::List, &format!("list the runners of {scope}"), "", seen)
     }
@@ -211,7 +210,7 @@ impl GitHub {
         Ok(Secret::new(token.token))
     }
 
-    /// The packages that runners of this scope are to be made of: the newest version, one for each platform.
+    /// The newest runner packages for this scope, one for each platform.
     pub fn runner_downloads(&self, scope: &Scope) -> Result<Vec<Download>, Error> {
         let tried = format!("list the runner packages for {scope}");
         let path = format!("{}/actions/runners/downloads", scope_path(scope));
@@ -220,7 +219,7 @@ impl GitHub {
     }
 }
 
-/// The runners of a listing, each once: it may move while its pages are read.
+/// The runners of a listing, each once: entries may move while its pages are read.
 fn unique(seen: &Listing<Runner>) -> Vec<Runner> {
     let runners: BTreeMap<RunnerId, &Runner> = seen.items().map(|runner| (runner.id, runner)).collect();
     runners.into_values().cloned().collect()

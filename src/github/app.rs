@@ -1,4 +1,4 @@
-//! A GitHub App: it signs for itself, and for each account that it is installed on it gets a token, good for an hour
+//! A GitHub App: it authenticates with a signed JWT, and gets a token, valid for an hour, for each account it is installed on
 //! ("Authenticating as a GitHub App installation" in GitHub's documentation).
 
 use std::collections::BTreeMap;
@@ -21,26 +21,26 @@ use super::limits::server_time;
 use super::wire::{Answer, Call, Wire, decode};
 use crate::model::{Scope, Secret, Timestamp};
 
-/// Issued so long ago, for clocks that run a little ahead of GitHub's.
+/// JWTs are backdated by so many seconds, for a clock that runs a little ahead of GitHub's.
 const BACKDATED: u64 = 60;
-/// GitHub takes no longer than ten minutes.
+/// In seconds; GitHub accepts ten minutes at most.
 const JWT_LIFETIME: u64 = 9 * 60;
-/// A token is renewed so long before its end, which is longer than any call takes.
+/// A token is renewed this long before its end, which is longer than any call takes.
 const RENEW_BEFORE: Duration = Duration::from_secs(5 * 60);
-/// GitHub's tokens are good for an hour; without a time it is taken for less.
+/// Assumed if GitHub does not say when a token ends; usually it is an hour.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 60);
-/// A clock that differs by less is no reason for a refusal.
+/// A smaller difference of the clocks, in milliseconds, does not explain a refused signature.
 const SKEW_THAT_MATTERS: u64 = 30_000;
 
-/// One App and what it has learnt.
+/// One App, its installations and their tokens.
 pub(super) struct App {
     id: u64,
     key: KeyPair,
-    /// Of what it asks as itself.
+    /// Of calls as the App itself.
     pub budget: Budget,
     percent: u8,
     accounts: Mutex<BTreeMap<String, Installation>>,
-    /// By account, held by who asks for its token, so that others wait for it.
+    /// By account; held while its token is requested, so that other threads wait.
     renewing: Mutex<BTreeMap<String, Arc<Mutex<()>>>>,
 }
 
@@ -91,7 +91,7 @@ impl App {
         App { id, key, budget: Budget::new(percent), percent, accounts, renewing }
     }
 
-    /// A token for the account that `scope` belongs to, and that account's budget. `stale` is one that GitHub did not take.
+    /// A token for the account of `scope`, and that account's budget. `stale` is a token that GitHub refused.
     pub fn token(&self, wire: &Wire, scope: &Scope, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
         if let Some(known) = self.known(scope, stale) {
             return Ok(known);
@@ -107,7 +107,7 @@ impl App {
             None => self.resolve_and_create(wire, scope)?,
             Some(id) => match self.create(wire, scope, id) {
                 Ok(answer) => (id, answer),
-                // It was taken away, and may have been made anew, with another number.
+                // The App was uninstalled, and perhaps installed again under another id.
                 Err(error) if error.kind == ErrorKind::NotFound => {
                     locked(&self.accounts).remove(&account);
                     self.resolve_and_create(wire, scope)?
@@ -124,18 +124,18 @@ impl App {
         Ok((token, installation.budget.clone()))
     }
 
-    /// The budgets of the accounts that were asked for, by their names.
+    /// The budgets of the accounts with a known installation.
     pub fn budgets(&self) -> Vec<(String, Budget)> {
         let accounts = locked(&self.accounts);
         accounts.iter().map(|(account, installation)| (account.clone(), installation.budget.clone())).collect()
     }
 
-    /// The budget of the account that `scope` belongs to, where it was asked for already.
+    /// The budget of the account of `scope`, if its installation is known.
     pub fn budget_of(&self, scope: &Scope) -> Option<Budget> {
         Some(locked(&self.accounts).get(&account(scope))?.budget.clone())
     }
 
-    /// The account's installation is this one: it was listed.
+    /// Records the account's installation from a listing.
     pub fn learn(&self, scope: &Scope, id: u64) {
         let mut accounts = locked(&self.accounts);
         let account = account(scope);
@@ -179,7 +179,7 @@ impl App {
         Ok((Secret::new(token.token), good_for))
     }
 
-    /// A call as the App itself. Where GitHub refuses a signature that our clock has spoilt, it is made once more by
+    /// A call as the App itself. If GitHub refuses the signature because this machine's clock is wrong, it is made once more by
     /// GitHub's clock.
     pub fn call(&self, wire: &Wire, call: Call<'_>, path: &str) -> Result<Answer, Error> {
         let by = wire.skew();
@@ -198,7 +198,7 @@ impl App {
         })
     }
 
-    /// RFC 7519: who we are, signed. `skew` is how far GitHub's clock is ahead of ours, in milliseconds.
+    /// A signed JWT (RFC 7519). `skew` is how far GitHub's clock is ahead of ours, in milliseconds.
     fn jwt(&self, now: Timestamp, skew: i64) -> Result<Secret, Error> {
         let now = now.0.saturating_add_signed(skew) / 1000;
         let claims = json!({

@@ -1,9 +1,8 @@
-//! What GitHub lets one credential ask: one account, shared by all threads and clones that use it.
+//! The request budget of one credential, shared by all threads.
 //!
 //! Nothing is sent while GitHub said to wait, nor once a limit is used up; only a few requests are under way at once;
-//! registrations go before questions, and questions before listings, which have a share of the hour of their own. What
-//! may not go now fails at once and says when it may: no worker sleeps here. `ledger` decides, this waits and reads the
-//! clock.
+//! registrations go before questions, and questions before listings, which have their own share of the hour. A request that
+//! must wait fails immediately and says until when: no worker sleeps here. `ledger` decides; this file reads the clock.
 
 pub mod ledger;
 
@@ -29,25 +28,25 @@ struct Inner {
     ended: Condvar,
     made: Instant,
     percent: u8,
-    /// When the token that is shown ends, as GitHub told last.
+    /// When the token ends, by GitHub's last answer.
     token_ends: Mutex<Option<Timestamp>>,
 }
 
-/// A request that is under way. It is settled without an answer where nobody says what came back.
+/// A request under way. Dropping it settles it without an answer.
 pub(super) struct Pass<'a> {
     budget: &'a Budget,
     purpose: Purpose,
     settled: bool,
 }
 
-/// How one credential stands with GitHub.
+/// The state of one credential's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// What is left of the hourly limit, and the limit; `None` until GitHub told.
     pub left: Option<(u64, u64)>,
     /// Listings that may still be made within the hour, and those that an hour may have; `None`: without limit.
     pub listings: Option<(u64, u64)>,
-    /// What waits, for how long from now on, and why.
+    /// The purposes that must wait, for how long, and why.
     pub waits: Vec<(Purpose, Duration, String)>,
     /// Since the start.
     pub counts: Counts,
@@ -66,12 +65,12 @@ impl Budget {
         }))
     }
 
-    /// GitHub told when the token ends.
+    /// Records when the token ends.
     pub fn set_token_end(&self, at: Timestamp) {
         *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
-    /// `None` where GitHub did not tell, or it never ends.
+    /// When the token ends; `None` if unknown or never.
     pub fn token_end(&self) -> Option<Timestamp> {
         *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -84,8 +83,7 @@ impl Budget {
         self.0.made.elapsed()
     }
 
-    /// Lets a request go, after those that go before it and as soon as not too many are under way. `Err`: its time has
-    /// not come; it must not be sent.
+    /// Waits for the request's turn among those under way. `Err`: it must not be sent before the time in the error.
     pub fn enter(&self, tried: &str, purpose: Purpose) -> Result<Pass<'_>, Error> {
         let mut ledger = self.ledger();
         let mut waited = false;
@@ -103,7 +101,7 @@ impl Budget {
         };
         drop(ledger);
         if waited {
-            // Others may have stood back for this one alone.
+            // Requests of a lower priority may have waited for this one alone.
             self.0.ended.notify_all();
         }
         let Verdict::Wait { until, why } = verdict else { return Ok(Pass { budget: self, purpose, settled: false }) };
@@ -112,14 +110,14 @@ impl Budget {
         Err(held_back(tried, &why, left))
     }
 
-    /// How long a request of this kind would not be sent from now on.
+    /// How long a request for this purpose would have to wait.
     pub fn wait(&self, purpose: Purpose) -> Option<Duration> {
         let now = self.now();
         let (until, _) = self.ledger().wait(purpose, now, self.0.percent)?;
         Some(until.saturating_sub(now)).filter(|left| !left.is_zero())
     }
 
-    /// How things stand.
+    /// The state of the limits.
     pub fn standing(&self) -> Standing {
         let now = self.now();
         let ledger = self.ledger();
@@ -138,7 +136,7 @@ impl Budget {
 }
 
 impl Pass<'_> {
-    /// The request is over. Returns how long GitHub wants to be left alone, where it said so.
+    /// The request is over. Returns how long GitHub asked to wait, if it did.
     pub fn settle(mut self, came: &Settlement) -> Option<Duration> {
         self.settled = true;
         self.end(came)

@@ -1,4 +1,4 @@
-//! The bodies of runner packages, from whatever host GitHub names.
+//! Downloads of runner packages, from the host that GitHub names.
 
 use std::io::Read;
 use std::time::Duration;
@@ -14,38 +14,38 @@ use super::error::{Error, ErrorKind};
 use super::failure::ureq_failure;
 use super::types::Download;
 
-/// Time until the server begins to answer.
+/// Limit until the server begins to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest silence in the middle of a body.
+/// The longest pause in the middle of a body.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_REDIRECTS: u32 = 5;
 
-/// Where an interrupted download goes on.
+/// The point at which an interrupted download continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// Bytes that are here already.
+    /// Bytes that were received before.
     pub from: u64,
-    /// The server's name for the very body that they are of.
+    /// The strong ETag of the body that they belong to.
     pub etag: String,
 }
 
-/// A package on its way.
+/// A package that is being downloaded.
 pub struct Body {
-    /// Where it really starts: zero where the server cannot, or will not, go on in the middle.
+    /// The offset at which it really starts: zero if the server does not resume.
     pub from: u64,
-    /// The whole length in bytes, where the server tells it.
+    /// The whole length in bytes, if the server tells it.
     pub total: Option<u64>,
-    /// The server's name for this very body: only a strong one, which a [`Resume`] can be made of.
+    /// The body's strong ETag, for a [`Resume`].
     pub etag: Option<String>,
     /// The bytes from `from` on.
     pub reader: Box<dyn Read + Send>,
 }
 
 impl GitHub {
-    /// Opens the body of a package, from the middle on where `resume` is given and the server agrees.
+    /// Opens the body of a package, resumed if `resume` is given and the server agrees.
     ///
-    /// GitHub's own credential is never sent along: a package lies on another host. Only a token that came with the
-    /// download itself is, and not beyond a redirect to another host. Never longer than a minute without a byte.
+    /// The credential is never sent: a package is on another host. Only a token that came with the download is sent, and not to
+    /// another host after a redirect. A minute without a byte is an error.
     pub fn open_download(&self, download: &Download, resume: Option<&Resume>) -> Result<Body, Error> {
         let tried = format!("download {}", download.filename);
         let secure = match origin_of(&download.url) {
@@ -89,7 +89,7 @@ impl GitHub {
         let etag = etag.filter(|etag| etag.starts_with('"'));
         let start = match (parts.status, resume) {
             (StatusCode::OK, _) => (0, length(&parts.headers)),
-            // A server that does not know If-Range gives a part of whatever it has now.
+            // A server without If-Range sends a part of its current file.
             (StatusCode::PARTIAL_CONTENT, Some(resume)) if etag.as_ref().is_some_and(|etag| *etag != resume.etag) => {
                 return self.open_download(download, None);
             }

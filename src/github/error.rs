@@ -1,4 +1,4 @@
-//! What went wrong with a call, in GitHub's words and with the fix.
+//! Errors of calls, in GitHub's words and with the fix.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +9,7 @@ use crate::text::escaped;
 /// The longest message of GitHub's, in characters, that is kept.
 const MAX_MESSAGE: usize = 300;
 
-/// What a credential needs, in the words of GitHub's settings pages.
+/// The permissions that a credential needs, as GitHub's settings pages name them.
 const RIGHTS: &str = "a classic token the scope admin:org, for a repository repo; a fine-grained one \
                       or a GitHub App Self-hosted runners, for a repository Administration, to read and write";
 
@@ -21,7 +21,7 @@ pub struct Error {
     pub kind: ErrorKind,
     /// GitHub's own message, or the system's; one line, never a secret.
     pub message: String,
-    /// What to do about it, where it is not what is usually to be done.
+    /// The fix, if it differs from the usual one for the kind.
     fix: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -39,8 +39,7 @@ pub enum ErrorKind {
     Conflict,
     /// 422 and other refusals
     Refused(u16),
-    /// 403 or 429 that says to slow down, or a call that was not sent because its time has not come; not before this
-    /// has passed.
+    /// 403 or 429 for a rate limit, or a call that was not sent because of one; how long to wait.
     RateLimited(Duration),
     /// 5xx
     Server(u16),
@@ -53,7 +52,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// True where GitHub answered that it did not do what it was asked for, or was not asked at all: nothing came of it.
+    /// True if GitHub answered that it did nothing, or was not asked at all.
     pub fn is_refusal(self) -> bool {
         match self {
             ErrorKind::Unauthorized
@@ -92,7 +91,7 @@ impl Error {
         }
     }
 
-    /// The same failure with another fix than is usual for its kind.
+    /// The same failure with another fix than the usual one for its kind.
     pub fn with_fix(mut self, fix: impl Into<String>) -> Error {
         self.fix = Some(fix.into());
         self
@@ -157,7 +156,7 @@ impl StdError for Error {
     }
 }
 
-/// `text` in one line, with control characters escaped, and not longer than is good for a log line.
+/// `text` in one line of bounded length, with control characters escaped.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     let mut length = 0;

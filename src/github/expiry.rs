@@ -1,4 +1,4 @@
-//! When a personal access token ends.
+//! The end of personal access tokens.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use super::api::GitHub;
 use crate::model::Timestamp;
 
-/// Its end is told so long before.
+/// Warn this long before the end.
 const SOON: Duration = Duration::from_secs(7 * DAY);
 const DAY: u64 = 24 * 60 * 60;
 
-/// A token that ends soon, or is over.
+/// A token that expires soon, or has expired.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenEnd {
     /// The credential's name in the config.
     pub credential: String,
     pub at: Timestamp,
-    /// Whole days that are left; `None`: it is over.
+    /// Whole days left; `None`: it has expired.
     pub days: Option<u64>,
 }
 
@@ -33,7 +33,7 @@ impl fmt::Display for TokenEnd {
 }
 
 impl GitHub {
-    /// Tokens that end within a week, as far as GitHub's answers told.
+    /// Tokens that expire within a week, by GitHub's answers.
     pub fn token_ends(&self) -> Vec<TokenEnd> {
         let now = self.now();
         let known = self.http.keys().token_ends().into_iter();

@@ -1,4 +1,4 @@
-//! What goes wrong below HTTP, in our words.
+//! Failures below HTTP.
 
 use super::agents::{CALL_TIMEOUT, is_about_certificates};
 use super::error::{Error, ErrorKind};
@@ -6,7 +6,7 @@ use super::error::{Error, ErrorKind};
 /// The largest answer that is read, in bytes, after unpacking.
 pub const MAX_ANSWER: usize = 16 << 20;
 
-/// What can go wrong below HTTP.
+/// A failure below HTTP.
 pub(super) enum Failure {
     Ureq(ureq::Error),
     Io(std::io::Error),
@@ -20,7 +20,7 @@ impl From<ureq::Error> for Failure {
 }
 
 impl From<std::io::Error> for Failure {
-    /// A body's reader wraps ureq's own errors: they are unwrapped again.
+    /// A body's reader wraps ureq's own errors; this unwraps them.
     fn from(error: std::io::Error) -> Failure {
         Failure::Io(error)
     }
@@ -36,7 +36,7 @@ pub(super) fn failure(tried: &str, failure: Failure) -> Error {
     }
 }
 
-/// Our word for a failure of ureq's.
+/// Converts a failure of ureq.
 pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
     let kind = match &error {
         ureq::Error::Timeout(_) => ErrorKind::Timeout,
@@ -67,7 +67,7 @@ pub(super) fn ureq_failure(tried: &str, error: ureq::Error) -> Error {
     }
 }
 
-/// What to do where the proxy of the environment does not let us through. Its user and password are never told.
+/// The fix for a proxy that refuses. Never contains its user and password.
 fn proxy_fix() -> String {
     let proxy = ureq::Proxy::try_from_env();
     let name =
@@ -78,7 +78,7 @@ fn proxy_fix() -> String {
     )
 }
 
-/// Our word for a failure while a body was read.
+/// Converts a failure while a body was read.
 pub(super) fn io_failure(tried: &str, error: std::io::Error) -> Error {
     match error.downcast::<ureq::Error>() {
         Ok(inner) => ureq_failure(tried, inner),

@@ -1,4 +1,4 @@
-//! Runner groups of organisations and enterprises: found by name, and whose jobs their runners may take.
+//! Runner groups of organisations and enterprises: their ids, and the repositories that they serve.
 
 use serde::Deserialize;
 
@@ -10,7 +10,7 @@ use super::json::RepoWire;
 use crate::model::{RepoName, Scope};
 use crate::text::Line;
 
-/// The id of the group that every scope has.
+/// The id of the default group, which every scope has.
 const DEFAULT_GROUP: u64 = 1;
 
 /// A group of runners.
@@ -21,7 +21,7 @@ pub struct Group {
     /// `all`, `private` or `selected`.
     #[serde(default)]
     pub visibility: Line,
-    /// Where an older server does not tell, it lets them.
+    /// True by default: older servers do not tell.
     #[serde(default = "yes")]
     pub allows_public_repositories: bool,
     /// Only jobs of some workflows.
@@ -51,8 +51,8 @@ struct OrgPage {
 }
 
 impl Group {
-    /// What keeps this group's runners from jobs, in words; `None` where nothing does. `public`: jobs of public
-    /// repositories are meant to be served.
+    /// The restrictions of this group, in words; `None` without any. `public`: jobs of public repositories are meant to be
+    /// served.
     pub fn limits(&self, public: bool) -> Option<String> {
         let mut limits = Vec::new();
         if self.visibility == "selected" {
@@ -80,7 +80,7 @@ impl GitHub {
         Ok(self.group(scope, name)?.id)
     }
 
-    /// A runner group by its name, with what it allows.
+    /// A runner group by its name.
     pub fn group(&self, scope: &Scope, name: &str) -> Result<Group, Error> {
         let tried = format!("find the runner group {name:?} of {scope}");
         if matches!(scope, Scope::Repo(_)) {
@@ -101,7 +101,7 @@ impl GitHub {
         })
     }
 
-    /// Why GitHub would not give a job of `repo` to a runner of this group, with the fix; `None` where it would.
+    /// Why GitHub gives no job of `repo` to a runner of this group, with the fix; `None` if it does.
     pub fn group_refusal(
         &self,
         scope: &Scope,
@@ -132,7 +132,7 @@ impl GitHub {
         Ok(None)
     }
 
-    /// Whether a group that serves a selection serves this repository, of an enterprise this repository's organisation.
+    /// Whether a group with selected repositories (of an enterprise: organisations) serves this one.
     fn is_selected(&self, scope: &Scope, group: &Group, repo: &RepoName) -> Result<bool, Error> {
         let tried = format!("list whom the runner group {:?} of {scope} serves", group.name);
         let path = format!("{}/actions/runner-groups/{}", scope_path(scope), group.id);

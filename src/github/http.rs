@@ -1,4 +1,4 @@
-//! Calls of one GitHub, each with the credential that serves the place that it is about.
+//! Calls of one GitHub, each with the credential that serves its scope.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::error::{Error, ErrorKind};
 use super::keyring::{Keyring, Whose};
 use super::wire::{Answer, Call, Wire, decode};
 
-/// The way to GitHub, and the credentials.
+/// A connection to GitHub with the credentials.
 #[derive(Clone)]
 pub(super) struct Http {
     pub wire: Wire,
@@ -34,7 +34,7 @@ impl Http {
         &self.keys
     }
 
-    /// The same way to the same place with another deadline for a whole call.
+    /// The same with another deadline for a whole call.
     pub fn with_deadline(mut self, deadline: Duration) -> Http {
         self.wire = self.wire.with_deadline(deadline);
         self
@@ -46,7 +46,7 @@ impl Http {
         self.call_url(call, &Whose::by_path(path), &format!("{}/{path}", self.wire.base()))
     }
 
-    /// The same, as the credential in this place of the config.
+    /// The same with the credential at this index of the config.
     pub fn call_as(&self, place: usize, call: Call<'_>, path: &str) -> Result<Answer, Error> {
         self.call_url(call, &Whose::Credential(place), &format!("{}/{path}", self.wire.base()))
     }
@@ -61,7 +61,7 @@ impl Http {
     pub fn call_url(&self, call: Call<'_>, whose: &Whose, url: &str) -> Result<Answer, Error> {
         let (token, budget) = self.keys.grant(&self.wire, whose, None)?;
         match self.wire.call_url(call, url, &token, &budget) {
-            // A token that ended early: once more with a fresh one.
+            // The token ended early: once more with a fresh one.
             Err(error) if error.kind == ErrorKind::Unauthorized && self.keys.is_renewable(whose) => {
                 let (token, budget) = self.keys.grant(&self.wire, whose, Some(&token))?;
                 self.wire.call_url(call, url, &token, &budget)

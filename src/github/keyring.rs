@@ -1,4 +1,4 @@
-//! Whose credential a request shows: each place has its own.
+//! The credential for each request: each scope may have its own.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,17 +10,17 @@ use super::wire::Wire;
 use crate::config::{Credential, CredentialKind, GitHubConfig};
 use crate::model::{RepoName, Scope, Secret, Timestamp};
 
-/// On whose behalf a request is made.
+/// How a request's credential is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// Of whoever serves this place.
+    /// The one that serves this scope.
     Place(Scope),
-    /// Of the credential in this place of the config.
+    /// The one at this index of the config.
     Credential(usize),
 }
 
 impl Whose {
-    /// By the path of a call, which begins with the place: `repos/acme/app/…`.
+    /// By the path of a call, which begins with the scope: `repos/acme/app/…`.
     pub fn by_path(path: &str) -> Whose {
         let path = path.split('?').next().unwrap_or_default();
         let mut parts = path.split('/');
@@ -37,10 +37,10 @@ impl Whose {
     }
 }
 
-/// All credentials of one GitHub, and which of them serves what.
+/// All credentials of one GitHub, and the scopes that each serves.
 pub(super) struct Keyring {
     holders: Vec<Holder>,
-    /// By the config, and by what was found.
+    /// Scope to index, by the config and by discovery.
     assigned: Mutex<BTreeMap<Scope, usize>>,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Holder {
 }
 
 pub(super) enum Kind {
-    /// An empty one is not shown.
+    /// An empty one is not sent.
     Token(Secret, Budget),
     App(Box<App>),
 }
@@ -70,7 +70,7 @@ impl Keyring {
                 CredentialKind::Token(token) => Kind::Token(token.clone(), Budget::new(percent)),
                 CredentialKind::App { id, key } => match key.pair() {
                     Ok(pair) => Kind::App(Box::new(App::new(*id, pair, percent))),
-                    // It was tried when the config was read.
+                    // Impossible: it was read once with the config.
                     Err(_) => Kind::Token(Secret::default(), Budget::new(percent)),
                 },
             };
@@ -84,7 +84,7 @@ impl Keyring {
         &self.holders
     }
 
-    /// A scope was found to be one that this credential sees.
+    /// Records that this credential sees the scope.
     pub fn assign(&self, scope: &Scope, place: usize) {
         self.assigned.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_insert(place);
     }
@@ -97,7 +97,7 @@ impl Keyring {
         self.holders.get(place)
     }
 
-    /// What is shown, and whose budget it is of. `stale`: a token that GitHub did not take, where there may be a fresh one.
+    /// The token to send, and its budget. `stale`: a token that GitHub refused and that may be renewed.
     pub fn grant(&self, wire: &Wire, whose: &Whose, stale: Option<&Secret>) -> Result<(Secret, Budget), Error> {
         let holder = self.holder(whose);
         match (holder.map(|holder| &holder.kind), whose) {
@@ -110,12 +110,12 @@ impl Keyring {
         }
     }
 
-    /// True where GitHub may take another token for the one that it did not take.
+    /// True if a refused token can be renewed.
     pub fn is_renewable(&self, whose: &Whose) -> bool {
         self.holder(whose).is_some_and(|holder| matches!(holder.kind, Kind::App(_)))
     }
 
-    /// The budget of what asks about `scope`, where it is known already.
+    /// The budget of calls about `scope`, if it is known.
     pub fn budget_of(&self, scope: &Scope) -> Option<Budget> {
         match &self.holder(&Whose::Place(scope.clone()))?.kind {
             Kind::Token(_, budget) => Some(budget.clone()),
@@ -123,7 +123,7 @@ impl Keyring {
         }
     }
 
-    /// When the tokens end, as far as GitHub told. (Those of a GitHub App are renewed.)
+    /// When the tokens end, if known. (Those of a GitHub App are renewed.)
     pub fn token_ends(&self) -> Vec<(String, Timestamp)> {
         let end = |holder: &Holder| match &holder.kind {
             Kind::Token(_, budget) => Some((holder.name.clone(), budget.token_end()?)),
@@ -145,8 +145,8 @@ impl Keyring {
     }
 }
 
-/// The place of the credential that serves `scope`: its own, its organisation's, that of the one enterprise that has one, or
-/// the first.
+/// The index of the credential that serves `scope`: its own, its organisation's, that of the only enterprise with one, or the
+/// first.
 fn serving(assigned: &BTreeMap<Scope, usize>, scope: &Scope) -> usize {
     if let Some(place) = assigned.get(scope) {
         return *place;

@@ -1,5 +1,4 @@
-//! Listings that come in pages: each page's answer names the next one, which must be at the same GitHub, and the walk
-//! along them must end.
+//! Paged listings: each answer names the next page, which must be at the same GitHub, and the walk must end.
 
 use serde::de::DeserializeOwned;
 use ureq::http::{HeaderMap, header};
@@ -12,11 +11,11 @@ use super::listing::{Listing, Page};
 use super::wire::{Answer, Call, Wire, decode};
 use crate::model::Secret;
 
-/// The most pages of one listing that are read: with 100 things on each, ten times what GitHub lets one see of runs.
+/// The most pages of one listing that are read: with 100 entries each, ten times as many as GitHub lists of runs.
 pub const MAX_PAGES: usize = 100;
 
 impl Http {
-    /// All pages of a listing: each page's JSON goes to `take`.
+    /// Reads all pages of a listing and passes the JSON of each to `take`.
     pub fn pages<T: DeserializeOwned>(
         &self,
         tried: &str,
@@ -27,7 +26,7 @@ impl Http {
         self.pages_of(&Whose::by_path(path), tried, purpose, path, take)
     }
 
-    /// The same, on behalf of whom it is said.
+    /// The same with the credential of `whose`.
     pub fn pages_of<T: DeserializeOwned>(
         &self,
         whose: &Whose,
@@ -40,7 +39,7 @@ impl Http {
         self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
     }
 
-    /// The same for as long as `take` wants more.
+    /// The same, until `take` returns false.
     pub fn pages_while<T: DeserializeOwned>(
         &self,
         tried: &str,
@@ -52,9 +51,8 @@ impl Http {
         self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
     }
 
-    /// The same, asking for those pages alone that changed since `known` was brought up to date, and for the first `most`
-    /// of them at most: true where any did. After an error `known` has what could be had, and the next call that works
-    /// tells of it.
+    /// Updates `known`, asking only for changed pages, and at most for the first `most`; true if any changed. After an error
+    /// `known` has the pages that were read, and the next successful call reports their changes.
     pub fn pages_if_changed<W: DeserializeOwned, T>(
         &self,
         tried: &str,
@@ -65,7 +63,7 @@ impl Http {
         most: usize,
     ) -> Result<bool, Error> {
         let mut walk = Walk::from(format!("{}/{path}", self.wire.base()));
-        // The addresses of later pages have numbers for names.
+        // The addresses of later pages contain ids instead of names.
         let whose = Whose::by_path(path);
         let mut number = 0;
         loop {
@@ -81,7 +79,7 @@ impl Http {
             number += 1;
             match next {
                 Some(next) if number < most => walk.on(tried, next)?,
-                // More than there can be is an error of the walk's own.
+
                 Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
                 _ => return Ok(known.end(number)),
             }
@@ -90,7 +88,7 @@ impl Http {
 }
 
 impl Wire {
-    /// All pages of a listing, asked for with this token: each page's JSON goes to `take`.
+    /// Reads all pages of a listing with this token and passes the JSON of each to `take`.
     pub fn pages<T: DeserializeOwned>(
         &self,
         token: &Secret,
@@ -121,7 +119,7 @@ impl Wire {
         }
     }
 
-    /// The whole address of the page that follows, where one does.
+    /// The whole address of the next page, if there is one.
     fn next_page(&self, tried: &str, headers: &HeaderMap) -> Result<Option<String>, Error> {
         let links = headers.get_all(header::LINK);
         let Some(next) = links.iter().filter_map(|link| link.to_str().ok()).find_map(next_page) else {
@@ -140,7 +138,7 @@ fn all<T>(mut take: impl FnMut(T)) -> impl FnMut(T) -> bool {
     }
 }
 
-/// A walk along a listing's pages, which must come to an end.
+/// A walk along a listing's pages that must end.
 struct Walk {
     url: String,
     seen: Vec<String>,

@@ -1,9 +1,8 @@
-//! A repository's open jobs: which runs are open, and the jobs of each.
+//! A repository's open jobs: its open runs, and the jobs of each.
 //!
-//! GitHub lists no repository's jobs, so each open run is asked for its own. Most of them cannot have changed: a run all of
-//! whose open jobs are at work in instances of ours that still run has nothing new to tell, since a job of it becomes queued
-//! only when another one ends, or is waiting for something and listed as such. Such a run is asked for once more after it
-//! was first seen so, and from then on in turn.
+//! GitHub does not list the jobs of a repository, so each open run is asked for its own. Most cannot have changed: if all open
+//! jobs of a run are running in instances of ours, a job of it becomes queued only when another one ends, or is listed as
+//! waiting. Such a run is asked once more after it was first seen like that, and from then on in turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,25 +15,24 @@ use super::listing::Listing;
 use super::pages::MAX_PAGES;
 use crate::model::{Job, JobId, JobStatus, RepoName};
 
-/// A run that cannot have changed is asked for in one of so many looks all the same: no reasoning about what GitHub does is
-/// worth a job that waits forever.
+/// A run that cannot have changed is still asked in one of so many looks, in case GitHub behaves differently.
 pub const TURNS: u64 = 10;
 
 /// The states in which GitHub lists runs that may have queued jobs. A run waits for an approval, or for its concurrency group,
 /// while other jobs of it are queued.
 const STATES: [&str; 5] = ["queued", "in_progress", "waiting", "pending", "requested"];
-/// The first so many are asked for in each look, of the others one in turn from the second look on: GitHub counts each request
-/// against its limit for a minute, unchanged or not.
+/// The first so many states are asked in each look; of the others one in turn, from the second look on: GitHub counts each
+/// request against its limit per minute, unchanged or not.
 const ALWAYS: usize = 2;
 
-/// What the last look at a repository's queue found; see [`GitHub::open_jobs_if_changed`].
+/// The result of the last look at a repository's queue; see [`GitHub::open_jobs_if_changed`].
 #[derive(Clone, Debug, Default)]
 pub struct QueueSeen {
-    /// The open runs, by the place of their state in [`STATES`].
+    /// The open runs, by the index of their state in [`STATES`].
     open: [Listing<(u64, Option<bool>)>; STATES.len()],
     runs: BTreeMap<u64, Run>,
     looks: u64,
-    /// Something changed that the caller was not told of yet.
+    /// Something changed that was not returned yet.
     owed: bool,
 }
 
@@ -42,15 +40,15 @@ pub struct QueueSeen {
 #[derive(Clone, Debug, Default)]
 struct Run {
     jobs: Listing<Job>,
-    /// Its jobs were the same as the time before when it was last asked for.
+    /// Its jobs were the same at its last two questions.
     unchanged: bool,
-    /// It was not asked for its jobs at the last look.
+    /// Its jobs were not asked for at the last look.
     unasked: bool,
 }
 
 impl Run {
-    /// True where nothing of it can have changed. A follow-up of a job that ended may be made a moment after that end was
-    /// seen, hence the second question, a whole look later.
+    /// True if nothing of it can have changed. GitHub may create a follow-up job a moment after the end of another was seen,
+    /// hence the second question, a whole look later.
     fn is_settled(&self, at_work: &BTreeSet<String>) -> bool {
         let works = |job: &Job| {
             let runner = job.runner_name.as_ref();
@@ -61,27 +59,27 @@ impl Run {
 }
 
 impl QueueSeen {
-    /// The jobs that were open at the last look, of the runs that were asked for theirs.
+    /// The open jobs of the runs that were asked at the last look.
     pub fn jobs(&self) -> Vec<Job> {
         let all = self.runs.values().filter(|run| !run.unasked).flat_map(|run| run.jobs.items());
         let jobs: BTreeMap<JobId, &Job> = all.map(|job| (job.id, job)).collect();
         jobs.into_values().cloned().collect()
     }
 
-    /// The open runs that were not asked for their jobs at the last look.
+    /// The open runs that were not asked at the last look.
     pub fn unasked(&self) -> BTreeSet<u64> {
         self.runs.iter().filter(|(_, run)| run.unasked).map(|(id, _)| *id).collect()
     }
 
-    /// How many runs were open at the last look: a look takes three requests and at most one for each of them.
+    /// How many runs were open at the last look: a look takes three requests, and at most one for each of them.
     pub fn open_runs(&self) -> usize {
         self.runs.len()
     }
 }
 
 impl GitHub {
-    /// Every job that is not completed, of all open runs; all pages. For a queue that
-    /// something pointed us to; whoever looks again and again uses [`GitHub::open_jobs_if_changed`].
+    /// Every job that is not completed, of all open runs. For a single look; [`GitHub::open_jobs_if_changed`] is for repeated
+    /// ones.
     ///
     /// A run in any of the [`STATES`] may have queued jobs. A run that vanishes meanwhile has none.
     pub fn open_jobs(&self, repo: &RepoName) -> Result<Vec<Job>, Error> {
@@ -90,16 +88,15 @@ impl GitHub {
         Ok(seen.jobs())
     }
 
-    /// The same, for one who keeps `seen` (of this repository, from [`QueueSeen::default`] on) between looks:
-    /// `None` where nothing changed since the last `Some`. `at_work` are the runners whose instances were seen to run, just
-    /// before: runs that are served by these alone are not asked for each time.
+    /// The same for repeated looks: `seen`, which starts as [`QueueSeen::default`], is kept between them, and `None` means that
+    /// nothing changed since the last `Some`. `at_work` are the runners whose instances were just seen to run: runs that are
+    /// served by these alone are not asked each time.
     ///
-    /// Only what changed is sent again; what did not is answered by 304, which costs nothing of the hourly limit. A
-    /// repository without open runs takes three requests, and one more for each open run that may have changed. They are
-    /// listings, so they have the listings' share: where that is used up, the error is [`ErrorKind::RateLimited`] with the
-    /// time to come again, and what was brought up to date before it is in `seen` already.
+    /// An unchanged page is answered by 304, which costs nothing of the hourly limit. A look takes three requests, and one more
+    /// for each open run that may have changed. They count as listings: when their share is used up, the error is
+    /// [`ErrorKind::RateLimited`] with the time to wait, and `seen` has the pages that were read before.
     ///
-    /// Kept in `seen` are names of states (some 100 bytes a page) and the open jobs themselves, never GitHub's text.
+    /// `seen` holds ETags (some 100 bytes a page) and the open jobs, never GitHub's text.
     pub fn open_jobs_if_changed(
         &self,
         repo: &RepoName,
@@ -149,7 +146,7 @@ impl GitHub {
             let before: Vec<Job> = run.jobs.items().cloned().collect();
             match self.http.pages_if_changed(&tried, purpose, &path, &mut run.jobs, jobs, MAX_PAGES) {
                 Ok(changed) => {
-                    // GitHub's text changes with every step of a job; what matters here does not.
+                    // GitHub's text changes with every step of a job; the jobs as read here do not.
                     run.unchanged = run.jobs.items().eq(before.iter());
                     seen.owed |= changed;
                 }

@@ -1,4 +1,4 @@
-//! Which repositories there are, asked for again and again at no cost while nothing changes.
+//! Repeated listings of repositories, which cost nothing while nothing changes.
 
 use super::Listing;
 use super::address::repo_path;
@@ -12,7 +12,7 @@ use crate::http1::path_segment;
 use crate::model::RepoName;
 
 impl GitHub {
-    /// Brings `seen` (of this organisation, from its default on) up to date: true where anything changed.
+    /// Updates `seen`, a listing of this organisation's repositories; true if anything changed.
     ///
     /// # Errors
     /// As for every call.
@@ -21,7 +21,7 @@ impl GitHub {
         self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, MAX_PAGES)
     }
 
-    /// The same of the hundred that were pushed to last: one question, whatever the organisation's size.
+    /// The same for the hundred that were pushed to last: one request, whatever the organisation's size.
     ///
     /// # Errors
     /// As for every call.
@@ -30,7 +30,7 @@ impl GitHub {
         self.http.pages_if_changed(&tried(org), Purpose::List, &path, seen, of_page, 1)
     }
 
-    /// The same of one repository.
+    /// The same for one repository.
     ///
     /// # Errors
     /// As for every call.

@@ -1,4 +1,4 @@
-//! Workflow runs: where their commits come from.
+//! The origin of a workflow run's commits.
 
 use serde::Deserialize;
 
@@ -11,7 +11,7 @@ use crate::http1::{path_segment, query_value};
 use crate::model::{RepoName, RunOrigin};
 use crate::text::Line;
 
-/// How GitHub calls people that a repository's owners let in ("author_association" in its documentation).
+/// Values of `author_association` for people with access to the repository.
 const MEMBERS: &[&str] = &["OWNER", "MEMBER", "COLLABORATOR"];
 
 #[derive(Deserialize)]
@@ -19,7 +19,7 @@ struct RunWire {
     event: String,
     #[serde(default)]
     repository: Option<Named>,
-    /// Null where the fork is gone.
+    /// Null if the fork was deleted.
     #[serde(default)]
     head_repository: Option<Named>,
     #[serde(default)]
@@ -54,8 +54,8 @@ struct Head {
 }
 
 impl GitHub {
-    /// Where a workflow run's commits come from; `None` on 404. `trust`: also ask whether those who made the pull request
-    /// belong to the repository. A run does not tell that, its pull request does.
+    /// The origin of a workflow run's commits; `None` on 404. `trust`: also ask whether the authors of the pull request belong to
+    /// the repository, which the pull request tells, not the run.
     ///
     /// # Errors
     /// As for every call.
@@ -66,7 +66,7 @@ impl GitHub {
             Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        // A renamed repository is still answered for under its old name.
+        // A renamed repository still answers under its old name.
         let own = wire.repository.map_or_else(|| repo.to_string(), |own| own.full_name.into());
         let Some(fork) = wire.head_repository.map(|fork| fork.full_name) else {
             return Ok(Some(match wire.event.starts_with("pull_request") {
@@ -88,8 +88,8 @@ impl GitHub {
         Ok(Some(RunOrigin::Fork { from: fork.into(), trust }))
     }
 
-    /// Whether the user belongs to the repository's organisation. A pull request does not tell that of private members to an
-    /// App that may not read members.
+    /// Whether the user belongs to the repository's organisation. A pull request does not show private members to an App
+    /// without the permission to read members.
     fn is_member(&self, repo: &RepoName, user: &str) -> Result<Result<(), String>, Error> {
         let permission = "a GitHub App sees private members only with the organisation permission \"Members: read\", a token \
                           only with read:org";

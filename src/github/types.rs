@@ -1,4 +1,4 @@
-//! What GitHub's answers are made into.
+//! Types of GitHub's answers.
 
 use crate::model::{RepoName, RunnerId, Secret, Timestamp};
 
@@ -10,7 +10,7 @@ pub struct JitConfig {
     pub encoded: Secret,
 }
 
-/// How a runner's removal went.
+/// The result of a runner's removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
     Deleted,
@@ -34,13 +34,13 @@ pub struct Download {
     pub token: Option<Secret>,
 }
 
-/// A repository, as the listings tell it.
+/// A repository, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
     pub name: RepoName,
     pub public: bool,
     pub archived: bool,
-    /// True where the credential's user may administer it, which registering runners needs.
+    /// True if the credential's user administers it, which registering runners needs.
     pub admin: bool,
     /// When commits were last pushed to it.
     pub pushed_at: Option<Timestamp>,

@@ -1,4 +1,4 @@
-//! How long GitHub takes a version of the runner.
+//! How long GitHub accepts a version of the runner.
 
 use serde::Deserialize;
 
@@ -18,8 +18,8 @@ struct EndWire {
 }
 
 impl GitHub {
-    /// When runners of this version are refused ("Get runner version end-of-life schedule"); `None` where the server does
-    /// not tell such things (404): Enterprise Servers, and plans without it.
+    /// When runners of this version will be refused ("Get runner version end-of-life schedule"); `None` on 404: Enterprise
+    /// Servers and some plans do not tell.
     ///
     /// # Errors
     /// As for every call.
@@ -30,7 +30,7 @@ impl GitHub {
             Ok(wire) => {
                 let moment = |text: Option<String>| text.as_deref().and_then(Timestamp::parse);
                 let ends = [moment(wire.registration_deprecates_at), moment(wire.runtime_deprecates_at)];
-                // Each job's runner is registered anew, so the first of the two is the end.
+                // Each job's runner is a new registration, so the earlier of the two counts.
                 Ok(Some(RunnerEnd { at: ends.into_iter().flatten().min() }))
             }
             Err(error) if error.kind == ErrorKind::NotFound => Ok(None),

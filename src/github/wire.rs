@@ -1,6 +1,6 @@
-//! The way to one GitHub and back: requests with our headers, answers with every limit counted.
+//! Requests to one GitHub, and their answers with the limits that they name.
 //!
-//! This is the only place that sends a credential, and it only sends it to the origin of the configured base.
+//! Only this file sends a credential, and only to the origin of the configured base.
 
 use std::fmt;
 use std::io::Read;
@@ -22,7 +22,7 @@ use crate::model::{Secret, Timestamp};
 
 /// Redirects of renamed things that are followed, all within the same origin.
 const MAX_REDIRECTS: usize = 3;
-/// A clock that is off by more, in milliseconds, is told of.
+/// A larger difference of the clocks, in milliseconds, is reported.
 pub(super) const SKEW_TOLD: u64 = 60_000;
 const API_VERSION: &str = "2022-11-28";
 
@@ -41,13 +41,13 @@ pub(super) struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
-    /// GitHub says to slow down, for so long.
+    /// GitHub says to slow down for this long.
     told: Option<Duration>,
-    /// What was shown.
+    /// The credential that was sent.
     token: Secret,
 }
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     /// For people: `list the runners of org:acme`.
@@ -55,7 +55,7 @@ pub(super) struct Call<'a> {
     pub purpose: Purpose,
     pub method: &'static str,
     pub body: Option<&'a Value>,
-    /// The server's name for what we have: it answers 304 where it is still that.
+    /// The ETag of the known version: the server answers 304 if it is unchanged.
     pub etag: Option<&'a str>,
 }
 
@@ -87,7 +87,7 @@ impl Wire {
         Wire { agents, base, origin, skew: Arc::default() }
     }
 
-    /// How far GitHub's clock is ahead of ours, in milliseconds; zero until GitHub told.
+    /// How far GitHub's clock is ahead of this machine's, in milliseconds; zero until known.
     pub fn skew(&self) -> i64 {
         self.skew.load(Ordering::Relaxed)
     }
@@ -102,7 +102,7 @@ impl Wire {
         &self.origin
     }
 
-    /// The same way to the same place with another deadline for a whole call.
+    /// The same with another deadline for a whole call.
     pub fn with_deadline(mut self, deadline: Duration) -> Wire {
         self.agents = self.agents.with_deadline(&self.base, deadline);
         self
@@ -119,7 +119,7 @@ impl Wire {
         self.follow(call, url, |url| self.exchange(call, url, token, budget))
     }
 
-    /// Makes the exchange, and those that redirects ask for.
+    /// Makes the request, and those that redirects ask for.
     fn follow(
         &self,
         call: Call<'_>,
@@ -179,7 +179,7 @@ impl Wire {
         }
     }
 
-    /// Says so where this machine's clock is wrong: a GitHub App's signature depends on it, and much else.
+    /// Warns if this machine's clock is wrong: a GitHub App's signature depends on it.
     fn compare_clocks(&self, headers: &HeaderMap) {
         let Some(theirs) = limits::server_time(headers) else { return };
         let ahead = i64::try_from(theirs.0).unwrap_or(0).saturating_sub(i64::try_from(Timestamp::now().0).unwrap_or(0));
@@ -206,7 +206,7 @@ impl Wire {
                 request = request.header(header::CONTENT_TYPE, "application/json");
                 Some(body.to_string())
             }
-            // Without one a proxy may miss its length.
+            // A proxy may require a length.
             None => (call.method == "POST").then(String::new),
         };
         let response = self.agents.run(request, text)?;
@@ -225,7 +225,7 @@ impl Wire {
         })
     }
 
-    /// `link` as a full address, where it stays at our origin.
+    /// `link` as a full address, if it stays at the origin.
     pub fn same_origin(&self, link: &str) -> Option<String> {
         if link.starts_with('/') && !link.starts_with("//") {
             return Some(format!("{}{link}", self.origin));
@@ -234,7 +234,7 @@ impl Wire {
     }
 }
 
-/// Success, or the error that the status and the body tell of.
+/// Success, or the error by status and body.
 fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
     let tried = call.tried;
     let status = answer.status;
@@ -270,7 +270,7 @@ fn judge(call: Call<'_>, answer: Answer) -> Result<Answer, Error> {
     Err(Error::new(tried, kind, message))
 }
 
-/// For people: this machine's clock is off by so many milliseconds.
+/// The message for a clock that is off by so many milliseconds.
 pub(super) fn clock_trouble(ahead: i64) -> String {
     let side = if ahead > 0 { "behind" } else { "ahead of" };
     let seconds = ahead.unsigned_abs() / 1000;

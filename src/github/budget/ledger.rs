@@ -1,4 +1,4 @@
-//! The decisions of the budget. **Pure**: the time is an argument, and so is the die.
+//! The decisions of the budget. **Pure**: the time and the random number are arguments.
 //!
 //! ```text
 //! admit(purpose, now) ──▶ Go ───────────▶ the request ──▶ settle(purpose, now, what came back)
@@ -12,16 +12,16 @@ use std::time::Duration;
 /// Time since the budget was made, by a clock that only goes forward.
 pub type Moment = Duration;
 
-/// What a request is for. The earlier goes first where not all can go.
+/// The purpose of a request, in order of priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Registering a runner: a job waits for it.
     Register,
-    /// Taking a registration away, before its instance goes.
+    /// Removing a registration, before its instance is removed.
     Remove,
-    /// A single question: one job, one repository, one queue that we were told about.
+    /// A single question: one job, one repository, one queue.
     Ask,
-    /// Listings that are made now and again by ourselves. They only get a share of the hourly limit.
+    /// Periodic listings. They get a share of the hourly limit only.
     List,
 }
 
@@ -29,7 +29,7 @@ pub enum Purpose {
 const AT_ONCE: usize = 8;
 /// How many of them may be listings.
 const LISTINGS_AT_ONCE: usize = 4;
-/// What an hour allows, until GitHub has told.
+/// The hourly limit, until GitHub has told it.
 const USUAL_LIMIT: u64 = 5000;
 const MINUTE: Duration = Duration::from_secs(60);
 /// The minutes of the hour that the listings' share is of.
@@ -37,15 +37,15 @@ const MINUTES: u64 = 60;
 /// GitHub's documentation, "Rate limits for the REST API": without a header that says how long, at least one minute, and
 /// longer each time that it happens again.
 const LIMIT_WITHOUT_A_TIME: Duration = Duration::from_secs(60);
-/// The primary limit's window is an hour: nothing that says to wait longer is believed.
+/// The primary limit's window is an hour: no longer wait is accepted.
 pub const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
-/// So many 5xx in a row are taken for an outage.
+/// So many 5xx in a row count as an outage.
 const OUTAGE: u32 = 3;
 const OUTAGE_FIRST: Duration = Duration::from_secs(1);
 const OUTAGE_LONGEST: Duration = Duration::from_secs(60);
-/// Two answers whose reset is no farther apart speak of the same window.
+/// Two answers whose resets are no farther apart belong to the same window.
 const SAME_WINDOW: Duration = Duration::from_secs(5);
-/// Resources that are kept account of; GitHub has about a dozen.
+/// The most resources that are counted; GitHub has about a dozen.
 const MOST_RESOURCES: usize = 32;
 
 impl Purpose {
@@ -61,7 +61,7 @@ impl Purpose {
         }
     }
 
-    /// How much of `limit` is left to those that go before.
+    /// The part of `limit` that is reserved for higher priorities.
     fn reserve(self, limit: u64) -> u64 {
         match self {
             Purpose::Register | Purpose::Remove => 0,
@@ -71,36 +71,36 @@ impl Purpose {
     }
 }
 
-/// May it go?
+/// Whether a request may be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It counts as under way now, and must be settled.
     Go,
-    /// When one that is under way ends, ask again.
+    /// Too many are under way: ask again when one ends.
     Full,
     /// Not before `until`.
     Wait { until: Moment, why: Why },
 }
 
-/// Why something waits.
+/// Why a request must wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    /// GitHub said so.
+    /// GitHub said to wait.
     Told,
-    /// The hourly limit is used up, or what is left is kept for what goes before.
+    /// The hourly limit is used up, or the rest is reserved for higher priorities.
     Kept { left: u64, limit: u64 },
-    /// The listings had their share.
+    /// The listings have used up their share.
     Share { spent: u64, share: u64, limit: u64 },
-    /// GitHub failed time and again.
+    /// GitHub failed repeatedly.
     Outage { status: u16, failures: u32 },
 }
 
-/// What came back.
+/// The result of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settlement {
-    /// `None` where no answer came.
+    /// `None` if no answer came.
     pub status: Option<u16>,
-    /// What the headers say of the primary limit.
+    /// The primary limit, by the headers.
     pub window: Option<WindowSeen>,
     /// GitHub says to slow down.
     pub told: Option<Told>,
@@ -118,15 +118,15 @@ pub struct WindowSeen {
 /// GitHub says to slow down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// This long, whatever it is for.
+    /// For this long, for every purpose.
     For(Duration),
-    /// Without a time.
+    /// For an unstated time.
     Somehow,
     /// The primary limit of one resource is used up for this long; others may go on.
     Resource(Duration),
 }
 
-/// The primary limit of one resource, as last heard.
+/// The primary limit of one resource, by the last answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Window {
     limit: u64,
@@ -141,7 +141,7 @@ pub struct Counts {
     pub sent: u64,
     /// Of these: answered by 304, which costs nothing of the primary limit.
     pub unchanged: u64,
-    /// Not sent, because the time to was not yet.
+    /// Not sent, because they had to wait.
     pub held_back: u64,
 }
 
@@ -156,9 +156,9 @@ struct Outage {
 #[derive(Debug, Default)]
 pub struct Ledger {
     windows: BTreeMap<String, Window>,
-    /// Which resource a purpose was last counted against.
+    /// The resource that each purpose was last counted against.
     resources: [Option<String>; 4],
-    /// True where an answer came without a word on limits: a GitHub Enterprise Server that has them switched off.
+    /// True if an answer named no limits: a GitHub Enterprise Server with rate limits disabled.
     unlimited: bool,
     /// Nothing is sent before.
     quiet_until: Option<Moment>,
@@ -173,7 +173,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// May a request go now? `percent` is the listings' share of the hourly limit.
+    /// Whether a request may be sent now. `percent` is the listings' share of the hourly limit.
     pub fn admit(&mut self, purpose: Purpose, now: Moment, percent: u8) -> Verdict {
         if let Some((until, why)) = self.wait(purpose, now, percent) {
             self.counts.held_back += 1;
@@ -190,20 +190,20 @@ impl Ledger {
         }
         self.counts.sent += 1;
         if purpose == Purpose::List {
-            // Taken back where the answer costs nothing.
+            // Refunded if the answer costs nothing.
             self.spend(now);
         }
         Verdict::Go
     }
 
-    /// A request that found it [`Verdict::Full`] waits for its turn, or does so no longer.
+    /// A request that got [`Verdict::Full`] starts or stops waiting for its turn.
     pub fn waits(&mut self, purpose: Purpose, waits: bool) {
         if let Some(count) = self.waiting.get_mut(purpose as usize) {
             *count = if waits { *count + 1 } else { count.saturating_sub(1) };
         }
     }
 
-    /// Until when, and why, a request of this kind would not go. Nothing is counted.
+    /// Until when, and why, a request for this purpose must wait. Counts nothing.
     pub fn wait(&self, purpose: Purpose, now: Moment, percent: u8) -> Option<(Moment, Why)> {
         if let Some(until) = self.quiet_until.filter(|until| *until > now) {
             return Some((until, Why::Told));
@@ -227,8 +227,8 @@ impl Ledger {
         None
     }
 
-    /// A request that went is over. `die` is a random number below 1000, so that many hosts do not come back at once.
-    /// Returns how long GitHub is left alone for it, where that is anew.
+    /// A request is over. `die` is a random number below 1000, so that many hosts do not retry at once. Returns the new wait, if
+    /// there is one.
     pub fn settle(&mut self, purpose: Purpose, now: Moment, came: &Settlement, die: u32) -> Option<Duration> {
         if let Some(count) = self.under_way.get_mut(purpose as usize) {
             *count = count.saturating_sub(1);
@@ -251,7 +251,7 @@ impl Ledger {
                 self.outage = Some(Outage { status, failures, until: now + spread(pause, die) });
             }
             Some(_) => self.outage = None,
-            // A link that is down is no word of GitHub's.
+            // A broken connection is no answer of GitHub's.
             None => (),
         }
         let told = match came.told {
