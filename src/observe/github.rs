@@ -1,5 +1,5 @@
-//! Looks at GitHub, as seldom and as cheaply as may be: only what can have changed is asked for, and an answer that has
-//! not changed costs nothing of the hourly limit.
+//! Looks at GitHub with few requests: only what can have changed is asked for, and an unchanged answer costs nothing of the
+//! hourly limit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::lxd::Lxd;
 use crate::model::{InstanceStatus, Job, RepoName, Runner, Scope, Timestamp};
 use crate::world::{Event, GitHubSeen, Interest, Queue, Snapshot};
 
-/// How long the lists of what there is to serve are believed, and those of the runners of scopes where nothing of ours is.
+/// How long listings of repositories are used, and listings of runners of scopes without instances of ours.
 const LISTS_KEPT: Duration = Duration::from_secs(600);
-/// After so many questions in a row that got no answer, the others are left for the next look.
+/// After so many unanswered questions in a row, the rest is left to the next look.
 const GIVE_UP: usize = 3;
 
-/// Takes looks at GitHub. It remembers only what saves questions.
+/// Looks at GitHub. Its memory only saves requests.
 pub struct GitHubObserver {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
@@ -47,8 +47,8 @@ impl GitHubObserver {
         GitHubObserver { config, lxd, github, clock, targets, runners, repos, queues: Queues::default(), seen }
     }
 
-    /// Looks at LXD and then at GitHub: so "instance there, runner absent" means that the runner is done. `interest` is what
-    /// the world said when it asked for the look.
+    /// Looks at LXD and then at GitHub, so that "instance there, runner absent" means that the runner is done. `interest` is the
+    /// World's at the request for the look.
     pub fn look(&mut self, interest: &Interest, report: &mut dyn FnMut(Event)) -> Snapshot {
         let instances = list_instances(&self.lxd, &self.config);
         let running = instances.iter().flatten().filter(|instance| instance.status == InstanceStatus::Running);
@@ -58,9 +58,8 @@ impl GitHubObserver {
         Snapshot { begun: interest.begun, instances, images: None, github }
     }
 
-    /// `at_work` are the instances that were seen to run. Each queue is reported as soon as it is there: one after the other
-    /// they take long, and a job must not wait for the others'. The runners come last: one that is listed as busy then has a
-    /// job that was told.
+    /// `at_work` are the instances that were seen to run. Each queue is reported at once, so that no job waits for the other
+    /// queues. The runners come last: the job of a runner that is listed as busy was reported before.
     fn look_at_github(
         &mut self,
         interest: &Interest,
@@ -102,7 +101,7 @@ impl GitHubObserver {
         Ok(targets)
     }
 
-    /// The runners of a scope, where their turn has come: each time while something of ours is there.
+    /// The runners of a scope, if they are due: in each look while something of ours is there.
     fn runners(&mut self, scope: &Scope, of_interest: bool) -> Option<Result<Vec<Runner>, String>> {
         let (at, listing) = self.runners.entry(scope.clone()).or_default();
         if !of_interest && at.is_some_and(|at| at.elapsed() < LISTS_KEPT) {
@@ -120,7 +119,7 @@ impl GitHubObserver {
         })
     }
 
-    /// Brings up to date which repositories there are, and returns those that are not there any more.
+    /// Updates the list of repositories, and returns those that are gone.
     fn find_repos(&mut self, targets: &[Scope]) -> Vec<RepoName> {
         self.repos.retain(|scope, _| targets.contains(scope));
         let mut complete = true;
@@ -201,7 +200,7 @@ impl GitHubObserver {
         self.seen.get(repo).map(QueueSeen::jobs).unwrap_or_default()
     }
 
-    /// Jobs with what the lists tell of their repository, where the queue does not.
+    /// Completes jobs with the visibility of their repository, if the queue does not tell it.
     fn with_visibility(&self, repo: &RepoName, mut jobs: Vec<Job>) -> Vec<Job> {
         if jobs.iter().any(|job| job.public.is_none()) {
             let mut all = self.repos.values().flat_map(|repos| repos.all.items());
@@ -242,7 +241,7 @@ impl Repos {
     }
 }
 
-/// True where its queue is worth asking for: what would be refused anyway is not.
+/// False if its jobs would be refused anyway.
 fn is_served(config: &Config, repo: &Repo) -> bool {
     !repo.archived && (config.allow_public_repos || !repo.public) && config.repos.judge(&repo.name).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Takes looks at LXD: our instances, and what the classes' images are.
+//! Looks at LXD: our instances, and the classes' images.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use crate::model::{InstanceStatus, JobId, Phase, RunnerId, Timestamp, keys};
 use crate::runner::provision::is_fingerprint;
 use crate::world::{ImageSeen, InstanceSeen, NameKind, Snapshot, TemplateKind, parse_name, template_kind};
 
-/// How often the classes' images are looked at, to see whether they have changed.
+/// Between two looks at the classes' images.
 const IMAGES_EVERY: Duration = Duration::from_secs(60);
 
-/// Takes looks at LXD.
+/// Looks at LXD.
 pub struct LxdObserver {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
@@ -32,7 +32,7 @@ impl LxdObserver {
         LxdObserver { config, lxd, warm, images_at: None }
     }
 
-    /// The look that the world asked for at event `begun`.
+    /// The look that the World asked for at event `begun`.
     pub fn look(&mut self, begun: u64) -> Snapshot {
         let due = self.images_at.is_none_or(|at| at.elapsed() >= IMAGES_EVERY);
         // The server may have joined a cluster.
@@ -45,12 +45,12 @@ impl LxdObserver {
         Snapshot { begun, instances: Some(instances.map_err(|error| error.to_string())), images, github: None }
     }
 
-    /// What is done between looks, so that no look waits for it: files of the standbys that the last one found are kept open.
+    /// Work between looks: keeps LXD's file connections to the standbys of the last look open.
     pub fn rest(&mut self) {
         self.warm.keep();
     }
 
-    /// What each class would be made from now, and what its templates are.
+    /// The image of each class, and the kind of its templates.
     fn look_at_images(&mut self) -> Vec<(ImageSeen, TemplateKind)> {
         self.images_at = Some(Instant::now());
         let mut listed = BTreeMap::new();
@@ -59,7 +59,7 @@ impl LxdObserver {
     }
 }
 
-/// The image that instances of the class would be made from now. `listed` keeps each project's images for the others.
+/// The class's image. `listed` caches each project's images for the other classes.
 pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lxd::Image>>) -> ImageSeen {
     let found = match &class.image {
         ImageRef::Local(name) if is_fingerprint(name) => {
@@ -93,15 +93,15 @@ pub fn image_seen(lxd: &Lxd, class: &Class, listed: &mut BTreeMap<String, Vec<lx
     }
 }
 
-/// Our instances in all projects that the classes name, and in a cluster the images that are templates. One project that
-/// cannot be listed makes all unknown.
+/// Our instances in all projects that the classes name, and in a cluster the images that are templates. If one project cannot be
+/// listed, all are unknown.
 pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, lxd::Error> {
     let projects: BTreeSet<&str> = config.classes.iter().map(|class| class.project.as_str()).collect();
     let mut all = Vec::new();
     let booted = booted_at();
     for project in projects {
         let list = lxd.instances(project, &config.prefix)?;
-        // A copy that somebody makes of ours has our keys, and a name that we would never give.
+        // A copy of an instance of ours has our keys, but a name that we never give.
         let ours = |i: &lxd::Instance| {
             i.config.get(keys::OWNER) == Some(&config.prefix) && parse_name(&config.prefix, &i.name).is_some()
         };
@@ -121,8 +121,8 @@ pub fn list_instances(lxd: &Lxd, config: &Config) -> Result<Vec<InstanceSeen>, l
     Ok(all)
 }
 
-/// An image as a template, where it is ours. Whoever publishes a copy of a template makes an image that has the properties of
-/// ours, for they are in its files, but not the name.
+/// An image as a template, if it is ours. An image published from a copy of a template has our properties, which are in its
+/// files, but not the name.
 pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> Option<InstanceSeen> {
     let property = |key: &str| image.properties.get(key).map(String::as_str).unwrap_or_default();
     let named = |alias: &&str| parse_name(&config.prefix, alias) == Some(NameKind::Template);
@@ -146,14 +146,14 @@ pub fn image_as_template(image: &lxd::Image, config: &Config, project: &str) -> 
     })
 }
 
-/// When this host booted, by its clock of now; `None` where it does not tell (proc(5): uptime in seconds).
+/// When this host booted, by its present clock; `None` if unknown (proc(5): uptime in seconds).
 fn booted_at() -> Option<Timestamp> {
     let text = std::fs::read_to_string("/proc/uptime").ok()?;
     let whole: u64 = text.split(['.', ' ']).next()?.parse().ok()?;
     Some(Timestamp(Timestamp::now().0.saturating_sub(whole.checked_add(1)?.checked_mul(1000)?)))
 }
 
-/// An instance as decisions need it. Its keys are ours, but whoever is root in LXD can write anything into them.
+/// An instance as decisions need it. Its keys are ours, but an LXD administrator can write anything into them.
 fn seen(instance: lxd::Instance, booted: Option<Timestamp>, shared: bool) -> InstanceSeen {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     InstanceSeen {

@@ -1,5 +1,4 @@
-//! Takes looks at LXD and at GitHub, and reports what is there. What could not be asked is reported as unknown, never as
-//! empty.
+//! Looks at LXD and GitHub. A failed question is reported as unknown, never as empty.
 
 mod github;
 mod lxd;

@@ -1,4 +1,4 @@
-//! Keeps LXD's file access to standbys open: opening it costs more than the rest of a claim.
+//! Keeps LXD's file connections to standbys open: opening one takes longer than the rest of a claim.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::world::InstanceSeen;
 
 /// LXD ends the process that serves an instance's files after 15 idle seconds.
 const EVERY: Duration = Duration::from_secs(8);
-/// A container whose files take longer is given up.
+/// A container whose file connection takes longer is given up.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The standbys whose files are kept open.
@@ -38,7 +38,7 @@ impl Warm {
         self.standbys = instances.iter().filter(waits).map(|i| (i.project.clone(), i.name.clone())).collect();
     }
 
-    /// Opens the files again where it is time.
+    /// Reopens the connections that are due.
     pub fn keep(&mut self) {
         if self.standbys.is_empty() || self.last.is_some_and(|last| last.elapsed() < EVERY) {
             return;

@@ -18,21 +18,21 @@ use crate::lxd::{Instance, Lxd};
 use crate::model::{Timestamp, keys};
 use crate::text::escaped;
 
-/// Bytes that are kept of each log's end.
+/// Bytes kept of the end of each log.
 pub const LOG_TAIL: usize = 64 * 1024;
-/// What all of the reading may take: the instance is to go.
+/// Limit for reading all logs, since the instance's removal waits.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Logs of the runner's own directory that are kept: its listener's and its worker's.
 const DIAGNOSTIC_LOGS: usize = 2;
 const LOGS: [&str; 2] = [SETUP_LOG, "/var/log/lxdrunner-runner.log"];
 const DIAGNOSTICS: &str = "/opt/lxdrunner/runner/_diag";
-/// Characters that are kept of each thing that a file's first lines tell.
+/// Characters kept of each value in a file's first lines.
 const VALUE: usize = 300;
-/// Of a file, what is read to list it: its first lines.
+/// Bytes of a file that are read to list it: its first lines.
 const HEAD: u64 = 8 * 1024;
-/// How old something half-written is before it is known to be a crash's, and not just being written.
+/// A half-written file older than this was left by a crash.
 const FORSAKEN: Duration = Duration::from_secs(60);
-/// Of a file's name: its time's length, and its end.
+/// The length of the time in a file's name, and the name's end.
 const TIME_SHAPE: &str = "00000000T000000Z";
 const TIME: usize = TIME_SHAPE.len();
 const ENDING: &str = ".txt";
@@ -44,7 +44,7 @@ pub struct Failures {
     kept: usize,
 }
 
-/// One that is kept.
+/// One kept failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// Its file, whose name tells the time and the instance.
@@ -59,18 +59,18 @@ pub struct Failure {
     pub class: String,
     /// The job that it was launched for; empty where there is none.
     pub job: String,
-    /// What went wrong.
+    /// The reason.
     pub why: String,
     /// Bytes.
     pub size: u64,
 }
 
-/// What came of keeping.
+/// The result of keeping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// It is kept now.
     New,
-    /// What this instance said is kept already.
+    /// This instance's logs were kept before.
     Before,
     /// Nothing is kept here.
     Off,
@@ -87,11 +87,11 @@ impl Failures {
         &self.directory
     }
 
-    /// Takes down what the instance's logs say, running or stopped. What cannot be had is said in its place: whoever
-    /// removes the instance goes on. `why` is the reason, of which the first line counts, and what a script printed.
+    /// Keeps the logs of an instance, running or stopped. A log that cannot be read is noted in its place. `why`: the reason, of
+    /// which the first line counts, and a script's output.
     ///
     /// # Errors
-    /// Only where nothing can be written here.
+    /// The file cannot be written.
     pub fn keep(&self, lxd: &Lxd, instance: &Instance, why: (&str, &str), now: Timestamp) -> io::Result<Kept> {
         if self.kept == 0 {
             return Ok(Kept::Off);
@@ -165,7 +165,7 @@ impl Failures {
         Ok(names)
     }
 
-    /// Removes the oldest, and what a crash left half-written.
+    /// Removes the oldest, and half-written files of a crash.
     fn prune(&self) {
         let old = self.names().unwrap_or_default().into_iter().skip(self.kept);
         old.for_each(|name| drop(fs::remove_file(self.directory.join(name))));
@@ -177,7 +177,7 @@ impl Failures {
         }
     }
 
-    /// All that are kept, newest first.
+    /// All kept failures, newest first.
     ///
     /// # Errors
     /// The directory is there and cannot be read.
@@ -229,7 +229,7 @@ fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// The end of a log, from the beginning of a line on: half a credential would not be known for one.
+/// The end of a log, starting with a whole line: half a credential would not be masked.
 fn end_of(log: &str) -> &str {
     if log.len() < LOG_TAIL {
         return log;

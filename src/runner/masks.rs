@@ -1,19 +1,19 @@
-//! Takes credentials out of a text that is kept. None should be in it; but what a script prints is its author's.
+//! Masks credentials in kept texts. None should be in them, but an operator's script may print one.
 
 use crate::text::escaped_lines;
 
-/// What stands for a credential.
+/// The replacement for a credential.
 const MASK: &str = "***";
-/// What GitHub's tokens begin with, and base64 of JSON: JIT configs, JWTs.
+/// Prefixes of GitHub's tokens, and of JSON in base64: JIT configs, JWTs.
 const BEGINNINGS: [&str; 7] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "eyJ"];
-/// Letters that a credential has after such a beginning, at the least.
+/// The fewest letters of a credential after its prefix.
 const LEAST: usize = 20;
 /// A registration token is that long, capital letters and digits.
 const REGISTRATION_TOKEN: usize = 29;
-/// What is as long as that, and mixed, is a key or a coded document: nobody reads it anyway.
+/// Mixed letters of at least this length are a key or an encoded document.
 const BLOB: usize = 100;
 
-/// The text with [`MASK`] wherever something looks like a credential, and without what a terminal would obey.
+/// The text with [`MASK`] in place of likely credentials, and with control characters escaped.
 pub fn masked(text: &str) -> String {
     let mut kept = String::with_capacity(text.len());
     let mut rest = text;

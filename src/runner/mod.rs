@@ -1,4 +1,4 @@
-//! Runners: their package, and how one comes into an instance.
+//! Runners: their packages, and putting one into an instance.
 
 mod cache_files;
 pub mod cause;

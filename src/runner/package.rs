@@ -1,9 +1,8 @@
 //! The runner packages on this machine: looked up at GitHub, downloaded once, verified, kept.
 //!
-//! A package has its final name only after every byte of it was verified and is on the disk, so that what has the name
-//! is good and nobody hashes 200 MB at each start. Beside it lies `NAME.sha256`, as `sha256sum -c` reads it. While it
-//! comes it is `NAME.part`, locked by the process that writes it; the lock ends with the process, the part stays and
-//! the next download goes on where it ended, if the server still has the very same body.
+//! A package gets its final name only after all of it was verified and synced, so that no start has to hash 200 MB. Beside it
+//! is `NAME.sha256`, for `sha256sum -c`. While it is downloaded it is `NAME.part`, locked by the downloading process; after a
+//! crash the next download resumes the part if the server still has the same body.
 
 mod error;
 mod fetch;
@@ -18,7 +17,7 @@ use names::{Name, Version};
 use crate::github::{Download, GitHub};
 use crate::model::{RunnerArch, RunnerLife, Scope};
 
-/// How many versions are kept of each architecture.
+/// Versions kept of each architecture.
 const KEPT: usize = 2;
 
 /// The packages below one directory.
@@ -27,7 +26,7 @@ pub struct Packages {
     dir: PathBuf,
 }
 
-/// A package that is here and verified.
+/// A cached, verified package.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
     pub path: PathBuf,
@@ -39,14 +38,14 @@ pub struct Package {
     pub sha256: String,
 }
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
-    /// Bytes that are here, those of an earlier attempt included.
+    /// Bytes received, including those of earlier attempts.
     pub done: u64,
-    /// Bytes of the whole, where the server tells.
+    /// The whole length in bytes, if the server tells it.
     pub total: Option<u64>,
-    /// Of this attempt, on average.
+    /// Of this attempt, on average, in bytes.
     pub bytes_per_second: f64,
 }
 
@@ -56,13 +55,12 @@ impl Packages {
         Packages { dir: cache_home.to_owned() }
     }
 
-    /// The package of `wanted_version`, or of the newest that GitHub offers runners of `scope`; downloaded where it is
-    /// not here yet, which may take minutes.
+    /// The package of `wanted_version`, or of the newest version for runners of `scope`; downloaded if it is not cached, which may
+    /// take minutes.
     ///
-    /// GitHub lists only the newest version. The address of another one is made after its pattern, and it has no
-    /// checksum to be verified with: what then protects it is TLS. A wanted version that is here is had without asking
-    /// GitHub. One download of an architecture at a time is the caller's duty; another process that downloads the
-    /// same package is waited for.
+    /// GitHub lists only the newest version. The address of another one follows its pattern, and it has no checksum: only TLS
+    /// protects it. A cached wanted version needs no question to GitHub. The caller starts one download of an architecture at a
+    /// time; if another process downloads the same package, this waits for it.
     pub fn ensure(
         &self,
         github: &GitHub,
@@ -73,7 +71,7 @@ impl Packages {
         self.ensure_and_tell(github, scope, arch, wanted_version, &|_| ())
     }
 
-    /// The same; `progress` is told now and then how far the download is.
+    /// The same; `progress` is called now and then.
     pub fn ensure_and_tell(
         &self,
         github: &GitHub,
@@ -103,17 +101,17 @@ impl Packages {
         Ok(package)
     }
 
-    /// The newest package that is here, or the one of `wanted_version`: for when GitHub does not answer.
+    /// The newest cached package, or that of `wanted_version`.
     pub fn cached(&self, arch: RunnerArch, wanted_version: Option<&str>) -> Option<Package> {
         let names = self.names(arch);
         let wanted = |name: &&Name| wanted_version.is_none_or(|wanted| name.version.text() == wanted);
         names.iter().filter(wanted).find_map(|name| self.look(name))
     }
 
-    /// The package of this name, where it is here and was verified.
+    /// The package of this name, if it is cached and verified.
     fn look(&self, name: &Name) -> Option<Package> {
         let path = self.dir.join(name.file());
-        // One that root downloaded with a closed umask is of no use to the daemon's user.
+        // The daemon's user cannot read one that root downloaded under a strict umask.
         let about = File::open(&path)
             .and_then(|file| file.metadata())
             .ok()
@@ -123,7 +121,7 @@ impl Packages {
         Some(Package { path, version: name.version.text().to_owned(), size: about.len(), sha256 })
     }
 
-    /// The names of the packages that are here, newest first.
+    /// The names of the cached packages, newest first.
     fn names(&self, arch: RunnerArch) -> Vec<Name> {
         let Ok(entries) = fs::read_dir(&self.dir) else { return Vec::new() };
         let own = |entry: fs::DirEntry| Name::parse(entry.file_name().to_str()?, arch);
@@ -132,8 +130,8 @@ impl Packages {
         names
     }
 
-    /// Removes what is older than the newest two, `current` always being one of them, and what was never finished of
-    /// others. That something cannot be removed is no reason to fail: it is tried again after the next download.
+    /// Removes all but `current` and the newest others, and unfinished downloads. A file that cannot be removed is tried again
+    /// after the next download.
     fn prune(&self, arch: RunnerArch, current: &Name) {
         let others = self.names(arch).into_iter().filter(|name| name != current);
         for old in others.skip(KEPT - 1) {
@@ -153,7 +151,7 @@ impl Packages {
     }
 }
 
-/// How `version` stands with GitHub, as far as it tells: asked once a day, and a failure is no reason to do without it.
+/// When GitHub stops accepting `version`, if it tells. A failure of this question does not matter.
 pub fn life_of(github: &GitHub, scope: &Scope, arch: RunnerArch, version: &str) -> RunnerLife {
     let end = github.runner_end(scope, version).unwrap_or_else(|error| {
         log::debug!("version={version} msg=\"its end is not known\" error=\"{error}\"");
@@ -164,14 +162,14 @@ pub fn life_of(github: &GitHub, scope: &Scope, arch: RunnerArch, version: &str) 
     RunnerLife { end, newer: newest.filter(is_newer) }
 }
 
-/// The newest version that is on offer.
+/// The newest version offered.
 pub fn newest(offers: &[Download], arch: RunnerArch) -> Option<String> {
     let linux = offers.iter().filter(|offer| offer.os == "linux");
     let named = linux.filter_map(|offer| Name::parse(&offer.filename, arch));
     named.map(|name| name.version).max().map(|version| version.text().to_owned())
 }
 
-/// The download to make, and the name to keep it under.
+/// The download, and the name to keep it under.
 fn choose(offers: Vec<Download>, arch: RunnerArch, wanted: Option<Version>) -> Result<(Download, Name), Error> {
     let named = |offer: Download| match offer.os == "linux" && offer.architecture == arch.as_str() {
         true => Name::parse(&offer.filename, arch).map(|name| (offer, name)),

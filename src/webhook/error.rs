@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-/// The receiver could not be started: what was tried, what came back, and the mend.
+/// The receiver could not be started: what was tried, the cause, and the fix.
 #[derive(Debug)]
 pub struct Error {
     pub(super) tried: String,
@@ -18,7 +18,7 @@ impl Error {
 }
 
 impl Error {
-    /// True where another program has the address.
+    /// True if another program has the address.
     pub fn is_in_use(&self) -> bool {
         self.source.kind() == io::ErrorKind::AddrInUse
     }

@@ -1,4 +1,4 @@
-//! What a delivery says: its signature, then its content. Pure functions over hostile bytes.
+//! Verifies and reads deliveries: the signature, then the content. Pure functions over hostile bytes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub enum SignatureError {
     OnlySha1,
     /// Not `sha256=` and 64 hexadecimal digits.
     Malformed,
-    /// Not made of this body with our secret.
+    /// Not the HMAC of this body with the secret.
     Wrong,
 }
 
@@ -85,13 +85,13 @@ fn decode_hex(text: &str) -> Option<[u8; 32]> {
 /// A signed delivery that was understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
-    /// Something to act on.
+    /// An event to act on.
     Hint(Hint),
-    /// Nothing for us, and why.
+    /// Not of interest, and why.
     Ignored(&'static str),
 }
 
-/// A signed delivery that has not the shape of its event.
+/// A signed delivery whose body does not fit its event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseError(String);
 
@@ -143,7 +143,7 @@ fn name(repository: &Repository<'_>) -> Result<RepoName, ParseError> {
     repository.full_name.parse().map_err(error)
 }
 
-/// No job asks for more labels, and GitHub registers no runner with more; what has more is not a job of ours.
+/// GitHub registers no runner with more labels, so a job with more is not ours.
 const MOST_LABELS: usize = 100;
 
 fn workflow_job(event: WorkflowJobEvent<'_>) -> Result<Parsed, ParseError> {

@@ -13,11 +13,11 @@
 //!    printable ASCII, `Content-Length` as counted here, and the caller, which no client can write.
 //! 3. A private connection has one request at a time, so an answer is always that of its request.
 //! 4. A request counts as memory until it is answered, also when its client is gone.
-//! 5. Above a limit the gate answers itself (400, 401, 403, 408, 413, 417, 431, 502, 503) and closes.
+//! 5. Bad requests and those above a limit are answered by the gate (400, 401, 403, 408, 413, 417, 431, 502, 503) and closes.
 //! 6. At a limit of connections, the oldest connection of the address with the most connections is closed. At the limit
 //!    of memory, the connection that holds most. Neither is one whose request is being answered.
 //! 7. Each phase of a connection has a deadline. A request that tiny_http does not answer in time gets a 502.
-//! 8. The process ends where tiny_http closes a connection, sends something else than an answer, or is silent for a minute.
+//! 8. The process ends if tiny_http closes a connection, sends anything but an answer, or is silent for a minute.
 //! 9. On SIGTERM no connection is accepted any more, and requests that have begun are answered, for at most three seconds.
 
 mod answer;
@@ -110,7 +110,7 @@ pub(super) fn open(
 enum Arrivals {
     None,
     Waiting,
-    /// Not to be accepted before then: `accept` failed, or there is no place.
+    /// Do not accept before then: `accept` failed, or all places are taken.
     Later(Instant),
 }
 
@@ -195,7 +195,7 @@ impl Gate {
         });
     }
 
-    /// Lets a client go on, and does what it asks for.
+    /// Advances a client and carries out its next step.
     fn drive(&mut self, at: usize, now: Instant, act: impl FnOnce(&mut Client, &Shared, &mut [u8]) -> Step) {
         let Some(mut client) = self.connections.take(at) else { return };
         let mut step = act(&mut client, &self.shared, &mut self.scratch);
@@ -277,7 +277,7 @@ impl Gate {
             _ => {}
         }
         if !self.shared.peers.is_ready(now) {
-            // The system keeps them.
+            // They wait in the system's backlog.
             self.arrivals = Arrivals::Later(now + PAUSE);
             return;
         }

@@ -1,4 +1,4 @@
-//! Where strangers arrive: a socket that systemd holds for us, or one of our own.
+//! The listening socket: from systemd, or a new one.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -16,11 +16,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The socket that systemd handed over where it did (`provision/lxdrunner.socket`; see sd_listen_fds(3)), else a
-    /// new one at `listen`.
+    /// The socket that systemd passed (`provision/lxdrunner.socket`; see sd_listen_fds(3)), else a new one at `listen`.
     ///
     /// # Errors
-    /// The address cannot be had, or what was handed over is no TCP socket.
+    /// The address cannot be bound, or systemd passed no TCP socket.
     pub fn open(listen: SocketAddr) -> Result<Listener, Error> {
         let mut handed = listenfd::ListenFd::from_env();
         if handed.len() == 0 {
@@ -40,10 +39,10 @@ impl Listener {
         Ok(Listener { socket: TcpListener::from_std(socket), local, activated: true })
     }
 
-    /// A new one.
+    /// Binds a new socket.
     ///
     /// # Errors
-    /// The address cannot be had.
+    /// The address cannot be bound.
     pub fn bind(listen: SocketAddr) -> Result<Listener, Error> {
         let failed = |source: io::Error| {
             let mend = match source.kind() {
@@ -61,12 +60,12 @@ impl Listener {
         Ok(Listener { socket, local, activated: false })
     }
 
-    /// Where it listens; tells the port where 0 was asked for.
+    /// Its address, with the real port if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// True where systemd holds it, also while we are away.
+    /// True if systemd holds it, also while this process is down.
     pub fn is_activated(&self) -> bool {
         self.activated
     }

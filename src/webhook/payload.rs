@@ -1,9 +1,9 @@
-//! The fields that are read of GitHub's deliveries. serde_json skips all others, however long or deep, without recursion.
+//! The fields of GitHub's deliveries that are read. serde_json skips all others without recursion.
 
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// Source of this and all others: "Webhook events and payloads" in GitHub's documentation.
+/// Source of all types here: "Webhook events and payloads" in GitHub's documentation.
 #[derive(Debug, Deserialize)]
 pub(super) struct WorkflowJobEvent<'a> {
     #[serde(borrow)]

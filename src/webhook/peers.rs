@@ -1,4 +1,4 @@
-//! Who may connect, and who is behind a proxy.
+//! The addresses that may connect, and clients behind proxies.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{Config, Network, WebAllow};
 
-/// How long the first connections wait for GitHub to say where its webhooks come from. GitHub itself waits ten seconds
-/// for an answer to a delivery.
+/// How long the first connections wait for GitHub's list of its addresses. GitHub waits ten seconds for the answer to a
+/// delivery.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a client may read of the daemon's state, beside whether it is well.
+/// What a client may read beyond the status code of `/healthz`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Access {
     Public,
@@ -53,7 +53,7 @@ impl FromStr for Caller {
     }
 }
 
-/// The address that a connection is counted under: one subscriber has a whole /64 of IPv6.
+/// The address that a connection is counted under: for IPv6 its /64, which one subscriber has.
 pub(super) fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -61,7 +61,7 @@ pub(super) fn subscriber(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Who is let in, and whose word on others is believed.
+/// The addresses that may connect, and the trusted proxies.
 #[derive(Debug, Default)]
 pub struct Peers {
     proxies: Vec<Network>,
@@ -70,11 +70,11 @@ pub struct Peers {
     github: Mutex<GitHubs>,
 }
 
-/// What is known of GitHub's addresses.
+/// GitHub's addresses.
 #[derive(Debug, Default)]
 struct GitHubs {
     networks: Vec<Network>,
-    /// Connections wait until then; `None` where they do not (any more).
+    /// Connections wait until then; `None` if they do not.
     awaited_until: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl Peers {
         Peers::of(config.web_trusted_proxies.clone(), config.web_allow.clone()).measured_by(config.web_metrics.clone())
     }
 
-    /// With these proxies, letting in these alone.
+    /// Sets the trusted proxies and the only addresses that may connect.
     pub fn of(proxies: Vec<Network>, allow: Option<WebAllow>) -> Peers {
         let github = allow.as_ref().is_some_and(|allow| allow.github);
         let awaited_until = github.then(|| Instant::now() + PATIENCE);
@@ -92,27 +92,27 @@ impl Peers {
         Peers { proxies, allow, metrics: Vec::new(), github }
     }
 
-    /// With these, who may read the metrics; they are let in.
+    /// Adds addresses that may read the metrics; they may connect, too.
     pub fn measured_by(self, metrics: Vec<Network>) -> Peers {
         Peers { metrics, ..self }
     }
 
-    /// True where GitHub is to be asked for its addresses.
+    /// True if GitHub must be asked for its addresses.
     pub fn want_github(&self) -> bool {
         self.allow.as_ref().is_some_and(|allow| allow.github)
     }
 
-    /// GitHub said where its webhooks come from; these replace what it said before.
+    /// Replaces GitHub's addresses.
     pub fn github_is_at(&self, networks: Vec<Network>) {
         *self.github.lock().unwrap_or_else(PoisonError::into_inner) = GitHubs { networks, awaited_until: None };
     }
 
-    /// GitHub did not say; what it said before holds, or nothing.
+    /// GitHub did not answer; its last answer holds, or nothing.
     pub fn github_did_not_say(&self) {
         self.github.lock().unwrap_or_else(PoisonError::into_inner).awaited_until = None;
     }
 
-    /// False while the first connections still wait to be judged.
+    /// False while the first connections must wait.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         if !self.want_github() {
             return true;
@@ -133,7 +133,7 @@ impl Peers {
         self.allow.is_some()
     }
 
-    /// True where a connection from there is let in. This machine's own always are.
+    /// Whether this address may connect. This machine always may.
     pub(super) fn allows(&self, address: IpAddr) -> bool {
         let Some(allow) = &self.allow else { return true };
         let named = allow.networks.iter().any(|network| network.contains(address));
@@ -144,7 +144,7 @@ impl Peers {
         allow.github && github.networks.iter().any(|network| network.contains(address))
     }
 
-    /// What a client at `address` may read; `None`: a proxy does not say for whom it asks.
+    /// What a client at `address` may read; `None`: unknown, since a proxy does not name its client.
     pub(super) fn access(&self, address: Option<IpAddr>) -> Access {
         match address {
             Some(address) if self.may_measure(address) => Access::Metrics,
@@ -153,13 +153,13 @@ impl Peers {
         }
     }
 
-    /// True where `web_metrics` names the address.
+    /// Whether `web_metrics` names the address.
     fn may_measure(&self, address: IpAddr) -> bool {
         self.metrics.iter().any(|network| network.contains(address))
     }
 
-    /// Whose request a proxy passes on: the last address in the header that is not a proxy of ours. What stands before it
-    /// is the client's own claim. `None` where the header does not tell.
+    /// The client of a proxy's request: the last address in the header that is not a trusted proxy. Earlier ones are claims of
+    /// the client. `None` if the header does not tell.
     pub(super) fn behind(&self, forwarded_for: Option<&str>) -> Option<IpAddr> {
         let mut last = None;
         for text in forwarded_for?.rsplit(',') {

@@ -1,4 +1,4 @@
-//! The receiver: tiny_http and its workers, which answer what the gate lets through. They never wait for LXD or GitHub.
+//! The receiver: tiny_http and its workers, which answer the requests from the gate. They never wait for LXD or GitHub.
 
 use std::borrow::Cow;
 use std::collections::{HashSet, VecDeque};
@@ -30,7 +30,7 @@ const WORKERS: usize = 2;
 /// thread for each of up to four; with more, its pool may leave one without a thread (`TaskPool::spawn` of 0.12).
 pub(super) const LINKS: usize = 4;
 
-/// Deliveries that are remembered, to tell those that come twice.
+/// Deliveries that are remembered, to recognise repetitions.
 const REMEMBERED: usize = 4096;
 
 /// The daemon's health.
@@ -38,7 +38,7 @@ const REMEMBERED: usize = 4096;
 pub enum Health {
     /// A short text that starts with `ok`.
     Good(String),
-    /// What is wrong.
+    /// The reason.
     Bad(String),
 }
 
@@ -66,11 +66,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Hands each new signed delivery to `deliver`, which must not block; `health` is asked for `GET /healthz`, `metrics` for
-    /// `GET /metrics` of those who may read them, and must answer within a few seconds.
+    /// Passes each new signed delivery to `deliver`, which must not block. `health` answers `GET /healthz`, `metrics` answers
+    /// `GET /metrics` of clients that may read them; both within a few seconds.
     ///
     /// # Errors
-    /// The system has no sockets left, or no place for a private one.
+    /// The system has no sockets left, or no directory for the private one.
     pub fn open(
         front: Front,
         secret: Secret,
@@ -87,7 +87,7 @@ impl Receiver {
         })
     }
 
-    /// Over a listener for tiny_http, and connections to it.
+    /// The same over a listener for tiny_http and connections to it.
     pub(super) fn open_over(
         (private, links): (UnixListener, Vec<UnixStream>),
         front: Front,
@@ -114,13 +114,13 @@ impl Receiver {
         Ok(Receiver { local })
     }
 
-    /// Where it listens; tells the port where 0 was asked for.
+    /// Its address, with the real port if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 }
 
-/// The daemon's side of questions.
+/// The daemon's answers.
 pub(super) struct Answers {
     pub(super) health: Box<dyn Fn() -> Health + Send + Sync>,
     /// `None`: the daemon does not answer.
@@ -142,7 +142,7 @@ struct Answer {
     status: u16,
     text: Cow<'static, str>,
     allow: Option<&'static str>,
-    /// True where the text has lines; else it is made one.
+    /// True if the text consists of lines; else a line feed is added.
     lines: bool,
 }
 
@@ -169,7 +169,7 @@ fn header<'a>(request: &'a Request, name: &'static str) -> Option<&'a str> {
     request.headers().iter().find(|header| header.field.equiv(name)).map(|header| header.value.as_str())
 }
 
-/// As the gate says. Requests without its header do not exist; they would have no rights.
+/// By the gate's header. A request without it has no rights.
 fn caller(request: &Request) -> Caller {
     let nobody = Caller { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), access: Access::Public };
     header(request, Caller::HEADER).and_then(|text| text.parse().ok()).unwrap_or(nobody)
@@ -186,7 +186,7 @@ impl Handler {
                     };
                     answer.respond(request);
                 }
-                // Its accepting thread is gone, and no request will ever come again.
+                // Its accepting thread has ended: no request will come again.
                 Err(error) => threads::die(&format!("webhook receiver lost its socket: {error}")),
             }
         }
@@ -203,7 +203,7 @@ impl Handler {
                 Health::Bad(_) => Answer::new(503, "not ok"),
             },
             ("/healthz", _) => Answer { allow: Some("GET, HEAD"), ..Answer::new(405, "healthz is only read") },
-            // For all others the path does not exist.
+            // Hidden from all others.
             ("/metrics", Method::Get | Method::Head) if access == Access::Metrics => match (self.answers.metrics)() {
                 Some(text) if text.len() < LONGEST_ANSWER => {
                     Answer { lines: true, ..Answer::new(200, text.trim_end().to_owned()) }
@@ -282,13 +282,12 @@ fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(body))
 }
 
-/// A poisoned lock means that a thread panicked, which ends the process; in tests it is of no harm.
+/// A poisoned lock means that a thread panicked, which ends the process; only tests go on.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A delivery's id together with its signature: the id alone is not signed, so somebody who replays one delivery
-/// under another id must not be able to make us deaf for that id.
+/// A delivery's id and signature. The id alone is not signed: a replay under another id must not suppress the real delivery.
 fn fingerprint(id: &str, signature: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(id.len().to_le_bytes());
@@ -305,7 +304,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// True where it is new.
+    /// True if it is new.
     fn insert(&mut self, delivery: [u8; 32]) -> bool {
         if !self.known.insert(delivery) {
             return false;

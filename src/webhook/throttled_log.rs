@@ -1,4 +1,4 @@
-//! Log lines that strangers can cause: at most one a second of each kind, with a count.
+//! Log lines that clients can cause: at most one a second of each kind, with a count.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 /// Between two lines of a kind.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// What is counted together.
+/// The kinds of refusals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Not signed with our secret, or of a content type that cannot be.
+    /// Not signed with the secret, or of a content type that is never signed.
     Unsigned,
-    /// Signed, but not a delivery that can be read.
+    /// Signed, but unreadable.
     Useless,
-    /// Not HTTP as it should be, or too long.
+    /// Not valid HTTP, or too long.
     Malformed,
     /// Too slow.
     Late,
-    /// Ended because its place or memory was needed, or not let in.
+    /// Closed because its place or memory was needed, or not accepted.
     Crowded,
     /// From an address that `web_allow` does not name.
     NotAllowed,
@@ -65,7 +65,7 @@ struct Count {
 }
 
 impl ThrottledLog {
-    /// Something was refused: it is emitted now, or counted until it is due.
+    /// Records a refusal: it is logged now, or counted until the next line is due.
     pub fn record(&self, kind: Kind, peer: Option<IpAddr>, reason: &str) {
         self.record_at(Instant::now(), kind, peer, reason);
     }
@@ -85,7 +85,7 @@ impl ThrottledLog {
         }
     }
 
-    /// Logs what is due; returns when the next line is due.
+    /// Writes the lines that are due; returns when the next one is.
     pub fn flush(&self, now: Instant) -> Option<Instant> {
         if !self.pending.load(Ordering::Acquire) {
             return None;

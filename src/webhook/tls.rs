@@ -101,7 +101,7 @@ impl Current {
                 self.config = config;
                 self.fingerprint = fingerprint;
             }
-            // Often only one of both is written yet: the other one's change makes us look again.
+            // Often only one of the two files is written yet; the other's change leads to the next attempt.
             Err(error) => {
                 let reason = error.to_string();
                 log::warn!("msg=\"the new certificate cannot be used; the old one is\" reason={reason:?}");
@@ -171,7 +171,7 @@ fn serve(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Re
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // GitHub makes a connection for each delivery and resumes none: what is kept for it would be memory for nothing.
+    // GitHub makes a connection for each delivery and never resumes a session.
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Pair { config: Arc::new(config), fingerprint })

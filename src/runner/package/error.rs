@@ -10,23 +10,23 @@ use crate::model::RunnerArch;
 /// Why there is no package.
 #[derive(Debug)]
 pub enum Error {
-    /// GitHub did not tell, or the package's server did not give.
+    /// GitHub or the package's server did not answer.
     GitHub(github::Error),
-    /// The wanted version is none.
+    /// The wanted version is not a version.
     Version(String),
     /// GitHub has no package for this processor.
     NotOffered { arch: RunnerArch, offered: Vec<String> },
-    /// The address of another version cannot be made after the newest one's.
+    /// The address of another version cannot be derived from the newest one's.
     NoPattern { url: String, wanted: String },
-    /// What came is not what GitHub said; it was deleted.
+    /// The checksum differs from GitHub's; the file was deleted.
     Checksum { file: String, expected: String, found: String },
-    /// What came is not packed as a package is: a web page, perhaps.
+    /// Not a gzip file: perhaps a web page.
     NotAPackage { file: String },
-    /// The body ended early, again and again without getting further.
+    /// The body repeatedly ended early without progress.
     Cut { file: String, done: u64, total: Option<u64> },
-    /// More came than any package has.
+    /// Longer than any package.
     TooLong { file: String, most: u64 },
-    /// The disk.
+    /// A file could not be read or written.
     Io { tried: &'static str, path: PathBuf, source: io::Error },
 }
 

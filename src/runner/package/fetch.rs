@@ -1,4 +1,4 @@
-//! One package's way from the network to the disk.
+//! The download of one package.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,19 +14,19 @@ use super::{Package, Packages, Progress};
 use crate::github::{Body, Download, ErrorKind, GitHub, Resume};
 use crate::runner::cache_files;
 
-/// What a package is called while it comes.
+/// The suffix of a package that is being downloaded.
 pub(super) const PART: &str = ".part";
-/// What is noted about a part: the address and the server's name of the body that it is of.
+/// The note about a part: the address and the ETag of its body.
 const ORIGIN: &str = ".part.origin";
-/// A real package has 200 MB; what is ten times as long is none.
+/// In bytes; a real package has 200 MB.
 const MAX_PACKAGE: u64 = 2 << 30;
-/// Attempts within one call; each but the first goes on where the last was cut.
+/// Attempts within one call; each resumes the last.
 const ATTEMPTS: usize = 5;
-/// How often a download is told of in the log.
+/// Between two log lines about a download.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
-/// How often it is told to the caller at most.
+/// Between two calls of `progress`, at least.
 const TELL_INTERVAL: Duration = Duration::from_millis(200);
-/// How often another process's download is looked at.
+/// Between two looks at another process's download.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 const CHUNK: usize = 64 << 10;
 const MEGABYTE: f64 = 1_000_000.0;
@@ -57,7 +57,7 @@ pub(super) fn fetch(
         match &download.sha256 {
             Some(expected) if *expected != found => {
                 truncate(dir, name, &part)?;
-                // What an earlier process left may be what was wrong: once more, from the start.
+                // The part of an earlier process may be the cause: once more, from the start.
                 if resumed && !std::mem::replace(&mut resumed_a_wrong_one, true) {
                     log::warn!("package_damaged file={} retry=from-the-start", name.file());
                     continue;
@@ -70,7 +70,7 @@ pub(super) fn fetch(
     }
 }
 
-/// Looks at the two bytes that RFC 1952 begins with: all that can be told where GitHub tells no checksum.
+/// Checks the first two bytes of gzip (RFC 1952): the only check without a checksum.
 fn is_gzip(dir: &Path, name: &Name, part: &mut File) -> Result<bool, Error> {
     let mut magic = [0; 2];
     let read = part.seek(SeekFrom::Start(0)).and_then(|_| part.read_exact(&mut magic));
@@ -81,7 +81,7 @@ fn is_gzip(dir: &Path, name: &Name, part: &mut File) -> Result<bool, Error> {
     }
 }
 
-/// Gives the verified part its final name, on the disk and not only in memory.
+/// Syncs the verified part and gives it its final name.
 fn keep(packages: &Packages, name: &Name, part: &File, sum: &str, verified: bool) -> Result<Package, Error> {
     let dir = &packages.dir;
     let (from, to) = (dir.join(name.file() + PART), dir.join(name.file()));
@@ -103,13 +103,13 @@ fn keep(packages: &Packages, name: &Name, part: &File, sum: &str, verified: bool
     fs::rename(&unfinished, &note).map_err(failed("name", &note))?;
     fs::rename(&from, &to).map_err(failed("name", &to))?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("write", dir))?;
-    // Without the part it is of no use, and no harm.
+    // Useless and harmless without the part.
     drop(fs::remove_file(dir.join(name.file() + ORIGIN)));
     log::info!("package_ready file={} sha256={sum} verified={verified}", name.file());
     packages.look(name).ok_or_else(|| Error::io("find", &to, io::ErrorKind::NotFound.into()))
 }
 
-/// Brings the part to its whole length; its SHA-256, and whether bytes of an earlier process are in it.
+/// Completes the part. Returns its SHA-256, and whether it has bytes of an earlier process.
 fn fill(
     dir: &Path,
     github: &GitHub,
@@ -125,7 +125,7 @@ fn fill(
         let before = resume.as_ref().map_or(0, |resume| resume.from);
         let body = match github.open_download(download, resume.as_ref()) {
             Ok(body) => body,
-            // The server may be back in a moment, but only if it was there a moment ago.
+            // Retry only a server that has answered before.
             Err(error) if attempt > 0 && passing(error.kind) => {
                 last = Some(Error::GitHub(error));
                 break;
@@ -150,7 +150,7 @@ fn passing(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Server(_))
 }
 
-/// Pours a body into the part: bytes that are there now, bytes of the whole, and the sum where it is complete.
+/// Appends a body to the part. Returns the bytes in it now, the whole length, and the checksum if it is complete.
 fn pour(
     dir: &Path,
     name: &Name,
@@ -212,7 +212,7 @@ fn pour(
     Ok((done, body.total, Some(sum)))
 }
 
-/// What an earlier attempt left, where it is of this download.
+/// The part of an earlier attempt, if it belongs to this download.
 fn what_is_here(dir: &Path, name: &Name, part: &File, download: &Download) -> Option<Resume> {
     let from = part.metadata().ok()?.len();
     let origin = fs::read_to_string(dir.join(name.file() + ORIGIN)).ok()?;
@@ -225,7 +225,7 @@ fn truncate(dir: &Path, name: &Name, part: &File) -> Result<(), Error> {
     part.set_len(0).map_err(|error| Error::io("empty", &dir.join(name.file() + PART), error))
 }
 
-/// The part, locked against other processes. Waits while another one has it.
+/// The part, locked against other processes. Waits for the lock.
 fn lock(dir: &Path, name: &Name) -> Result<File, Error> {
     let path = dir.join(name.file() + PART);
     let failed = |error| Error::io("write", &path, error);
@@ -247,7 +247,7 @@ fn lock(dir: &Path, name: &Name) -> Result<File, Error> {
     }
 }
 
-/// Opens the part, or creates it; `None` where another process created it at the same time.
+/// Opens the part, or creates it; `None` if another process created it at the same time.
 fn open(path: &Path) -> io::Result<Option<File>> {
     // A link could lead root to another file.
     if fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
@@ -255,7 +255,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     }
     let opened = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => cache_files::create_new(path),
-        // It is root's, who may have been interrupted before it was given away. The directory is the daemon's.
+        // It is root's, whose download was interrupted before the chown. The directory is the daemon's.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => cache_files::create(path),
         opened => opened,
     };
@@ -274,7 +274,7 @@ fn is_named(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes a part that nobody writes.
+/// Removes a part that no process writes.
 pub(super) fn remove_unfinished(dir: &Path, name: &Name) {
     let path = dir.join(name.file() + PART);
     let held = match File::open(&path) {
@@ -293,7 +293,7 @@ fn remove_unfinished_held(dir: &Path, name: &Name) {
     }
 }
 
-/// Tells the caller and the log how far it is, neither too often.
+/// Reports the progress to the caller and the log, neither too often.
 struct Teller<'a> {
     file: String,
     from: u64,

@@ -1,4 +1,4 @@
-//! The names of packages. They come from the network and become paths: only what matches GitHub's pattern does.
+//! The names of packages. They come from the network and become paths, so only GitHub's pattern is accepted.
 
 use std::cmp::Ordering;
 
@@ -45,7 +45,7 @@ pub(super) struct Name {
 }
 
 impl Name {
-    /// `None` where it is no package of this architecture.
+    /// `None` if it is not a package of this architecture.
     pub fn parse(file: &str, arch: RunnerArch) -> Option<Name> {
         let rest = file.strip_prefix("actions-runner-linux-")?.strip_prefix(arch.as_str())?;
         let version = Version::parse(rest.strip_prefix('-')?.strip_suffix(".tar.gz")?)?;

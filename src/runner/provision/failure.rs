@@ -1,4 +1,4 @@
-//! A step that failed, in words.
+//! Failed steps, in words.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::lxd::{self, ErrorKind};
 use crate::model::Product;
 use crate::runner::masks::masked;
 
-/// Lines of a failed script's output that are kept.
+/// Lines kept of a failed script's output.
 const TAIL_LINES: usize = 40;
 
 /// A step that failed.
@@ -15,26 +15,26 @@ const TAIL_LINES: usize = 40;
 pub enum Failure {
     /// LXD refused or did not answer.
     Lxd(lxd::Error),
-    /// LXD did not start it; what LXD's own log of the start says.
+    /// LXD did not start it; LXD's log of the start.
     NotStarted { error: lxd::Error, log: String },
     /// A script in the instance ended with this code; its output.
     Script { what: &'static str, code: i64, output: String },
     /// A script in the instance did not end in time; the end of what it printed.
     Hung { what: &'static str, limit: Limit, output: String },
-    /// A script in the instance found no network, or no way to GitHub: what it says of it.
+    /// A script in the instance found no network, or no route to GitHub; its message.
     NoNetwork { told: String, output: String },
     /// A file of this host could not be read.
     File { path: String, source: std::io::Error },
-    /// The place for the credentials is not there (any more): they were not written.
+    /// The directory for the credentials does not exist (any more): they were not written.
     NotArmed(lxd::Error),
     /// A virtual machine's agent did not answer.
     NoAgent { product: Product, after: Duration },
-    /// The time for all steps is over.
+    /// The limit for all steps was reached.
     TooLate { step: &'static str, after: Duration },
 }
 
 impl Failure {
-    /// All that is had of a script's output, or of LXD's log of a start, where one failed.
+    /// The output of the failed script, or LXD's log of the failed start.
     pub fn output(&self) -> &str {
         match self {
             Failure::Script { output, .. } | Failure::Hung { output, .. } | Failure::NoNetwork { output, .. } => output,

@@ -1,8 +1,8 @@
-//! The last steps, from an instance with a runner in it to a runner that runs: arm, hand over, note.
+//! The last steps before a runner runs: arm, hand over, note.
 //!
-//! `start-runner.sh arm` leaves a part of itself waiting in the instance that has everything ready but the credentials.
-//! These are one small file that is pushed to the tmpfs that it waits at. A missing place is an error: the credentials
-//! must not end up on a disk.
+//! `start-runner.sh arm` leaves a process in the instance that has everything ready but the credentials. These are one small
+//! file, pushed to the tmpfs that the process watches. A missing directory is an error: the credentials must not be written to
+//! a disk.
 
 use std::time::Instant;
 
@@ -14,11 +14,11 @@ use crate::lxd;
 use crate::lxd::{CALL_TIMEOUT, ErrorKind, Operation};
 use crate::model::{ConfigMap, Phase, RunnerId, Secret, keys};
 
-/// Where the waiting part looks; its directory is made by `start-runner.sh arm`, in memory.
+/// The file that the waiting process takes; its directory is a tmpfs made by `start-runner.sh arm`.
 pub const CREDENTIALS: &str = "/run/lxdrunner/credentials";
 pub(super) const RUNNER_LOG: &str = "/var/log/lxdrunner-runner.log";
 
-/// What a runner proves itself with.
+/// The credentials of a runner.
 #[derive(Debug)]
 pub enum Credentials {
     /// Made by `generate-jitconfig`.
@@ -28,7 +28,7 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// GitHub's id of the runner, where it is known before the runner registers.
+    /// GitHub's id of the runner, if it is known before the runner registers.
     pub fn runner(&self) -> Option<RunnerId> {
         match self {
             Credentials::Jit { runner, .. } => Some(*runner),
@@ -36,11 +36,11 @@ impl Credentials {
         }
     }
 
-    /// The file that the waiting part takes, see `provision/start-runner.sh`.
+    /// The file's text, see `provision/start-runner.sh`.
     fn document(&self, class: &Class, name: &str) -> Secret {
         let mut text = String::new();
         let mut line = |key: &str, value: &str| {
-            // A line is a value's end, whatever is in it.
+            // One line for each value.
             let value: String = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             text.extend([key, " ", &value, "\n"]);
         };
@@ -65,11 +65,11 @@ impl Credentials {
 }
 
 impl Provision<'_> {
-    /// Begins to get everything ready but the credentials; [`Provision::armed`] waits for it. The instance must run and
-    /// have a runner in it. What it waits for (the boot, the network) takes time that can be used.
+    /// Begins to prepare everything but the credentials; [`Provision::armed`] waits for it. The instance must run and have a
+    /// runner in it.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn arm(&self) -> Result<Operation, Failure> {
         self.start_script("arm")
     }
@@ -87,10 +87,10 @@ impl Provision<'_> {
         self.begin_script(&[&format!("{DIRECTORY}/start-runner.sh"), what], environment)
     }
 
-    /// Waits until the instance waits for credentials. From here on it may be frozen and thawed before they come.
+    /// Waits until the instance waits for credentials. From then on it may be frozen and thawed before they come.
     ///
     /// # Errors
-    /// The script's own words where it fails; what LXD says.
+    /// The script's message if it fails; LXD's errors.
     pub fn armed(&self, arming: &Operation) -> Result<(), Failure> {
         let begun = Instant::now();
         self.end_script("start-runner.sh", arming, RUNNER_LOG)?;
@@ -99,7 +99,7 @@ impl Provision<'_> {
         Ok(())
     }
 
-    /// Makes LXD ready to push the credentials; that it fails does not matter.
+    /// Prepares LXD for the push of the credentials. Failures do not matter.
     pub fn open_files(&self) {
         if let Err(error) = self.lxd.open_files(&self.class.project, self.name, CALL_TIMEOUT) {
             debug!("instance={} step=open_files error=\"{error}\"", self.name);
@@ -107,10 +107,10 @@ impl Provision<'_> {
         self.mark.at("files_open");
     }
 
-    /// Hands the credentials over, upon which the runner starts. The instance's name is the runner's.
+    /// Hands the credentials over, after which the runner starts. The instance's name is the runner's.
     ///
     /// # Errors
-    /// What LXD says; `NotFound` also where the instance is not armed.
+    /// LXD's errors; `NotFound` also if the instance is not armed.
     pub fn hand_over(&self, credentials: &Credentials) -> Result<(), Failure> {
         let document = credentials.document(self.class, self.name);
         let mut bytes = document.expose().as_bytes();
@@ -126,22 +126,21 @@ impl Provision<'_> {
         }
     }
 
-    /// Notes on the instance which registration is its own, before the credentials are handed over: whoever finds it
-    /// half-made must be able to ask GitHub whether its runner came up after all.
+    /// Notes its registration on the instance, before the credentials are handed over: a process that finds it half-made must be
+    /// able to ask GitHub whether its runner came up.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn note_runner(&self, runner: RunnerId) -> Result<(), Failure> {
         let config = ConfigMap::from([(keys::RUNNER_ID.to_owned(), runner.to_string())]);
         Ok(self.lxd.patch_config(&self.class.project, self.name, &config, None)?)
     }
 
-    /// Notes on the instance that it needs nobody any more. Only after the hand-over: what says so of an instance that
-    /// never got credentials would be waited for in vain. `runner` is its registration where that is not noted yet: a
-    /// standby's name is nobody else's, so that its runner is found by it until then.
+    /// Writes the phase "started", only after the hand-over: an instance that never got credentials would be waited for in vain.
+    /// `runner` is its registration if that is not noted yet (a standby's).
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn note_started(&self, runner: Option<RunnerId>) -> Result<(), lxd::Error> {
         let mut config = ConfigMap::from([(keys::PHASE.to_owned(), Phase::Started.as_str().to_owned())]);
         config.extend(runner.map(|runner| (keys::RUNNER_ID.to_owned(), runner.to_string())));

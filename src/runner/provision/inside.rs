@@ -6,8 +6,7 @@ use crate::lxd::{Exec, Lxd};
 use crate::model::ConfigMap;
 use crate::steps::removal::Inside;
 
-/// Looks for a worker process inside: GitHub is known to call a busy runner idle now and then, and the worker exists
-/// exactly while a job runs.
+/// Looks for a worker process inside, which exists exactly while a job runs: GitHub sometimes lists a busy runner as idle.
 pub fn look_inside(lxd: &Lxd, project: &str, name: &str) -> Inside {
     // The pattern does not match its own command line.
     let look = "grep -la 'Runner[.]Worker' /proc/[0-9]*/cmdline 2>/dev/null | grep -q .";

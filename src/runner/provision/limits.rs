@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 
-/// An operation that takes longer is reported every time that this has passed again.
+/// Between two log lines about an operation that takes long.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
 /// The limits of one making.
@@ -18,7 +18,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As the config says.
+    /// The config's limits.
     pub fn of(config: &Config) -> Limits {
         Limits { step: config.provision_timeout, whole: config.longest_making() }
     }
@@ -29,7 +29,7 @@ impl Limits {
 pub enum Limit {
     /// Without progress.
     Step(Duration),
-    /// For everything.
+    /// For all steps.
     Whole(Duration),
 }
 
@@ -46,7 +46,7 @@ impl Clock {
         Clock { begun: Instant::now(), limits, noted: AtomicU64::new(0) }
     }
 
-    /// The limit for everything, where it is reached.
+    /// The limit for all steps, if it is reached.
     pub fn over(&self) -> Option<Duration> {
         Some(self.limits.whole).filter(|whole| self.begun.elapsed() >= *whole)
     }

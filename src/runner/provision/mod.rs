@@ -1,5 +1,5 @@
-//! Puts a runner into an instance: create, start, push, set up, arm, hand over. Effects only; what to do when a step
-//! fails is decided elsewhere.
+//! Puts a runner into an instance: create, start, push, set up, arm, hand over. Effects only; [`crate::steps`] decides what
+//! follows a failure.
 //!
 //! The secret (a JIT config or a registration token) goes through LXD's files API into `/run/lxdrunner`, a tmpfs, and
 //! the start script empties the file before the runner runs, and removes it. It is never in an argument, in LXD's
@@ -32,9 +32,9 @@ pub use limits::{Limit, Limits};
 pub use reach::why_not_online;
 pub use stages::SEAL_SCRIPT;
 
-/// The set-up script that is used where a class names none.
+/// The built-in set-up script.
 pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh");
-/// The script that starts the runner and powers the instance off behind it.
+/// The script that starts the runner and powers the instance off afterwards.
 pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh");
 
 /// The part of it that reads the environment.
@@ -52,11 +52,11 @@ pub fn scripts_digest() -> String {
 }
 
 const DIRECTORY: &str = "/opt/lxdrunner";
-/// Where the set-up says in an instance how far it came.
+/// The set-up's progress file in an instance.
 pub(super) const SETUP_LOG: &str = "/var/log/lxdrunner-setup.log";
 /// How often the wait for a virtual machine's agent is reported, after the first [`PROGRESS_EVERY`].
 const AGENT_PROGRESS_EVERY: Duration = Duration::from_secs(30);
-/// Bytes that are read of LXD's log of a start that failed.
+/// Bytes read of LXD's log of a failed start.
 const START_LOG: usize = 16 * 1024;
 
 /// One instance while a runner is put into it.
@@ -66,7 +66,7 @@ pub struct Provision<'a> {
     name: &'a str,
     clock: Clock,
     mark: Mark<'a>,
-    /// `SCHEME://HOST:PORT` that a runner must reach; empty: that is not tried.
+    /// `SCHEME://HOST:PORT` that a runner must reach; empty: not checked.
     github: String,
 }
 
@@ -76,7 +76,7 @@ impl<'a> Provision<'a> {
         Provision { lxd, class, name, clock: Clock::start(limits), mark, github: String::new() }
     }
 
-    /// The same, and whether GitHub's API is reached from inside is tried.
+    /// The same with a check that GitHub's API can be reached from inside.
     pub fn reaching(self, api: &str) -> Provision<'a> {
         Provision { github: reach::endpoint(api).unwrap_or_default(), ..self }
     }
@@ -84,18 +84,17 @@ impl<'a> Provision<'a> {
     /// Makes the instance, stopped, with `keys` in its config.
     ///
     /// # Errors
-    /// What LXD says; a name that is taken is found out by asking whose it is, not from the error.
+    /// LXD's errors; whether the name is taken is found out by a look, not from the error.
     pub fn create(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<(), Failure> {
         let operation =
             self.lxd.create(&self.class.project, &self.class.target, &self.order(source, keys, ephemeral))?;
         self.created(&operation)
     }
 
-    /// The same, and has it started in the same call where the server does that: true then, and only
-    /// [`Provision::usable`] is left to be waited for.
+    /// The same, and starts it in the same call if the server can: true then, and only [`Provision::usable`] remains.
     ///
     /// # Errors
-    /// The same. The instance may be there all the same, where it was made and could not be started.
+    /// The same. The instance may exist if it was made and could not be started.
     pub fn create_started(&self, source: Source, keys: ConfigMap, ephemeral: bool) -> Result<bool, Failure> {
         let new = self.order(source, keys, ephemeral);
         let (operation, starts) = self.lxd.create_started(&self.class.project, &self.class.target, &new)?;
@@ -129,19 +128,19 @@ impl<'a> Provision<'a> {
         Ok(())
     }
 
-    /// Begins to start it; [`Provision::started`] waits for the end.
+    /// Begins the start; [`Provision::started`] waits for the end.
     pub fn start(&self) -> Result<Operation, Failure> {
         Ok(self.lxd.set_state(&self.class.project, self.name, "start", false)?)
     }
 
-    /// Waits until it runs, for a virtual machine until its agent answers.
+    /// Waits until it runs, and until a virtual machine's agent answers.
     pub fn started(&self, operation: &Operation) -> Result<(), Failure> {
         self.wait(operation, "start the instance").map_err(|failure| self.with_log(failure))?;
         self.mark.at("started");
         self.usable()
     }
 
-    /// A start that failed, with LXD's own log of it: LXD's error is often only that a program of its own failed.
+    /// A failed start with LXD's log of it: LXD's error often says only that one of its programs failed.
     fn with_log(&self, failure: Failure) -> Failure {
         let Failure::Lxd(error) = failure else { return failure };
         let file = match self.class.kind {
@@ -158,7 +157,7 @@ impl<'a> Provision<'a> {
         }
     }
 
-    /// Waits until what was started can be worked with: a virtual machine until its agent answers.
+    /// Waits until a virtual machine's agent answers.
     pub fn usable(&self) -> Result<(), Failure> {
         if self.class.kind == InstanceType::Container {
             return Ok(());
@@ -193,8 +192,7 @@ impl<'a> Provision<'a> {
         Ok(self.lxd.push_file(&self.class.project, self.name, &path, 0o755, &mut text.as_bytes(), length, left)?)
     }
 
-    /// How long a script may wait, in seconds: its own waiting ends before ours does, so that it can say what it waited
-    /// for.
+    /// How long a script may wait, in seconds. Its wait ends before ours, so that it can report what it waited for.
     fn waiting_time(&self, step: &'static str) -> Result<String, Failure> {
         Ok((self.left(step)?.as_secs() * 9 / 10).to_string())
     }
@@ -210,7 +208,7 @@ impl<'a> Provision<'a> {
         end.ok().flatten().unwrap_or_default()
     }
 
-    /// What ended well, for its output to be fetched.
+    /// A command that succeeded, for its output.
     fn end_script(&self, file: &'static str, operation: &Operation, log: &str) -> Result<EndedExec, Failure> {
         match self.end_exec(operation, file) {
             Ok(ended) if ended.code == 0 => Ok(ended),
@@ -232,7 +230,7 @@ impl<'a> Provision<'a> {
     }
 }
 
-/// What `product` makes an instance of this image from.
+/// The source of an instance of this image, for `product`.
 pub fn source(image: &ImageRef, product: Product) -> Source {
     if let Some(Origin { server, protocol, alias }) = image.origin(product) {
         return Source::Remote { server, protocol, alias };
@@ -241,13 +239,13 @@ pub fn source(image: &ImageRef, product: Product) -> Source {
     if is_fingerprint(&name) { Source::Fingerprint(name) } else { Source::Alias(name) }
 }
 
-/// The pause before the next look for a virtual machine's agent. Each look is work for LXD and the virtual machine, which a
-/// slow boot has no time for.
+/// The pause before the next look for a virtual machine's agent. Each look costs LXD and the machine time that a slow boot
+/// needs.
 fn agent_pause(waited: Duration) -> Duration {
     if waited < Duration::from_secs(10) { Duration::from_millis(500) } else { Duration::from_secs(2) }
 }
 
-/// True for what can only be meant as an image's fingerprint, whole or its first 12 digits and more.
+/// True for an image's fingerprint, whole or at least its first 12 digits.
 pub fn is_fingerprint(name: &str) -> bool {
     (12..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_hexdigit())
 }

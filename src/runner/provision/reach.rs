@@ -1,4 +1,4 @@
-//! Whether a runner reaches GitHub from inside its instance, which its network may be kept from by the host's firewall.
+//! Failures to reach GitHub from inside an instance, for instance because of the host's firewall.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use crate::lxd::Lxd;
 use crate::model::Devices;
 use crate::runner::masks::masked;
 
-/// What scripts in the instance end with where there is no network, or no way to GitHub (EHOSTUNREACH).
+/// The exit code of scripts in the instance without a network or a route to GitHub (EHOSTUNREACH).
 pub(super) const NO_NETWORK: i64 = 113;
-/// Characters of a reason that are kept.
+/// Characters kept of a reason.
 const REASON: usize = 1024;
-/// Bytes of the runner's log that a reason is looked for in.
+/// Bytes of the runner's log that are searched for a reason.
 const LOG: usize = 64 * 1024;
-/// How long reading it may take: the instance is to go.
+/// Limit for reading it, since the instance's removal waits.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `SCHEME://HOST:PORT` of an API's address.
@@ -27,20 +27,20 @@ pub(super) fn endpoint(api: &str) -> Option<String> {
 }
 
 impl Provision<'_> {
-    /// The failure that a script told of in its last words.
+    /// The failure in the last lines of a script's output.
     pub(super) fn no_network(&self, output: String) -> Failure {
         let told = failure_in(self.lxd, self.class, &output).unwrap_or_else(|| shortened(&output));
         Failure::NoNetwork { told, output }
     }
 }
 
-/// Why the runner of a running instance of the class does not come online, where `start-runner.sh` says it in its log.
+/// Why the runner of a running instance of the class does not come online, if `start-runner.sh` logged it.
 pub fn why_not_online(lxd: &Lxd, class: &Class, name: &str) -> Option<String> {
     let log = lxd.pull_file_tail(&class.project, name, RUNNER_LOG, LOG, PATIENCE).ok().flatten()?;
     failure_in(lxd, class, &log)
 }
 
-/// The last failure that our scripts tell of in a log, with the name of the network on this host.
+/// The last failure that the scripts wrote into a log, with the network's name on this host.
 fn failure_in(lxd: &Lxd, class: &Class, log: &str) -> Option<String> {
     let line = log.lines().rev().find(|line| line.starts_with("lxdrunner-") && line.contains("FAILED: "))?;
     let told = shortened(line.rsplit("FAILED: ").next()?);
@@ -54,7 +54,7 @@ fn shortened(told: &str) -> String {
     masked(told).chars().take(REASON).collect()
 }
 
-/// The network of the class's instances, as its host calls it.
+/// The network of the class's instances, by its name on the host.
 fn bridge(lxd: &Lxd, class: &Class) -> Option<String> {
     let mut devices = Devices::new();
     for profile in &class.profiles {

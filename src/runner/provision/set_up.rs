@@ -1,4 +1,4 @@
-//! Puts into an instance all that a runner and its jobs find there: the package, the scripts, what the class asks for.
+//! Sets an instance up: the package, the scripts, and what the class asks for.
 
 use std::fs::File;
 use std::time::Instant;
@@ -15,7 +15,7 @@ const SETUP: &str = "setup-runner.sh";
 
 /// A script of the set-up.
 struct Script<'a> {
-    /// What it is called in messages: what leads to the one that is at fault.
+    /// Its name in messages.
     what: &'static str,
     /// Its file in the instance.
     file: &'static str,
@@ -26,7 +26,7 @@ impl Provision<'_> {
     /// Pushes the package and the scripts, and sets the runner up; `baking` tells the scripts that copies follow.
     ///
     /// # Errors
-    /// What LXD says; a script's own words where one fails.
+    /// LXD's errors; a failed script's message.
     pub fn prepare(&self, package: &Package, baking: bool) -> Result<(), Failure> {
         self.lxd.make_directory(&self.class.project, self.name, DIRECTORY, 0o755)?;
         self.push_package(package)?;
@@ -37,7 +37,7 @@ impl Provision<'_> {
             self.push(file, &text)?;
         }
         let begun = Instant::now();
-        // What runs before the built-in set-up, which waits by itself, finds a boot that has come so far, and a network.
+        // The built-in set-up waits for boot and network by itself; a script that runs before it must find both.
         if !inside.authorities.is_empty() {
             self.run(START, START, Some("trust"), baking)?;
         } else if inside.before.is_some() {
@@ -85,7 +85,7 @@ impl Provision<'_> {
         self.end_script(what, &running, SETUP_LOG).map(drop)
     }
 
-    /// What the scripts of the set-up are told.
+    /// The environment of the set-up scripts.
     fn environment(&self, what: &'static str, baking: bool) -> Result<ConfigMap, Failure> {
         let inside = &self.class.inside;
         let mut environment = inside.env.clone();
@@ -106,7 +106,7 @@ impl Provision<'_> {
     }
 }
 
-/// What `start-runner.sh` looks for beside itself, where the class asks for it.
+/// The files that `start-runner.sh` looks for beside itself, if the class asks for them.
 fn files(inside: &Inside) -> Vec<(&'static str, String)> {
     let lines = inside.env.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let hook = |text: &Option<String>| text.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is done with an instance beyond a job's own steps: sealing a template, freezing a standby, claiming one.
+//! Steps of templates and standbys: seal, publish, freeze, claim, thaw.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,18 +9,18 @@ use super::{DIRECTORY, Failure, Provision, SETUP_LOG};
 use crate::lxd::{self, ErrorKind, Exec};
 use crate::model::{ConfigMap, InstanceType, Phase, keys};
 
-/// The script that takes from a template what its copies must not share.
+/// The script that removes from a template what its copies must not share.
 pub const SEAL_SCRIPT: &str = include_str!("../../../provision/seal-template.sh");
-/// How a template that is an image is packed: a third of the size, and sooner done than writing it as it is.
+/// The compression of a template that is an image: a third of the size, and faster than writing it uncompressed.
 const COMPRESSION: &str = "zstd";
-/// How long a virtual machine gets to shut down by itself.
+/// How long a virtual machine may take to shut down.
 const SHUT_DOWN: Duration = Duration::from_secs(60);
 
 impl Provision<'_> {
-    /// Takes from the instance what its copies must not share, and stops it.
+    /// Removes from the instance what its copies must not share, and stops it.
     ///
     /// # Errors
-    /// The script's own words where it fails; what LXD says.
+    /// The script's message if it fails; LXD's errors.
     pub fn seal(&self) -> Result<(), Failure> {
         self.push("seal-template.sh", SEAL_SCRIPT)?;
         let environment = ConfigMap::from([("LXDRUNNER_NAME".to_owned(), self.name.to_owned())]);
@@ -32,36 +32,35 @@ impl Provision<'_> {
         }
         let project = &self.class.project;
         if self.class.kind == InstanceType::VirtualMachine {
-            // What it holds in memory must get to its disk.
+            // Its memory must be flushed to its disk.
             let stopping = self.lxd.set_state(project, self.name, "stop", false)?;
             match self.lxd.wait(&stopping, SHUT_DOWN.min(self.left("stop the template")?)) {
                 Ok(()) => return Ok(()),
                 Err(error) => debug!("instance={} msg=\"does not shut down by itself\" error=\"{error}\"", self.name),
             }
         }
-        // Quick, and nothing in it writes anything any more.
+        // Fast; nothing in it writes any more.
         let stopping = self.lxd.set_state(project, self.name, "stop", true)?;
         self.wait(&stopping, "stop the template")
     }
 
-    /// Marks it finished by writing its phase key, if its ETag is still this one. Which process made it stays
-    /// noted: while that one lives, it keeps it.
+    /// Marks it finished by writing its phase key, if its ETag is still this one. The key of the process that made it stays.
     ///
     /// # Errors
-    /// What LXD says; `PreconditionFailed` where it changed since.
+    /// LXD's errors; `PreconditionFailed` if it changed since.
     pub fn finish(&self, to: Phase, etag: &str) -> Result<(), lxd::Error> {
         let config = ConfigMap::from([(keys::PHASE.to_owned(), to.as_str().to_owned())]);
         self.lxd.patch_config(&self.class.project, self.name, &config, Some(etag))
     }
 
-    /// Makes an image of the stopped instance, which is called by the same name; its fingerprint.
+    /// Publishes the stopped instance as an image with the same name; returns its fingerprint.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn publish(&self, alias: &str, properties: &ConfigMap) -> Result<String, Failure> {
         let publish = |compression: &str| self.publish_as(alias, properties, compression);
         publish(COMPRESSION).or_else(|failure: Failure| match &failure {
-            // LXD refuses at once what it has no program for, Incus finds it out on the way.
+            // Without the compression program LXD refuses at once, Incus fails later.
             Failure::Lxd(error) if matches!(error.kind, ErrorKind::Refused(_) | ErrorKind::OperationFailed) => {
                 publish("none")
             }
@@ -69,10 +68,10 @@ impl Provision<'_> {
         })
     }
 
-    /// Waits until the armed instance's boot has ended, and makes it ready to be frozen for long.
+    /// Waits until the armed instance's boot has ended, and prepares it for a long freeze.
     ///
     /// # Errors
-    /// The script's own words where the boot does not end; what LXD says.
+    /// The script's message if the boot does not end; LXD's errors.
     pub fn settle(&self) -> Result<(), Failure> {
         let settling = self.start_script("settle")?;
         self.end_script("start-runner.sh", &settling, RUNNER_LOG).map(drop)
@@ -81,7 +80,7 @@ impl Provision<'_> {
     /// Freezes the instance: it keeps its memory and uses no processor.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn freeze(&self) -> Result<(), Failure> {
         let freezing = self.lxd.set_state(&self.class.project, self.name, "freeze", false)?;
         self.wait(&freezing, "freeze the instance")
@@ -90,15 +89,15 @@ impl Provision<'_> {
     /// Sets these keys on a standby, if its ETag is still this one.
     ///
     /// # Errors
-    /// What LXD says; `PreconditionFailed` where it changed since.
+    /// LXD's errors; `PreconditionFailed` if it changed since.
     pub fn claim(&self, config: &ConfigMap, etag: &str) -> Result<(), lxd::Error> {
         self.lxd.patch_config(&self.class.project, self.name, config, Some(etag))
     }
 
-    /// Lets a frozen instance go on.
+    /// Thaws a frozen instance.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn thaw(&self) -> Result<(), Failure> {
         let thawing = self.lxd.set_state(&self.class.project, self.name, "unfreeze", false)?;
         self.wait(&thawing, "unfreeze the standby")
@@ -107,7 +106,7 @@ impl Provision<'_> {
     /// Sets the clock of a virtual machine, which stood still while it was frozen.
     ///
     /// # Errors
-    /// What LXD says.
+    /// LXD's errors.
     pub fn set_clock(&self) -> Result<(), Failure> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let command = ["date", "-s", &format!("@{seconds}")].map(str::to_owned).to_vec();

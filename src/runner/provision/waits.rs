@@ -13,12 +13,12 @@ use crate::model::{ConfigMap, keys};
 use crate::runner::masks::masked;
 
 impl Provision<'_> {
-    /// What the next step may take if it shows no progress.
+    /// How long the next step may take without progress.
     pub(super) fn left(&self, step: &'static str) -> Result<Duration, Failure> {
         if let Some(after) = self.clock.over() {
             return Err(Failure::TooLate { step, after });
         }
-        // The step before has ended, which is progress.
+        // The end of the last step is progress.
         self.note_progress();
         let Clock { begun, limits, .. } = &self.clock;
         Ok(limits.whole.saturating_sub(begun.elapsed()).min(limits.step))
@@ -29,12 +29,12 @@ impl Provision<'_> {
         Patience { quiet: limits.step, until: begun + limits.whole, seen }
     }
 
-    /// Waits for an operation, and logs now and then that it goes on.
+    /// Waits for an operation, and logs now and then that it continues.
     pub(super) fn wait(&self, operation: &Operation, step: &'static str) -> Result<(), Failure> {
         self.wait_by(operation, step, Signs::Own)
     }
 
-    /// The same, where progress shows by these signs.
+    /// The same with these signs of progress.
     pub(super) fn wait_by(&self, operation: &Operation, step: &'static str, signs: Signs<'_>) -> Result<(), Failure> {
         let seen = |progress: &Progress| self.tell(step, progress);
         let waited = self.lxd.wait_patiently(operation, &self.patience(&seen), signs);
@@ -56,7 +56,7 @@ impl Provision<'_> {
         self.lxd.end_exec((&self.class.project, self.name), running, &self.patience(&seen))
     }
 
-    /// The limit that was reached, where that is why a wait failed.
+    /// The limit that was reached, if the wait failed for that.
     pub(super) fn limit(&self, error: &lxd::Error) -> Option<Limit> {
         match error.kind {
             ErrorKind::Stalled => Some(Limit::Step(self.clock.limits.step)),
@@ -89,8 +89,7 @@ impl Provision<'_> {
         info!("instance={name} step={step:?}{status} msg=\"still under way\" seconds={seconds}");
     }
 
-    /// Notes on the instance that its making goes on, where it takes long: daemons on other machines cannot see it, and would
-    /// remove the instance as abandoned.
+    /// Notes on the instance that a long making continues: daemons on other machines would otherwise remove it as abandoned.
     fn note_progress(&self) {
         let Clock { begun, limits, noted } = &self.clock;
         let seconds = begun.elapsed().as_secs();

@@ -1,4 +1,4 @@
-//! The gate's own answers, and tiny_http's as clients get them. Pure.
+//! The gate's own answers, and tiny_http's rewritten for clients. Pure.
 
 use crate::webhook::event::SignatureError;
 use crate::webhook::limits::LONGEST_ANSWER;
@@ -66,7 +66,7 @@ impl Refusal {
 const LONGEST: usize = LONGEST_ANSWER + 1024;
 const MOST_HEADERS: usize = 16;
 
-/// What decides the form of an answer.
+/// The form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     /// True for HEAD.
@@ -74,8 +74,8 @@ pub(super) struct Form {
     pub(super) keep_alive: bool,
 }
 
-/// tiny_http's answer as the client gets it; `None` where it has not all come yet. `Connection` is the gate's: the
-/// client's connection is not the one that tiny_http has.
+/// tiny_http's answer rewritten for the client; `None` until it is complete. `Connection` is the gate's, since tiny_http's
+/// connection is another one.
 ///
 /// # Errors
 /// `bytes` are not one answer.

@@ -43,11 +43,11 @@ struct Link {
     answer: Vec<u8>,
 }
 
-/// A request on its way.
+/// A request that was sent, or is being sent.
 struct Current {
     exchange: Exchange,
     since: Instant,
-    /// Its bytes: they are in memory until the answer, first here and then at tiny_http.
+    /// Its bytes, which count as memory until the answer, first here and then in tiny_http.
     held: usize,
     /// Bytes sent of the piece that is being sent. Pieces that are sent are freed.
     sent: usize,
@@ -67,19 +67,19 @@ impl Backend {
     /// Sends a request as soon as a connection is free.
     ///
     /// # Errors
-    /// tiny_http is gone.
+    /// tiny_http closed the connection.
     pub(super) fn submit(&mut self, exchange: Exchange, now: Instant) -> io::Result<()> {
         self.held += exchange.size();
         self.waiting.push_back(exchange);
         self.send_waiting(now)
     }
 
-    /// Bytes of requests that are not answered yet, also of clients that are gone.
+    /// Bytes of requests that are not answered yet, also of disconnected clients.
     pub(super) fn held(&self) -> usize {
         self.held
     }
 
-    /// Drops the request of a client that is gone, where it is not sent yet.
+    /// Drops the request of a disconnected client if it was not sent yet.
     pub(super) fn forget(&mut self, serial: u64) {
         let held = &mut self.held;
         self.waiting.retain(|exchange| {
@@ -89,10 +89,10 @@ impl Backend {
         });
     }
 
-    /// A connection has bytes, or room for more. The answer, where it is whole.
+    /// A connection is readable or writable. Returns the answer once it is complete.
     ///
     /// # Errors
-    /// tiny_http is gone, or sent something else than an answer.
+    /// tiny_http closed the connection, or sent anything but an answer.
     pub(super) fn on_ready(&mut self, n: usize, now: Instant, scratch: &mut [u8]) -> io::Result<Option<Answered>> {
         let Some(link) = self.links.get_mut(n) else { return Ok(None) };
         link.send()?;
@@ -105,7 +105,7 @@ impl Backend {
         Ok(Some(Answered { slot, serial, keep_alive: form.keep_alive, bytes }))
     }
 
-    /// When the request was sent that has waited longest for its answer.
+    /// When the oldest unanswered request was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.links.iter().filter_map(|link| Some(link.current.as_ref()?.since)).min()
     }
@@ -144,7 +144,7 @@ impl Link {
         Ok(())
     }
 
-    /// The answer, where it is whole and the request is sent.
+    /// The answer, if it is complete and the request was sent.
     fn receive(&mut self, scratch: &mut [u8]) -> io::Result<Option<Vec<u8>>> {
         loop {
             match self.stream.read(scratch) {

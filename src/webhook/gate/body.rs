@@ -17,12 +17,12 @@ const MOST_TRAILERS: usize = 64;
 pub(super) struct Body {
     pub(super) pieces: VecDeque<Vec<u8>>,
     length: usize,
-    /// The length that it will have, as far as that is known.
+    /// The expected length, or the longest possible.
     expected: usize,
 }
 
 impl Body {
-    /// Of `expected` bytes; `None`: a body in chunks, of which the length is not known.
+    /// A body of `expected` bytes; `None`: chunked, of unknown length.
     pub(super) fn new(expected: Option<usize>) -> Body {
         Body { expected: expected.unwrap_or(LONGEST_BODY), ..Body::default() }
     }
@@ -42,7 +42,7 @@ impl Body {
             let last = match self.pieces.back_mut().filter(|piece| piece.len() < PIECE) {
                 Some(last) => last,
                 None => {
-                    // Room at once for all of it: growing blocks would leave holes in the heap.
+                    // Allocate once: growing blocks would fragment the heap.
                     let room = self.expected.saturating_sub(self.length).min(PIECE);
                     self.pieces.push_back(Vec::with_capacity(room));
                     continue;
@@ -56,7 +56,7 @@ impl Body {
     }
 }
 
-/// What the next bytes of a chunked body are.
+/// The meaning of the next bytes of a chunked body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Size,
@@ -77,7 +77,7 @@ impl Chunks {
         Chunks { next: Next::Size, taken: 0 }
     }
 
-    /// Moves what is decoded from `buffer` to `body`; true at the end of the body. Bytes behind it stay.
+    /// Decodes `buffer` into `body`; true at the end of the body. Bytes behind it stay in `buffer`.
     pub(super) fn decode(&mut self, buffer: &mut Vec<u8>, body: &mut Body) -> Result<bool, Refusal> {
         let mut rest = buffer.as_slice();
         let done = loop {

@@ -62,9 +62,9 @@ pub(super) enum Step {
 
 pub(super) struct Client {
     stream: Stream,
-    /// Tells it from others that had its place before.
+    /// Distinguishes it from earlier clients in the same place.
     pub(super) serial: u64,
-    /// The address that asks, as far as that is known.
+    /// The client's address, as far as it is known.
     pub(super) peer: IpAddr,
     /// The address that its place is counted against; `None` for a proxy until the head names the client.
     pub(super) holder: Option<IpAddr>,
@@ -76,7 +76,7 @@ pub(super) struct Client {
     pub(super) deadline: Instant,
     /// When the whole exchange must be over.
     last: Instant,
-    /// What was read and not parsed yet.
+    /// Bytes that were read and not parsed yet.
     buffer: Vec<u8>,
     /// Bytes at the front of the buffer in which no head ends.
     scanned: usize,
@@ -85,12 +85,12 @@ pub(super) struct Client {
     chunks: Option<Chunks>,
     out: Vec<u8>,
     sent: usize,
-    /// True where the system may have more bytes for us.
+    /// True if the socket may be readable.
     readable: bool,
-    /// True where the system has reported the end: it does so once.
+    /// True once the system has reported the end of input, which it does only once.
     ended: bool,
     eof: bool,
-    /// What it still sends is read, so that the refusal arrives.
+    /// True after a refusal: input is still read, so that the refusal arrives.
     refused: bool,
 }
 
@@ -161,7 +161,7 @@ impl Client {
         self.phase == Phase::AwaitingResponse
     }
 
-    /// Goes on as far as it goes.
+    /// Advances as far as possible.
     pub(super) fn advance(&mut self, now: Instant, shared: &Shared, scratch: &mut [u8]) -> Step {
         for _ in 0..TURN {
             if !self.send() {
@@ -243,7 +243,7 @@ impl Client {
         self.refused = true;
     }
 
-    /// Sends what there is to send; false where nobody takes it any more.
+    /// Sends pending bytes; false if the client takes no more.
     fn send(&mut self) -> bool {
         while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match self.stream.write(rest) {
@@ -346,12 +346,12 @@ impl Client {
         let peers = &shared.peers;
         let known = match self.from_proxy {
             true => peers.behind(head.forwarded_for.as_deref()),
-            // A proxy that is not named passes on anybody's requests.
+            // An unknown proxy may pass on anybody's requests.
             false => (!head.proxied).then_some(self.peer),
         };
         self.peer = known.unwrap_or(self.peer);
         self.holder = Some(subscriber(self.peer));
-        // A proxy elsewhere was let in by its own address.
+        // A proxy that is not trusted was judged by its own address.
         let hidden = known.is_none() && (self.from_proxy || self.peer.is_loopback());
         match () {
             () if hidden && peers.is_restricted() => return Err(Refusal::HIDDEN),
@@ -403,7 +403,7 @@ impl Client {
         Some(Exchange { slot: 0, serial: self.serial, head, body, is_delivery, form })
     }
 
-    /// `None` where something was read, or the end.
+    /// `None` if bytes or the end of input were read.
     fn read(&mut self, scratch: &mut [u8]) -> Option<Step> {
         if !self.readable {
             return Some(Step::Wait);
@@ -412,7 +412,7 @@ impl Client {
             Ok(0) => self.eof = true,
             Ok(count) => {
                 let full = count == scratch.len();
-                // Fewer than there is room for: there were no more.
+                // A short read: the socket is drained.
                 self.readable = full || self.ended || !self.stream.is_plain();
                 self.buffer.extend_from_slice(scratch.get(..count).unwrap_or_default());
                 if full {

@@ -18,7 +18,7 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// How many there are.
+    /// The number of clients.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -65,7 +65,7 @@ impl Connections {
         self.count -= 1;
         self.free.push(at);
         if self.count == 0 {
-            // Gives back the memory that a flood needed.
+            // Frees the memory of a flood.
             *self = Connections::default();
         }
     }

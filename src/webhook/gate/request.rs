@@ -1,4 +1,4 @@
-//! The head of a request: parsed, and written anew for tiny_http. Pure.
+//! The head of a request: parsed, and rewritten for tiny_http. Pure.
 
 use std::fmt::Write;
 
@@ -13,21 +13,21 @@ const MOST_HEADERS: usize = 100;
 const PROXIES: [&str; 7] =
     ["x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via", "x-real-ip", "x-forwarded-port"];
 
-/// Headers that tiny_http gets, as they are written for it.
+/// Headers that are passed on, in this spelling.
 const FORWARDED: [&str; 5] = ["Content-Type", "X-GitHub-Event", "X-GitHub-Delivery", SIGNATURE, OLD_SIGNATURE];
 const SIGNATURE: &str = "X-Hub-Signature-256";
 const OLD_SIGNATURE: &str = "X-Hub-Signature";
 
-/// What says where the body ends.
+/// How the body's end is determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// Nothing: there is no body.
+    /// No body.
     None,
     Length(usize),
     Chunked,
 }
 
-/// What is kept of a request's head.
+/// The parts of a request's head that are used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
     method: String,
@@ -37,19 +37,19 @@ pub(super) struct Head {
     headers: Vec<(&'static str, String)>,
     pub(super) body: Framing,
     pub(super) expects_continue: bool,
-    /// True where the client wants to ask more over this connection.
+    /// True if the client wants to keep the connection.
     pub(super) keep_alive: bool,
     /// True for HEAD, whose answer has no body.
     pub(super) bodyless: bool,
     /// True for a POST to the path of webhooks: it must be signed.
     pub(super) is_delivery: bool,
-    /// True where a header says that a proxy passed it on.
+    /// True if a header shows that a proxy passed it on.
     pub(super) proxied: bool,
-    /// Every X-Forwarded-For, joined as if it were one.
+    /// All X-Forwarded-For headers, joined by commas.
     pub(super) forwarded_for: Option<String>,
 }
 
-/// True where the empty line that ends a head may be in `bytes`; those before `seen` were looked at before.
+/// True if `bytes` may contain the empty line that ends a head; bytes before `seen` were checked before.
 pub(super) fn may_be_complete(bytes: &[u8], seen: usize) -> bool {
     let fresh = bytes.get(seen.saturating_sub(3)..).unwrap_or_default();
     let mut rest = fresh;
@@ -62,7 +62,7 @@ pub(super) fn may_be_complete(bytes: &[u8], seen: usize) -> bool {
     false
 }
 
-/// `None` where the head is not complete, else the head and how many bytes it has.
+/// The head and its length in bytes; `None` if it is incomplete.
 pub(super) fn parse_head(bytes: &[u8], most: usize) -> Result<Option<(Head, usize)>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
@@ -104,7 +104,7 @@ fn path_of(target: &str) -> &str {
     rest.find('/').and_then(|at| rest.get(at..)).unwrap_or("/")
 }
 
-/// Digits alone. More of them than a `usize` has room for are simply the largest there is.
+/// Parses digits only; saturates.
 fn decimal(text: &str) -> Option<usize> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().unwrap_or(usize::MAX))
@@ -116,7 +116,7 @@ impl Head {
         self.proxied |= PROXIES.iter().any(|known| is(known));
         if is("content-length") {
             let length = value.and_then(decimal).ok_or(Refusal::FRAMING)?;
-            // Also refuses a length beside chunks, and two different lengths: the tricks of request smuggling.
+            // Also refuses a length beside chunks and two different lengths, as in request smuggling.
             if !matches!(self.body, Framing::None) && self.body != Framing::Length(length) {
                 return Err(Refusal::FRAMING);
             }
@@ -161,14 +161,14 @@ impl Head {
         self.headers.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
     }
 
-    /// Bytes that it takes.
+    /// Its size in memory, in bytes.
     pub(super) fn size(&self) -> usize {
         let values: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         self.method.len() + self.target.len() + values + self.forwarded_for.as_ref().map_or(0, String::len)
     }
 
-    /// The head for tiny_http. Nothing of the client's bytes is in it but a method and a target without spaces, and
-    /// printable values of [`FORWARDED`]; `length` is that of the body as it was received.
+    /// The head for tiny_http. Of the client's bytes it has only method and target without spaces, and printable values of
+    /// [`FORWARDED`]. `length` is that of the body as received.
     pub(super) fn encode(&self, caller: &Caller, length: usize) -> Vec<u8> {
         let mut head = format!("{} {} HTTP/1.1\r\n{}: {caller}\r\n", self.method, self.target, Caller::HEADER);
         // Writing to a String does not fail.
@@ -190,7 +190,7 @@ impl Head {
         }
     }
 
-    /// True where the declared length is more than anybody may send.
+    /// True if the declared length is above the limit.
     pub(super) fn too_long(&self) -> bool {
         matches!(self.body, Framing::Length(length) if length > LONGEST_BODY)
     }

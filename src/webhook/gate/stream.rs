@@ -1,4 +1,4 @@
-//! A client's connection, plain or TLS, without waiting.
+//! A client's non-blocking connection, plain or TLS.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
-/// Bytes come out and go in as they were before encryption. Nothing here waits: `WouldBlock` says to come again.
+/// Reads and writes plain bytes. Nothing blocks: `WouldBlock` means to try again on the next event.
 pub(super) struct Stream {
     pub(super) socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
@@ -30,10 +30,10 @@ impl Stream {
         self.tls.is_none()
     }
 
-    /// Goes on with the handshake; true where there is none (any more).
+    /// Advances the handshake; true when it is complete, or without TLS.
     ///
     /// # Errors
-    /// The client does not speak TLS as we do, or is gone.
+    /// The handshake failed, or the client disconnected.
     pub(super) fn handshake(&mut self) -> io::Result<bool> {
         let Some(tls) = &mut self.tls else { return Ok(true) };
         loop {
@@ -56,7 +56,7 @@ impl Stream {
         loop {
             match tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                // The connection was cut without TLS's own farewell; framing tells whether anything is missing.
+                // The connection ended without close_notify; HTTP's framing shows whether anything is missing.
                 Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0),
                 done => return done,
             }
@@ -70,19 +70,19 @@ impl Stream {
         }
     }
 
-    /// Writes what goes; 0 where there is nothing to write.
+    /// Writes as much as possible.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(tls) = &mut self.tls else { return retry(|| self.socket.write(bytes)) };
         let taken = tls.writer().write(bytes)?;
         match flush(tls, &mut self.socket) {
-            // Taken is taken: the rest goes with `flush`.
+            // rustls has taken the bytes: `flush` sends them.
             Err(error) if error.kind() == ErrorKind::WouldBlock && taken > 0 => Ok(taken),
             Err(error) => Err(error),
             Ok(()) => Ok(taken),
         }
     }
 
-    /// Sends what was taken and not sent yet.
+    /// Sends bytes that rustls has taken and not sent yet.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
             Some(tls) => flush(tls, &mut self.socket),
@@ -90,7 +90,7 @@ impl Stream {
         }
     }
 
-    /// Says that nothing more will come from us.
+    /// Ends the sending side.
     pub(super) fn finish(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
@@ -116,11 +116,11 @@ fn flush(tls: &mut ServerConnection, socket: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes in what has come; how many bytes, 0 at the end.
+/// Reads from the socket into rustls; the number of bytes, 0 at the end.
 fn fill(tls: &mut ServerConnection, socket: &mut TcpStream) -> io::Result<usize> {
     let count = retry(|| tls.read_tls(socket))?;
     if let Err(error) = tls.process_new_packets() {
-        // The alert that tells the client why.
+        // Sends the alert.
         let _ = flush(tls, socket);
         return Err(io::Error::new(ErrorKind::InvalidData, error));
     }
