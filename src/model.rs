@@ -1,4 +1,4 @@
-//! The vocabulary: ids, secrets, scopes, labels and the things that GitHub and LXD tell us about.
+//! Common types: ids, secrets, scopes, labels, jobs, runners.
 //!
 //! Everything here is plain data without I/O. The words are those of the field: a *job* is GitHub's workflow job, a
 //! *runner* is GitHub's registration and its process, an *instance* is LXD's container or virtual machine, a *class*
@@ -19,22 +19,22 @@ pub use runner_life::{RunnerEnd, RunnerLife};
 
 use crate::text::one_line;
 
-/// A text that must not be seen: it prints as `***` and is only had through [`Secret::expose`].
+/// A secret text: it prints as `***`; only [`Secret::expose`] returns it.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
 
-    /// The text itself, for the one place that must send it.
+    /// The text, for the place that must send it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True where nothing is hidden.
+    /// True if the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -51,7 +51,7 @@ impl fmt::Debug for Secret {
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
-    /// The wall clock, read now. Only the edges call this; what decides is given `now`.
+    /// Reads the wall clock. Pure code gets `now` as an argument.
     pub fn now() -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Timestamp(since.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX)))
@@ -144,7 +144,7 @@ impl fmt::Display for RepoName {
     }
 }
 
-/// True where `text` may be an owner's or a repository's name: what GitHub allows, and nothing that could change a URL.
+/// True if `text` may be an owner's or a repository's name by GitHub's rules; it cannot change a URL.
 pub fn is_github_name(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !text.is_empty() && text.len() <= 100 && text.chars().all(plain) && text != "." && text != ".."
@@ -218,22 +218,22 @@ impl FromStr for Scope {
 pub struct Labels(BTreeSet<String>);
 
 impl Labels {
-    /// How many there are.
+    /// The number of labels.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True where there are none.
+    /// True without labels.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// True where a runner with these labels can take a job that asks for `wanted`.
+    /// True if a runner with these labels can take a job with the labels `wanted`.
     pub fn can_serve(&self, wanted: &Labels) -> bool {
         self.0.is_superset(&wanted.0)
     }
 
-    /// Those of `self` that `other` lacks.
+    /// The labels of `self` that `other` lacks.
     pub fn missing_from(&self, other: &Labels) -> Labels {
         Labels(self.0.difference(&other.0).cloned().collect())
     }
@@ -290,7 +290,7 @@ impl fmt::Display for RunnerArch {
     }
 }
 
-/// What LXD makes of an image.
+/// The type of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InstanceType {
     /// A system container.
@@ -309,29 +309,29 @@ impl InstanceType {
     }
 }
 
-/// An instance's status, as far as it matters here.
+/// An instance's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InstanceStatus {
-    /// It runs.
+    /// Running.
     Running,
-    /// It does not.
+    /// Stopped.
     Stopped,
-    /// It is held in memory without running.
+    /// In memory, without running.
     Frozen,
-    /// Starting, stopping, error, and whatever else LXD may say.
+    /// Starting, stopping, error, or unknown.
     Other,
 }
 
-/// How far GitHub is with a job.
+/// The state of a job at GitHub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobStatus {
-    /// Waits for a runner: the one state that makes us act.
+    /// Waits for a runner.
     Queued,
-    /// Waits for something else (an environment's approval, a concurrency group): no runner would get it.
+    /// Waits for an approval or a concurrency group: no runner would get it.
     Waiting,
     /// A runner has it.
     InProgress,
-    /// Over, whatever the result; also when it was cancelled before any runner took it.
+    /// Over, with any result, or cancelled.
     Completed,
 }
 

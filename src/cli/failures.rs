@@ -1,4 +1,4 @@
-//! `lxdrunner failures`: what instances that failed had to say before they were destroyed.
+//! `lxdrunner failures`: the kept logs of failed instances.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;

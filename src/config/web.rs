@@ -13,7 +13,7 @@ use super::read::{Item, Section};
 pub enum WebTls {
     /// No: a reverse proxy does.
     Off,
-    /// With a certificate that we sign ourselves, made once.
+    /// With a self-signed certificate, made at each start.
     SelfSigned,
     /// With that of these PEM files.
     Files {

@@ -1,4 +1,4 @@
-//! Typed calls of LXD's REST API, those that we use.
+//! Typed calls of LXD's REST API.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use super::wire::{InstanceJson, OperationJson, ServerJson, StateJson, metadata, 
 use crate::http1::{path_segment, query_value};
 use crate::model::Product;
 
-/// How long a call may take that the daemon answers at once.
+/// Limit for a call that the daemon answers immediately.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The API extension of servers that start what they create where they are asked to. Others ignore that they were.
+/// The API extension of servers that can start an instance as they create it. Others ignore the request to start.
 const STARTS_AT_CREATION: &str = "instance_create_start";
 /// The API extension of servers that know the instance's key `cluster.evacuate`.
 const EVACUATES: &str = "clustering_evacuation";
@@ -28,9 +28,9 @@ const EVACUATES: &str = "clustering_evacuation";
 pub struct Lxd {
     transport: Transport,
     pub(super) ends: Arc<Ends>,
-    /// What [`Lxd::server`] found last; false before.
+    /// By the last [`Lxd::server`]; false before.
     starts_at_creation: AtomicBool,
-    /// What answered first; another product has another socket.
+    /// By the first answer; another product has another socket.
     product: OnceLock<Product>,
     shared: AtomicBool,
     evacuates: AtomicBool,
@@ -54,17 +54,17 @@ impl Lxd {
         self.transport.socket()
     }
 
-    /// Whether other machines use this LXD, too: so it is in a cluster, and may be before `server` was asked.
+    /// Whether other machines use this LXD, too, as in a cluster; true until `server` was asked.
     pub fn is_shared(&self) -> bool {
         self.shared.load(Ordering::Relaxed)
     }
 
-    /// Whether it knows `cluster.evacuate`: not before `server` was asked.
+    /// Whether it knows `cluster.evacuate`; false until `server` was asked.
     pub fn evacuates(&self) -> bool {
         self.evacuates.load(Ordering::Relaxed)
     }
 
-    /// Who answers.
+    /// The server's product, version and abilities.
     pub fn server(&self) -> Result<Server, Error> {
         let server: ServerJson = self.get("ask LXD who it is", "/1.0".to_owned())?;
         let product = *self.product.get_or_init(|| Product::named(&server.environment.server));
@@ -83,18 +83,18 @@ impl Lxd {
         })
     }
 
-    /// LXD or Incus: as it said, now or before, and by its socket's path where it does not answer.
+    /// LXD or Incus, by its answer, or by its socket's path if it does not answer.
     pub fn product(&self) -> Product {
         let known = self.product.get().copied().or_else(|| self.server().ok().map(|server| server.product));
         known.unwrap_or_else(|| Product::of_socket(self.socket()))
     }
 
-    /// All instances of `project` whose config has the key `user.lxdrunner.owner`=`owner`. The server filters where it
-    /// can, and all is filtered again here. A project that does not exist may answer as an empty one (LXD 5.0).
+    /// All instances of `project` whose config has the key `user.lxdrunner.owner`=`owner`. The server filters if it
+    /// can, and the answer is filtered again here. A project that does not exist may answer as an empty one (LXD 5.0).
     pub fn instances(&self, project: &str, owner: &str) -> Result<Vec<Instance>, Error> {
         let tried = format!("list the instances of project {project}");
         let all = format!("/1.0/instances?recursion=1&project={}", query_value(project));
-        // The filter's language has no agreed quoting, so only a plain word is put into it.
+        // The filter language has no common quoting, so only a plain word is used.
         let plain = !owner.is_empty() && owner.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
         let filter = format!("config.{} eq {owner}", crate::model::keys::OWNER);
         let listed: Result<Vec<InstanceJson>, Error> = match plain {
@@ -122,14 +122,13 @@ impl Lxd {
         Ok(Some((instance.into_instance(project), etag)))
     }
 
-    /// Makes an instance, which is stopped when the operation ends well. `target` is a cluster member, `@group`, or
-    /// empty. A name that is taken fails in the operation, an image or profile that does not exist fails here.
+    /// Creates an instance, which is stopped after the operation. `target` is a cluster member, `@group`, or empty. A taken name
+    /// fails in the operation; an image or profile that does not exist fails here.
     pub fn create(&self, project: &str, target: &str, new: &NewInstance) -> Result<Operation, Error> {
         self.create_as(project, target, new, false)
     }
 
-    /// The same, and has it started in the same operation where the server does that: true then. Asked of [`Lxd::server`]
-    /// before, or it does not.
+    /// The same, and starts it in the same operation if the server can: true then. False until [`Lxd::server`] was asked.
     pub fn create_started(&self, project: &str, target: &str, new: &NewInstance) -> Result<(Operation, bool), Error> {
         let starts = self.starts_at_creation.load(Ordering::Relaxed);
         Ok((self.create_as(project, target, new, starts)?, starts))
@@ -139,8 +138,8 @@ impl Lxd {
         let source = match &new.source {
             Source::Alias(alias) => json!({"type": "image", "alias": alias}),
             Source::Fingerprint(fingerprint) => json!({"type": "image", "fingerprint": fingerprint}),
-            // LXD takes over what says how the root's ids are shifted, so that the first start has nothing to remap, and
-            // gives it a network card's address and ids of its own.
+            // LXD copies the id mapping of the root, so that the first start has nothing to remap, and gives the copy a
+            // network card's address and ids of its own.
             Source::Copy(instance) => json!({"type": "copy", "source": instance}),
             Source::Remote { server, protocol, alias } => {
                 json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias})
@@ -172,7 +171,7 @@ impl Lxd {
         self.start_operation(&format!("{action} instance {name}"), "PUT", path, Some(&body))
     }
 
-    /// How many processes run in it; -1 where a virtual machine's agent does not answer yet, 0 where it is stopped.
+    /// The number of processes in it; -1 if a virtual machine's agent does not answer yet, 0 if it is stopped.
     pub fn processes(&self, project: &str, name: &str) -> Result<i64, Error> {
         let tried = format!("ask for the state of instance {name}");
         let state: StateJson = self.get(&tried, instance_path(project, name, "/state"))?;
@@ -184,8 +183,7 @@ impl Lxd {
         self.start_operation(&format!("delete instance {name}"), "DELETE", instance_path(project, name, ""), None)
     }
 
-    /// Asks the daemon to give up the operation. Most operations cannot be cancelled, which is an error here
-    /// (`Refused`); one that is gone is none.
+    /// Cancels the operation. Most cannot be cancelled (`Refused`); one that is gone is no error.
     pub fn cancel(&self, operation: &Operation) -> Result<(), Error> {
         let path = format!("/1.0/operations/{}", path_segment(&operation.id));
         let tried = format!("cancel: {}", operation.what);
@@ -209,7 +207,7 @@ impl Lxd {
         Ok(operation.handle(tried, stream))
     }
 
-    /// A GET whose answer's metadata is wanted.
+    /// A GET; returns the metadata of the answer.
     pub(super) fn get<T: DeserializeOwned>(&self, tried: &str, path: String) -> Result<T, Error> {
         let response = self.call(tried, "GET", path, Body::Empty, CALL_TIMEOUT)?;
         metadata(tried, &response.body)
@@ -234,7 +232,7 @@ impl Lxd {
         self.exchange(tried, method, path, Vec::new(), body, Keep::All, timeout)
     }
 
-    /// One exchange, logged; an answer with an error status is an error.
+    /// Makes one exchange and logs it; an error status is an error.
     #[allow(clippy::too_many_arguments, reason = "the one funnel of all calls, private to this folder")]
     pub(super) fn exchange(
         &self,
@@ -262,7 +260,7 @@ impl Lxd {
         }
     }
 
-    /// A connection that is to speak another protocol.
+    /// Opens a connection for another protocol.
     pub(super) fn upgrade(
         &self,
         tried: &str,

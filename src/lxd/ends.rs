@@ -1,9 +1,8 @@
-//! Ends of operations, as the event stream tells them: who waits for an operation need not ask for its end.
+//! Ends of operations from the event stream, which save the question for the end.
 //!
-//! An end may be told before the answer to the call that began the operation arrives, so those told last are kept. Only
-//! an operation that was begun while somebody listened is waited for here, and even that is asked for now and then:
-//! LXD subscribes a listener a moment after it has agreed to the stream, and a member of a cluster may fail to pass on
-//! what happens at another.
+//! An end may arrive before the answer to the call that began the operation, so the latest ends are kept. Only operations that
+//! began while the stream was open are waited for here, and even these are looked at now and then: LXD subscribes a listener a
+//! moment after it has accepted the stream, and a cluster member may fail to forward the events of another.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,10 +10,10 @@ use std::time::Instant;
 
 use super::wire::OperationJson;
 
-/// How many ends are kept; a waiter that comes later asks.
+/// How many ends are kept; a later waiter asks LXD.
 const KEPT: usize = 512;
 
-/// Shared by the listener and those who wait.
+/// Shared by the listener and the waiters.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     told: Mutex<Told>,
@@ -23,7 +22,7 @@ pub(super) struct Ends {
 
 #[derive(Debug, Default)]
 struct Told {
-    /// The number of the stream that is listened to; 0 while none is.
+    /// The number of the open stream; 0 without one.
     stream: u64,
     streams: u64,
     by_id: BTreeMap<String, OperationJson>,
@@ -31,14 +30,14 @@ struct Told {
     order: VecDeque<String>,
 }
 
-/// What came of waiting.
+/// The result of waiting.
 #[derive(Debug)]
 pub(super) enum Waited {
-    /// It is over.
+    /// The operation has ended.
     Ended(OperationJson),
-    /// The time is.
+    /// The time is over.
     Late,
-    /// Nobody listens who would hear of it.
+    /// No stream is open that would report the end.
     Deaf,
 }
 
@@ -47,7 +46,7 @@ impl Ends {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream is listened to from here on; its number.
+    /// A stream was opened; returns its number.
     pub fn opened(&self) -> u64 {
         let mut told = self.lock();
         told.streams += 1;
@@ -55,7 +54,7 @@ impl Ends {
         told.stream
     }
 
-    /// It is not any more.
+    /// The stream was closed.
     pub fn closed(&self, stream: u64) {
         let mut told = self.lock();
         if told.stream == stream {
@@ -64,12 +63,12 @@ impl Ends {
         self.changed.notify_all();
     }
 
-    /// The stream that is listened to now; 0: none.
+    /// The number of the open stream; 0: none.
     pub fn stream(&self) -> u64 {
         self.lock().stream
     }
 
-    /// An operation ended.
+    /// Records the end of an operation.
     pub fn tell(&self, operation: OperationJson) {
         let mut told = self.lock();
         if told.order.len() >= KEPT
@@ -82,7 +81,7 @@ impl Ends {
         self.changed.notify_all();
     }
 
-    /// Waits for the end of an operation that was begun while `stream` was listened to.
+    /// Waits for the end of an operation that began while `stream` was open.
     pub fn wait(&self, id: &str, stream: u64, until: Instant) -> Waited {
         let mut told = self.lock();
         loop {

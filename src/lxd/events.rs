@@ -1,4 +1,4 @@
-//! LXD's event stream, as far as it tells of instances and operations that end: a websocket over the daemon's socket.
+//! LXD's event stream, a websocket over the daemon's socket: ends of instances and operations.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,27 +14,27 @@ use super::types::{Error, ErrorKind};
 use super::wire::OperationJson;
 use crate::websocket::{Message, Reader, pong};
 
-/// How long the daemon may take to agree to the stream.
+/// Limit for the daemon to accept the stream.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-/// A pong that the daemon does not take within this time means that it is stuck.
+/// Limit for sending a pong: a daemon that does not take it is stuck.
 const PONG_TIMEOUT: Duration = Duration::from_secs(10);
 const TRIED: &str = "listen to LXD's events";
 
-/// An instance ended: it stopped, by itself or not, or was deleted.
+/// An instance stopped or was deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// Its name.
     pub instance: String,
-    /// LXD's word for what happened, for example `instance-shutdown`.
+    /// LXD's name of the event, for example `instance-shutdown`.
     pub action: String,
 }
 
-/// An open stream. What happened before it was opened is not told: list, once it is open.
+/// An open stream. It does not report earlier events: list the instances after opening it.
 pub struct Events {
     stream: UnixStream,
     reader: Reader,
     ends: Arc<Ends>,
-    /// Its number among the streams that were listened to; 0 before the first listening.
+    /// Its number among all streams; 0 before it is read.
     number: u64,
 }
 
@@ -61,14 +61,14 @@ impl Drop for Events {
 }
 
 impl Lxd {
-    /// Opens the stream of what happens to instances and operations, in all projects. While it is listened to
-    /// ([`Events::next_end`]), those who wait for operations of this client hear of their ends by it.
+    /// Opens the stream of events of instances and operations, in all projects. While it is read ([`Events::next_end`]), it
+    /// reports the ends of operations to waiters of this client.
     ///
     /// # Errors
-    /// As of any call; `Refused` where the daemon does not agree.
+    /// As of any call; `Refused` if the daemon does not accept.
     pub fn events(&self) -> Result<Events, Error> {
         let target = "/1.0/events?type=lifecycle,operation&all-projects=true";
-        // The key is for proxies that cache (RFC 6455, 1.3): any will do here.
+        // The key is for caching proxies (RFC 6455, 1.3): any value works here.
         let headers = [
             ("Connection", "Upgrade"),
             ("Upgrade", "websocket"),
@@ -90,7 +90,7 @@ impl Lxd {
 }
 
 impl Events {
-    /// Waits for the next instance to end, however long it takes. Everything else is passed over.
+    /// Waits for the next end of an instance, without a limit. Skips other events.
     ///
     /// # Errors
     /// The stream ended, as it does when the daemon is restarted: open another one.
@@ -110,7 +110,7 @@ impl Events {
                             }
                         }
                         Ok(EventJson::Operation(operation)) if operation.is_over() => self.ends.tell(operation),
-                        // One that goes on, or an event of another kind.
+                        // Not an end, or another kind of event.
                         Ok(EventJson::Operation(_)) | Err(_) => {}
                     },
                     Message::Ping(payload) => self
@@ -134,7 +134,7 @@ impl Events {
     }
 }
 
-/// `None` for what is not an instance's end.
+/// `None` for other events.
 fn understand(event: LifecycleJson) -> Option<Ended> {
     let LifecycleJson { action, source } = event;
     let ends = ["instance-shutdown", "instance-stopped", "instance-deleted"];

@@ -1,4 +1,4 @@
-//! Commands in an instance, and what they print.
+//! Commands in an instance, and their output.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use super::wait::{Patience, Signs};
 use super::wire::{OperationJson, succeeded};
 use crate::http1::{path_segment, query_value};
 
-/// Bytes that are kept of each stream's end.
+/// Bytes kept of the end of each stream.
 pub const MAX_OUTPUT: usize = 64 * 1024;
 
-/// A command that ended; what it printed is still to be had.
+/// A command that has ended, with its output still in LXD.
 #[derive(Debug)]
 pub struct EndedExec {
     /// Its exit code, as in [`ExecResult`].
@@ -34,9 +34,8 @@ impl EndedExec {
 }
 
 impl Lxd {
-    /// Runs a command and waits for its end, no longer than `timeout`. A command that ends with a code is `Ok`
-    /// whatever the code; one that does not exist ends with 127, like in a shell. After a timeout it still runs:
-    /// LXD has no way to end it but the instance's.
+    /// Runs a command and waits for its end, no longer than `timeout`. Any exit code is `Ok`; a command that does not exist ends
+    /// with 127, as in a shell. After a timeout the command still runs: LXD can end it only with the instance.
     pub fn exec(&self, project: &str, name: &str, exec: &Exec, timeout: Duration) -> Result<ExecResult, Error> {
         let deadline = Instant::now() + timeout;
         let operation = self.start_exec(project, name, exec)?;
@@ -44,8 +43,7 @@ impl Lxd {
         Ok(self.exec_output(project, EndedExec::of(&operation, ended)?))
     }
 
-    /// Waits for the end of a command that [`Lxd::start_exec`] began in that instance and whose output is recorded, for as
-    /// long as it prints something; see [`Lxd::exec`].
+    /// Waits for the end of a recorded command of [`Lxd::start_exec`], as long as it prints something; see [`Lxd::exec`].
     pub fn end_exec(
         &self,
         (project, name): (&str, &str),
@@ -56,14 +54,14 @@ impl Lxd {
         EndedExec::of(operation, ended)
     }
 
-    /// What a running command whose output is recorded has printed so far; empty where the server does not tell.
+    /// The output so far of a running, recorded command; empty if the server does not tell.
     pub fn printed_so_far(&self, instance: (&str, &str), operation: &Operation) -> String {
         let recorded = |stream| self.recorded(instance, operation, stream, MAX_OUTPUT);
         let printed = ["stdout", "stderr"].into_iter().filter_map(recorded);
         printed.map(|response| String::from_utf8_lossy(&response.body).into_owned()).collect()
     }
 
-    /// The last `most` bytes of what a running command has printed to `stdout` or `stderr`.
+    /// The last `most` bytes that a running command has printed to `stdout` or `stderr`.
     pub(super) fn recorded(
         &self,
         (project, name): (&str, &str),
@@ -81,7 +79,7 @@ impl Lxd {
         read("").or_else(|_| read("exec-output/")).ok()
     }
 
-    /// What an ended command printed. Up to four calls: only where somebody will read it.
+    /// The output of an ended command. Takes up to four calls.
     pub fn exec_output(&self, project: &str, exec: EndedExec) -> ExecResult {
         let EndedExec { code, ended } = exec;
         let output = |stream: &str| match ended.metadata.output.get(stream) {
@@ -109,10 +107,10 @@ impl Lxd {
         self.start_operation(&tried, "POST", instance_path(project, name, "/exec"), Some(&body))
     }
 
-    /// What a stream left behind, which is then removed. The command has run, so a log that cannot be had (its
-    /// instance went away) is an empty one.
+    /// The log of a stream, which is then removed. A log that cannot be read (its instance is gone) counts as empty, since the
+    /// command has run.
     fn take_output(&self, project: &str, url: &str) -> String {
-        // The path differs between versions, and only some name the project in it.
+        // The path differs between versions; only some include the project.
         let joint = if url.contains('?') { '&' } else { '?' };
         let project =
             if url.contains("project=") { String::new() } else { format!("{joint}project={}", query_value(project)) };

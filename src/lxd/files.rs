@@ -10,10 +10,10 @@ use super::wire::envelope;
 use crate::http1::query_value;
 use crate::text::Line;
 
-/// Bytes of the longest listing of a directory that is taken: what is in it is up to the job.
+/// The longest listing of a directory, in bytes: a job may have filled it.
 const LISTING: usize = 1024 * 1024;
 
-/// What a file is made like: Incus renamed LXD's headers, so that both forms are sent.
+/// The headers for a new file. Incus renamed LXD's, so both forms are sent.
 fn attributes(kind: &str, mode: u32) -> Vec<(&'static str, String)> {
     let mode = format!("{mode:04o}");
     let mut headers = Vec::with_capacity(8);
@@ -35,8 +35,7 @@ fn kind_of(response: &Response) -> Option<&str> {
 }
 
 impl Lxd {
-    /// Makes a directory, owned by root. One that exists is fine; its parent must exist. Works in a stopped instance
-    /// too.
+    /// Makes a directory, owned by root, if it does not exist; its parent must exist. Works in a stopped instance, too.
     pub fn make_directory(&self, project: &str, name: &str, path: &str, mode: u32) -> Result<(), Error> {
         let tried = format!("make directory {path} in instance {name}");
         let target = file_path(project, name, path);
@@ -44,8 +43,8 @@ impl Lxd {
         self.exchange(&tried, "POST", target, headers, Body::Empty, Keep::All, CALL_TIMEOUT).map(drop)
     }
 
-    /// Streams `length` bytes of `content` into a file, owned by root, over one that is there (which keeps its mode). Its directory must
-    /// exist. Works in a stopped instance too.
+    /// Streams `length` bytes of `content` into a file, owned by root. An existing file is overwritten and keeps its mode. Its
+    /// directory must exist. Works in a stopped instance, too.
     #[allow(clippy::too_many_arguments, reason = "where, what and how long are each needed")]
     pub fn push_file(
         &self,
@@ -63,7 +62,7 @@ impl Lxd {
         self.exchange(&tried, "POST", target, attributes("file", mode), body, Keep::All, timeout).map(drop)
     }
 
-    /// The names in a directory of the instance, running or stopped; `None` where there is no such directory.
+    /// The names in a directory of the instance, running or stopped; `None` if there is no such directory.
     pub fn list_directory(
         &self,
         project: &str,
@@ -88,15 +87,15 @@ impl Lxd {
         }
     }
 
-    /// Makes LXD ready to serve the instance's files: the first call for them costs it a process in the instance's
-    /// namespaces, some fifty milliseconds of work, which it keeps for 15 seconds. It works in a frozen container, too. (A
-    /// connection that is kept open would keep the process, but LXD cannot stop an instance that has one.)
+    /// Prepares LXD to serve the instance's files: the first call starts a process in the instance's namespaces, which takes some
+    /// fifty milliseconds and lives for 15 seconds. Works in a frozen container, too. (An open connection would keep the process,
+    /// but LXD cannot stop an instance that has one.)
     pub fn open_files(&self, project: &str, name: &str, timeout: Duration) -> Result<(), Error> {
         self.pull_file_tail(project, name, "/run/lxdrunner/ready", 1, timeout).map(drop)
     }
 
-    /// At most `limit` bytes from the end of a log that LXD itself keeps of an instance, `lxc.log` or `qemu.log`. Where there
-    /// is none, LXD refuses or answers with an empty one.
+    /// At most `limit` bytes from the end of LXD's log of an instance, `lxc.log` or `qemu.log`. Without one, LXD refuses or answers
+    /// with an empty one.
     pub fn log_tail(&self, project: &str, name: &str, log: &str, limit: usize) -> Result<String, Error> {
         let tried = format!("read LXD's {log} of instance {name}");
         let target = instance_path(project, name, &format!("/logs/{log}"));
@@ -105,7 +104,7 @@ impl Lxd {
         Ok(String::from_utf8_lossy(&log.body).into_owned())
     }
 
-    /// At most `limit` bytes from the end of a file in the instance; `None` where there is none.
+    /// At most `limit` bytes from the end of a file in the instance; `None` if there is none.
     pub fn pull_file_tail(
         &self,
         project: &str,

@@ -11,9 +11,9 @@ use crate::model::ConfigMap;
 impl Lxd {
     /// Merges `config` into the instance's own. 412 where `etag` is given and stale.
     ///
-    /// LXD commits the change before it tells the agent of a virtual machine of it, and answers with a failure where that one
-    /// does not listen: for every frozen one, and in LXD 5.0.2, 5.0.3, 5.21.0 to 5.21.2 and 6.1 for each whose agent has not
-    /// started. So a failure of the server is followed by a look at the keys.
+    /// LXD commits the change before it notifies the agent of a virtual machine, and answers with a failure if the agent does not
+    /// listen: always for a frozen one, and in LXD 5.0.2, 5.0.3, 5.21.0 to 5.21.2 and 6.1 before the agent has started. So a
+    /// failure of the server is followed by a look at the keys.
     pub fn patch_config(&self, project: &str, name: &str, config: &ConfigMap, etag: Option<&str>) -> Result<(), Error> {
         match self.try_patch_config(project, name, config, etag) {
             Err(error) if matches!(error.kind, ErrorKind::Refused(500..) | ErrorKind::OperationFailed) => {

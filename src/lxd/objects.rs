@@ -1,4 +1,4 @@
-//! What instances are made of: images, profiles, networks, storage pools, projects, cluster members.
+//! Images, profiles, networks, storage pools, projects and cluster members.
 
 use serde::Deserialize;
 use serde_json::json;
@@ -36,14 +36,14 @@ pub struct Image {
 }
 
 impl Image {
-    /// True where it was fetched by that name from that image server, and LXD looks there for a newer one.
+    /// True if it was fetched under that alias from that image server, where LXD looks for a newer one.
     pub fn comes_from(&self, server: &str, alias: &str) -> bool {
         self.update_source.as_ref().is_some_and(|source| {
             source.alias == alias && source.server.trim_end_matches('/') == server.trim_end_matches('/')
         })
     }
 
-    /// Names that it goes by.
+    /// Its aliases.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
         self.aliases.iter().map(|alias| alias.name.as_str())
     }
@@ -100,18 +100,18 @@ pub struct Network {
     pub config: ConfigMap,
 }
 
-/// Where instances' disks lie.
+/// A storage pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoragePool {
     /// `btrfs`, `zfs`, `dir`, …
     pub driver: String,
-    /// `Created`, or what keeps it from that.
+    /// `Created`, or another state.
     pub status: String,
-    /// Used and total bytes, where the driver can tell.
+    /// Used and total bytes, if the driver can tell.
     pub space: Option<(u64, u64)>,
 }
 
-/// A set of instances with its own rules.
+/// A project.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Project {
     /// Unique.
@@ -161,14 +161,13 @@ impl Lxd {
         Ok(entry.map(|entry| entry.target.into()))
     }
 
-    /// An image by its fingerprint, which may be cut short while it is unique.
+    /// An image by its fingerprint or a unique start of it.
     pub fn image(&self, project: &str, fingerprint: &str) -> Result<Option<Image>, Error> {
         let path = format!("/1.0/images/{}?project={}", path_segment(fingerprint), query_value(project));
         self.find(&format!("look at image {fingerprint}"), path)
     }
 
-    /// Fetches an image server's image, as an instance that is made of it would, and returns its fingerprint. LXD keeps it
-    /// up to date.
+    /// Fetches an image from an image server and returns its fingerprint. LXD keeps it up to date.
     pub fn fetch_image(
         &self,
         project: &str,
@@ -177,7 +176,7 @@ impl Lxd {
     ) -> Result<String, Error> {
         let RemoteImage { server, protocol, alias, kind } = image;
         let tried = format!("fetch image {alias} from {server}");
-        // Without its type LXD fetches the container's image of an alias that stands for both.
+        // Without the type LXD fetches the container's image of an alias for both.
         let source = json!({"type": "image", "mode": "pull", "server": server, "protocol": protocol, "alias": alias,
             "image_type": kind.as_str()});
         let body = json!({"source": source, "auto_update": true});
@@ -185,8 +184,8 @@ impl Lxd {
         self.made_image(&tried, path, &body, patience)
     }
 
-    /// Makes an image of a stopped instance and returns its fingerprint. Where `alias` is not free the operation fails and
-    /// leaves the image without one. Only images that LXD fetched by itself expire or are updated.
+    /// Publishes a stopped instance as an image and returns its fingerprint. If `alias` is taken, the operation fails and leaves
+    /// the image without an alias. Only images that LXD fetched expire or are updated.
     pub fn publish(
         &self,
         project: &str,
@@ -250,7 +249,7 @@ impl Lxd {
         let path = format!("/1.0/storage-pools/{}", path_segment(name));
         let tried = format!("look at storage pool {name}");
         let Some(pool) = self.find::<PoolJson>(&tried, path.clone())? else { return Ok(None) };
-        // Some drivers and some permissions do not give it; a pool is a pool without it.
+        // Optional: some drivers and permissions do not give it.
         let resources: Result<PoolResourcesJson, Error> = self.get(&tried, format!("{path}/resources"));
         let space = resources.ok().map(|r| (r.space.used, r.space.total)).filter(|(_, total)| *total > 0);
         Ok(Some(StoragePool { driver: pool.driver.into(), status: pool.status.into(), space }))

@@ -1,9 +1,8 @@
-//! One HTTP exchange over a `UnixStream`: connections kept alive, one absolute deadline a call.
+//! HTTP exchanges over a `UnixStream`: connections are kept alive, and each call has one absolute deadline.
 //!
-//! A connection that was kept may have been closed by the daemon meanwhile. It is looked at before it is used again;
-//! where the close comes in between all the same, the exchange is repeated once on a fresh connection, and only where
-//! nothing can have happened twice: for a GET without any byte of an answer, or for anything of which not one byte
-//! was taken by the socket.
+//! The daemon may have closed a kept connection. It is checked before it is used again; if it closes right then, the exchange is
+//! repeated once on a new connection, but only if nothing can happen twice: a GET without any byte of an answer, or a request
+//! of which the socket took no byte.
 
 use std::fmt;
 use std::io::{self, ErrorKind as Io, Read, Write};
@@ -14,31 +13,31 @@ use std::time::{Duration, Instant};
 
 use crate::http1::{self, Event, Headers, Parser, Start};
 
-/// Idle connections that are kept; more than the workers that use them at once would only cost the daemon memory.
+/// Idle connections that are kept; more than the workers would only cost memory.
 pub const MAX_IDLE: usize = 16;
-/// Bytes of the longest answer that is taken whole: a listing of some ten thousand instances.
+/// The longest whole answer, in bytes: a listing of some ten thousand instances.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 /// Bytes that are read or written at once.
 const BLOCK: usize = 64 * 1024;
 
-/// The way to one daemon. It holds idle connections only.
+/// The connections to one daemon.
 #[derive(Debug)]
 pub struct Transport {
     socket: PathBuf,
     idle: Mutex<Vec<UnixStream>>,
 }
 
-/// What is asked.
+/// A request.
 pub struct Request<'a> {
     /// For example `GET`.
     pub method: &'static str,
     /// Path and query, percent-encoded.
     pub target: String,
-    /// Beyond those that the transport sets itself (host, user agent, length).
+    /// In addition to those that the transport sets (host, user agent, length).
     pub headers: Vec<(&'static str, String)>,
-    /// What is sent behind the head.
+    /// The body.
     pub body: Body<'a>,
-    /// What is wanted of the answer.
+    /// The part of the answer's body that is wanted.
     pub keep: Keep,
     /// When the whole exchange must be over, connecting included.
     pub deadline: Instant,
@@ -70,32 +69,32 @@ pub enum Keep {
     Tail(usize),
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 pub struct Response {
-    /// As HTTP says it; errors too.
+    /// HTTP's status, errors included.
     pub status: u16,
-    /// Of the last head, interim ones left out.
+    /// The headers of the final head.
     pub headers: Headers,
-    /// As much of it as was wanted.
+    /// The wanted part of the body.
     pub body: Vec<u8>,
 }
 
-/// What came of asking for another protocol.
+/// The answer to a request for another protocol.
 #[derive(Debug)]
 pub enum Upgraded {
-    /// The connection speaks it from here on; `rest` came behind the head already.
+    /// The connection speaks it now; `rest` are bytes that came behind the head.
     Yes { stream: UnixStream, rest: Vec<u8> },
     /// The daemon answered something else.
     No { status: u16 },
 }
 
-/// Why nothing usable came back.
+/// A failed exchange.
 #[derive(Debug)]
 pub enum Failure {
     /// The socket could not be connected to.
     Connect(io::Error),
-    /// The connection broke; what was asked for may have been done or not.
+    /// The connection broke; the request may have been carried out.
     Broken(io::Error),
     /// The deadline passed.
     Timeout,
@@ -130,22 +129,22 @@ impl std::error::Error for Failure {
     }
 }
 
-/// A failed attempt, and how far it came.
+/// A failed attempt, and how far it got.
 struct Attempt {
     failure: Failure,
-    /// True where the socket took not one byte of the request.
+    /// True if the socket took no byte of the request.
     untouched: bool,
-    /// True where not one byte of an answer came.
+    /// True if no byte of an answer came.
     unanswered: bool,
 }
 
 impl Transport {
-    /// To the daemon behind `socket`. Does not connect yet.
+    /// Connections to the daemon behind `socket`; the first is made on demand.
     pub fn new(socket: impl Into<PathBuf>) -> Transport {
         Transport { socket: socket.into(), idle: Mutex::new(Vec::new()) }
     }
 
-    /// Where it leads.
+    /// The socket's path.
     pub fn socket(&self) -> &std::path::Path {
         &self.socket
     }
@@ -169,13 +168,13 @@ impl Transport {
                 }
             }
         }
-        // Connecting has no deadline in std. It waits only while the daemon's backlog (thousands) is full. Never connect before
-        // there is something to send: as long as a new connection says nothing, LXD 5.0 takes no other one, of nobody.
+        // Connecting has no deadline in std. It waits only while the daemon's backlog (thousands) is full. Connect only with a
+        // request at hand: LXD 5.0 accepts no other connection while a new one is silent.
         let stream = UnixStream::connect(&self.socket).map_err(Failure::Connect)?;
         self.attempt(stream, &head, &mut request).map_err(|attempt| attempt.failure)
     }
 
-    /// Asks for another protocol on a connection of its own, which then has no read timeout any more.
+    /// Asks for another protocol on a new connection, which has no read timeout after that.
     ///
     /// # Errors
     /// See [`Failure`].
@@ -213,7 +212,7 @@ impl Transport {
     fn take_idle(&self) -> Option<UnixStream> {
         loop {
             let stream = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
-            // An idle connection has nothing to say: a byte or an end means that it is over.
+            // Input or the end of input on an idle connection means that it is unusable.
             let quiet = || -> io::Result<bool> {
                 stream.set_nonblocking(true)?;
                 let quiet = matches!((&stream).read(&mut [0]), Err(error) if error.kind() == Io::WouldBlock);
@@ -237,7 +236,7 @@ impl Transport {
         let (mut sent, mut received) = (0, 0);
         let answer = match send(&stream, head, &mut request.body, request.deadline, &mut sent) {
             Ok(()) => receive(&stream, request, &mut received),
-            // A daemon that refuses early stops reading: its answer may be there although the sending broke.
+            // A daemon that refuses early stops reading: its answer may have come although sending failed.
             Err(Failure::Broken(error)) if sent > 0 => match receive(&stream, request, &mut received) {
                 Ok((response, _)) => Ok((response, false)),
                 Err(_) => Err(Failure::Broken(error)),
@@ -269,7 +268,7 @@ fn head_of(request: &Request<'_>) -> Result<Vec<u8>, http1::Error> {
     match &request.body {
         Body::Empty => {}
         Body::Json(_) => headers.push(("Content-Type", "application/json")),
-        // Without a type of its own, LXD takes the body for a form and stores an empty file.
+        // Without a type LXD reads the body as a form and stores an empty file.
         Body::Stream { .. } => headers.push(("Content-Type", "application/octet-stream")),
     }
     headers.extend(length.as_deref().map(|n| ("Content-Length", n)));
@@ -325,7 +324,7 @@ fn write_all(mut stream: &UnixStream, mut bytes: &[u8], deadline: Instant, sent:
     Ok(())
 }
 
-/// Takes the answer, and tells whether the connection can be used again; `received` counts its bytes.
+/// Reads the answer. Returns whether the connection can be used again; `received` counts the answer's bytes.
 fn receive(stream: &UnixStream, request: &Request<'_>, received: &mut u64) -> Result<(Response, bool), Failure> {
     let mut source = stream;
     let mut parser = Parser::response_to(request.method);
@@ -360,7 +359,7 @@ fn receive(stream: &UnixStream, request: &Request<'_>, received: &mut u64) -> Re
                     if let Keep::Tail(limit) = request.keep {
                         body.drain(..body.len().saturating_sub(limit));
                     }
-                    // Bytes that nobody asked for: what follows on this connection is not to be trusted.
+                    // Unexpected bytes: the connection cannot be trusted any more.
                     let reusable = head.keep_alive && rest.is_empty() && !ended;
                     return Ok((Response { status, headers: head.headers, body }, reusable));
                 }
@@ -383,7 +382,7 @@ fn keep(body: &mut Vec<u8>, piece: &[u8], keep: Keep) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is left until the deadline, never zero: a timeout of zero would mean "none" to the socket.
+/// The time until the deadline, never zero: zero would mean no timeout to the socket.
 fn rest_of(deadline: Instant) -> Result<Duration, Failure> {
     let rest = deadline.saturating_duration_since(Instant::now());
     if rest.is_zero() { Err(Failure::Timeout) } else { Ok(rest) }

@@ -1,51 +1,51 @@
-//! What LXD is asked for and what it answers, as the rest of the daemon knows it.
+//! Types of LXD's requests and answers.
 
 use std::fmt;
 
 use crate::model::{ConfigMap, Devices, InstanceStatus, InstanceType, Product, Timestamp};
 use crate::text::one_line;
 
-/// What `GET /1.0` tells.
+/// The answer to `GET /1.0`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// LXD or Incus.
     pub product: Product,
     /// For example `5.0.2`.
     pub version: String,
-    /// False where the socket answers but does not trust us.
+    /// False if the server answers but does not trust this client.
     pub trusted: bool,
     /// True for a member of a cluster.
     pub clustered: bool,
     /// API extensions that it has.
     pub extensions: Vec<String>,
-    /// Whether it runs virtual machines; `None` where it does not say.
+    /// Whether it runs virtual machines; `None` if unknown.
     pub virtual_machines: Option<bool>,
     /// Processors that it runs instances of, in LXD's words: `x86_64`, `aarch64`, …
     pub architectures: Vec<String>,
 }
 
-/// An instance, as a listing tells it.
+/// An instance, as listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Unique in its project, and in the whole cluster.
     pub name: String,
-    /// Where it belongs.
+    /// Its project.
     pub project: String,
     /// Container or virtual machine.
     pub kind: InstanceType,
-    /// How it was when it was looked at.
+    /// Its status at the look.
     pub status: InstanceStatus,
-    /// True where LXD deletes it when it stops.
+    /// True if LXD deletes it when it stops.
     pub ephemeral: bool,
     /// By the server's clock.
     pub created_at: Option<Timestamp>,
-    /// The cluster member that it is on, empty where there is no cluster.
+    /// The cluster member that it is on; empty without a cluster.
     pub location: String,
-    /// Its own config keys, of those that users set (`user.…`) and two of LXD's: the image, and how the root's ids are shifted.
+    /// Its own config keys of the form `user.…`, and two of LXD's: the image, and the id mapping of the root.
     pub config: ConfigMap,
 }
 
-/// Where an instance's root comes from.
+/// The source of an instance's root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An image of this server, by alias.
@@ -65,14 +65,14 @@ pub enum Source {
     Copy(String),
 }
 
-/// What `POST /1.0/instances` is asked for.
+/// A request to `POST /1.0/instances`.
 #[derive(Clone, Debug)]
 pub struct NewInstance {
     /// Letters, digits and hyphens, at most 63, a letter first, no hyphen last.
     pub name: String,
     /// Must be the image's kind.
     pub kind: InstanceType,
-    /// Where its root comes from.
+    /// The source of its root.
     pub source: Source,
     /// In order; later ones win. Together with `devices` they must give it a root disk.
     pub profiles: Vec<String>,
@@ -80,7 +80,7 @@ pub struct NewInstance {
     pub config: ConfigMap,
     /// Over the profiles'.
     pub devices: Devices,
-    /// True where LXD is to delete it when it stops.
+    /// True if LXD is to delete it when it stops.
     pub ephemeral: bool,
 }
 
@@ -89,20 +89,20 @@ pub struct NewInstance {
 pub struct Exec {
     /// Program and arguments; no shell in between.
     pub command: Vec<String>,
-    /// Never a secret: what LXD shows of it to others is out of our hands.
+    /// Never a secret: LXD may show it to others.
     pub environment: ConfigMap,
-    /// Keep what it prints.
+    /// Record its output.
     pub record: bool,
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecResult {
-    /// Its exit code; 126 and 127 like in a shell, 128 and a signal's number where one ended it.
+    /// Its exit code; 126 and 127 as in a shell, 128 plus the signal's number after a signal.
     pub code: i64,
-    /// At most the last 64 KiB of each; empty where nothing was recorded.
+    /// At most the last 64 KiB of each; empty without recording.
     pub stdout: String,
-    /// LXD's own words where the command could not be started.
+    /// LXD's message if the command could not be started.
     pub stderr: String,
 }
 
@@ -113,7 +113,7 @@ pub struct Operation {
     pub id: String,
     /// What it does, for people: `create instance lxdrunner-7-1`.
     pub what: String,
-    /// The number of the event stream that was listened to when it was begun, which will tell of its end; 0: none.
+    /// The number of the event stream that was open when it began, and reports its end; 0: none.
     pub stream: u64,
 }
 
@@ -124,14 +124,14 @@ pub struct Error {
     pub tried: String,
     /// For code.
     pub kind: ErrorKind,
-    /// LXD's own words, or the system's, and the fix where one is known.
+    /// LXD's message or the system's, and the fix if one is known.
     pub message: String,
-    /// What went wrong underneath, where the daemon did not answer properly. Boxed, as it is the larger part.
+    /// The cause, if the daemon did not answer properly. Boxed for its size.
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
-    /// An error without anything underneath.
+    /// An error without a cause.
     pub fn new(tried: impl Into<String>, kind: ErrorKind, message: impl Into<String>) -> Error {
         let (tried, message) = (one_line(tried.into()), one_line(message.into()));
         Error { tried, kind, message, source: None }
@@ -150,11 +150,11 @@ impl std::error::Error for Error {
     }
 }
 
-/// What kind of failure it was, for code to act on. Never matched on text.
+/// The kind of a failure, for code to act on. Texts are never compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// Nothing answers on the socket (missing, refused, not permitted), or the connection broke before the answer:
-    /// then what was asked for may have been done.
+    /// Nothing answers on the socket (missing, refused, not permitted), or the connection broke before the answer: then the
+    /// request may have been carried out.
     Unreachable,
     /// 401, 403: it answers, but not to us.
     Forbidden,
@@ -162,7 +162,7 @@ pub enum ErrorKind {
     NotFound,
     /// 409: the name is taken, or the object is busy.
     Conflict,
-    /// 412: somebody was there before.
+    /// 412: the object has changed.
     PreconditionFailed,
     /// Any other refusal with an HTTP status (400, 500, …).
     Refused(u16),
@@ -170,9 +170,9 @@ pub enum ErrorKind {
     OperationFailed,
     /// The deadline passed.
     Timeout,
-    /// The operation is still under way, and made no progress for as long as it was given.
+    /// The operation made no progress within its limit, and is still under way.
     Stalled,
-    /// Something that is not HTTP or not LXD's JSON.
+    /// The answer is not HTTP or not LXD's JSON.
     Malformed,
     /// The content that was to be sent could not be read.
     Content,

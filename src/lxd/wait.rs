@@ -1,9 +1,8 @@
-//! Waiting for operations: for the event that tells of the end where the event stream is open, else on the server's side. An
-//! operation that takes longer is looked at now and then, and given up when it makes no progress.
+//! Waits for operations: for the event of the end if the event stream is open, else on the server's side. A long operation is
+//! looked at now and then, and given up when it makes no progress.
 //!
-//! Signs of progress (LXD 5.0 to 6, Incus 6): the text that the server keeps in the operation's metadata while it
-//! downloads, packs or unpacks (keys that end in `_progress`), and the length of what a command printed, which is recorded in
-//! files that can be read while it runs.
+//! Signs of progress (LXD 5.0 to 6, Incus 6): the text in the operation's metadata while the server downloads, packs or unpacks
+//! (keys that end in `_progress`), and the length of a command's recorded output, which can be read while it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,13 +15,13 @@ use super::wire::{OperationJson, metadata, succeeded};
 use crate::http1::path_segment;
 use crate::text::one_line;
 
-/// An operation whose end was not told is looked at after this, then after twice as long, and so on.
+/// An operation is looked at after this time, then after twice as long, and so on.
 const LOOK_FIRST: Duration = Duration::from_secs(2);
 /// The longest pause between two looks.
 const LOOK_LAST: Duration = Duration::from_secs(30);
-/// Signs that cost calls of their own are looked at after pauses of at least this: most set-ups end before the first.
+/// The shortest pause between looks that cost additional calls: most set-ups end before the first.
 const COSTLY_AFTER: Duration = Duration::from_secs(8);
-/// Characters, or bytes of a command's output, that are kept of a status.
+/// Characters, or bytes of a command's output, kept of a status.
 const STATUS: usize = 200;
 
 /// How long an operation may take.
@@ -30,34 +29,34 @@ const STATUS: usize = 200;
 pub struct Patience<'a> {
     /// The longest time without progress.
     pub quiet: Duration,
-    /// The end, whatever progress it makes.
+    /// The deadline, whatever progress it makes.
     pub until: Instant,
-    /// Is told of each look that finds it under way.
+    /// Called for each look that finds it under way.
     pub seen: &'a dyn Fn(&Progress),
 }
 
-/// What a look at an operation found.
+/// The result of a look at an operation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The server's words (`rootfs: 43% (1.49MB/s)`), or the last line that a command printed. Often empty.
+    /// The server's text (`rootfs: 43% (1.49MB/s)`), or the last line of a command's output. Often empty.
     pub status: String,
     /// Whether it made progress since the look before.
     pub made: bool,
 }
 
-/// Where an operation shows that it makes progress.
+/// Where the progress of an operation shows.
 #[derive(Clone, Copy, Debug)]
 pub enum Signs<'a> {
     /// In its own metadata.
     Own,
-    /// In its own metadata, or while that has none, in those of all others: an operation that needs an image which another
-    /// one downloads or unpacks waits for that one without telling so.
+    /// In its own metadata, or, without any, in that of all operations: an operation may wait silently for an image that another
+    /// one downloads or unpacks.
     Image,
-    /// In what the command prints in that instance.
+    /// In the output of the command in that instance.
     Output { project: &'a str, name: &'a str },
 }
 
-/// What an operation shows of its progress: any change is some.
+/// The signs of an operation's progress: any change counts.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sign {
     status: String,
@@ -84,7 +83,7 @@ impl Watch {
         self.since.checked_add(self.quiet).map_or(self.until, |quiet| quiet.min(self.until))
     }
 
-    /// Takes in what was seen; true where that is progress.
+    /// Records the signs; true if they changed.
     fn saw(&mut self, sign: Sign, now: Instant) -> bool {
         let made = sign != Sign::default() && sign != self.last;
         if made {
@@ -108,9 +107,8 @@ impl Watch {
 }
 
 impl Lxd {
-    /// Waits for the operation's end, no longer than `timeout` (in whole seconds, rounded up). The server forgets an operation
-    /// five seconds after its end: then, and after its restart, this is `NotFound`, and only a look at the object
-    /// itself tells.
+    /// Waits for the operation's end, no longer than `timeout` (in whole seconds, rounded up). The server forgets an operation five
+    /// seconds after its end: then, and after its restart, this is `NotFound`, and only a look at the object tells the result.
     pub fn wait(&self, operation: &Operation, timeout: Duration) -> Result<(), Error> {
         let ended = self.end_within(operation, timeout)?;
         succeeded(&operation.what, &ended)
@@ -119,8 +117,7 @@ impl Lxd {
     /// The same, for as long as it makes progress.
     ///
     /// # Errors
-    /// [`ErrorKind::Stalled`] where it makes none, [`ErrorKind::Timeout`] where it takes too long all the same. The server goes
-    /// on with it.
+    /// [`ErrorKind::Stalled`] without progress, [`ErrorKind::Timeout`] if it takes too long. The server continues it.
     pub fn wait_patiently(
         &self,
         operation: &Operation,
@@ -131,13 +128,13 @@ impl Lxd {
         succeeded(&operation.what, &ended)
     }
 
-    /// The operation after its end, good or bad, which comes within `timeout`.
+    /// The operation after its end, success or failure, within `timeout`.
     pub(super) fn end_within(&self, operation: &Operation, timeout: Duration) -> Result<OperationJson, Error> {
         let patience = Patience { quiet: Duration::MAX, until: Instant::now() + timeout, seen: &|_| {} };
         self.end_of(operation, &patience, Signs::Own)
     }
 
-    /// The operation after its end, good or bad, for as long as it makes progress.
+    /// The operation after its end, success or failure, as long as it makes progress.
     pub(super) fn end_of(
         &self,
         operation: &Operation,
@@ -170,7 +167,7 @@ impl Lxd {
         }
     }
 
-    /// Has the server hold back its answer until the operation ends or the time is over.
+    /// A long poll: the server answers when the operation ends or the time is over.
     fn ask_for_end(&self, tried: &str, operation: &Operation, until: Instant) -> Result<OperationJson, Error> {
         let rest = until.saturating_duration_since(Instant::now());
         // LXD counts whole seconds, so a wait may end up to one second late. The second beyond is for its answer
@@ -188,7 +185,7 @@ impl Lxd {
         }
     }
 
-    /// What the operation, which was `seen` under way, shows of its progress; where that costs calls, only when it is `costly`.
+    /// The signs of progress of an operation that was `seen` under way; those that cost calls only if `costly`.
     fn sign(&self, operation: &Operation, seen: &OperationJson, signs: Signs<'_>, costly: bool) -> Sign {
         let own: String = seen.metadata.progress.chars().take(STATUS).collect();
         match signs {
@@ -201,7 +198,7 @@ impl Lxd {
         }
     }
 
-    /// What all operations that are under way tell of their progress.
+    /// The progress texts of all operations under way.
     fn others_progress(&self) -> Option<String> {
         // By status: `running`, `success`, …
         let path = "/1.0/operations?recursion=1&all-projects=true".to_owned();
@@ -215,7 +212,7 @@ impl Lxd {
         Some(told.into_iter().collect::<Vec<_>>().join(", ").chars().take(STATUS).collect())
     }
 
-    /// How much a running command has printed, and its last line; `None` where the server does not tell.
+    /// The length of a running command's output, and its last line; `None` if the server does not tell.
     fn printed(&self, instance: (&str, &str), operation: &Operation) -> Option<Sign> {
         let look = |stream: &str| {
             let recorded = self.recorded(instance, operation, stream, STATUS)?;
@@ -226,7 +223,7 @@ impl Lxd {
     }
 }
 
-/// How long the file is of which an answer is a part, or all.
+/// The length of the file that the answer has a part of, or all.
 fn whole_length(response: &Response) -> Option<u64> {
     let whole = response.headers.get("content-range").and_then(|range| range.rsplit('/').next());
     whole.or_else(|| response.headers.get("content-length"))?.trim().parse().ok()

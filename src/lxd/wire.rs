@@ -1,4 +1,4 @@
-//! LXD's JSON, as far as it is used, and its envelope.
+//! LXD's JSON, and its envelope.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -79,11 +79,10 @@ pub(super) struct InstanceJson {
     config: ConfigMap,
 }
 
-/// Keys of LXD's own that are kept: the image's fingerprint, and how the root's ids are shifted.
+/// Keys of LXD's own that are kept: the image's fingerprint, and the id mapping of the root.
 const OF_LXD: [&str; 2] = ["volatile.base_image", "volatile.last_state.idmap"];
 
-/// Of an instance's config only what somebody reads. LXD keeps some twenty keys of its own there, and a listing has them
-/// for every instance.
+/// The used part of an instance's config: LXD keeps some twenty keys of its own there, for every instance of a listing.
 fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Error> {
     struct Wanted;
     impl<'de> Visitor<'de> for Wanted {
@@ -115,7 +114,7 @@ fn wanted_config<'de, D: Deserializer<'de>>(input: D) -> Result<ConfigMap, D::Er
 }
 
 impl InstanceJson {
-    /// `project` is the one that was asked for; old servers leave it out.
+    /// `project` is the one that was asked for; old servers omit it.
     pub fn into_instance(self, project: &str) -> Instance {
         Instance {
             name: self.name.into(),
@@ -155,7 +154,7 @@ pub(super) struct OperationJson {
     pub metadata: OperationMetadata,
 }
 
-/// What an exec or the fetching of an image leaves in its operation's metadata; others put other things there.
+/// The metadata of an operation of exec, or of an image's fetch; others differ.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct OperationMetadata {
@@ -166,18 +165,18 @@ pub(super) struct OperationMetadata {
     pub output: ConfigMap,
     /// Of an image that was fetched.
     pub fingerprint: Line,
-    /// How far it has come, in the daemon's words; no key of its own.
+    /// The text of its progress.
     #[serde(skip)]
     pub progress: Line,
 }
 
 impl OperationJson {
-    /// 1xx are states of an operation that goes on, 2xx and above are its ends (LXD's status codes).
+    /// LXD's status codes: 1xx under way, 2xx and above ended.
     pub fn is_over(&self) -> bool {
         self.status_code >= 200
     }
 
-    /// `stream` is the event stream that was listened to before the operation was begun.
+    /// `stream` is the event stream that was open before the operation began.
     pub fn handle(&self, what: &str, stream: u64) -> Operation {
         Operation { id: self.id.clone(), what: what.to_owned(), stream }
     }
@@ -192,7 +191,7 @@ where
     Ok(Option::<T>::deserialize(input)?.unwrap_or_default())
 }
 
-/// The metadata of an operation is of any shape; what does not look like an exec's is none of our business.
+/// An operation's metadata may have any shape; other shapes are ignored.
 fn lenient<'de, D: Deserializer<'de>>(input: D) -> Result<OperationMetadata, D::Error> {
     let any = serde_json::Value::deserialize(input)?;
     // `download_progress`, `create_image_from_container_pack_progress`, …
@@ -203,7 +202,7 @@ fn lenient<'de, D: Deserializer<'de>>(input: D) -> Result<OperationMetadata, D::
     Ok(OperationMetadata { progress, ..known })
 }
 
-/// An operation that is over, as a result.
+/// The result of an ended operation.
 pub(super) fn succeeded(tried: &str, ended: &OperationJson) -> Result<(), Error> {
     if ended.status_code == 200 {
         return Ok(());
@@ -217,10 +216,10 @@ pub(super) fn envelope<T: DeserializeOwned>(body: &[u8]) -> Result<Envelope<T>, 
     serde_json::from_slice(body)
 }
 
-/// What an answer tells.
+/// The metadata of an answer.
 pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<T, Error> {
     match envelope::<T>(body) {
-        // A long poll has sent its 200 before it knows better.
+        // A long poll sends its 200 before it knows the result.
         Ok(answer) if answer.kind == "error" => Err(refusal(tried, answer.error_code, body)),
         Ok(Envelope { metadata: Some(metadata), .. }) => Ok(metadata),
         Ok(_) => Err(Error::new(tried, ErrorKind::Malformed, "the answer has no metadata")),
@@ -231,7 +230,7 @@ pub(super) fn metadata<T: DeserializeOwned>(tried: &str, body: &[u8]) -> Result<
     }
 }
 
-/// What an error answer means. `status` is HTTP's, or the envelope's where HTTP's was sent too early.
+/// The error of an error answer. `status` is HTTP's, or the envelope's if HTTP's was sent too early.
 pub(super) fn refusal(tried: &str, status: u16, body: &[u8]) -> Error {
     let kind = match status {
         401 | 403 => ErrorKind::Forbidden,

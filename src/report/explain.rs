@@ -1,5 +1,5 @@
-//! Why a job runs, waits or is not ours, and what happens next: one line, then everything that bears on it. **Pure**: the
-//! same [`plan`] that decides tells it, so that the two cannot differ.
+//! Why a job runs, waits or is not ours, and what happens next: one line, then details. **Pure**: it uses the daemon's own
+//! [`plan`], so the two cannot differ.
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! What programs that watch us read: counts since the start, and how all stands, in Prometheus' text format
+//! Metrics: counts since the start and the current state, in Prometheus' text format
 //! (prometheus.io/docs/instrumenting/exposition_formats).
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! Words for people and programs: why a job waits, the farm's state, log lines, metrics. **Pure**: all of it is made of
-//! what the daemon knows and what it plans.
+//! Texts for people and programs: why a job waits, the state, log lines, metrics. **Pure**: made from World and plan.
 
 pub mod explain;
 pub mod metrics;

@@ -1,4 +1,4 @@
-//! What the log says of changes and decisions: each thing once, when it changes.
+//! Log lines about changes and decisions, each once.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,25 @@ use crate::model::{Job, JobId};
 use crate::plan::Reason;
 use crate::world::{JobState, Note, Refusal, World};
 
-/// Jobs of which the log tells in one turn of the loop. A reason that holds for ten thousand jobs is written in many turns, so
-/// that none of them takes long.
+/// Jobs that are logged in one turn of the loop. A reason that holds for ten thousand jobs is logged over many turns, so that
+/// none takes long.
 const IN_A_TURN: usize = 250;
-/// Reasons that are remembered of one job; after that nothing more is told of it.
+/// The most reasons that are logged for one job.
 const REASONS: usize = 16;
 
-/// Writes the log, and remembers what it said of which job.
+/// Writes the log, and remembers the logged reasons of each job.
 #[derive(Default)]
 pub struct Narrator {
     told: BTreeMap<JobId, Vec<Reason>>,
 }
 
 impl Narrator {
-    /// Tells of changes.
+    /// Logs notes.
     pub fn tell(&mut self, notes: &[Note]) {
         notes.iter().for_each(tell);
     }
 
-    /// Tells why nothing is launched for a job, each reason once. Returns true where there is more to tell.
+    /// Logs why nothing is launched for jobs, each reason once. Returns true if more is left.
     pub fn tell_deferred(&mut self, deferred: &[(JobId, Reason)], world: &World) -> bool {
         let (news, more) = self.news(deferred, world);
         for (state, reason) in news {
@@ -41,7 +41,7 @@ impl Narrator {
         more
     }
 
-    /// The reasons that were not told yet, of so many jobs; true where there are more of them.
+    /// The reasons that were not logged yet, for a limited number of jobs; true if there are more.
     fn news<'a>(
         &mut self,
         deferred: &'a [(JobId, Reason)],
@@ -69,7 +69,7 @@ impl Narrator {
     }
 }
 
-/// True where a reader of the log would learn nothing new.
+/// True if the new reason would tell a reader nothing.
 fn same(before: &Reason, now: &Reason) -> bool {
     match (before, now) {
         (Reason::Paused { blame: a, .. }, Reason::Paused { blame: b, .. }) => a == b,
@@ -107,7 +107,7 @@ fn level(reason: &Reason, labels: &str) -> Level {
     }
 }
 
-/// The job that an instance was launched for, in front of a line about it.
+/// The prefix of a line: the job that an instance was launched for.
 fn of(job: Option<JobId>) -> String {
     job.map(|job| format!("job={job} ")).unwrap_or_default()
 }

@@ -1,5 +1,4 @@
-//! A snapshot of the farm: what waits, runs, is kept ready, and does not work. **Pure**; people read it as
-//! text, programs as metrics.
+//! A snapshot of the state: waiting jobs, instances, failures. **Pure**; printed as text, or as metrics.
 
 #[cfg(test)]
 mod tests;
