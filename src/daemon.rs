@@ -1,8 +1,8 @@
 //! The wiring: threads, bounded channels, and the one loop that folds events into the [`World`], plans, and hands
 //! actions out.
 //!
-//! There is no shutdown: SIGTERM ends the process, running jobs do not notice, and the next start reads everything
-//! again. A thread that dies ends the process.
+//! There is no shutdown: SIGTERM ends the process, running jobs are not affected, and the next start reads everything
+//! again. A panic in a thread ends the process.
 
 mod answers;
 mod front;
@@ -39,21 +39,20 @@ use answers::{Asked, Known};
 use front::front;
 use tokens::TokenLog;
 
-/// Events that may wait for the main loop. A delivery that finds it full is answered all the same, and GitHub is
-/// looked at instead.
+/// Capacity of the main loop's channel. A delivery that finds it full is still answered, and GitHub is looked at instead.
 const EVENTS: usize = 1024;
-/// The least time between two plannings.
+/// The shortest time between two plans.
 const BREATH: Duration = Duration::from_millis(2);
-/// Events taken in before planning again.
+/// Events folded before the next plan.
 const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
 const RECONNECT_FIRST: Duration = Duration::from_millis(500);
 const RECONNECT_LAST: Duration = Duration::from_secs(30);
 
-/// Runs the daemon. Returns only where it could not start.
+/// Runs the daemon. Returns only if it could not start.
 ///
 /// # Errors
-/// Where the webhook address cannot be listened on.
+/// The webhook address cannot be bound.
 pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let config = Arc::new(config);
     let lxd = Arc::new(Lxd::new(&config.socket));
@@ -84,7 +83,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         env!("CARGO_PKG_VERSION")
     );
 
-    // A channel that nobody can send to any more is always ready, and would make the main loop spin.
+    // A channel without senders is always ready, and would make the main loop spin.
     let _kept = asker.clone();
     if let Err(error) = control::listen(control::socket(&config), move |question| asker.about(question)) {
         warn!(
@@ -101,13 +100,13 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
         let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
         threads::spawn(&format!("worker-{n}"), move || work(&executor, &todo, &events));
     }
-    // One look of each kind under way and none waiting: the planner asks again when it is back.
+    // One look of each kind at a time, none queued: the planner asks again after its end.
     let (ask_lxd, lxd_asked) = bounded::<Interest>(1);
     let mut at_lxd = LxdObserver::new(Arc::clone(&config), Arc::clone(&lxd));
     let found = events.clone();
     threads::spawn("look-lxd", move || {
         for interest in lxd_asked {
-            // A loop that is gone ends the process.
+            // The end of the loop ends the process.
             let snapshot = at_lxd.look(interest.begun);
             if found.send(Event::Snapshot(Box::new(snapshot))).is_err() {
                 return;
@@ -142,7 +141,7 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     turn_for_ever(&config, &github, &inbox, &questions, &lost, &outbox)
 }
 
-/// Ends the process when standard input ends: for a parent that may die without a word, such as the demo.
+/// Ends the process when standard input ends, for a parent that may be killed, such as the demo.
 pub fn end_with_stdin() {
     threads::spawn("stdin", || {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -150,7 +149,7 @@ pub fn end_with_stdin() {
     });
 }
 
-/// Where the main thread puts what it wants done.
+/// The main thread's channels to the workers.
 struct Outbox {
     trace: Arc<Trace>,
     actions: Sender<Action>,
@@ -159,7 +158,7 @@ struct Outbox {
     clock: Clock,
 }
 
-/// Another number in each process, so that the names that follow from it do not meet.
+/// A number that differs in each process, for the names of standbys and idle runners.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library seeds it from the system's randomness.
@@ -176,7 +175,7 @@ fn deliver_to(
             trace.of(Some(*id)).at("accepted");
         }
         if let Err(TrySendError::Full(_)) = events.try_send(Event::Hint(hint)) {
-            // The channel is full, so the main loop will turn, and see this.
+            // The channel is full, so the main loop will run, and see this.
             if !lost.swap(true, Ordering::SeqCst) {
                 warn!("msg=\"more deliveries than can be taken in; GitHub is looked at instead\"");
             }
@@ -184,7 +183,7 @@ fn deliver_to(
     }
 }
 
-/// Hears from LXD which instances end, and opens the stream again whenever it breaks.
+/// Reads ends of instances from LXD's event stream, and reopens the stream when it breaks.
 fn listen_for_ever(lxd: &Lxd, ours: &str, events: &Sender<Event>) {
     let mut pause = RECONNECT_FIRST;
     loop {
@@ -255,7 +254,7 @@ fn turn_for_ever(
             default(pause) => None,
         };
         if first.is_some() {
-            // In a burst, more are taken in at once: planning anew for each is work that nobody has anything of.
+            // In a burst several events are folded before the next plan.
             std::thread::sleep(BREATH.saturating_sub(turned.elapsed()));
         }
         let now = clock.now();
@@ -272,8 +271,8 @@ fn turn_for_ever(
     }
 }
 
-/// Plans, and hands out what workers are free for; the rest is planned again at the next event. Returns when to plan
-/// again at the latest.
+/// Plans, and hands actions to free workers; the rest is planned again at the next event. Returns the latest time of the next
+/// plan.
 fn decide(world: &mut World, outbox: &Outbox, narrator: &mut Narrator, now: Timestamp) -> Option<Timestamp> {
     let plan = plan(world, now);
     if plan.look_at_lxd && outbox.ask_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
@@ -295,7 +294,7 @@ fn decide(world: &mut World, outbox: &Outbox, narrator: &mut Narrator, now: Time
     }
     let more = narrator.tell_deferred(&plan.deferred, world);
     let wake_at = if more { Some(now) } else { plan.wake_at };
-    // A look that is due but whose outbox are busy must not make the loop spin: its end is an event.
+    // A look that is due while another is under way must not make the loop spin: its end is an event.
     wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 

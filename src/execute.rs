@@ -1,5 +1,4 @@
-//! Carries out one action and reports its outcome. Effects without policy: [`crate::plan`] decides what is done and when,
-//! [`crate::steps`] how it goes on step by step.
+//! Carries out actions. Effects without policy: [`crate::plan`] decides the actions, [`crate::steps`] their steps.
 
 mod fetch;
 mod last_words;
@@ -20,7 +19,7 @@ use crate::steps::removal::Removal;
 use crate::trace::Trace;
 use crate::world::{Action, Launch, Outcome};
 
-/// What executing needs; shared by the workers.
+/// Carries out actions; shared by the workers.
 pub struct Executor {
     config: Arc<Config>,
     lxd: Arc<Lxd>,
@@ -33,7 +32,6 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Nothing is done yet.
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, trace: Arc<Trace>) -> Executor {
         let packages = Packages::new(&config.cache_home);
         let failures = Failures::new(&config);

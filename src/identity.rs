@@ -8,14 +8,14 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-/// Who provisions an instance, as far as this process can tell.
+/// The process that provisions an instance, as far as this process can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Maker {
-    /// This very process.
+    /// This process.
     Us,
-    /// A process of this machine; it has ended.
+    /// A process of this machine that has ended.
     Dead,
-    /// Another process of this machine; it runs: another daemon, or `lxdrunner bake`.
+    /// Another running process of this machine: another daemon, or `lxdrunner bake`.
     Other,
     /// A process on another machine or in a container, where it cannot be looked up.
     Unknown,
@@ -99,8 +99,7 @@ fn machine() -> Option<String> {
     })
 }
 
-/// Who wrote `identity`. `shared` tells whether processes of other machines reach this LXD,
-/// as in a cluster.
+/// The process that wrote `identity`. `shared`: processes of other machines use this LXD, as in a cluster.
 pub fn maker(identity: &str, shared: bool) -> Maker {
     maker_seen_by(ours(), identity, shared, &start_time)
 }
@@ -125,7 +124,7 @@ pub fn maker_seen_by(own: &str, identity: &str, shared: bool, start_time: &dyn F
     }
 }
 
-/// True where `identity` is of another boot: whether its process is dead depends on who else reaches LXD.
+/// True if `identity` is of another boot: whether its process is dead depends on who else uses LXD.
 pub fn is_of_another_boot(identity: &str) -> bool {
     let (there, here) = (Parts::of(identity), Parts::of(ours()));
     there.zip(here).is_some_and(|(there, here)| there.boot != here.boot)

@@ -1,5 +1,5 @@
-//! Text from outside, made safe to show. What GitHub, LXD, a job or a config file says may hold control characters: a
-//! terminal obeys them, and a line feed would forge a log record.
+//! Escapes text from outside. Texts of GitHub, LXD, a job or a config file may contain control characters: a terminal obeys them,
+//! and a line feed would forge a log record.
 //!
 //! Names and messages are escaped where they are read; `cli::output` escapes everything it writes.
 

@@ -1,7 +1,4 @@
-//! Where the time of a start went: moments of a job's way to its runner, told in one line when the runner starts.
-//!
-//! Off unless asked for. It observes what others do and decides nothing, so losing a moment, or forgetting a job where
-//! there are too many, harms nothing.
+//! The times of a start's steps (`--trace`): moments on a job's way to its runner, in one log line when the runner starts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,20 +7,20 @@ use std::time::Instant;
 
 use crate::model::JobId;
 
-/// Jobs whose moments are kept at once; the oldest go first.
+/// The most jobs whose moments are kept; the oldest are dropped first.
 const KEPT: usize = 4096;
 
-/// The moments of all jobs that are on their way.
+/// The moments of all jobs whose runner has not started.
 #[derive(Debug, Default)]
 pub struct Trace {
-    /// `None`: nobody wants to know.
+    /// `None`: off.
     jobs: Option<Mutex<BTreeMap<JobId, Moments>>>,
 }
 
 /// The first is the one that the others are counted from.
 type Moments = Vec<(&'static str, Instant)>;
 
-/// A trace with the job that its moments are of.
+/// A recorder of one job's moments.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark<'a> {
     trace: &'a Trace,
@@ -31,7 +28,7 @@ pub struct Mark<'a> {
 }
 
 impl Trace {
-    /// One that keeps what it is told, where `on`.
+    /// A trace, which records if `on`.
     pub fn new(on: bool) -> Trace {
         Trace { jobs: on.then(Mutex::default) }
     }
@@ -59,7 +56,7 @@ impl Mark<'_> {
         moments.push((moment, now));
     }
 
-    /// Its runner was started: tells all moments, in milliseconds, and forgets them.
+    /// Its runner was started: logs all moments, in milliseconds, and drops them.
     pub fn tell(self, instance: &str, from: &str) {
         let (Some(jobs), Some(job)) = (&self.trace.jobs, self.job) else { return };
         let moments = jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job).unwrap_or_default();

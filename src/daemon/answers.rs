@@ -1,4 +1,4 @@
-//! What others ask the main loop: how it is, why a job stands as it does, how all stands.
+//! Questions to the main loop: health, status, metrics, and why a job waits.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ use crate::report::status::{self, status};
 use crate::webhook::Health;
 use crate::world::World;
 
-/// Stuck instances that a health question's answer names.
+/// Stuck instances that the answer to a health question names.
 const NAMED: usize = 5;
-/// The main loop answers within this time, or is not well.
+/// A main loop that does not answer within this time is unhealthy.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two questions while the daemon starts.
 const STARTING: Duration = Duration::from_millis(50);
@@ -29,25 +29,25 @@ pub(super) enum Asked {
     About(Question, Sender<Answer>),
 }
 
-/// The way to the main loop.
+/// Asks the main loop.
 #[derive(Clone)]
 pub(super) struct Asker(Sender<Asked>);
 
-/// The way there, and where the questions come out.
+/// The two ends of the channel for questions.
 pub(super) fn channel() -> (Asker, Receiver<Asked>) {
     let (asker, questions) = bounded(QUESTIONS);
     (Asker(asker), questions)
 }
 
 impl Asker {
-    /// How it is.
+    /// The daemon's health.
     pub fn health(&self) -> Health {
         let late = || Health::Bad(format!("main loop unresponsive for {} s", PATIENCE.as_secs()));
         let begun = Instant::now();
         loop {
             match self.ask(Asked::Health) {
                 Some(Some(health)) => return health,
-                // To start is not to fail: a question that came while systemd held the socket waits for the first look.
+                // A question that came during the start waits for the first look.
                 Some(None) if begun.elapsed() < PATIENCE => std::thread::sleep(STARTING),
                 Some(None) => return Health::Bad("starting: LXD was not listed yet".to_owned()),
                 None => return late(),
@@ -55,7 +55,7 @@ impl Asker {
         }
     }
 
-    /// Anything else; `None` where the main loop does not answer.
+    /// Other questions; `None` if the main loop does not answer.
     pub fn about(&self, question: Question) -> Option<Answer> {
         self.ask(|answer| Asked::About(question, answer))
     }
@@ -67,7 +67,7 @@ impl Asker {
     }
 }
 
-/// What the answers are made of.
+/// The data for the answers.
 pub(super) struct Known<'a> {
     pub world: &'a World,
     pub github: &'a GitHub,
@@ -76,7 +76,7 @@ pub(super) struct Known<'a> {
 }
 
 impl Asked {
-    /// Answers; whoever does not wait any more has nothing of it.
+    /// Sends the answer, if the asker still waits.
     pub fn answer(self, known: &Known<'_>) {
         match self {
             Asked::Health(answer) => drop(answer.try_send(report(known.world, known.github, known.now))),
@@ -127,7 +127,7 @@ fn report(world: &World, github: &GitHub, now: Timestamp) -> Option<Health> {
     })
 }
 
-/// Instances that are to go and do not, and why.
+/// Instances that cannot be removed, and why.
 fn stuck(world: &World) -> String {
     let stuck: Vec<String> = status::stuck(world).map(|(name, why)| format!("{name}: {why}")).collect();
     match stuck.get(..NAMED).unwrap_or(&stuck) {
@@ -136,7 +136,7 @@ fn stuck(world: &World) -> String {
     }
 }
 
-/// How GitHub's limits stand, with the credentials' names where there are several.
+/// The state of GitHub's limits, with the credentials' names if there are several.
 fn limits(github: &GitHub) -> String {
     let standings = github.standings();
     let several = standings.len() > 1;

@@ -1,4 +1,4 @@
-//! What strangers meet first, as the config wants it: the socket, the certificate, and who is let in.
+//! The webhook port by the config: socket, certificate, allowed addresses.
 
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use crate::github::GitHub;
 use crate::threads;
 use crate::webhook::{AT_GITHUB, Error, Front, Limits, Listener, Peers, Tls};
 
-/// Between two questions where GitHub's webhooks come from.
+/// Between two questions for GitHub's addresses.
 const REFRESH: Duration = Duration::from_secs(24 * 3600);
-/// The same after one that had no answer, doubling from the first to the last.
+/// The same after a failed one, doubling from the first to the last.
 const RETRY_FIRST: Duration = Duration::from_secs(30);
 const RETRY_LAST: Duration = Duration::from_secs(3600);
 
-/// Opens the door, and begins to ask GitHub for its addresses where `web_allow` wants them.
+/// Opens the port, and begins to ask GitHub for its addresses if `web_allow` needs them.
 ///
 /// # Errors
-/// The address cannot be had, or there is no usable certificate.
+/// The address cannot be bound, or there is no usable certificate.
 pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Error> {
     let listener = Listener::open(config.listen())?;
     if listener.is_activated() {
@@ -43,14 +43,14 @@ pub(super) fn front(config: &Config, github: &Arc<GitHub>) -> Result<Front, Erro
     Ok(Front { listener, tls, peers, limits: Limits::default(), private, ending: ending() })
 }
 
-/// Where SIGTERM is heard. Where it cannot be, it ends the process at once, as ever: only who is being answered is cut.
+/// A pipe that SIGTERM writes to. If it cannot be set up, SIGTERM ends the process at once and cuts answers off.
 fn ending() -> Option<UnixStream> {
     let (heard, told) = UnixStream::pair().ok()?;
     signal_hook::low_level::pipe::register(signal_hook::consts::SIGTERM, told).ok()?;
     Some(heard)
 }
 
-/// Keeps the addresses that GitHub's webhooks come from.
+/// Keeps GitHub's addresses up to date.
 fn ask_for_ever(peers: &Peers, github: &GitHub) {
     let mut known = false;
     let mut pause = RETRY_FIRST;

@@ -1,4 +1,4 @@
-//! Tokens that end soon, in the log: once when it is seen, and once a day.
+//! Log lines about tokens that expire soon: when first seen, and once a day.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use crate::github::{GitHub, TokenEnd};
 
 #[derive(Default)]
 pub(super) struct TokenLog {
-    /// By credential, what was said last.
+    /// By credential: the days left at the last line.
     told: BTreeMap<String, Option<u64>>,
 }
 
 impl TokenLog {
-    /// Says what has changed.
+    /// Logs changes.
     pub fn tell(&mut self, github: &GitHub) {
         let ends = github.token_ends();
         self.told.retain(|name, _| ends.iter().any(|end| end.credential == *name));

@@ -1,4 +1,4 @@
-//! Gets what instances are made from: runner packages, and images of image servers.
+//! Fetches runner packages, and images of image servers.
 
 use std::time::Instant;
 
@@ -55,7 +55,7 @@ impl Executor {
         }
     }
 
-    /// Sees to it that the newest, or the pinned, package is in the cache.
+    /// Fetches the newest, or the pinned, package into the cache.
     pub(super) fn fetch_package(&self, arch: RunnerArch, scope: &Scope) -> Outcome {
         let wanted = self.config.runner_version.as_deref();
         match self.packages.ensure(&self.github, scope, arch, wanted) {

@@ -17,7 +17,7 @@ impl Executor {
         }
     }
 
-    /// The same for an instance whose making just failed, with the failure and the output of the failed script.
+    /// The same for an instance whose making failed, with the reason and the output of the failed script.
     pub(super) fn keep_of_failed(&self, project: &str, name: &str, why: (&str, &str)) {
         if self.config.failures_kept == 0 {
             return;

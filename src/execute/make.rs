@@ -1,4 +1,4 @@
-//! Takes the steps of a making against LXD and GitHub; which ones is decided by [`Making`].
+//! Takes the steps of a [`Making`] against LXD and GitHub.
 
 use std::thread;
 use std::time::Duration;
@@ -24,10 +24,11 @@ use crate::world::{Action, Launch, LaunchSource, Outcome, Subject, Template};
 /// The pause before a claimed standby's name is tried again at GitHub, where another daemon has it.
 const NAME_PAUSE: Duration = Duration::from_millis(500);
 
-/// How long nothing is asked of LXD after a standby got its credentials: any call would slow the runner's start by a third, and is not urgent. (A start from a template or an image takes so long that it does not show.)
+/// LXD is left alone this long after a standby got its credentials: any call would slow the runner's start by a third. (In the
+/// longer start from a template or an image it does not show.)
 const RUNNER_BEGINS: Duration = Duration::from_millis(100);
 
-/// What is to be made.
+/// An instance to be made.
 struct Order<'a> {
     class: &'a Class,
     name: &'a str,
@@ -37,7 +38,7 @@ struct Order<'a> {
     keys: ConfigMap,
 }
 
-/// What a making has in hand.
+/// The state of a making.
 struct MakeSession<'a, 'scope> {
     executor: &'a Executor,
     order: &'a Order<'a>,
@@ -52,18 +53,18 @@ struct MakeSession<'a, 'scope> {
     registering: Option<Handle<'scope, Result<Credentials, Answer>>>,
     opening: Option<Handle<'scope, ()>>,
     credentials: Option<Credentials>,
-    /// What the script that failed had to say, where one did.
+    /// The output of the failed script.
     output: String,
 }
 
 impl Executor {
-    /// Makes what is asked for of a class, or has its image fetched.
+    /// Makes an instance of the class, or fetches its image.
     pub(super) fn make(&self, action: &Action, class: &Class) -> Outcome {
         let keys = |phase, recipe| self.keys(class, phase, recipe);
         let order = match action {
             Action::Launch(Launch { job, scope, name, from, .. }) => {
                 if self.github.quiet_for(scope).is_some() {
-                    // Without the time that is left: each try would be news.
+                    // Without the remaining time, which would make each try another reason.
                     let reason = "GitHub said to slow down; nothing is launched before it may be asked".to_owned();
                     let blame = Subject::Scope(scope.clone());
                     return Outcome::LaunchFailed { blame, reason, made: false, runner: None };
@@ -107,7 +108,7 @@ impl Executor {
         }
     }
 
-    /// Takes one step after the other until it is over.
+    /// Takes all steps; returns the outcome.
     fn make_order(&self, order: &Order<'_>) -> Outcome {
         let Order { class, name, what, job, .. } = order;
         let mark = self.trace.of(*job);
@@ -173,7 +174,7 @@ impl MakeSession<'_, '_> {
                 let (source, keys, ephemeral) =
                     (order.source.clone(), order.keys.clone(), !matches!(what, MakeKind::Template(_)));
                 let made = match what {
-                    // GitHub is asked for its credentials once the name is ours, and while it boots.
+                    // The registration begins once the name is ours, and runs during the boot.
                     MakeKind::Runner { .. } => provision.create(source, keys, ephemeral),
                     _ => provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
                 };
@@ -242,7 +243,7 @@ impl MakeSession<'_, '_> {
             }
             Step::NoteStarted(runner) => {
                 if matches!(what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) {
-                    // LXD tells nobody that the runner began.
+                    // LXD has no event for the runner's start.
                     thread::sleep(RUNNER_BEGINS);
                 }
                 if let Err(error) = provision.note_started(*runner) {
@@ -255,7 +256,7 @@ impl MakeSession<'_, '_> {
             Step::Freeze => {
                 let frozen = provision.freeze();
                 if frozen.is_ok() && class.kind == InstanceType::Container {
-                    // Kept ready from here on by who looks at LXD (`observe/warm`).
+                    // `observe::warm` keeps the connection open from now on.
                     provision.open_files();
                 }
                 self.done(frozen)
@@ -290,17 +291,17 @@ impl MakeSession<'_, '_> {
         }
     }
 
-    /// Makes an image of what was baked, under the same name and with what a listing must tell of it.
+    /// Publishes the baked instance under the same name, with the properties that listings need.
     fn publish(&mut self) -> Answer {
         let Order { class, name, source, keys, .. } = self.order;
         let lxd = &self.executor.lxd;
-        // What the image tells of its system matters to LXD in whatever is made of it.
+        // LXD needs the properties of the source image in instances of this image.
         let of_image = match source {
             Source::Fingerprint(fingerprint) => lxd.image(&class.project, fingerprint).ok().flatten(),
             _ => None,
         };
-        // An operation that a crashed process had begun has ended. LXD looks whether the name is free only when it has the
-        // image, and leaves that without one.
+        // A crashed process may have published it. LXD checks the alias only after it has made the image, and leaves the image
+        // without one.
         if let Ok(Some(fingerprint)) = lxd.image_alias(&class.project, name) {
             return Answer::Published(fingerprint);
         }
@@ -354,7 +355,7 @@ impl MakeSession<'_, '_> {
         result.map_or_else(|failure| self.failed(failure), |()| Answer::Done)
     }
 
-    /// What came of something that was begun before.
+    /// The answer for an operation that was begun before.
     fn ended(&mut self, result: Option<Result<(), Failure>>) -> Answer {
         result.map_or(Answer::Refused("it was not begun".to_owned()), |result| self.done(result))
     }
@@ -366,7 +367,7 @@ impl MakeSession<'_, '_> {
         }
         let unreachable = matches!(&failure, Failure::Lxd(error) if error.kind == ErrorKind::Unreachable);
         let reason = failure.to_string();
-        // One that could not be created is looked into by a step of its own.
+        // `FindCause` looks into a failed creation.
         let full = if self.made && !unreachable { full_pool(&self.executor.lxd, self.order.class) } else { None };
         match full {
             Some(full) => Answer::NoSpace(format!("{reason}\n{full}")),
@@ -378,14 +379,14 @@ impl MakeSession<'_, '_> {
         match error.kind {
             ErrorKind::PreconditionFailed => Answer::Changed,
             ErrorKind::NotFound => Answer::Gone,
-            // It may have been done, and the answer lost: a listing will tell.
+            // The claim may have succeeded: a listing will show it.
             ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
             _ => self.failed(error.into()),
         }
     }
 }
 
-/// What an instance is made from that is a copy of the template.
+/// The source of a copy of the template.
 fn copy_of(template: &Template) -> Source {
     match template {
         Template::Instance(name) => Source::Copy(name.clone()),
@@ -393,7 +394,7 @@ fn copy_of(template: &Template) -> Source {
     }
 }
 
-/// What an image that is a template of the class tells of itself, given its instance's keys.
+/// The properties of an image that is a template of the class, from its instance's keys.
 fn template_properties(class: &Class, keys: &ConfigMap) -> ConfigMap {
     let kept = [keys::OWNER, keys::CLASS, keys::TEMPLATE, keys::DAEMON]
         .map(|key| (key, keys.get(key).cloned().unwrap_or_default()));
@@ -402,8 +403,8 @@ fn template_properties(class: &Class, keys: &ConfigMap) -> ConfigMap {
     kept.into_iter().chain(more).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// A reason that does not name the instance: the same failure of the next instance is no news. Within a path, or another
-/// longer word, `<instance>` stands for the name.
+/// The reason without the instance's name, so that the same failure of the next instance is no news. Within a path or a longer
+/// word, `<instance>` replaces the name.
 fn nameless(reason: &str, name: &str) -> String {
     let reason = reason.replace(&format!("instance {name}"), "the instance");
     let mut parts = reason.split(name);

@@ -12,7 +12,7 @@ use crate::runner::provision::Credentials;
 use crate::steps::making::Answer;
 
 impl Executor {
-    /// Credentials for a runner of this name; else the answer that says why there are none.
+    /// Credentials for a runner of this name, or the answer that says why there are none.
     pub(super) fn register(&self, class: &Class, scope: &Scope, name: &str) -> Result<Credentials, Answer> {
         // These calls create no registration, so none can exist if they fail.
         let none_yet = |error: github::Error| Answer::NotRegistered(error.to_string());
@@ -22,7 +22,7 @@ impl Executor {
             match self.generate(class, scope, name, group, &labels) {
                 Ok(jit) => return Ok(Credentials::Jit { runner: jit.runner, encoded: jit.encoded }),
                 Err(error) if error.kind == github::ErrorKind::Conflict => return Err(Answer::NameTaken),
-                // An older GHES has no such endpoint; where the credential lacks the right, the next call says so.
+                // An older GHES has no such endpoint; if the credential lacks the right, the next call says so.
                 Err(error) if error.kind == github::ErrorKind::NotFound => {
                     debug!("scope={scope} msg=\"no JIT config, asking for a registration token\" error=\"{error}\"");
                 }
@@ -34,7 +34,7 @@ impl Executor {
         Ok(Credentials::Token { token, url: self.github.web_url(scope) })
     }
 
-    /// A JIT config. A group that somebody removed, and may have made anew, is looked for again.
+    /// A JIT config. A group that was deleted, and may have been made again, is looked up again.
     fn generate(
         &self,
         class: &Class,

@@ -1,4 +1,4 @@
-//! Takes the steps of a removal against LXD and GitHub; which ones is decided by [`Removal`].
+//! Takes the steps of a [`Removal`] against LXD and GitHub.
 
 use std::time::Duration;
 
@@ -16,24 +16,24 @@ use crate::world::{Outcome, RemoveReason};
 /// How long LXD gets to stop or delete an instance.
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a removal has in hand.
+/// The state of a removal.
 struct RemovalSession<'a> {
     executor: &'a Executor,
     project: &'a str,
     name: &'a str,
     reason: String,
-    /// True where its runner did not come online.
+    /// True if its runner did not come online.
     never_online: bool,
-    /// Of the line of the log that tells of the removal.
+    /// The level of the removal's log line.
     level: Level,
-    /// As it was last looked at.
+    /// The instance at the last look.
     instance: Option<Instance>,
-    /// Where its logs are kept, for the line of the log that tells of the removal.
+    /// A suffix of the removal's log line that says where its logs are kept.
     see: String,
 }
 
 impl Executor {
-    /// Takes one step after the other until it is over.
+    /// Takes all steps; returns the outcome.
     pub(super) fn remove(&self, project: &str, name: &str, mut removal: Removal) -> Outcome {
         let reason = removal.judged().to_string();
         let never_online = removal.judged().reason == RemoveReason::NeverOnline;
@@ -62,7 +62,7 @@ impl Executor {
 }
 
 impl Executor {
-    /// Removes a template that is an image, if that is what it is still.
+    /// Removes a template that is an image, if it still is one.
     pub(super) fn remove_image(&self, project: &str, fingerprint: &str, alias: &str, reason: RemoveReason) -> Outcome {
         let failed = |error: lxd::Error| Outcome::RemoveFailed { reason: error.to_string() };
         let ours = |image: &lxd::Image| {
@@ -134,7 +134,7 @@ impl RemovalSession<'_> {
 }
 
 impl RemovalSession<'_> {
-    /// What the start script says in the instance, where its runner did not come online.
+    /// The start script's message in the instance, if its runner did not come online.
     fn why_not_online(&self) -> Option<String> {
         let instance = self.instance.as_ref().filter(|_| self.never_online)?;
         let class = instance.config.get(keys::CLASS)?;
@@ -147,7 +147,7 @@ fn done(result: Result<(), lxd::Error>) -> Answer {
     result.map_or_else(|error| Answer::Failed(error.to_string()), |()| Answer::Done)
 }
 
-/// An instance as the decision needs it. What has no phase is taken for a runner's that was started: the most careful guess.
+/// An instance as [`Removal`] and `Making` need it. Without a phase it counts as started with a runner, the most careful guess.
 pub(super) fn found(lxd: &Lxd, instance: &Instance, etag: String) -> InstanceView {
     let key = |key: &str| instance.config.get(key).map(String::as_str);
     InstanceView {

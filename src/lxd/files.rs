@@ -115,7 +115,7 @@ impl Lxd {
     ) -> Result<Option<String>, Error> {
         let tried = format!("read {path} in instance {name}");
         let target = file_path(project, name, path);
-        // A server that knows no ranges sends the whole file, of which the end is kept.
+        // A server without ranges sends the whole file; its end is kept.
         let range = vec![("Range", format!("bytes=-{limit}"))];
         let answer = self.exchange(&tried, "GET", target, range, Body::Empty, Keep::Tail(limit), timeout);
         let response = match answer {

@@ -1,5 +1,5 @@
 //! No two files of `src` import from each other, directly or along a way of several. An import counts for the file that
-//! defines the name, not for the `mod.rs` that passes it on.
+//! defines the name, not for the module that re-exports it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

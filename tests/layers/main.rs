@@ -184,7 +184,10 @@ fn the_stand_ins_do_not_share_the_daemons_view_of_the_wire() {
 #[test]
 fn what_decides_touches_nothing_outside() {
     let mut wrong = Vec::new();
-    for path in files("src", "rs").into_iter().filter(|path| PURE.iter().any(|pure| path.starts_with(pure))) {
+    for path in files("src", "rs")
+        .into_iter()
+        .filter(|path| PURE.iter().any(|pure| path.starts_with(pure) || path.with_extension("") == Path::new(pure)))
+    {
         for (line, text) in code(&path).lines().enumerate() {
             for word in IMPURE.iter().filter(|word| text.contains(**word)) {
                 wrong.push(format!("{}, about line {}: {word}", path.display(), line + 1));

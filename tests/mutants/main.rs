@@ -32,10 +32,18 @@ fn apply(mutant: &Mutant, tree: &Path) {
     std::fs::write(tree.join(mutant.file), text.replacen(mutant.from, mutant.to, 1)).unwrap();
 }
 
-/// Copies what a build of the simulation needs. Files that are the same stay as they are, so that cargo sees no change.
+/// Makes `to` equal to `from`. Files that are the same stay as they are, so that cargo sees no change.
 fn copy(from: &Path, to: &Path) {
     if from.is_dir() {
         std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(to).unwrap().flatten() {
+            let (path, there) = (entry.path(), from.join(entry.file_name()).exists());
+            if !there && path.is_dir() {
+                std::fs::remove_dir_all(path).unwrap();
+            } else if !there {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
         for entry in std::fs::read_dir(from).unwrap().flatten() {
             copy(&entry.path(), &to.join(entry.file_name()));
         }

@@ -29,7 +29,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "what is under way is not begun again",
-        file: "src/world/mod.rs",
+        file: "src/world.rs",
         from: "        self.flights.insert(action.flight(), action.clone());\n",
         to: "",
     },
@@ -185,7 +185,7 @@ pub const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         rule: "LXD does not start again what ran before a reboot",
-        file: "src/steps/mod.rs",
+        file: "src/steps.rs",
         from: "    let all = [(\"boot.autostart\", \"false\")].into_iter().chain(evacuate);",
         to: "    let all = evacuate.into_iter();",
     },

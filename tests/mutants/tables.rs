@@ -138,7 +138,7 @@ pub const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "packages are fetched one after the other",
-        file: "src/plan/mod.rs",
+        file: "src/plan.rs",
         from: "                self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });\n                return;",
         to: "                self.plan.actions.push(Action::FetchPackage { arch, scope: scope.clone() });",
     },
@@ -156,7 +156,7 @@ pub const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "a job that waits beside an idle runner for minutes is asked for",
-        file: "src/plan/mod.rs",
+        file: "src/plan.rs",
         from: "    actions.extend(not_taken.filter(|state| idle(Flight::Job(state.job.id))).map(look_up));",
         to: "    drop(not_taken);",
     },
@@ -216,7 +216,7 @@ pub const OF_TABLES: &[Mutant] = &[
     },
     Mutant {
         rule: "the age of a look counts answers",
-        file: "src/world/mod.rs",
+        file: "src/world.rs",
         from: "        self.github_answered_at\n    }",
         to: "        self.github_look.ended_at\n    }",
     },

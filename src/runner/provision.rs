@@ -33,12 +33,12 @@ pub use reach::why_not_online;
 pub use stages::SEAL_SCRIPT;
 
 /// The built-in set-up script.
-pub const SETUP_SCRIPT: &str = include_str!("../../../provision/setup-runner.sh");
+pub const SETUP_SCRIPT: &str = include_str!("../../provision/setup-runner.sh");
 /// The script that starts the runner and powers the instance off afterwards.
-pub const START_SCRIPT: &str = include_str!("../../../provision/start-runner.sh");
+pub const START_SCRIPT: &str = include_str!("../../provision/start-runner.sh");
 
 /// The part of it that reads the environment.
-const ENVIRONMENT_SCRIPT: &str = include_str!("../../../provision/environment.sh");
+const ENVIRONMENT_SCRIPT: &str = include_str!("../../provision/environment.sh");
 
 /// Digest of our embedded scripts; a change makes templates stale.
 pub fn scripts_digest() -> String {
