@@ -100,7 +100,7 @@ fn complain_of(errors: &ConfigErrors) -> ExitCode {
         complain!("warning: {warning}");
     }
     complain!("{errors}");
-    let many = if errors.len() == 1 { "one error".to_owned() } else { format!("{} errors", errors.len()) };
+    let many = if errors.count() == 1 { "one error".to_owned() } else { format!("{} errors", errors.count()) };
     complain!("lxdrunner: {many} in the config file; nothing was started");
     ExitCode::from(EXIT_CONFIG)
 }

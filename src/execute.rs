@@ -1,7 +1,7 @@
 //! Carries out actions. Effects without policy: [`crate::plan`] decides the actions, [`crate::steps`] their steps.
 
+mod failure_logs;
 mod fetch;
-mod last_words;
 mod make;
 mod register;
 mod remove;
@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::github::{self, Deletion, GitHub};
 use crate::lxd::Lxd;
 use crate::model::{JobId, RepoName, Scope};
-use crate::runner::failures::Failures;
+use crate::runner::failure_logs::FailureLogs;
 use crate::runner::package::Packages;
 use crate::steps::removal::Removal;
 use crate::trace::Trace;
@@ -26,7 +26,7 @@ pub struct Executor {
     github: Arc<GitHub>,
     trace: Arc<Trace>,
     packages: Packages,
-    failures: Failures,
+    failures: FailureLogs,
     /// Ids of the runner groups that classes name, once they were asked for.
     groups: Mutex<BTreeMap<(Scope, String), u64>>,
 }
@@ -34,7 +34,7 @@ pub struct Executor {
 impl Executor {
     pub fn new(config: Arc<Config>, lxd: Arc<Lxd>, github: Arc<GitHub>, trace: Arc<Trace>) -> Executor {
         let packages = Packages::new(&config.cache_home);
-        let failures = Failures::new(&config);
+        let failures = FailureLogs::new(&config);
         Executor { config, lxd, github, trace, packages, failures, groups: Mutex::default() }
     }
 

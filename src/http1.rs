@@ -23,9 +23,9 @@ mod url;
 
 use std::fmt;
 
-pub use encode::{encode_chunk, encode_request, encode_response};
+pub use encode::encode_request;
 pub use parse::Parser;
-pub use url::{Target, decode, is_loopback, path_segment, query_value, split_target};
+pub use url::{is_loopback, path_segment, query_value};
 
 /// Bytes of a head, from the start line to the empty line, line ends included.
 pub const MAX_HEAD: usize = 64 * 1024;

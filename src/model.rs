@@ -174,17 +174,6 @@ pub enum Scope {
     Enterprise(String),
 }
 
-impl Scope {
-    /// The start of the scope's API paths, without a leading or closing slash: `orgs/acme`.
-    pub fn api_path(&self) -> String {
-        match self {
-            Scope::Org(org) => format!("orgs/{org}"),
-            Scope::Repo(repo) => format!("repos/{repo}"),
-            Scope::Enterprise(slug) => format!("enterprises/{slug}"),
-        }
-    }
-}
-
 /// `org:acme`, `repo:alice/tool`, `enterprise:big`: the form of the instances' scope key and of the log.
 impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

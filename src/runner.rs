@@ -2,7 +2,7 @@
 
 mod cache_files;
 pub mod cause;
-pub mod failures;
+pub mod failure_logs;
 mod masks;
 pub mod package;
 pub mod provision;

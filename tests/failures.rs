@@ -7,7 +7,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use lxdrunner::runner::failures::LOG_TAIL;
+use lxdrunner::runner::failure_logs::LOG_TAIL;
 use standin::farm::Setup;
 use standin::lxd::Fault;
 use support::*;

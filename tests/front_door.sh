@@ -1,5 +1,5 @@
 #!/bin/sh
-# Prints how the front door holds, beside the targets. Ends with 1 where one is missed.
+# Prints figures of the webhook port under load and attack, beside the targets. Ends with 1 if one is missed.
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=provision/lib.sh

@@ -78,7 +78,7 @@ fn an_app_gets_one_token_for_each_account_and_keeps_it() {
         assert!(
             matches!(&identity, Identity::App { name, permissions } if name == "farmer" && !permissions.is_empty())
         );
-        assert_eq!(github.user().unwrap_err().kind, ErrorKind::Forbidden);
+        assert_eq!(github.orgs().unwrap_err().kind, ErrorKind::Forbidden);
         let names: Vec<String> = github.standings().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["c0:acme", "c0:alice", "c0:enterprise:big"]);
     }

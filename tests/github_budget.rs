@@ -41,15 +41,15 @@ fn while_told_to_wait_nothing_is_sent() {
     let (standin, github) = both();
     standin.inject(Fault::retry_after("/user", 1));
     let limited = |error: &lxdrunner::github::Error| matches!(error.kind, ErrorKind::RateLimited(_));
-    assert!(limited(&github.user().unwrap_err()));
+    assert!(limited(&github.identity(0).unwrap_err()));
     let sent = standin.requests().len();
     let clone = github.clone();
     while let Some(wait) = github.quiet_for(&org()) {
-        assert!(limited(&clone.user().unwrap_err()) || github.quiet_for(&org()).is_none());
+        assert!(limited(&clone.identity(0).unwrap_err()) || github.quiet_for(&org()).is_none());
         assert_eq!(standin.requests().len(), sent);
         std::thread::sleep(wait);
     }
-    github.user().unwrap();
+    github.identity(0).unwrap();
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn listings_stop_at_their_share_and_registrations_go_on() {
     assert!(wait > Duration::from_secs(3000) && text.contains("api_budget") && text.contains("next try in"), "{text}");
     assert_eq!(standin.requests().len(), sent);
     github.generate_jit_config(&"org:acme".parse().unwrap(), "one", 1, &["x".to_owned()]).unwrap();
-    github.user().unwrap();
+    github.identity(0).unwrap();
     let standing = github.standings()[0].1.clone();
     assert_eq!(standing.listings, Some((0, 50)));
     assert!(standing.to_string().contains("listings_left=0/50 waits=\"listings for"), "{standing}");
@@ -205,9 +205,9 @@ fn the_last_requests_of_the_hour_are_kept_and_then_none_is_sent() {
     assert!(wait > Duration::from_secs(3000) && matches!(kind, ErrorKind::RateLimited(_)));
     standin.with(|state| state.limits.of("core").left = 0);
     // A refusal, from which on nothing goes that counts against the same limit.
-    assert!(matches!(github.user().unwrap_err().kind, ErrorKind::RateLimited(_)));
+    assert!(matches!(github.identity(0).unwrap_err().kind, ErrorKind::RateLimited(_)));
     let sent = standin.requests().len();
-    assert!(matches!(github.user().unwrap_err().kind, ErrorKind::RateLimited(_)));
+    assert!(matches!(github.identity(0).unwrap_err().kind, ErrorKind::RateLimited(_)));
     assert_eq!(standin.requests().len(), sent);
     // Registrations have a limit of their own at GitHub.
     assert_eq!(github.quiet_for(&org), None);
@@ -233,7 +233,7 @@ fn few_are_under_way_at_once_however_many_threads_ask() {
     let github = GitHub::new(&format!("http://{}", server.address()), Secret::default());
     std::thread::scope(|scope| {
         for _ in 0..40 {
-            scope.spawn(|| github.user().unwrap());
+            scope.spawn(|| github.identity(0).unwrap());
         }
     });
     assert_eq!(*room.0.lock().unwrap(), (0, 8));
@@ -244,14 +244,14 @@ fn an_outage_is_not_hammered() {
     let (standin, github) = both();
     standin.inject(Fault::status("/", 503, "Service Unavailable").times(3));
     for _ in 0..3 {
-        assert_eq!(github.user().unwrap_err().kind, ErrorKind::Server(503));
+        assert_eq!(github.identity(0).unwrap_err().kind, ErrorKind::Server(503));
     }
     let sent = standin.requests().len();
-    let error = github.user().unwrap_err();
+    let error = github.identity(0).unwrap_err();
     assert!(error.kind == ErrorKind::Server(503) && error.to_string().contains("3 times in a row"), "{error}");
     assert_eq!(standin.requests().len(), sent);
     std::thread::sleep(github.wait(Purpose::Ask, &org()).unwrap());
-    github.user().unwrap();
+    github.identity(0).unwrap();
 }
 
 #[test]
@@ -261,8 +261,8 @@ fn an_answer_that_never_comes_frees_its_place() {
     standin.inject(Fault::on("/user", Mischief::Stall).times(20));
     std::thread::scope(|scope| {
         for _ in 0..20 {
-            scope.spawn(|| assert_eq!(github.user().unwrap_err().kind, ErrorKind::Timeout));
+            scope.spawn(|| assert_eq!(github.identity(0).unwrap_err().kind, ErrorKind::Timeout));
         }
     });
-    github.user().unwrap();
+    github.identity(0).unwrap();
 }

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use lxdrunner::github::{Deletion, ErrorKind, GitHub};
+use lxdrunner::github::{Deletion, ErrorKind, GitHub, Identity};
 use lxdrunner::model::{JobId, JobStatus, RepoName, RunnerId, Scope, Secret};
 use standin::github::state::GroupRules;
 use standin::github::{Event, Fault, GitHubStandin, JobSpec, Mischief};
@@ -36,12 +36,12 @@ fn labels(list: &[&str]) -> Vec<String> {
 #[test]
 fn the_credential_is_looked_at() {
     let (standin, github) = both();
-    let (login, scopes) = github.user().unwrap();
-    assert_eq!((login.as_str(), scopes), ("octocat", Some(labels(&["repo", "admin:org"]))));
+    let user = |scopes: Option<Vec<String>>| Identity::User { login: "octocat".to_owned(), scopes };
+    assert_eq!(github.identity(0).unwrap(), user(Some(labels(&["repo", "admin:org"]))));
     standin.with(|state| state.token_scopes = None);
-    assert_eq!(github.user().unwrap().1, None);
+    assert_eq!(github.identity(0).unwrap(), user(None));
     let stranger = GitHub::new(&standin.api(), Secret::new("wrong"));
-    let error = stranger.user().unwrap_err();
+    let error = stranger.identity(0).unwrap_err();
     assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Unauthorized, "Bad credentials"));
 }
 
@@ -61,7 +61,7 @@ fn requests_introduce_themselves() {
 fn an_enterprise_servers_base_works_too() {
     let (standin, _) = both();
     let github = GitHub::new(&format!("{}/api/v3/", standin.api()), standin.token());
-    assert_eq!(github.user().unwrap().0, "octocat");
+    assert!(matches!(github.identity(0), Ok(Identity::User { login, .. }) if login == "octocat"));
     assert_eq!(github.web_url(&scope("org:acme")), format!("{}/acme", standin.api()));
 }
 
@@ -70,9 +70,8 @@ fn repositories_are_listed_with_their_owners() {
     let (standin, github) = both();
     standin.add_repo(&repo("octocat/open"), true);
     assert_eq!(github.orgs().unwrap(), ["acme"]);
-    let own = github.user_repos().unwrap();
-    assert_eq!(own.len(), 1);
-    assert_eq!((own[0].name.to_string(), own[0].public, own[0].admin), ("octocat/open".to_owned(), true, true));
+    let own = Scope::Repo(repo("octocat/open"));
+    assert_eq!(github.discover().unwrap(), [scope("org:acme"), own]);
     let of_org = github.org_repos("acme").unwrap();
     assert_eq!((of_org.len(), of_org[0].public), (1, false));
     assert!(!github.repo(&repo("acme/app")).unwrap().public);
@@ -227,13 +226,13 @@ fn check(fault: Fault, kind: ErrorKind, message: &str) {
     let (standin, github) = both();
     let github = github.with_deadline(Duration::from_millis(700));
     standin.inject(fault);
-    let error = github.user().unwrap_err();
+    let error = github.identity(0).unwrap_err();
     assert_eq!(error.kind, kind, "{error}");
     assert!(error.message.contains(message), "{error}");
     let text = format!("{error} {error:?}");
     assert!(!text.contains("standin-token") && !text.contains('\n'), "{text}");
     if !matches!(kind, ErrorKind::RateLimited(_)) {
-        github.user().unwrap();
+        github.identity(0).unwrap();
     }
 }
 
@@ -279,7 +278,7 @@ fn silence_and_cuts_are_told() {
     check(Fault::on("/user", Mischief::Close), ErrorKind::Unreachable, "");
     check(Fault::on("/user", Mischief::CutAfter(10)), ErrorKind::Unreachable, "");
     let nobody = std::net::TcpListener::bind(any()).unwrap().local_addr().unwrap();
-    let error = GitHub::new(&format!("http://{nobody}"), Secret::default()).user().unwrap_err();
+    let error = GitHub::new(&format!("http://{nobody}"), Secret::default()).identity(0).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unreachable);
     assert!(std::error::Error::source(&error).is_some());
 }
@@ -288,7 +287,7 @@ fn silence_and_cuts_are_told() {
 fn a_connection_that_was_closed_meanwhile_is_not_used() {
     let (standin, github) = both();
     for _ in 0..20 {
-        github.user().unwrap();
+        github.identity(0).unwrap();
         standin.cut_connections();
     }
 }
@@ -346,10 +345,10 @@ fn redirects_stay_at_home() {
     standin.inject(Fault::on("/repos/acme/old", redirect("/repos/acme/app", 301)));
     assert_eq!(github.repo(&repo("acme/old")).unwrap().name, repo("acme/app"));
     standin.inject(Fault::on("/user", redirect(&format!("{}/user", other.api()), 302)));
-    assert_eq!(github.user().unwrap_err().kind, ErrorKind::Refused(302));
+    assert_eq!(github.identity(0).unwrap_err().kind, ErrorKind::Refused(302));
     assert!(other.requests().is_empty(), "the credential stays with its own host");
     standin.inject(Fault::on("/user", redirect("/user", 307)).times(50));
-    assert_eq!(github.user().unwrap_err().kind, ErrorKind::Malformed);
+    assert_eq!(github.identity(0).unwrap_err().kind, ErrorKind::Malformed);
     assert!(standin.requests().len() < 10);
 }
 
@@ -362,7 +361,7 @@ fn too_long_an_answer_is_not_read() {
         let body = text.replace("\"\"", &format!("\"{}\"", "a".repeat(length - text.len())));
         assert_eq!(body.len(), length);
         standin.inject(Fault::on("/user", Mischief::Answer { status: 200, headers: Vec::new(), body }));
-        let found = github.user().map_err(|error| error.kind);
+        let found = github.identity(0).map_err(|error| error.kind);
         assert_eq!(found.is_ok(), fits, "{found:?}");
         assert!(fits || found == Err(ErrorKind::Malformed));
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use lxdrunner::config::{Credential, CredentialKind, GitHubConfig};
-use lxdrunner::github::{ErrorKind, GitHub};
+use lxdrunner::github::{ErrorKind, GitHub, Identity};
 use lxdrunner::model::Secret;
 use standin::github::GitHubStandin;
 use support::Scratch;
@@ -71,13 +71,13 @@ fn an_own_authority_is_believed_where_it_is_named() {
             authorities,
         })
     };
-    let error = github(Vec::new()).user().unwrap_err();
+    let error = github(Vec::new()).identity(0).unwrap_err();
     assert!(error.kind == ErrorKind::Unreachable && error.to_string().contains("ca_file"), "{error}");
     let trusting = github(vec![authority]);
-    assert_eq!(trusting.user().unwrap().0, "octocat");
-    assert_eq!(trusting.user().unwrap().0, "octocat");
+    assert!(matches!(trusting.identity(0), Ok(Identity::User { login, .. }) if login == "octocat"));
+    assert!(matches!(trusting.identity(0), Ok(Identity::User { login, .. }) if login == "octocat"));
     let (_, another) = own_authority();
-    let error = github(vec![another]).user().unwrap_err();
+    let error = github(vec![another]).identity(0).unwrap_err();
     assert!(error.to_string().contains("ca_file"), "{error}");
 }
 

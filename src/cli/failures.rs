@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::{EXIT_FAILURE, load_config};
 use crate::cli::output::{complain, say};
 use crate::config::Config;
-use crate::runner::failures::{Failure, Failures};
+use crate::runner::failure_logs::{Failure, FailureLogs};
 use crate::table::columns;
 
 /// Names that an error lists, at most.
@@ -42,7 +42,7 @@ pub fn run(config_path: PathBuf, instance: Option<&str>) -> ExitCode {
 }
 
 fn list(config: &Config) -> Result<String, String> {
-    let failures = Failures::new(config);
+    let failures = FailureLogs::new(config);
     let all = all(&failures)?;
     if all.is_empty() {
         return Ok(nothing(config, &failures));
@@ -58,7 +58,7 @@ fn list(config: &Config) -> Result<String, String> {
 }
 
 fn show(config: &Config, wanted: &str) -> Result<String, String> {
-    let failures = Failures::new(config);
+    let failures = FailureLogs::new(config);
     let all = all(&failures)?;
     let of_job = || all.iter().find(|failure| failure.job == wanted);
     let Some(failure) = all.iter().find(|failure| failure.instance == wanted).or_else(of_job) else {
@@ -73,11 +73,11 @@ fn show(config: &Config, wanted: &str) -> Result<String, String> {
     failures.read(failure).map_err(|error| cannot_read(&failures, &error))
 }
 
-fn all(failures: &Failures) -> Result<Vec<Failure>, String> {
+fn all(failures: &FailureLogs) -> Result<Vec<Failure>, String> {
     failures.list().map_err(|error| cannot_read(failures, &error))
 }
 
-fn cannot_read(failures: &Failures, error: &io::Error) -> String {
+fn cannot_read(failures: &FailureLogs, error: &io::Error) -> String {
     let place = failures.directory().display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -88,7 +88,7 @@ fn cannot_read(failures: &Failures, error: &io::Error) -> String {
     }
 }
 
-fn nothing(config: &Config, failures: &Failures) -> String {
+fn nothing(config: &Config, failures: &FailureLogs) -> String {
     match config.failures_kept {
         0 => "failures_kept is 0 in the config file".to_owned(),
         _ => format!("no instance has failed, as far as {} tells", failures.directory().display()),

@@ -37,18 +37,13 @@ struct Entry {
 
 impl ConfigErrors {
     /// The number of errors; at least one.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.errors.len() + self.untold
     }
 
     /// True where the only fault is that the service does not run: systemd removes its secrets then.
     pub fn is_service_down(&self) -> bool {
         self.of_service
-    }
-
-    /// Never true.
-    pub fn is_empty(&self) -> bool {
-        self.errors.is_empty()
     }
 
     /// The warnings beside the errors.

@@ -35,14 +35,6 @@ impl GitHub {
         self.http.keys().holders().iter().map(|holder| holder.name.as_str())
     }
 
-    /// The user of the first credential, and the scopes of a classic token (`None` for others).
-    ///
-    /// # Errors
-    /// As for every call; an App has no user.
-    pub fn user(&self) -> Result<(String, Option<Vec<String>>), Error> {
-        self.user_of(0)
-    }
-
     fn user_of(&self, place: usize) -> Result<(String, Option<Vec<String>>), Error> {
         let tried = "ask whose the credential is";
         let answer = self.http.call_as(place, Call::get(tried, Purpose::Ask), "user")?;
@@ -103,15 +95,6 @@ impl GitHub {
         let tried = "list the credential's organisations";
         self.http.pages_of(&Whose::Credential(place), tried, Purpose::List, "user/orgs?per_page=100", take)?;
         Ok(orgs)
-    }
-
-    /// Repositories that the first credential's user owns, or administers as a collaborator. See
-    /// [`GitHub::org_repos`] for those of organisations.
-    ///
-    /// # Errors
-    /// As for every call.
-    pub fn user_repos(&self) -> Result<Vec<Repo>, Error> {
-        self.user_repos_of(0)
     }
 
     fn user_repos_of(&self, place: usize) -> Result<Vec<Repo>, Error> {

@@ -328,11 +328,6 @@ fn what_is_encoded_is_parsed_again() {
     let seen = parse(Kind::Request, &[&head, b"abc"]).unwrap();
     let start = Start::Request { method: "POST".to_owned(), target: "/1.0/x?a=b%20c".to_owned() };
     assert_eq!((seen.head.start, seen.head.headers.get("host")), (start, Some("lxd")));
-
-    let head = encode_response(404, &[("Transfer-Encoding", "chunked")]).unwrap();
-    let chunks = [encode_chunk(b"0123456789abcdef"), encode_chunk(b"g"), encode_chunk(b"")].concat();
-    let seen = parse(Kind::ResponseTo("GET"), &[&head, &chunks]).unwrap();
-    assert_eq!((seen.head.start, seen.body), (Start::Response { status: 404 }, b"0123456789abcdefg".to_vec()));
 }
 
 #[test]
@@ -352,28 +347,19 @@ fn what_would_break_out_of_its_place_is_not_encoded() {
     }
     for header in [("", "x"), ("a b", "x"), ("a:", "x"), ("a", "x\r\ny: z"), ("a", "x\ny"), ("a", "\u{0}")] {
         refused("GET", "/", &[header]);
-        assert_eq!(encode_response(200, &[header]), Err(Error::Unencodable));
     }
-    assert_eq!(encode_response(99, &[]), Err(Error::Unencodable));
 }
 
 #[test]
 fn pieces_of_a_target_survive_the_way() {
     for text in ["plain-name_1.2~", "a b", "a/b", "100%", "é ü", "a&b=c?d#e+f", "\u{0}\r\n", "", "%2F"] {
-        let target = format!("/1.0/{}x?v={}", path_segment(text), query_value(text));
-        assert!(parse::is_target(&target), "{target}");
-        let (path, query) = split_target(&target).unwrap();
-        assert_eq!(path, ["1.0".to_owned(), format!("{text}x")]);
-        assert_eq!(query, [("v".to_owned(), text.to_owned())]);
+        for encoded in [path_segment(text), query_value(text)] {
+            assert!(
+                parse::is_target(&format!("/{encoded}")) && !encoded.contains(['/', '?', '&', '=', '+']),
+                "{encoded}"
+            );
+            assert_eq!(percent_encoding::percent_decode_str(&encoded).decode_utf8().unwrap(), text);
+        }
     }
     assert_eq!((path_segment(".."), path_segment(".")), ("%2E%2E".to_owned(), "%2E".to_owned()));
-    for broken in ["%", "%4", "%zz", "%+1", "%é"] {
-        assert_eq!(decode(broken).as_deref(), Some(broken));
-    }
-    assert_eq!((decode("%ff"), split_target("/%ff")), (None, None));
-    assert_eq!(split_target("/a//b/?x&y=1=2&&z=a+b"), {
-        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let query = vec![pair("x", ""), pair("y", "1=2"), pair("z", "a b")];
-        Some((vec!["a".to_owned(), "b".to_owned()], query))
-    });
 }

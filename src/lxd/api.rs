@@ -183,16 +183,6 @@ impl Lxd {
         self.start_operation(&format!("delete instance {name}"), "DELETE", instance_path(project, name, ""), None)
     }
 
-    /// Cancels the operation. Most cannot be cancelled (`Refused`); one that is gone is no error.
-    pub fn cancel(&self, operation: &Operation) -> Result<(), Error> {
-        let path = format!("/1.0/operations/{}", path_segment(&operation.id));
-        let tried = format!("cancel: {}", operation.what);
-        match self.call(&tried, "DELETE", path, Body::Empty, CALL_TIMEOUT) {
-            Err(Error { kind: ErrorKind::NotFound, .. }) | Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     pub(super) fn start_operation(
         &self,
         tried: &str,

@@ -255,11 +255,6 @@ impl Failures {
         self.entries.get(subject)
     }
 
-    /// The subject's failures, where it must not be tried now.
-    pub fn paused(&self, subject: &Subject, now: Timestamp) -> Option<&Entry> {
-        self.get(subject).filter(|entry| entry.until > now)
-    }
-
     /// True where the last try failed: one goes ahead, not all at once.
     pub fn is_shaky(&self, subject: &Subject) -> bool {
         self.entries.contains_key(subject)

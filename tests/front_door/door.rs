@@ -1,4 +1,4 @@
-//! A front door to knock at.
+//! A webhook port and a client of it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! What comes to the front door: signed deliveries as GitHub sends them, counted and timed. See `usage` below.
+//! Sends signed deliveries as GitHub does to the webhook port, counted and timed. See `usage` below.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout)]
 
 mod anybody;

@@ -1,4 +1,4 @@
-//! The front door: what each shape of a request gets, plain and through TLS, and that it holds.
+//! The webhook port: the answer to each shape of a request, plain and through TLS, and its behaviour under attack.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod anybody;

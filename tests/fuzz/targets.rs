@@ -154,7 +154,7 @@ fn config() -> Run {
         if told.trim().is_empty() {
             return Err("a config was refused without a word".to_owned());
         }
-        let lines = errors.len().min(MOST_TOLD + 1);
+        let lines = errors.count().min(MOST_TOLD + 1);
         if told.split('\n').count() != lines || told.contains(|c: char| c.is_control() && c != '\n') {
             return Err(format!("{lines} errors are not so many lines: {told:.500?}"));
         }
@@ -230,11 +230,10 @@ fn github() -> Run {
             "repos" => read(github.org_repos("acme")),
             "downloads" => read(github.runner_downloads(&scope)),
             "group" => read(github.runner_group(&scope, "builders")),
-            "user" => read(github.user()),
+            "user" => read(github.identity(0)),
             "delete" => read(github.delete_runner(&scope, RunnerId(7))),
             "token" => read(github.registration_token(&scope)),
             "orgs" => read(github.orgs()),
-            "user_repos" => read(github.user_repos()),
             "runner_by_name" => read(github.runner_by_name(&scope, "lxdrunner-7-1")),
             "run" => read(github.run_origin(&repo, 7, true)),
             "runner_end" => read(github.runner_end(&scope, "2.330.0")),

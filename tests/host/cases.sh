@@ -28,7 +28,7 @@ long_form() {
     cuts_of_a_standby
 }
 
-# ---- set up and take away, by README ----
+# ---- set up and uninstall, by README ----
 
 set_up() {
     play "README: set up for real, check"
@@ -67,10 +67,10 @@ hooked() {
 }
 
 take_away() {
-    play "README: take away"
+    play "README: uninstall"
     local without=
     in_guest 'test -e /etc/systemd/system/lxdrunner.socket' </dev/null || without='/disable.*lxdrunner.socket/d'
-    as_readme_says '**Take away**' "$without" </dev/null
+    as_readme_says '**Uninstall**' "$without" </dev/null
     [ -z "$(instances)" ] || fail "instances are left: $(instances)"
     [ -z "$(order /hooks)" ] || fail "webhooks are left"
     [ -z "$(in_guest 'ls -d /etc/lxdrunner /var/cache/private/lxdrunner /etc/systemd/system/*/lxdrunner* 2>/dev/null' </dev/null)" ] ||

@@ -48,7 +48,7 @@ const WALL_CLOCK: &[(&str, &str)] = &[
     ("src/clock.rs", "reads it once"),
     ("src/cli/check/github.rs", "is over in a moment"),
     ("src/cli/explain.rs", "is over in a moment"),
-    ("src/execute/last_words.rs", "names a file for people"),
+    ("src/execute/failure_logs.rs", "names a file for people"),
     ("src/github/api.rs", "compares it with GitHub's"),
     ("src/github/app.rs", "signs, for GitHub's clock"),
     ("src/github/wire.rs", "compares it with GitHub's"),

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::hooks::{Delivery, Order, Target};
 use super::rest::{error, not_found, page};
+use super::scopes::api_path;
 use super::shapes;
 use super::state::State;
 use super::wire::{Request, Response, locked};
@@ -233,7 +234,7 @@ fn delivery_shape(one: &Recorded) -> Value {
 fn shape(origin: &str, hook: &HookState) -> Value {
     let (kind, place) = match &hook.scope {
         Scope::Repo(repo) => ("Repository", format!("{origin}/repos/{repo}")),
-        other => ("Organization", format!("{origin}/{}", other.api_path())),
+        other => ("Organization", format!("{origin}/{}", api_path(other))),
     };
     let url = format!("{place}/hooks/{}", hook.id);
     let mut json = json!({

@@ -71,7 +71,7 @@ pub(super) fn answer(shared: &Shared, request: &Request, parts: &[&str], rest: &
 fn group_shape(origin: &str, scope: &Scope, state: &State, (id, name): &(u64, String)) -> Value {
     let rules = state.group_rules.get(id);
     let selected = rules.is_some_and(|rules| rules.selected.is_some());
-    let url = format!("{origin}/{}/actions/runner-groups/{id}", scope.api_path());
+    let url = format!("{origin}/{}/actions/runner-groups/{id}", api_path(scope));
     let mut json = json!({
         "id": id, "name": name, "visibility": if selected { "selected" } else { "all" }, "default": *id == 1,
         "runners_url": format!("{url}/runners"), "allows_public_repositories": !rules.is_some_and(|rules| rules.private_only),
@@ -202,4 +202,13 @@ fn blob(origin: &str, scope: &Scope, runner: &RunnerState, work: &str) -> String
         ".credentials_rsaparams": BASE64_STANDARD.encode(key.to_string())
     });
     BASE64_STANDARD.encode(files.to_string())
+}
+
+/// The start of a scope's API paths: `orgs/acme`.
+pub(super) fn api_path(scope: &Scope) -> String {
+    match scope {
+        Scope::Org(org) => format!("orgs/{org}"),
+        Scope::Repo(repo) => format!("repos/{repo}"),
+        Scope::Enterprise(slug) => format!("enterprises/{slug}"),
+    }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use lxdrunner::http1::{Headers, Target};
+use super::wire::Target;
+use lxdrunner::http1::Headers;
 
 /// A request, its body included.
 pub(super) struct Ask {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::server::Shared;
-use lxdrunner::http1;
+use super::wire::encode_response;
 use lxdrunner::model::Timestamp;
 use lxdrunner::websocket::server_text;
 
@@ -53,7 +53,7 @@ pub(super) fn stream(mut stream: &UnixStream, query: &str, shared: &Arc<Shared>)
     let types = query.split('&').find_map(|pair| pair.strip_prefix("type=")).unwrap_or("lifecycle,operation");
     // The real one hashes the client's key; a client on a unix socket has no use for it.
     let headers = [("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Accept", "standin")];
-    let head = http1::encode_response(101, &headers).map_err(io::Error::other)?;
+    let head = encode_response(101, &headers);
     let mut told = shared.lock().happened.len();
     stream.write_all(&head)?;
     while !shared.is_stopping() && !is_closed(stream)? {

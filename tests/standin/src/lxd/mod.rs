@@ -15,6 +15,7 @@ mod objects;
 mod operations;
 mod server;
 mod state;
+mod wire;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use super::answer::{Answer, Ask};
 use super::exec::ExecHook;
 use super::faults::{Call, Fault, Faults};
 use super::state::State;
+use super::wire::{encode_chunk, encode_response, split_target};
 use super::{Options, files, images, instances, objects, operations};
 use lxdrunner::http1::{self, Event, Head, Parser, Start};
 
@@ -156,7 +157,7 @@ fn converse(mut stream: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
         if fault.is_none() && path == "/1.0/events" {
             return super::events::stream(stream, query, shared);
         }
-        let answer = match (&fault, http1::split_target(&target)) {
+        let answer = match (&fault, split_target(&target)) {
             (Some(Fault::Status(status, body)), _) => {
                 Answer { status: *status, headers: Vec::new(), body: body.clone().into_bytes() }
             }
@@ -227,12 +228,12 @@ fn encoded(answer: &Answer) -> io::Result<Vec<u8>> {
     let length = answer.body.len().to_string();
     let mut headers: Vec<(&str, &str)> = answer.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
     headers.push(if chunked { ("Transfer-Encoding", "chunked") } else { ("Content-Length", &length) });
-    let mut bytes = http1::encode_response(answer.status, &headers).map_err(io::Error::other)?;
+    let mut bytes = encode_response(answer.status, &headers);
     if chunked {
         for piece in answer.body.chunks(CHUNKED_FROM) {
-            bytes.extend(http1::encode_chunk(piece));
+            bytes.extend(encode_chunk(piece));
         }
-        bytes.extend(http1::encode_chunk(b""));
+        bytes.extend(encode_chunk(b""));
     } else {
         bytes.extend_from_slice(&answer.body);
     }

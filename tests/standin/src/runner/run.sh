@@ -1,5 +1,5 @@
 #!/bin/sh
-# The runner stand-in's front door: behaves as the real one's run.sh does where lxdrunner can tell.
+# The runner stand-in's entry: behaves as the real one's run.sh does where lxdrunner can tell.
 # When the process began, by the clock that all on this host share: the stand-in is told with the first call. Who
 # measures how fast a process can begin at all wants no more than that.
 LXDRUNNER_STANDIN_BEGAN=$(date +%s%N)

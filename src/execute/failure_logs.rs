@@ -5,7 +5,7 @@ use log::{debug, info};
 use super::Executor;
 use crate::lxd::Instance;
 use crate::model::Timestamp;
-use crate::runner::failures::Kept;
+use crate::runner::failure_logs::Kept;
 
 impl Executor {
     /// Keeps the logs of an instance that is to be removed for `reason`; a failure does not stop the removal.

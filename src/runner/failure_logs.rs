@@ -39,7 +39,7 @@ const ENDING: &str = ".txt";
 
 /// The failures below one directory.
 #[derive(Clone, Debug)]
-pub struct Failures {
+pub struct FailureLogs {
     directory: PathBuf,
     kept: usize,
 }
@@ -76,10 +76,10 @@ pub enum Kept {
     Off,
 }
 
-impl Failures {
+impl FailureLogs {
     /// Those in the config's `cache_home`.
-    pub fn new(config: &Config) -> Failures {
-        Failures { directory: config.cache_home.join("failures"), kept: config.failures_kept }
+    pub fn new(config: &Config) -> FailureLogs {
+        FailureLogs { directory: config.cache_home.join("failures"), kept: config.failures_kept }
     }
 
     /// Where they are.
