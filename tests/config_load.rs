@@ -105,7 +105,7 @@ fn the_example_names_the_same_rights_as_the_readme() {
         for right in [
             "scopes repo, workflow, and for organisations admin:org and admin:org_hook",
             "Administration and Webhooks (read and write) and Actions (read) of the repositories",
-            "Self-hosted runners and Webhooks (read and write), and Members (read) where pull requests of private members",
+            "Self-hosted runners and Webhooks (read and write), and Members (read) if pull requests of private members",
         ] {
             assert!(text.contains(right), "{file}: {right}");
         }
