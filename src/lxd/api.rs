@@ -23,6 +23,34 @@ const STARTS_AT_CREATION: &str = "instance_create_start";
 /// The API extension of servers that know the instance's key `cluster.evacuate`.
 const EVACUATES: &str = "clustering_evacuation";
 
+/// A call of the API.
+pub(super) struct Call<'a> {
+    /// For people: `create instance lxdrunner-7-1`.
+    pub tried: &'a str,
+    pub method: &'static str,
+    /// Path and query, percent-encoded.
+    pub target: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body<'a>,
+    /// The part of the answer's body that is wanted.
+    pub keep: Keep,
+    pub timeout: Duration,
+}
+
+impl<'a> Call<'a> {
+    /// A call without headers and body, within [`CALL_TIMEOUT`], of whose answer all is wanted.
+    pub fn new(tried: &'a str, method: &'static str, target: String) -> Call<'a> {
+        let (headers, body, keep, timeout) = (Vec::new(), Body::Empty, Keep::All, CALL_TIMEOUT);
+        Call { tried, method, target, headers, body, keep, timeout }
+    }
+
+    /// A GET of the last `limit` bytes. A server without ranges sends all; the end is kept.
+    pub fn tail(tried: &'a str, target: String, limit: usize) -> Call<'a> {
+        let range = vec![("Range", format!("bytes=-{limit}"))];
+        Call { headers: range, keep: Keep::Tail(limit), ..Call::new(tried, "GET", target) }
+    }
+}
+
 /// A client of one LXD daemon. Cheap to share between threads; it keeps idle connections only.
 #[derive(Debug)]
 pub struct Lxd {
@@ -113,10 +141,8 @@ impl Lxd {
     /// One instance and its ETag; `None` where there is none.
     pub fn instance(&self, project: &str, name: &str) -> Result<Option<(Instance, String)>, Error> {
         let tried = format!("look at instance {name}");
-        let response = match self.call(&tried, "GET", instance_path(project, name, ""), Body::Empty, CALL_TIMEOUT) {
-            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
-            other => other?,
-        };
+        let found = unless_missing(self.call(Call::new(&tried, "GET", instance_path(project, name, ""))))?;
+        let Some(response) = found else { return Ok(None) };
         let etag = response.headers.get("etag").unwrap_or_default().to_owned();
         let instance: InstanceJson = metadata(&tried, &response.body)?;
         Ok(Some((instance.into_instance(project), etag)))
@@ -192,48 +218,24 @@ impl Lxd {
     ) -> Result<Operation, Error> {
         let body = body.map_or(Body::Empty, |body| Body::Json(body.to_string().into_bytes()));
         let stream = self.ends.stream();
-        let response = self.call(tried, method, path, body, CALL_TIMEOUT)?;
+        let response = self.call(Call { body, ..Call::new(tried, method, path) })?;
         let operation: OperationJson = metadata(tried, &response.body)?;
         Ok(operation.handle(tried, stream))
     }
 
     /// A GET; returns the metadata of the answer.
     pub(super) fn get<T: DeserializeOwned>(&self, tried: &str, path: String) -> Result<T, Error> {
-        let response = self.call(tried, "GET", path, Body::Empty, CALL_TIMEOUT)?;
-        metadata(tried, &response.body)
+        metadata(tried, &self.call(Call::new(tried, "GET", path))?.body)
     }
 
     /// The same, with `None` for 404.
     pub(super) fn find<T: DeserializeOwned>(&self, tried: &str, path: String) -> Result<Option<T>, Error> {
-        match self.get(tried, path) {
-            Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(None),
-            other => other.map(Some),
-        }
+        unless_missing(self.get(tried, path))
     }
 
-    pub(super) fn call(
-        &self,
-        tried: &str,
-        method: &'static str,
-        path: String,
-        body: Body<'_>,
-        timeout: Duration,
-    ) -> Result<Response, Error> {
-        self.exchange(tried, method, path, Vec::new(), body, Keep::All, timeout)
-    }
-
-    /// Makes one exchange and logs it; an error status is an error.
-    #[allow(clippy::too_many_arguments, reason = "the one funnel of all calls, private to this folder")]
-    pub(super) fn exchange(
-        &self,
-        tried: &str,
-        method: &'static str,
-        target: String,
-        headers: Vec<(&'static str, String)>,
-        body: Body<'_>,
-        keep: Keep,
-        timeout: Duration,
-    ) -> Result<Response, Error> {
+    /// Makes one call and logs it; an error status is an error.
+    pub(super) fn call(&self, call: Call<'_>) -> Result<Response, Error> {
+        let Call { tried, timeout, method, target, headers, body, keep } = call;
         let began = Instant::now();
         let request = Request { method, target, headers, body, keep, deadline: began + timeout };
         let answer = self.transport.exchange(request);
@@ -289,6 +291,14 @@ impl Lxd {
             Failure::Content(_) => (ErrorKind::Content, failure.to_string()),
         };
         Error { source: Some(Box::new(failure)), ..Error::new(tried, kind, message) }
+    }
+}
+
+/// `None` for 404.
+pub(super) fn unless_missing<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(Error { kind: ErrorKind::NotFound, .. }) => Ok(None),
+        other => other.map(Some),
     }
 }
 

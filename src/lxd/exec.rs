@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::api::{CALL_TIMEOUT, Lxd, instance_path};
-use super::transport::{Body, Keep, Response};
+use super::api::{Call, Lxd, instance_path};
+use super::transport::Response;
 use super::types::{Error, ErrorKind, Exec, ExecResult, Operation};
 use super::wait::{Patience, Signs};
 use super::wire::{OperationJson, succeeded};
@@ -72,9 +72,7 @@ impl Lxd {
         // LXD 5.0 has these files among its logs, later versions and Incus in a folder below.
         let read = |folder: &str| {
             let file = format!("/logs/{folder}exec_{}.{stream}", path_segment(&operation.id));
-            let (path, range) = (instance_path(project, name, &file), vec![("Range", format!("bytes=-{most}"))]);
-            let tried = "look at a command's output";
-            self.exchange(tried, "GET", path, range, Body::Empty, Keep::Tail(most), CALL_TIMEOUT)
+            self.call(Call::tail("look at a command's output", instance_path(project, name, &file), most))
         };
         read("").or_else(|_| read("exec-output/")).ok()
     }
@@ -115,21 +113,10 @@ impl Lxd {
         let project =
             if url.contains("project=") { String::new() } else { format!("{joint}project={}", query_value(project)) };
         let target = format!("{url}{project}");
-        let tail = Keep::Tail(MAX_OUTPUT);
-        let range = vec![("Range", format!("bytes=-{MAX_OUTPUT}"))];
-        let read =
-            self.exchange("read a command's output", "GET", target.clone(), range, Body::Empty, tail, CALL_TIMEOUT);
+        let read = self.call(Call::tail("read a command's output", target.clone(), MAX_OUTPUT));
         match read {
             Ok(response) => {
-                let removed = self.exchange(
-                    "remove a command's output",
-                    "DELETE",
-                    target,
-                    Vec::new(),
-                    Body::Empty,
-                    Keep::All,
-                    CALL_TIMEOUT,
-                );
+                let removed = self.call(Call::new("remove a command's output", "DELETE", target));
                 if let Err(error) = removed {
                     log::debug!("lxd output=left url={url} reason={error}");
                 }

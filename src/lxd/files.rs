@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::time::Duration;
 
-use super::api::{CALL_TIMEOUT, Lxd, instance_path};
+use super::api::{Call, Lxd, instance_path, unless_missing};
 use super::transport::{Body, Keep, Response};
 use super::types::{Error, ErrorKind};
 use super::wire::envelope;
@@ -40,7 +40,7 @@ impl Lxd {
         let tried = format!("make directory {path} in instance {name}");
         let target = file_path(project, name, path);
         let headers = attributes("directory", mode);
-        self.exchange(&tried, "POST", target, headers, Body::Empty, Keep::All, CALL_TIMEOUT).map(drop)
+        self.call(Call { headers, ..Call::new(&tried, "POST", target) }).map(drop)
     }
 
     /// Streams `length` bytes of `content` into a file, owned by root. An existing file is overwritten and keeps its mode. Its
@@ -58,8 +58,8 @@ impl Lxd {
     ) -> Result<(), Error> {
         let tried = format!("push {path} into instance {name}");
         let target = file_path(project, name, path);
-        let body = Body::Stream { content, length };
-        self.exchange(&tried, "POST", target, attributes("file", mode), body, Keep::All, timeout).map(drop)
+        let (headers, body) = (attributes("file", mode), Body::Stream { content, length });
+        self.call(Call { headers, body, timeout, ..Call::new(&tried, "POST", target) }).map(drop)
     }
 
     /// The names in a directory of the instance, running or stopped; `None` if there is no such directory.
@@ -72,11 +72,8 @@ impl Lxd {
     ) -> Result<Option<Vec<String>>, Error> {
         let tried = format!("list {path} in instance {name}");
         let target = file_path(project, name, path);
-        let answer = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, Keep::UpTo(LISTING), timeout);
-        let response = match answer {
-            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
-            other => other?,
-        };
+        let call = Call { keep: Keep::UpTo(LISTING), timeout, ..Call::new(&tried, "GET", target) };
+        let Some(response) = unless_missing(self.call(call))? else { return Ok(None) };
         match kind_of(&response) {
             // An empty one may come as null.
             Some("directory") => {
@@ -99,8 +96,7 @@ impl Lxd {
     pub fn log_tail(&self, project: &str, name: &str, log: &str, limit: usize) -> Result<String, Error> {
         let tried = format!("read LXD's {log} of instance {name}");
         let target = instance_path(project, name, &format!("/logs/{log}"));
-        let tail = Keep::Tail(limit);
-        let log = self.exchange(&tried, "GET", target, Vec::new(), Body::Empty, tail, CALL_TIMEOUT)?;
+        let log = self.call(Call { keep: Keep::Tail(limit), ..Call::new(&tried, "GET", target) })?;
         Ok(String::from_utf8_lossy(&log.body).into_owned())
     }
 
@@ -115,13 +111,8 @@ impl Lxd {
     ) -> Result<Option<String>, Error> {
         let tried = format!("read {path} in instance {name}");
         let target = file_path(project, name, path);
-        // A server without ranges sends the whole file; its end is kept.
-        let range = vec![("Range", format!("bytes=-{limit}"))];
-        let answer = self.exchange(&tried, "GET", target, range, Body::Empty, Keep::Tail(limit), timeout);
-        let response = match answer {
-            Err(Error { kind: ErrorKind::NotFound, .. }) => return Ok(None),
-            other => other?,
-        };
+        let call = Call { timeout, ..Call::tail(&tried, target, limit) };
+        let Some(response) = unless_missing(self.call(call))? else { return Ok(None) };
         match kind_of(&response) {
             None | Some("file") => Ok(Some(String::from_utf8_lossy(&response.body).into_owned())),
             Some(other) => Err(Error::new(tried, ErrorKind::Malformed, format!("it is a {other}, not a file"))),

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::api::{CALL_TIMEOUT, Lxd, instance_path};
-use super::transport::{Body, Keep};
+use super::api::{CALL_TIMEOUT, Call, Lxd, instance_path};
+use super::transport::Body;
 use super::types::{Error, ErrorKind, Instance};
 use super::wire::{Envelope, OperationJson, envelope};
 use crate::model::ConfigMap;
@@ -36,7 +36,7 @@ impl Lxd {
         let headers = etag.map(|etag| ("If-Match", etag.to_owned())).into_iter().collect();
         let path = instance_path(project, name, "");
         let stream = self.ends.stream();
-        let response = self.exchange(&tried, "PATCH", path, headers, body, Keep::All, CALL_TIMEOUT)?;
+        let response = self.call(Call { headers, body, ..Call::new(&tried, "PATCH", path) })?;
         // Incus and a server with many members may do it in the background.
         match envelope::<OperationJson>(&response.body) {
             Ok(Envelope { kind, metadata: Some(operation), .. }) if kind == "async" => {

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::api::Lxd;
+use super::api::{Call, Lxd};
 use super::ends::Waited;
-use super::transport::{Body, Response};
+use super::transport::Response;
 use super::types::{Error, ErrorKind, Operation};
 use super::wire::{OperationJson, metadata, succeeded};
 use crate::http1::path_segment;
@@ -174,7 +174,7 @@ impl Lxd {
         // "still running", after which the connection can be used again.
         let slice = Duration::from_secs(rest.as_millis().div_ceil(1000).try_into().unwrap_or(1));
         let path = format!("{}/wait?timeout={}", operation_path(operation), slice.as_secs());
-        let waited = self.call(tried, "GET", path, Body::Empty, slice + Duration::from_secs(1));
+        let waited = self.call(Call { timeout: slice + Duration::from_secs(1), ..Call::new(tried, "GET", path) });
         match waited.and_then(|response| metadata::<OperationJson>(tried, &response.body)) {
             // LXD answers 200 with an operation that goes on, or that failed; Incus 6.0 answers 500 to the one, and
             // with the failure's own status to the other. The operation itself tells.
