@@ -9,9 +9,8 @@ use super::Executor;
 use super::remove::found;
 use crate::config::Class;
 use crate::identity::process_identity;
-use crate::lxd;
 use crate::lxd::{ErrorKind, Operation, Source};
-use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, keys};
+use crate::model::{ConfigMap, InstanceType, JobId, Phase, Recipe, RunnerId, keys};
 use crate::runner::cause::{full_pool, why_not_created};
 use crate::runner::provision::{Credentials, Failure, Limits, Provision, source};
 use crate::steps::Next;
@@ -48,8 +47,8 @@ struct MakeSession<'a, 'scope> {
     made: bool,
     /// It was started when it was made.
     runs: bool,
-    starting: Option<Operation>,
-    arming: Option<Operation>,
+    /// The start, or the arming.
+    under_way: Option<Operation>,
     registering: Option<Handle<'scope, Result<Credentials, Answer>>>,
     opening: Option<Handle<'scope, ()>>,
     credentials: Option<Credentials>,
@@ -123,8 +122,7 @@ impl Executor {
                 mark,
                 made: false,
                 runs: false,
-                starting: None,
-                arming: None,
+                under_way: None,
                 registering: None,
                 opening: None,
                 credentials: None,
@@ -167,100 +165,44 @@ impl Executor {
 
 impl MakeSession<'_, '_> {
     fn take(&mut self, step: &Step) -> Answer {
-        let (order, provision) = (self.order, self.provision);
-        let Order { class, name, what, .. } = order;
+        let (executor, provision) = (self.executor, self.provision);
+        let Order { class, name, what, .. } = self.order;
         match step {
-            Step::Create => {
-                let (source, keys, ephemeral) =
-                    (order.source.clone(), order.keys.clone(), !matches!(what, MakeKind::Template(_)));
-                let made = match what {
-                    // The registration begins once the name is ours, and runs during the boot.
-                    MakeKind::Runner { .. } => provision.create(source, keys, ephemeral),
-                    _ => provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
-                };
-                if made.is_ok() {
-                    self.made = true;
-                    self.tell_of_it();
-                }
-                self.done(made)
-            }
-            Step::Look(_) => match self.executor.lxd.instance(&class.project, name) {
-                Ok(Some((instance, etag))) => Answer::Found(found(&self.executor.lxd, &instance, etag)),
+            Step::Create => self.create(),
+            Step::Look(_) => match executor.lxd.instance(&class.project, name) {
+                Ok(Some((instance, etag))) => Answer::Found(found(&executor.lxd, &instance, etag)),
                 Ok(None) => Answer::Gone,
                 Err(error) => self.failed(error.into()),
             },
             Step::FindCause => {
                 let of_image =
                     matches!(what, MakeKind::Template(_) | MakeKind::Runner { from: LaunchSource::Image, .. });
-                Answer::Cause(why_not_created(&self.executor.lxd, class, of_image))
+                Answer::Cause(why_not_created(&executor.lxd, class, of_image))
             }
             Step::Start if self.runs => Answer::Done,
+            Step::Start => self.begun(provision.start()),
             Step::Started if self.runs => self.done(provision.usable()),
-            Step::Start => {
-                let begun = provision.start().map(|starting| self.starting = Some(starting));
-                self.done(begun)
-            }
-            Step::Started => {
-                let starting = self.starting.take();
-                self.ended(starting.map(|starting| provision.started(&starting)))
-            }
+            Step::Started => self.ended(|starting| provision.started(starting)),
             Step::SetUp => self.set_up(),
-            Step::Arm => {
-                let begun = provision.arm().map(|arming| self.arming = Some(arming));
-                self.done(begun)
-            }
-            Step::Armed => {
-                let arming = self.arming.take();
-                self.ended(arming.map(|arming| provision.armed(&arming)))
-            }
+            Step::Arm => self.begun(provision.arm()),
+            Step::Armed => self.ended(|arming| provision.armed(arming)),
             Step::Credentials => match self.registering.take().map(Handle::join) {
                 Some(registered) => self.heard(registered),
                 None => Answer::Refused("GitHub was not asked".to_owned()),
             },
             Step::RegisterAgain(scope) => {
                 thread::sleep(NAME_PAUSE);
-                self.heard(self.executor.register(class, scope, name))
+                self.heard(executor.register(class, scope, name))
             }
             Step::NoteRunner(runner) => self.done(provision.note_runner(*runner)),
-            Step::Claim { etag } => {
-                let claimed = provision.claim(&order.keys, etag);
-                if claimed.is_ok() {
-                    self.mark.at("claimed");
-                    self.tell_of_it();
-                }
-                claimed.map_or_else(|error| self.not_claimed(error), |()| Answer::Done)
-            }
+            Step::Claim { etag } => self.claim(etag),
             Step::Thaw | Step::ThawUnclaimed => self.done(provision.thaw().inspect(|()| self.mark.at("thawed"))),
             Step::SetClock => self.done(provision.set_clock()),
-            Step::HandOver => {
-                self.opening.take().map(Handle::join);
-                let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
-                let handed_over = provision.hand_over(credentials);
-                if let (Ok(()), MakeKind::Runner { from, .. }) = (&handed_over, what) {
-                    self.mark.tell(name, from.as_str());
-                }
-                self.done(handed_over)
-            }
-            Step::NoteStarted(runner) => {
-                if matches!(what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) {
-                    // LXD has no event for the runner's start.
-                    thread::sleep(RUNNER_BEGINS);
-                }
-                if let Err(error) = provision.note_started(*runner) {
-                    debug!("instance={name} msg=\"could not note that it is started\" error={error:?}");
-                }
-                Answer::Done
-            }
+            Step::HandOver => self.hand_over(),
+            Step::NoteStarted(runner) => self.note_started(*runner),
             Step::Seal => self.done(provision.seal()),
             Step::Settle => self.done(provision.settle()),
-            Step::Freeze => {
-                let frozen = provision.freeze();
-                if frozen.is_ok() && class.kind == InstanceType::Container {
-                    // `observe::warm` keeps the connection open from now on.
-                    provision.open_files();
-                }
-                self.done(frozen)
-            }
+            Step::Freeze => self.freeze(),
             Step::Finish { etag } => match provision.finish(what.phases().1, etag) {
                 Err(error) if matches!(error.kind, ErrorKind::PreconditionFailed | ErrorKind::NotFound) => {
                     Answer::Changed
@@ -268,20 +210,17 @@ impl MakeSession<'_, '_> {
                 finished => self.done(finished.map_err(Failure::from)),
             },
             Step::Publish => self.publish(),
-            Step::TakeBack(scope, runner) => match self.executor.github.delete_runner(scope, *runner) {
+            Step::TakeBack(scope, runner) => match executor.github.delete_runner(scope, *runner) {
                 Ok(deletion) => Answer::Deregistered(deletion),
-                Err(error) => {
-                    debug!("instance={name} runner={runner} msg=\"registration not deleted\" error=\"{error}\"");
-                    Answer::Refused(error.to_string())
-                }
+                Err(error) => Answer::Refused(error.to_string()),
             },
             Step::KeepLogs { why } => {
-                self.executor.keep_of_failed(&class.project, name, (why, &self.output));
+                executor.keep_of_failed(&class.project, name, (why, &self.output));
                 Answer::Done
             }
             Step::Drop(why) => {
-                let removal = Removal::of_our_own(&self.executor.config.prefix, *why);
-                match self.executor.remove(&class.project, name, removal) {
+                let removal = Removal::of_our_own(&executor.config.prefix, *why);
+                match executor.remove(&class.project, name, removal) {
                     Outcome::RemoveFailed { reason } => Answer::Failed { unreachable: false, reason },
                     _ => Answer::Done,
                 }
@@ -289,6 +228,68 @@ impl MakeSession<'_, '_> {
             // `make_order` starts these on threads of its own.
             Step::BeginRegister(_) | Step::OpenFiles => Answer::Done,
         }
+    }
+
+    fn create(&mut self) -> Answer {
+        let Order { what, source, keys, .. } = self.order;
+        let (source, keys, ephemeral) = (source.clone(), keys.clone(), !matches!(what, MakeKind::Template(_)));
+        let made = match what {
+            // The registration begins once the name is ours, and runs during the boot.
+            MakeKind::Runner { .. } => self.provision.create(source, keys, ephemeral),
+            _ => self.provision.create_started(source, keys, ephemeral).map(|runs| self.runs = runs),
+        };
+        if made.is_ok() {
+            self.made = true;
+            self.log_made();
+        }
+        self.done(made)
+    }
+
+    fn claim(&mut self, etag: &str) -> Answer {
+        match self.provision.claim(&self.order.keys, etag) {
+            Ok(()) => {
+                self.mark.at("claimed");
+                self.log_made();
+                Answer::Done
+            }
+            Err(error) => match error.kind {
+                ErrorKind::PreconditionFailed => Answer::Changed,
+                ErrorKind::NotFound => Answer::Gone,
+                // The claim may have succeeded: a listing will show it.
+                ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
+                _ => self.failed(error.into()),
+            },
+        }
+    }
+
+    fn hand_over(&mut self) -> Answer {
+        self.opening.take().map(Handle::join);
+        let Some(credentials) = &self.credentials else { return Answer::Refused("there are none".to_owned()) };
+        let handed_over = self.provision.hand_over(credentials);
+        if let (Ok(()), MakeKind::Runner { from, .. }) = (&handed_over, &self.order.what) {
+            self.mark.tell(self.order.name, from.as_str());
+        }
+        self.done(handed_over)
+    }
+
+    fn note_started(&self, runner: Option<RunnerId>) -> Answer {
+        if matches!(self.order.what, MakeKind::Runner { from: LaunchSource::Standby { .. }, .. }) {
+            // LXD has no event for the runner's start.
+            thread::sleep(RUNNER_BEGINS);
+        }
+        if let Err(error) = self.provision.note_started(runner) {
+            debug!("instance={} msg=\"could not note that it is started\" error={error:?}", self.order.name);
+        }
+        Answer::Done
+    }
+
+    fn freeze(&mut self) -> Answer {
+        let frozen = self.provision.freeze();
+        if frozen.is_ok() && self.order.class.kind == InstanceType::Container {
+            // `observe::warm` keeps the connection open from now on.
+            self.provision.open_files();
+        }
+        self.done(frozen)
     }
 
     /// Publishes the baked instance under the same name, with the properties that listings need.
@@ -317,7 +318,7 @@ impl MakeSession<'_, '_> {
         }
     }
 
-    fn tell_of_it(&self) {
+    fn log_made(&self) {
         let Order { class, name, what, job, .. } = self.order;
         let class = &class.name;
         match what {
@@ -355,9 +356,17 @@ impl MakeSession<'_, '_> {
         result.map_or_else(|failure| self.failed(failure), |()| Answer::Done)
     }
 
-    /// The answer for an operation that was begun before.
-    fn ended(&mut self, result: Option<Result<(), Failure>>) -> Answer {
-        result.map_or(Answer::Refused("it was not begun".to_owned()), |result| self.done(result))
+    fn begun(&mut self, result: Result<Operation, Failure>) -> Answer {
+        let begun = result.map(|operation| self.under_way = Some(operation));
+        self.done(begun)
+    }
+
+    /// Waits for the operation that was begun before.
+    fn ended(&mut self, wait: impl FnOnce(&Operation) -> Result<(), Failure>) -> Answer {
+        match self.under_way.take() {
+            Some(operation) => self.done(wait(&operation)),
+            None => Answer::Refused("it was not begun".to_owned()),
+        }
     }
 
     fn failed(&mut self, failure: Failure) -> Answer {
@@ -372,16 +381,6 @@ impl MakeSession<'_, '_> {
         match full {
             Some(full) => Answer::NoSpace(format!("{reason}\n{full}")),
             None => Answer::Failed { unreachable, reason },
-        }
-    }
-
-    fn not_claimed(&mut self, error: lxd::Error) -> Answer {
-        match error.kind {
-            ErrorKind::PreconditionFailed => Answer::Changed,
-            ErrorKind::NotFound => Answer::Gone,
-            // The claim may have succeeded: a listing will show it.
-            ErrorKind::Unreachable | ErrorKind::Timeout | ErrorKind::Malformed => Answer::Unsure(error.to_string()),
-            _ => self.failed(error.into()),
         }
     }
 }
