@@ -7,7 +7,7 @@ use super::failures::Recorded;
 use super::{Action, Hold, Instance, Launch, LaunchSource, Note, Outcome, RemoveReason, RunnerState, Subject, World};
 use crate::config::Class;
 use crate::identity::Maker;
-use crate::model::{Phase, RunnerId, Timestamp};
+use crate::model::{Phase, RunnerArch, RunnerId, Scope, Timestamp};
 
 /// How long a busy instance is left alone before its removal is tried again.
 const BUSY_PAUSE: Duration = Duration::from_secs(60);
@@ -20,13 +20,11 @@ impl World {
     pub(super) fn fold_outcome(&mut self, action: Action, outcome: Outcome, now: Timestamp) {
         match action {
             Action::Launch(launch) => self.fold_launch(launch, outcome, now),
-            Action::Bake { class, name, recipe, .. } => {
-                self.fold_made(class, Some((name, recipe, Phase::Template)), outcome, now);
-            }
+            Action::Bake { class, name, recipe, .. } => self.fold_bake(class, name, recipe, outcome, now),
             Action::PrepareStandby { class, name, recipe, .. } => {
-                self.fold_made(class, Some((name, recipe, Phase::Standby)), outcome, now);
+                self.fold_standby(class, name, recipe, outcome, now);
             }
-            Action::FetchImage { class } => self.fold_made(class, None, outcome, now),
+            Action::FetchImage { class } => self.fold_image(class, outcome, now),
             Action::Remove { name, judged, .. } => {
                 if judged.reason == RemoveReason::NeverOnline && matches!(outcome, Outcome::Removed) {
                     self.never_came_online(&name, now);
@@ -34,53 +32,8 @@ impl World {
                 self.fold_removal(&name, outcome, now);
             }
             Action::RemoveImage { fingerprint: name, .. } => self.fold_removal(&name, outcome, now),
-            Action::Deregister { scope, runner, name } => match outcome {
-                Outcome::Deregistered => {
-                    self.recovered(&Subject::Deregistration(scope.clone(), name.clone()));
-                    if let Some(view) = self.scopes.get_mut(&scope) {
-                        view.offline_since.remove(&runner);
-                        view.runners.iter_mut().for_each(|list| list.retain(|r| r.id != runner));
-                    }
-                    self.notes.push(Note::Deregistered { runner: name, scope });
-                }
-                Outcome::Kept { why } => {
-                    self.scopes.entry(scope).or_default().offline_since.remove(&runner);
-                    self.notes.push(Note::Kept { instance: name, why });
-                }
-                other => {
-                    // Tried again after the time that it took to call it dead.
-                    self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
-                    if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
-                        self.trouble(Subject::Deregistration(scope, name), &reason, now);
-                    }
-                }
-            },
-            Action::FetchPackage { arch, .. } => match outcome {
-                Outcome::PackageReady { version, life } => {
-                    self.recovered(&Subject::Package(arch));
-                    let state = self.packages.entry(arch).or_default();
-                    let news = state.version.as_deref() != Some(&version);
-                    state.version = Some(version.clone());
-                    state.checked_at = Some(now);
-                    state.suspected_at = state.suspect_since.take().map(|_| now).or(state.suspected_at);
-                    if news {
-                        self.find_recipes();
-                    }
-                    if let Some((trouble, refused)) = life.trouble(&version, now) {
-                        self.notes.push(Note::VersionEnds { arch: arch.as_str(), trouble, refused });
-                    }
-                    self.notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
-                }
-                Outcome::PackageFailed { reason, cached } => {
-                    let state = self.packages.entry(arch).or_default();
-                    if cached.is_some() && state.version != cached {
-                        state.version = cached;
-                        self.find_recipes();
-                    }
-                    self.trouble(Subject::Package(arch), &reason, now);
-                }
-                _ => {}
-            },
+            Action::Deregister { scope, runner, name } => self.fold_deregistration(scope, runner, name, outcome, now),
+            Action::FetchPackage { arch, .. } => self.fold_package(arch, outcome, now),
             Action::LookUpJob { repo, job, .. } => self.fold_lookup((repo, job), outcome, now),
             Action::LookUpRun { repo, run, .. } => match outcome {
                 Outcome::RunFound(origin) => self.fold_origin((repo, run), Ok(origin), now),
@@ -97,6 +50,59 @@ impl World {
                 }
                 _ => {}
             },
+        }
+    }
+
+    fn fold_deregistration(&mut self, scope: Scope, runner: RunnerId, name: String, outcome: Outcome, now: Timestamp) {
+        match outcome {
+            Outcome::Deregistered => {
+                self.recovered(&Subject::Deregistration(scope.clone(), name.clone()));
+                if let Some(view) = self.scopes.get_mut(&scope) {
+                    view.offline_since.remove(&runner);
+                    view.runners.iter_mut().for_each(|list| list.retain(|r| r.id != runner));
+                }
+                self.notes.push(Note::Deregistered { runner: name, scope });
+            }
+            Outcome::Kept { why } => {
+                self.scopes.entry(scope).or_default().offline_since.remove(&runner);
+                self.notes.push(Note::Kept { instance: name, why });
+            }
+            other => {
+                // Tried again after the time that it took to call it dead.
+                self.scopes.entry(scope.clone()).or_default().offline_since.insert(runner, now);
+                if let Outcome::LookFailed { reason } | Outcome::RemoveFailed { reason } = other {
+                    self.trouble(Subject::Deregistration(scope, name), &reason, now);
+                }
+            }
+        }
+    }
+
+    fn fold_package(&mut self, arch: RunnerArch, outcome: Outcome, now: Timestamp) {
+        match outcome {
+            Outcome::PackageReady { version, life } => {
+                self.recovered(&Subject::Package(arch));
+                let state = self.packages.entry(arch).or_default();
+                let news = state.version.as_deref() != Some(&version);
+                state.version = Some(version.clone());
+                state.checked_at = Some(now);
+                state.suspected_at = state.suspect_since.take().map(|_| now).or(state.suspected_at);
+                if news {
+                    self.find_recipes();
+                }
+                if let Some((trouble, refused)) = life.trouble(&version, now) {
+                    self.notes.push(Note::VersionEnds { arch: arch.as_str(), trouble, refused });
+                }
+                self.notes.push(Note::PackageReady { version, arch: arch.as_str(), news });
+            }
+            Outcome::PackageFailed { reason, cached } => {
+                let state = self.packages.entry(arch).or_default();
+                if cached.is_some() && state.version != cached {
+                    state.version = cached;
+                    self.find_recipes();
+                }
+                self.trouble(Subject::Package(arch), &reason, now);
+            }
+            _ => {}
         }
     }
 

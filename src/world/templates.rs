@@ -73,74 +73,82 @@ impl World {
         }
     }
 
-    /// Folds the outcome of baking, preparing or fetching an image.
-    pub(super) fn fold_made(
+    pub(super) fn fold_bake(&mut self, class: ClassId, name: String, recipe: Recipe, outcome: Outcome, now: Timestamp) {
+        let (image, left) = match outcome {
+            Outcome::Baked => (None, true),
+            Outcome::Published { image, left } => (Some(image), left),
+            other => return self.not_made(class, Some((name, recipe, Phase::Baking)), other, now),
+        };
+        let config = Arc::clone(&self.config);
+        let class = config.class(class);
+        if image.is_some() && left {
+            self.known_or_new(&name, class, Phase::Baking, now).seen.maker = Maker::Us;
+        }
+        let known = image.clone().unwrap_or_else(|| name.clone());
+        let template = self.known_or_new(&known, class, Phase::Template, now);
+        template.seen.alias = image.as_ref().map(|_| name.clone());
+        template.seen.phase = Phase::Template;
+        template.seen.recipe = Some(recipe);
+        template.seen.status = InstanceStatus::Stopped;
+        template.etag = None;
+        let of_class = [Subject::Bake, Subject::Template, Subject::Class, Subject::Storage];
+        self.all_recovered(of_class.map(|subject| subject(class.name.clone())));
+        self.recovered(&Subject::Host);
+        self.notes.push(Note::Baked { template: name.clone(), class: class.name.clone(), image });
+        if !left {
+            self.instance_is_gone(&name, now);
+        }
+    }
+
+    pub(super) fn fold_standby(
         &mut self,
         class: ClassId,
-        made: Option<(String, Recipe, Phase)>,
+        name: String,
+        recipe: Recipe,
         outcome: Outcome,
         now: Timestamp,
     ) {
+        let etag = match outcome {
+            Outcome::Prepared { etag } => etag,
+            other => return self.not_made(class, Some((name, recipe, Phase::Preparing)), other, now),
+        };
         let config = Arc::clone(&self.config);
-        let class_config = config.class(class);
-        let class_name = class_config.name.clone();
+        let class = config.class(class);
+        let instance = self.known_or_new(&name, class, Phase::Standby, now);
+        instance.seen.phase = Phase::Standby;
+        instance.seen.recipe = Some(recipe);
+        instance.etag = etag;
+        instance.seen.status = InstanceStatus::Frozen;
+        instance.stopped_since = None;
+        let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];
+        self.all_recovered(of_class.map(|subject| subject(class.name.clone())));
+        self.recovered(&Subject::Host);
+        self.notes.push(Note::Prepared { instance: name, class: class.name.clone() });
+    }
+
+    pub(super) fn fold_image(&mut self, class: ClassId, outcome: Outcome, now: Timestamp) {
+        let Outcome::ImageFetched { fingerprint } = outcome else { return self.not_made(class, None, outcome, now) };
+        self.templates[class].image = ImageSeen::Known(fingerprint);
+        self.recovered(&Subject::Bake(self.config.class(class).name.clone()));
+        self.find_recipes();
+    }
+
+    /// A template, a standby or an image was not made. `made` is the instance's name, recipe and phase.
+    fn not_made(&mut self, class: ClassId, made: Option<(String, Recipe, Phase)>, outcome: Outcome, now: Timestamp) {
+        self.lxd_look.wanted |= matches!(outcome, Outcome::Clash { .. } | Outcome::NotMade { .. });
         match outcome {
-            Outcome::Baked | Outcome::Published { .. } => {
-                let Some((name, recipe, phase)) = made else { return };
-                let (image, dropped) = match outcome {
-                    Outcome::Published { image, left } => (Some(image), !left),
-                    _ => (None, false),
-                };
-                if image.is_some() && !dropped {
-                    self.known_or_new(&name, class_config, Phase::Baking, now).seen.maker = Maker::Us;
-                }
-                let known = image.clone().unwrap_or_else(|| name.clone());
-                let template = self.known_or_new(&known, class_config, phase, now);
-                template.seen.alias = image.as_ref().map(|_| name.clone());
-                template.seen.phase = phase;
-                template.seen.recipe = Some(recipe);
-                template.seen.status = InstanceStatus::Stopped;
-                template.etag = None;
-                let of_class = [Subject::Bake, Subject::Template, Subject::Class, Subject::Storage];
-                self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
-                self.recovered(&Subject::Host);
-                self.notes.push(Note::Baked { template: name.clone(), class: class_name, image });
-                if dropped {
-                    self.instance_is_gone(&name, now);
-                }
-            }
-            Outcome::Prepared { etag } => {
-                let Some((name, recipe, phase)) = made else { return };
-                let instance = self.known_or_new(&name, class_config, phase, now);
-                instance.seen.phase = phase;
-                instance.seen.recipe = Some(recipe);
-                instance.etag = etag;
-                instance.seen.status = InstanceStatus::Frozen;
-                instance.stopped_since = None;
-                let of_class = [Subject::Standby, Subject::Template, Subject::Network, Subject::Storage];
-                self.all_recovered(of_class.map(|subject| subject(class_name.clone())));
-                self.recovered(&Subject::Host);
-                self.notes.push(Note::Prepared { instance: name, class: class_name });
-            }
-            Outcome::ImageFetched { fingerprint } => {
-                self.templates[class].image = ImageSeen::Known(fingerprint);
-                self.recovered(&Subject::Bake(class_name));
-                self.find_recipes();
-            }
+            // Another process does the same: a listing will show its result.
             Outcome::Clash { reason } => {
-                // Another process does the same: a listing will show its result.
-                self.lxd_look.wanted = true;
                 if let Some((name, _, _)) = made {
                     self.names_taken.insert(name.clone(), now);
                     self.notes.push(Note::Clash { instance: name, job: None, reason });
                 }
             }
             Outcome::NotMade { blame, reason, made: exists } => {
-                self.lxd_look.wanted = true;
                 if let (Some((name, recipe, phase)), true) = (made, exists) {
                     // It counts against the caps until it is removed.
-                    let phase = if phase == Phase::Template { Phase::Baking } else { Phase::Preparing };
-                    let instance = self.known_or_new(&name, class_config, phase, now);
+                    let config = Arc::clone(&self.config);
+                    let instance = self.known_or_new(&name, config.class(class), phase, now);
                     // If a listing shows it finished or in use, believe that over the lost answer.
                     if instance.seen.phase == phase {
                         instance.seen.maker = Maker::Us;
