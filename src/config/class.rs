@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::node::Node;
 use super::read::{Item, Section};
 use super::{Class, Remote, guard, image, inside};
 use crate::model::{ConfigMap, Devices, InstanceType, Labels, RunnerArch};
@@ -48,12 +49,7 @@ pub(super) fn classes(top: &Section<'_>, remotes: &BTreeMap<String, Remote>, max
     let mut classes: Vec<Class> = Vec::new();
     for item in &items {
         let Some(mut class) = class(item, remotes, max_workers) else { continue };
-        class.inside.env = common
-            .iter()
-            .flatten()
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .chain(class.inside.env)
-            .collect();
+        class.inside.env = common.clone().into_iter().chain(class.inside.env).collect();
         class.inside.authorities.clone_from(&authorities);
         if let Some(twin) = classes.iter().find(|c| c.name.to_lowercase() == class.name.to_lowercase()) {
             let what = format!("{:?} is the name of another class already", twin.name);
@@ -67,7 +63,7 @@ pub(super) fn classes(top: &Section<'_>, remotes: &BTreeMap<String, Remote>, max
         }
         classes.push(class);
     }
-    (classes.len() == items.len() && common.is_some()).then_some(classes)
+    (classes.len() == items.len()).then_some(classes)
 }
 
 fn class(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, most: usize) -> Option<Class> {
@@ -83,51 +79,47 @@ fn class(item: &Item<'_>, remotes: &BTreeMap<String, Remote>, most: usize) -> Op
         .require("image", "write an alias or fingerprint of an image, or REMOTE:ALIAS")
         .and_then(|i| image::image(&i, remotes));
     let kind = class.or("type", InstanceType::Container, instance_type);
-    let profiles = class.or("profiles", vec!["default".to_owned()], profiles);
-    let wait_for = class.or("wait_for", Vec::new(), wait_for);
-    let number = |item: &Item<'_>| item.number(1, 10_000).map(|n| n as usize);
-    let max_workers = class.or("max_workers", most, number);
+    // Unknown where it is wrong.
+    let max_workers =
+        class.get("max_workers").map_or(Some(most), |item| item.number(1, 10_000).map(|number| number as usize));
     let template = class.or("template", true, Item::flag);
     let standby = kept("standby", &class, max_workers);
-    let idle = kept("idle", &class, max_workers);
-    if template == Some(false) && standby.is_some_and(|n| n > 0) {
+    if !template && standby > 0 {
         let fix = "leave template out, or standby";
         class.at("standby").error("needs a template, from which standbys are copied", fix);
     }
     let mut config = class.or("config", ConfigMap::new(), instance_config);
-    let devices = class.or("devices", Devices::new(), devices);
-    let project = class.or("project", "default".to_owned(), Item::name);
-    // Its own errors are told even where others are.
-    let (kind_here, mut nothing) = (kind.unwrap_or(InstanceType::Container), ConfigMap::new());
-    let inside = inside::inside(&class, (kind_here, config.as_mut().unwrap_or(&mut nothing)));
-    let target = match class.get("target") {
-        Some(item) if *item.node == super::node::Node::Text(String::new()) => Some(String::new()),
-        Some(item) => item.name(),
-        None => Some(String::new()),
-    };
-    let repos = guard::repos(&class);
-    let runner_group = class.or("runner_group", super::DEFAULT_GROUP.to_owned(), group);
+    let inside = inside::inside(&class, kind, &mut config);
 
     Some(Class {
+        kind,
+        profiles: class.or("profiles", vec!["default".to_owned()], profiles),
+        inside,
+        wait_for: class.or("wait_for", Vec::new(), wait_for),
+        template,
+        standby,
+        idle: kept("idle", &class, max_workers),
+        config,
+        devices: class.or("devices", Devices::new(), devices),
+        project: class.or("project", "default".to_owned(), Item::name),
+        target: class.or("target", String::new(), target),
+        runner_group: class.or("runner_group", super::DEFAULT_GROUP.to_owned(), group),
+        repos: guard::repos(&class),
+        // Last, so that all errors are reported before one of these is found missing.
         name: name?,
         labels: labels?,
         image: image?,
-        kind: kind?,
         arch: arch?,
-        profiles: profiles?,
-        inside: inside?,
-        wait_for: wait_for?,
         max_workers: max_workers?,
-        template: template?,
-        standby: standby?,
-        idle: idle?,
-        config: config?,
-        devices: devices?,
-        project: project?,
-        target: target?,
-        runner_group: runner_group?,
-        repos: repos?,
     })
+}
+
+/// Empty text is allowed: no member in particular.
+fn target(item: &Item<'_>) -> Option<String> {
+    match item.node {
+        Node::Text(text) if text.is_empty() => Some(String::new()),
+        _ => item.name(),
+    }
 }
 
 fn wait_for(item: &Item<'_>) -> Option<Vec<String>> {
@@ -144,13 +136,12 @@ fn wait_for(item: &Item<'_>) -> Option<Vec<String>> {
 }
 
 /// How many of something are kept ready; more than the class may have instances would never be reached.
-fn kept(key: &str, class: &Section<'_>, most: Option<usize>) -> Option<usize> {
-    let Some(item) = class.get(key) else { return Some(0) };
-    let number = item.number(0, 1000)? as usize;
+fn kept(key: &str, class: &Section<'_>, most: Option<usize>) -> usize {
+    let number = class.or(key, 0, |item| item.number(0, 1000)) as usize;
     if let Some(most) = most.filter(|most| number > *most) {
-        item.warn(format!("{number} are never reached: max_workers is {most}"));
+        class.at(key).warn(format!("{number} are never reached: max_workers is {most}"));
     }
-    Some(number)
+    number
 }
 
 fn class_name(item: &Item<'_>) -> Option<String> {

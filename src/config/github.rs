@@ -28,7 +28,7 @@ pub struct GitHubConfig {
 }
 
 /// The GitHub part of the file, and the targets.
-pub(super) fn read(top: &Section<'_>) -> (Option<GitHubConfig>, Option<Vec<Scope>>) {
+pub(super) fn read(top: &Section<'_>) -> Option<(GitHubConfig, Vec<Scope>)> {
     let credentials = credentials::read(top);
     let names: Vec<&str> = credentials.iter().flatten().map(|one| one.name.as_str()).collect();
     let targets = targets(top, credentials.is_some().then_some(&names));
@@ -36,19 +36,9 @@ pub(super) fn read(top: &Section<'_>) -> (Option<GitHubConfig>, Option<Vec<Scope
     let polls = top.get("polling").is_some_and(|item| *item.node == Node::Bool(true));
     let share = if polls { POLLING_SHARE } else { USUAL_SHARE };
     let api_budget = top.or("api_budget", share, api_budget);
-    let authorities = top.or("ca_file", Vec::new(), |item| ca_file(item));
-    let read = || {
-        let (targets, assigned) = targets?;
-        let config = GitHubConfig {
-            api: api?,
-            api_budget: api_budget?,
-            credentials: credentials?,
-            assigned,
-            authorities: authorities?,
-        };
-        Some((config, targets))
-    };
-    read().unzip()
+    let authorities = top.or("ca_file", Vec::new(), ca_file);
+    let (targets, assigned) = targets?;
+    Some((GitHubConfig { api, api_budget, credentials: credentials?, assigned, authorities }, targets))
 }
 
 /// The certificates of a PEM file.
@@ -210,7 +200,7 @@ fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>) -> Option<(Scope, Op
         };
         value.error(format!("{name:?} is not the name of {what} on GitHub"), fix);
     }
-    Some((scope?, credential?))
+    Some((scope?, credential))
 }
 
 fn credential(item: &Item<'_>, known: Option<&Vec<&str>>) -> Option<usize> {

@@ -133,18 +133,20 @@ pub(crate) fn testkit_rules(text: &str) -> RepoRules {
 const WANTED: &str = "a list of patterns such as acme/*, or {allow: [acme/*], deny: [acme/secret-*]}";
 
 /// `repos:` at the top or in a class.
-pub(super) fn repos(holder: &Section<'_>) -> Option<RepoRules> {
-    let Some(item) = holder.get("repos") else { return Some(RepoRules::default()) };
+pub(super) fn repos(holder: &Section<'_>) -> RepoRules {
+    holder.or("repos", RepoRules::default(), rules)
+}
+
+fn rules(item: &Item<'_>) -> Option<RepoRules> {
     if matches!(item.node, super::node::Node::List(_)) {
-        return Some(RepoRules { allow: globs(&item)?, deny: Vec::new() });
+        return Some(RepoRules { allow: globs(item)?, deny: Vec::new() });
     }
     if !matches!(item.node, super::node::Node::Map(_)) {
         return item.refuse(format!("is {}", item.node.kind()), format!("write {WANTED}"));
     }
-    let section = Section::new(&item, &["allow", "deny"])?;
+    let section = Section::new(item, &["allow", "deny"])?;
     let part = |key: &str| section.or(key, Vec::new(), globs);
-    let (allow, deny) = (part("allow"), part("deny"));
-    let rules = RepoRules { allow: allow?, deny: deny? };
+    let rules = RepoRules { allow: part("allow"), deny: part("deny") };
     if rules.deny.iter().any(Glob::is_everything) {
         return item.at("deny").refuse("refuses every repository: no job would ever be served", "be more exact");
     }
@@ -173,9 +175,8 @@ fn globs(item: &Item<'_>) -> Option<Vec<Glob>> {
 
 const POLICIES: &str = "auto, allow, members or deny";
 
-/// `fork_policy:`; the inner `None` is: as the repository's visibility suggests.
-pub(super) fn fork_policy(top: &Section<'_>) -> Option<Option<ForkPolicy>> {
-    let Some(item) = top.get("fork_policy") else { return Some(None) };
+/// `fork_policy:`. The outer `None` is an error, the inner one is `auto`.
+pub(super) fn fork_policy(item: &Item<'_>) -> Option<Option<ForkPolicy>> {
     match item.text(POLICIES)? {
         "auto" => Some(None),
         "allow" => Some(Some(ForkPolicy::Allow)),

@@ -29,11 +29,12 @@ pub struct Inside {
 }
 
 /// Reads the keys of the class. Settings that they need are added to its LXD config.
-pub(super) fn inside(class: &Section<'_>, lxd: (InstanceType, &mut ConfigMap)) -> Option<Inside> {
-    let (env, packages, setup) = (env(class), packages(class), setup_scripts(class));
-    let (hooks, docker) = (hooks(class), docker(class, lxd.0, lxd.1));
-    let ([before, after, instead], [job_started, job_completed]) = (setup?, hooks?);
-    let (packages, docker) = (packages?, docker?);
+pub(super) fn inside(class: &Section<'_>, kind: InstanceType, config: &mut ConfigMap) -> Inside {
+    let [before, after, instead] = class.or("setup_script", [None, None, None], setup_scripts);
+    let [job_started, job_completed] =
+        class.or("hooks", [None, None], |item| scripts(item, &["job_started", "job_completed"]));
+    let packages = class.or("packages", Vec::new(), packages);
+    let docker = docker(class, kind, config);
     for (key, asked) in [("packages", !packages.is_empty()), ("docker", docker)] {
         if asked && instead.is_some() {
             let fix = "write setup_script: {after: FILE}, or leave this out and install it in your script";
@@ -41,13 +42,12 @@ pub(super) fn inside(class: &Section<'_>, lxd: (InstanceType, &mut ConfigMap)) -
             class.at(key).error(what, fix);
         }
     }
-    let env = environment(lxd.1, env?);
-    let authorities = Vec::new();
-    Some(Inside { env, packages, docker, instead, before, after, job_started, job_completed, authorities })
+    let env = environment(config, env(class));
+    Inside { env, packages, docker, instead, before, after, job_started, job_completed, authorities: Vec::new() }
 }
 
-fn packages(class: &Section<'_>) -> Option<Vec<String>> {
-    let package = |item: &Item<'_>| {
+fn packages(item: &Item<'_>) -> Option<Vec<String>> {
+    item.each("a list of packages, such as [git, make]", |item| {
         let name = item.text("the name of a package")?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "+-._:=~@/".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@') || !name.chars().all(plain) {
@@ -55,13 +55,11 @@ fn packages(class: &Section<'_>) -> Option<Vec<String>> {
             return item.refuse(format!("{name:?} is not the name of a package"), fix);
         }
         Some(name.to_owned())
-    };
-    class.or("packages", Vec::new(), |item| item.each("a list of packages, such as [git, make]", package))
+    })
 }
 
 /// The scripts before, after and instead of the built-in set-up. A plain name is a script that replaces it.
-fn setup_scripts(class: &Section<'_>) -> Option<[Option<String>; 3]> {
-    let Some(item) = class.get("setup_script") else { return Some([None, None, None]) };
+fn setup_scripts(item: &Item<'_>) -> Option<[Option<String>; 3]> {
     if let Node::Text(name) = item.node
         && script::is_own_script(&item.report.beside(name))
     {
@@ -69,10 +67,9 @@ fn setup_scripts(class: &Section<'_>) -> Option<[Option<String>; 3]> {
         return Some([None, None, None]);
     }
     if !matches!(item.node, Node::Map(_)) {
-        return script_text(&item, "without this key the built-in set-up is used").map(|text| [None, None, Some(text)]);
+        return script_text(item, "without this key the built-in set-up is used").map(|text| [None, None, Some(text)]);
     }
-    let keys = ["before", "after", "instead"];
-    let scripts = scripts(&item, &keys)?;
+    let scripts = scripts(item, &["before", "after", "instead"])?;
     if let [before, after, Some(_)] = &scripts
         && (before.is_some() || after.is_some())
     {
@@ -82,20 +79,9 @@ fn setup_scripts(class: &Section<'_>) -> Option<[Option<String>; 3]> {
     Some(scripts)
 }
 
-fn hooks(class: &Section<'_>) -> Option<[Option<String>; 2]> {
-    class.or("hooks", [None, None], |item| scripts(item, &["job_started", "job_completed"]))
-}
-
 fn scripts<const N: usize>(item: &Item<'_>, keys: &[&str; N]) -> Option<[Option<String>; N]> {
     let section = Section::new(item, keys)?;
-    let texts = keys.map(|key| match section.get(key) {
-        Some(item) => script_text(&item, "name a script").map(Some),
-        None => Some(None),
-    });
-    if texts.contains(&None) {
-        return None;
-    }
-    Some(texts.map(Option::flatten))
+    Some(keys.map(|key| section.or(key, None, |item| script_text(item, "name a script").map(Some))))
 }
 
 fn script_text(item: &Item<'_>, otherwise: &str) -> Option<String> {
@@ -122,19 +108,19 @@ fn script_text(item: &Item<'_>, otherwise: &str) -> Option<String> {
 }
 
 /// Adds what Docker needs of a container's config where the class does not set it itself.
-fn docker(class: &Section<'_>, kind: InstanceType, config: &mut ConfigMap) -> Option<bool> {
-    let wanted = class.or("docker", false, Item::flag)?;
+fn docker(class: &Section<'_>, kind: InstanceType, config: &mut ConfigMap) -> bool {
+    let wanted = class.or("docker", false, Item::flag);
     if !wanted || kind == InstanceType::VirtualMachine {
-        return Some(wanted);
+        return wanted;
     }
     if config.get(NESTING).is_some_and(|text| text == "false") {
         let fix = format!("take {NESTING} out of config");
-        return class.at("docker").refuse(format!("needs {NESTING}, which config forbids"), fix);
+        class.at("docker").error(format!("needs {NESTING}, which config forbids"), fix);
     }
     for key in FOR_DOCKER {
         config.entry((*key).to_owned()).or_insert_with(|| "true".to_owned());
     }
-    Some(true)
+    true
 }
 
 /// The certificates in `ca_file`, each in PEM, without the file's other text. `github` reports a file that cannot be read.
@@ -160,7 +146,7 @@ const LONGEST_VALUE: usize = 32 * 1024;
 const OF_THE_USER: &[&str] = &["HOME", "USER", "LOGNAME", "SHELL", "PWD", "OLDPWD"];
 
 /// `env`, of the file or of a class.
-pub(super) fn env(holder: &Section<'_>) -> Option<ConfigMap> {
+pub(super) fn env(holder: &Section<'_>) -> ConfigMap {
     holder.or("env", ConfigMap::new(), |item| Section::free(item)?.each(value_of))
 }
 

@@ -72,9 +72,10 @@ impl<'a> Section<'a> {
         Some(Item { node, ..self.at(key) })
     }
 
-    /// The value of `key` as `read` makes it; `default` where there is nothing. `None` where the value is wrong.
-    pub(super) fn or<T>(&self, key: &str, default: T, read: impl FnOnce(&Item<'a>) -> Option<T>) -> Option<T> {
-        self.get(key).map_or(Some(default), |item| read(&item))
+    /// The value of `key` as `read` makes it; `default` where there is none. Also where the value is wrong: `read` has
+    /// reported that, and a file with errors is not used.
+    pub(super) fn or<T>(&self, key: &str, default: T, read: impl FnOnce(&Item<'a>) -> Option<T>) -> T {
+        self.get(key).and_then(|item| read(&item)).unwrap_or(default)
     }
 
     /// Like [`Section::get`]; a missing value is an error.

@@ -9,8 +9,8 @@ use super::node::{Node, Path};
 use super::read::{Item, Section};
 use super::report::Report;
 use super::{
-    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, class, find_socket, github, guard, original,
-    secret, socket_candidates, web,
+    Config, ConfigErrors, PREFIX_MAX, Registration, Remote, Warning, WebTls, class, find_socket, github, guard,
+    original, secret, socket_candidates, web,
 };
 use crate::http1::is_loopback;
 use crate::model::Secret;
@@ -59,6 +59,7 @@ const KEYS: &[&str] = &[
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Makes a [`Config`] of the tree. `file` is named in messages, and what the file names is looked for beside it.
 pub(super) fn config(file: &FilePath, text: &str, tree: &Node) -> Result<(Config, Vec<Warning>), ConfigErrors> {
@@ -77,87 +78,63 @@ fn read(file: &FilePath, tree: &Node, report: &Report) -> Option<Config> {
     let tree = translated.as_ref().unwrap_or(tree);
     let top = Section::new(&Item { node: tree, path: Path::default(), report }, KEYS)?;
 
-    let (github, targets) = github::read(&top);
-    let webhook_url = top.or("webhook_url", None, |item| github::webhook_url(item).map(Some));
-    let placeholders = top.or("placeholders", false, Item::flag);
+    let (github, targets) = github::read(&top).unzip();
     let polling = top.or("polling", false, Item::flag);
-    let polls = polling == Some(true);
-    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, !polls) {
+    let hooksecret = match secret::read(&secret::HOOKSECRET, &top, !polling) {
         // Polling needs no hooksecret; a given one must be valid.
-        None if polls && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
+        None if polling && !["hooksecret", "hooksecret_file"].iter().any(|key| top.find(key).is_some()) => {
             Some(Secret::default())
         }
         read => read,
     };
     for key in ["webhook_url", "web_metrics"] {
-        if let Some(item) = top.get(key).filter(|_| polls && top.get("web_port").is_none()) {
+        if let Some(item) = top.get(key).filter(|_| polling && top.get("web_port").is_none()) {
             item.error("contradicts polling: nothing is listened for", "leave it out, or write web_port");
         }
     }
     readable_by_all(file, &top);
 
     let (remotes, main) = remotes(&top);
-    let max_workers = top.or("max_workers", 10, |item| item.number(1, 10_000)).unwrap_or(10) as usize;
+    let max_workers = top.or("max_workers", 10, |item| item.number(1, 10_000)) as usize;
     let classes = class::classes(&top, &remotes, max_workers);
-
-    let long = DAY * 30;
+    let repos = guard::repos(&top);
+    if let (Some(item), Some(targets)) = (top.get("repos"), &targets) {
+        repos.check_owners(&item, targets);
+    }
+    let socket = socket(&top, main);
+    let cache_home = cache_home(&top);
     let length = |key: &str, default: u64, most: Duration| {
         top.or(key, Duration::from_secs(default), |item| item.duration(SECOND, most))
     };
-    let reconcile_interval = length("reconcile_interval", if polls { 20 } else { 60 }, DAY);
-    let provision_timeout = length("provision_timeout", 300, DAY);
-    let idle_timeout = length("idle_timeout", 600, long);
-    let ready_max_age = length("ready_max_age", 3000, long);
-    let max_lifetime = length("max_lifetime", DAY.as_secs(), long);
-
-    let failures_kept = top.or("failures_kept", 20, |item| item.number(0, 1000));
-
-    let allow_public_repos = top.or("allow_public_repos", false, Item::flag);
-    let repos = guard::repos(&top);
-    if let (Some(item), Some(rules), Some(targets)) = (top.get("repos"), &repos, &targets) {
-        rules.check_owners(&item, targets);
-    }
-    let fork_policy = guard::fork_policy(&top);
-    let socket = socket(&top, main);
-    let prefix = top.or("prefix", "lxdrunner".to_owned(), prefix);
-    let registration = top.or("registration", Registration::Jit, registration);
-    let runner_version = top.or("runner_version", None, runner_version);
-    let web_host = top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host);
-    let web_port = top.or("web_port", 5000, web_port);
-    let web_tls = web::tls(&top);
-    let web_trusted_proxies = web::trusted_proxies(&top);
-    let web_allow = web::allow(&top);
-    let web_metrics = web::metrics(&top);
-    let cache_home = cache_home(&top);
-
     Some(Config {
-        github: github?,
-        hooksecret: hooksecret?,
-        webhook_url: webhook_url?,
-        placeholders: placeholders?,
-        targets: targets?,
-        allow_public_repos: allow_public_repos?,
-        repos: repos?,
-        fork_policy: fork_policy?,
-        socket: socket?,
-        prefix: prefix?,
+        webhook_url: top.or("webhook_url", None, |item| github::webhook_url(item).map(Some)),
+        placeholders: top.or("placeholders", false, Item::flag),
+        allow_public_repos: top.or("allow_public_repos", false, Item::flag),
+        repos,
+        fork_policy: top.or("fork_policy", None, guard::fork_policy),
+        prefix: top.or("prefix", "lxdrunner".to_owned(), prefix),
         max_workers,
-        polling: polling?,
-        listens: !polls || top.get("web_port").is_some(),
-        reconcile_interval: reconcile_interval?,
-        provision_timeout: provision_timeout?,
-        idle_timeout: idle_timeout?,
-        ready_max_age: ready_max_age?,
-        max_lifetime: max_lifetime?,
-        failures_kept: failures_kept? as usize,
-        registration: registration?,
-        runner_version: runner_version?,
-        web_host: web_host?,
-        web_port: web_port?,
-        web_tls: web_tls?,
-        web_trusted_proxies: web_trusted_proxies?,
-        web_allow: web_allow?,
-        web_metrics: web_metrics?,
+        polling,
+        listens: !polling || top.get("web_port").is_some(),
+        reconcile_interval: length("reconcile_interval", if polling { 20 } else { 60 }, DAY),
+        provision_timeout: length("provision_timeout", 300, DAY),
+        idle_timeout: length("idle_timeout", 600, MONTH),
+        ready_max_age: length("ready_max_age", 3000, MONTH),
+        max_lifetime: length("max_lifetime", DAY.as_secs(), MONTH),
+        failures_kept: top.or("failures_kept", 20, |item| item.number(0, 1000)) as usize,
+        registration: top.or("registration", Registration::Jit, registration),
+        runner_version: top.or("runner_version", None, runner_version),
+        web_host: top.or("web_host", IpAddr::from([0, 0, 0, 0]), web_host),
+        web_port: top.or("web_port", 5000, web_port),
+        web_tls: top.or("web_tls", WebTls::Off, web::tls),
+        web_trusted_proxies: web::trusted_proxies(&top),
+        web_allow: top.or("web_allow", None, web::allow),
+        web_metrics: web::metrics(&top),
+        // Last, so that all errors are reported before one of these is found missing.
+        github: github?,
+        targets: targets?,
+        hooksecret: hooksecret?,
+        socket: socket?,
         cache_home: cache_home?,
         classes: classes?,
     })

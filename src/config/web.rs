@@ -97,13 +97,12 @@ fn masked(address: IpAddr, bits: u32) -> IpAddr {
     }
 }
 
-pub(super) fn tls(top: &Section<'_>) -> Option<WebTls> {
-    let Some(item) = top.get("web_tls") else { return Some(WebTls::Off) };
+pub(super) fn tls(item: &Item<'_>) -> Option<WebTls> {
     match (item.node.flag(), item.node) {
         (Some(false), _) => Some(WebTls::Off),
         (Some(true), _) => Some(WebTls::SelfSigned),
         (None, Node::Map(_)) => {
-            let files = Section::new(&item, &["cert", "key"])?;
+            let files = Section::new(item, &["cert", "key"])?;
             let file = |key: &str| {
                 let item = files.require(key, "write the name of a PEM file")?;
                 let path = item.file("the name of a PEM file")?;
@@ -124,18 +123,18 @@ pub(super) fn tls(top: &Section<'_>) -> Option<WebTls> {
 
 const NETWORK_FIX: &str = "write an address such as 192.0.2.7, or a range such as 192.0.2.0/24 or 2001:db8::/32";
 
-pub(super) fn trusted_proxies(top: &Section<'_>) -> Option<Vec<Network>> {
+pub(super) fn trusted_proxies(top: &Section<'_>) -> Vec<Network> {
     let fix = "name only the proxies: a trusted proxy decides which client address is used";
     networks(top, "web_trusted_proxies", ("trusts everybody", fix))
 }
 
-pub(super) fn metrics(top: &Section<'_>) -> Option<Vec<Network>> {
+pub(super) fn metrics(top: &Section<'_>) -> Vec<Network> {
     let fix = "name only the hosts that collect metrics: the metrics show the names of classes and their load";
     networks(top, "web_metrics", ("shows the metrics to everybody", fix))
 }
 
 /// A list of addresses and ranges, empty by default; `everybody` is the fault and the fix where it includes all addresses.
-fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str)) -> Option<Vec<Network>> {
+fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str)) -> Vec<Network> {
     let one = |item: &Item<'_>| match network(item, NETWORK_FIX)? {
         network if network.bits == 0 => item.refuse(everybody.0, everybody.1),
         network => Some(network),
@@ -143,8 +142,8 @@ fn networks(top: &Section<'_>, key: &str, everybody: (&str, &str)) -> Option<Vec
     top.or(key, Vec::new(), |item| item.each("a list of addresses and ranges", one))
 }
 
-pub(super) fn allow(top: &Section<'_>) -> Option<Option<WebAllow>> {
-    let Some(item) = top.get("web_allow") else { return Some(None) };
+/// The outer `None` is an error.
+pub(super) fn allow(item: &Item<'_>) -> Option<Option<WebAllow>> {
     let fix = format!("write github, or {}", NETWORK_FIX.trim_start_matches("write "));
     // `None` within the list is `github`.
     let list = item.each("a list of `github`, addresses and ranges", |item| match item.node {
