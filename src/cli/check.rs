@@ -47,18 +47,25 @@ pub fn ask(config: &Config, findings: &mut Findings<'_>) {
 /// Prints the findings, one a line: `ok`, `warn` or `FAIL`.
 pub struct Findings<'a> {
     out: &'a mut dyn Write,
+    /// Stands before each finding.
+    about: String,
     failed: bool,
 }
 
 impl<'a> Findings<'a> {
     /// Nothing found yet.
     pub fn new(out: &'a mut dyn Write) -> Findings<'a> {
-        Findings { out, failed: false }
+        Findings { out, about: String::new(), failed: false }
     }
 
     /// True where anything failed.
     pub fn failed(&self) -> bool {
         self.failed
+    }
+
+    /// What the findings from here on are about; it stands before each of them.
+    fn about(&mut self, about: String) {
+        self.about = about;
     }
 
     pub(super) fn ok(&mut self, what: impl Display) {
@@ -81,7 +88,7 @@ impl<'a> Findings<'a> {
     }
 
     fn line(&mut self, mark: &str, what: &dyn Display) {
-        let text = what.to_string().replace(['\n', '\r'], " ");
+        let text = format!("{}{what}", self.about).replace(['\n', '\r'], " ");
         let text = escaped(&text);
         // A reader that has gone (`| head`) does not change what the exit code says.
         let _ = writeln!(self.out, "{mark} {text}");

@@ -15,13 +15,7 @@ const RESTRICTED: &[(&str, &str, &str)] = &[
 ];
 
 /// `config` is the instances', profiles included.
-pub(super) fn by_project(
-    name: &str,
-    class: &Class,
-    config: &ConfigMap,
-    project: &Project,
-    findings: &mut Findings<'_>,
-) {
+pub(super) fn by_project(class: &Class, config: &ConfigMap, project: &Project, findings: &mut Findings<'_>) {
     let set = |key: &str| project.config.get(key).map(String::as_str);
     let of_kind = match class.kind {
         InstanceType::Container => "limits.containers",
@@ -31,7 +25,7 @@ pub(super) fn by_project(
         let most = set(key).and_then(|most| most.parse::<usize>().ok());
         if let Some(most) = most.filter(|most| *most < class.max_workers) {
             findings.warn(format!(
-                "{name}: project {} allows {most} instances ({key}), templates included, and max_workers is {}: launches beyond \
+                "project {} allows {most} instances ({key}), templates included, and max_workers is {}: launches beyond \
                  it fail; raise {key}, or lower max_workers",
                 project.name, class.max_workers
             ));
@@ -42,14 +36,14 @@ pub(super) fn by_project(
     }
     for (setting, key, allowed) in RESTRICTED {
         if config.get(*setting).is_some_and(|value| value == "true") && set(key) != Some(allowed) {
-            let what = format!("{name}: {setting} is on, which the restricted project {} forbids", project.name);
+            let what = format!("{setting} is on, which the restricted project {} forbids", project.name);
             findings.fail(what, format!("set {key}={allowed} in the project, or use another project"));
         }
     }
 }
 
 /// The same; of the image.
-pub(super) fn by_image(name: &str, class: &Class, config: &ConfigMap, image: &Image, findings: &mut Findings<'_>) {
+pub(super) fn by_image(class: &Class, config: &ConfigMap, image: &Image, findings: &mut Findings<'_>) {
     let needs =
         |key: &str, value: &str| image.properties.get(&format!("requirements.{key}")).is_some_and(|v| v == value);
     let is = |key: &str, value: &str| config.get(key).is_some_and(|v| v == value);
@@ -61,7 +55,7 @@ pub(super) fn by_image(name: &str, class: &Class, config: &ConfigMap, image: &Im
     ];
     for (requirement, value, setting, of_kind) in unmet {
         if of_kind && needs(requirement, value) && !is(setting, value) {
-            let what = format!("{name}: image {} starts only with {setting}={value}", class.image);
+            let what = format!("image {} starts only with {setting}={value}", class.image);
             findings.fail(what, format!("write config: {{{setting}: {value}}} in the class"));
         }
     }
@@ -79,7 +73,9 @@ mod tests {
     #[track_caller]
     fn check(told: impl FnOnce(&mut Findings<'_>), expected: &[&str]) {
         let mut out = Vec::new();
-        told(&mut Findings::new(&mut out));
+        let mut findings = Findings::new(&mut out);
+        findings.about("class \"one\": ".to_owned());
+        told(&mut findings);
         let out = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = out.lines().collect();
         assert_eq!(lines.len(), expected.len(), "{out}");
@@ -91,7 +87,7 @@ mod tests {
         let class = testkit::class("one", &[], 10);
         let check = |project: &[(&str, &str)], config: &[(&str, &str)], expected: &[&str]| {
             let project = Project { name: "ci".to_owned(), config: map(project) };
-            check(|findings| by_project("class \"one\"", &class, &map(config), &project, findings), expected);
+            check(|findings| by_project(&class, &map(config), &project, findings), expected);
         };
         let nesting = ("security.nesting", "true");
         check(&[], &[nesting], &[]);
@@ -117,7 +113,7 @@ mod tests {
             class.kind = kind;
             let image = serde_json::json!({"fingerprint": "00", "properties": map(properties)});
             let image: Image = serde_json::from_value(image).unwrap();
-            check(|findings| by_image("class \"one\"", &class, &map(config), &image, findings), expected);
+            check(|findings| by_image(&class, &map(config), &image, findings), expected);
         };
         let secureboot = [("requirements.secureboot", "false")];
         one(

@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings<'_>) {
     for class in &config.classes {
         asked.class(class, findings);
     }
+    findings.about(String::new());
     if config.classes.iter().any(|class| class.kind == InstanceType::Container)
         && let Some(warning) = watchers(config.max_workers, &std::fs::read_to_string(INOTIFY).unwrap_or_default())
     {
@@ -70,7 +71,7 @@ fn server(lxd: &Lxd, findings: &mut Findings<'_>) -> Option<Server> {
 }
 
 /// Whether jobs with `container:` or `services:` can run, as far as it is seen from outside.
-fn docker(name: &str, class: &Class, of_profiles: &ConfigMap, findings: &mut Findings<'_>) {
+fn docker(class: &Class, of_profiles: &ConfigMap, findings: &mut Findings<'_>) {
     let nesting = class.config.get(NESTING).or(of_profiles.get(NESTING)).is_some_and(|text| text == "true");
     let told = match class.kind {
         _ if class.inside.docker => "docker: installed while its template is baked".to_owned(),
@@ -81,7 +82,7 @@ fn docker(name: &str, class: &Class, of_profiles: &ConfigMap, findings: &mut Fin
         }
         _ => "Docker only where the image has it; docker: true installs it".to_owned(),
     };
-    findings.ok(format!("{name}: {told}"));
+    findings.ok(told);
 }
 
 struct Asked<'a> {
@@ -94,34 +95,30 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     fn class(&mut self, class: &Class, findings: &mut Findings<'_>) {
-        let name = format!("class {:?}", class.name);
-        self.machine(&name, class, findings);
-        let Some(project) = self.project(&name, class, findings) else { return };
-        let image = self.image(&name, class, findings);
-        let Some(Profile { mut config, mut devices }) = self.profiles(&name, class, findings) else { return };
-        docker(&name, class, &config, findings);
+        findings.about(format!("class {:?}: ", class.name));
+        self.machine(class, findings);
+        let Some(project) = self.project(class, findings) else { return };
+        let image = self.image(class, findings);
+        let Some(Profile { mut config, mut devices }) = self.profiles(class, findings) else { return };
+        docker(class, &config, findings);
         config.extend(class.config.clone());
-        forbidden::by_project(&name, class, &config, &project, findings);
+        forbidden::by_project(class, &config, &project, findings);
         if let Some(image) = image {
-            forbidden::by_image(&name, class, &config, &image, findings);
+            forbidden::by_image(class, &config, &image, findings);
         }
         // The instance's own devices come last and replace those of the same name.
         devices.extend(class.devices.clone());
-        self.disk(&name, class, &devices, findings);
-        self.network(&name, class, &devices, findings);
+        self.disk(class, &devices, findings);
+        self.network(class, &devices, findings);
     }
 
     /// Processor, virtualisation, and where in a cluster.
-    fn machine(&self, name: &str, class: &Class, findings: &mut Findings<'_>) {
+    fn machine(&self, class: &Class, findings: &mut Findings<'_>) {
         let wanted = lxd_arch(class.arch);
         let known = &self.server.architectures;
         if !known.is_empty() && !known.iter().any(|a| wanted.contains(&a.as_str())) {
-            let what = format!(
-                "{name}: runner_arch is {}, but {} here runs {}",
-                class.arch,
-                self.server.product,
-                known.join(", ")
-            );
+            let what =
+                format!("runner_arch is {}, but {} here runs {}", class.arch, self.server.product, known.join(", "));
             if self.server.clustered {
                 findings.warn(format!("{what}; other members of the cluster may run it"));
             } else {
@@ -129,14 +126,14 @@ impl Asked<'_> {
             }
         }
         if class.kind == InstanceType::VirtualMachine {
-            self.virtual_machines(name, findings);
+            self.virtual_machines(findings);
         }
         if class.target.is_empty() {
             return;
         }
         if !self.server.clustered {
             findings.fail(
-                format!("{name}: target {:?}, but {} is not a cluster", class.target, self.server.product),
+                format!("target {:?}, but {} is not a cluster", class.target, self.server.product),
                 "leave target out",
             );
         } else if !class.target.starts_with('@') {
@@ -144,18 +141,18 @@ impl Asked<'_> {
                 Ok(members) if members.contains(&class.target) => {}
                 Ok(members) => {
                     let fix = format!("members are {}", members.join(", "));
-                    findings.fail(format!("{name}: the cluster has no member {:?}", class.target), fix);
+                    findings.fail(format!("the cluster has no member {:?}", class.target), fix);
                 }
-                Err(error) => findings.warn(format!("{name}: {error}")),
+                Err(error) => findings.warn(error),
             }
         }
     }
 
-    fn virtual_machines(&self, name: &str, findings: &mut Findings<'_>) {
+    fn virtual_machines(&self, findings: &mut Findings<'_>) {
         let (product, client) = (self.server.product, self.server.product.client());
         match self.server.virtual_machines {
             Some(false) if self.server.clustered => findings.warn(format!(
-                "{name}: {product} runs no virtual machines on the member that answers; others of the cluster may"
+                "{product} runs no virtual machines on the member that answers; others of the cluster may"
             )),
             Some(false) => {
                 let fix = format!(
@@ -163,35 +160,35 @@ impl Asked<'_> {
                      then restart it, and {client} info says driver: lxc | qemu",
                     product.agent()
                 );
-                findings.fail(format!("{name}: {product} here runs no virtual machines ({client} info: driver)"), fix);
+                findings.fail(format!("{product} here runs no virtual machines ({client} info: driver)"), fix);
             }
             _ if !std::path::Path::new("/dev/kvm").exists() => {
-                findings.warn(format!("{name}: no /dev/kvm here; virtual machines need hardware virtualisation"));
+                findings.warn("no /dev/kvm here; virtual machines need hardware virtualisation");
             }
             _ => {}
         }
     }
 
     /// The class's project; `None` where there is none.
-    fn project(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Project> {
+    fn project(&self, class: &Class, findings: &mut Findings<'_>) -> Option<Project> {
         let found = self.lxd.projects().map(|all| all.into_iter().find(|one| one.name == class.project));
         match found {
             Ok(Some(project)) => Some(project),
             Ok(None) => {
                 let Server { product, .. } = self.server;
                 let fix = format!("make it: {} project create {}", product.client(), class.project);
-                findings.fail(format!("{name}: {product} has no project {:?}", class.project), fix);
+                findings.fail(format!("{product} has no project {:?}", class.project), fix);
                 None
             }
             Err(error) => {
-                findings.warn(format!("{name}: {error}"));
+                findings.warn(error);
                 Some(Project { name: class.project.clone(), config: ConfigMap::new() })
             }
         }
     }
 
     /// The class's image, where it is on the server.
-    fn image(&mut self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Image> {
+    fn image(&mut self, class: &Class, findings: &mut Findings<'_>) -> Option<Image> {
         let product = self.server.product;
         if let Some(origin) = class.image.origin(product) {
             let Origin { server, alias, .. } = &origin;
@@ -200,9 +197,9 @@ impl Asked<'_> {
             match &here {
                 Some(one) => {
                     let (image, short) = (&class.image, one.fingerprint.get(..12).unwrap_or(&one.fingerprint));
-                    findings.ok(format!("{name}: image {image} ({short}, {}) was fetched from {server}", one.kind));
+                    findings.ok(format!("image {image} ({short}, {}) was fetched from {server}", one.kind));
                 }
-                None => self.image_server(name, class, &origin, findings),
+                None => self.image_server(class, &origin, findings),
             }
             return here;
         }
@@ -211,7 +208,7 @@ impl Asked<'_> {
         match fingerprint.and_then(|fingerprint| self.lxd.image(&class.project, &fingerprint)) {
             Ok(Some(image)) => {
                 let short = image.fingerprint.get(..12).unwrap_or(&image.fingerprint);
-                let what = format!("{name}: image {alias} ({short}, {}, {})", image.kind, image.architecture);
+                let what = format!("image {alias} ({short}, {}, {})", image.kind, image.architecture);
                 if !image.kind.is_empty() && image.kind != class.kind.as_str() {
                     findings
                         .fail(what, format!("the class's type is {}: use an image of that type", class.kind.as_str()));
@@ -225,27 +222,27 @@ impl Asked<'_> {
             }
             Ok(None) => {
                 let fix = format!("see {} image list, or write REMOTE:ALIAS, such as ubuntu:24.04", product.client());
-                findings.fail(format!("{name}: {product} has no image {alias:?}"), fix);
+                findings.fail(format!("{product} has no image {alias:?}"), fix);
             }
-            Err(error) => findings.fail_as_told(format!("{name}: {error}")),
+            Err(error) => findings.fail_as_told(error),
         }
         None
     }
 
     /// Whether an image server has the class's image.
-    fn image_server(&mut self, name: &str, class: &Class, origin: &Origin, findings: &mut Findings<'_>) {
+    fn image_server(&mut self, class: &Class, origin: &Origin, findings: &mut Findings<'_>) {
         let (product, image) = (self.server.product, &class.image);
         let Origin { server, protocol, alias } = origin;
         if let Some(told) = origin.of_other_product(product) {
-            return findings.fail_as_told(format!("{name}: image {image}: {told}"));
+            return findings.fail_as_told(format!("image {image}: {told}"));
         }
         let list = origin.list_command(product);
         if protocol != "simplestreams" || is_fingerprint(alias) {
             let reason = "only simplestreams servers are asked, and only for aliases";
-            return findings.warn(format!("{name}: image {image}: {server} was not asked for it ({reason}): {list}"));
+            return findings.warn(format!("image {image}: {server} was not asked for it ({reason}): {list}"));
         }
         let wanted = Wanted { product, kind: class.kind, arch: class.arch };
-        let (what, kind) = (format!("{name}: image {image}: {server}"), class.kind.as_str());
+        let (what, kind) = (format!("image {image}: {server}"), class.kind.as_str());
         match self.servers.has(origin, wanted) {
             Ok(Found::Yes) => findings.ok(format!("{what} has {alias} for {product}, {kind}, {}", class.arch)),
             Ok(Found::NoAlias) => findings.fail(format!("{what} has no {alias:?}"), format!("see what it has: {list}")),
@@ -268,7 +265,7 @@ impl Asked<'_> {
     }
 
     /// The devices of all profiles; `None` where one is missing.
-    fn profiles(&self, name: &str, class: &Class, findings: &mut Findings<'_>) -> Option<Profile> {
+    fn profiles(&self, class: &Class, findings: &mut Findings<'_>) -> Option<Profile> {
         let mut all = Profile { config: ConfigMap::new(), devices: Devices::new() };
         let mut whole = true;
         for profile in &class.profiles {
@@ -280,54 +277,54 @@ impl Asked<'_> {
                 Ok(None) => {
                     let (product, client) = (self.server.product, self.server.product.client());
                     let fix = format!("see {client} profile list, or make it: {client} profile create {profile}");
-                    findings.fail(format!("{name}: {product} has no profile {profile:?}"), fix);
+                    findings.fail(format!("{product} has no profile {profile:?}"), fix);
                     whole = false;
                 }
                 Err(error) => {
-                    findings.fail_as_told(format!("{name}: {error}"));
+                    findings.fail_as_told(error);
                     whole = false;
                 }
             }
         }
         if whole {
-            findings.ok(format!("{name}: profiles {}", class.profiles.join(", ")));
+            findings.ok(format!("profiles {}", class.profiles.join(", ")));
         }
         whole.then_some(all)
     }
 
-    fn disk(&mut self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
+    fn disk(&mut self, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
         let get = |d: &BTreeMap<String, String>, key: &str| d.get(key).cloned().unwrap_or_default();
         let root = devices.values().find(|d| get(d, "type") == "disk" && get(d, "path") == "/");
         let Some(pool) = root.map(|d| get(d, "pool")) else {
             let first = class.profiles.first().map_or("default", String::as_str);
             let client = self.server.product.client();
             let fix = format!("add one: {client} profile device add {first} root disk path=/ pool=POOL");
-            findings.fail(format!("{name}: neither the profiles nor the class have a root disk"), fix);
+            findings.fail("neither the profiles nor the class have a root disk", fix);
             return;
         };
-        self.copies(name, class, &pool, findings);
+        self.copies(class, &pool, findings);
         if let Some(good) = self.pools.get(&pool) {
             if *good {
-                findings.ok(format!("{name}: storage pool {pool}"));
+                findings.ok(format!("storage pool {pool}"));
             } else {
-                findings.fail(format!("{name}: storage pool {pool}"), "see above");
+                findings.fail(format!("storage pool {pool}"), "see above");
             }
             return;
         }
-        let good = self.pool(name, &pool, findings);
+        let good = self.pool(&pool, findings);
         self.pools.insert(pool, good);
     }
 
     /// What templates and standbys cost there.
-    fn copies(&self, name: &str, class: &Class, pool: &str, findings: &mut Findings<'_>) {
+    fn copies(&self, class: &Class, pool: &str, findings: &mut Findings<'_>) {
         if !class.template {
-            findings.ok(format!("{name}: no template (template: false), jobs start from the image"));
+            findings.ok("no template (template: false), jobs start from the image");
             return;
         }
         let image = template_kind(class, self.server.clustered) == TemplateKind::Image;
         if image {
             findings.ok(format!(
-                "{name}: {} is a cluster, so the template is an image, some hundred MB in each member's image store; where \
+                "{} is a cluster, so the template is an image, some hundred MB in each member's image store; where \
                  all instances are on one member, target: MEMBER starts jobs a second sooner",
                 self.server.product
             ));
@@ -337,7 +334,7 @@ impl Asked<'_> {
             let what =
                 if image { "unpacks the template's image" } else { "copies the template, which writes the whole root" };
             findings.warn(format!(
-                "{name}: storage pool {pool} is on plain directories: each job {what} anew, some hundred MB and seconds; use \
+                "storage pool {pool} is on plain directories: each job {what} anew, some hundred MB and seconds; use \
                  a pool on btrfs or zfs"
             ));
         }
@@ -347,27 +344,27 @@ impl Asked<'_> {
             } else {
                 format!("{} standbys hold their", class.standby)
             };
-            findings.ok(format!("{name}: {many} memory all the time, and count in max_workers"));
+            findings.ok(format!("{many} memory all the time, and count in max_workers"));
         }
     }
 
-    fn pool(&self, name: &str, pool: &str, findings: &mut Findings<'_>) -> bool {
+    fn pool(&self, pool: &str, findings: &mut Findings<'_>) -> bool {
         let product = self.server.product;
         let found = match self.lxd.storage_pool(pool) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 let fix = format!("see {} storage list", product.client());
-                findings.fail(format!("{name}: {product} has no storage pool {pool:?}"), fix);
+                findings.fail(format!("{product} has no storage pool {pool:?}"), fix);
                 return false;
             }
             Err(error) => {
-                findings.fail_as_told(format!("{name}: {error}"));
+                findings.fail_as_told(error);
                 return false;
             }
         };
         let free = found.space.map(|(used, total)| total.saturating_sub(used));
         let shown = free.map(|f| format!(", {:.1} GiB free", f as f64 / GIB as f64)).unwrap_or_default();
-        let what = format!("{name}: storage pool {pool} ({}{shown})", found.driver);
+        let what = format!("storage pool {pool} ({}{shown})", found.driver);
         let ready = found.status.is_empty() || found.status == "Created";
         match free {
             _ if !ready => {
@@ -387,27 +384,26 @@ impl Asked<'_> {
         true
     }
 
-    fn network(&self, name: &str, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
+    fn network(&self, class: &Class, devices: &Devices, findings: &mut Findings<'_>) {
         let (product, client) = (self.server.product, self.server.product.client());
         let nics: Vec<_> = devices.iter().filter(|(_, d)| d.get("type").is_some_and(|t| t == "nic")).collect();
         if nics.is_empty() {
             let first = class.profiles.first().map_or("default", String::as_str);
             let fix = format!("a runner must reach GitHub: {client} network attach-profile NETWORK {first} eth0");
-            findings.fail(format!("{name}: neither the profiles nor the class have a network device"), fix);
+            findings.fail("neither the profiles nor the class have a network device", fix);
         }
         for (nic, device) in nics {
             let Some(network) = device.get("network").or_else(|| device.get("parent")) else {
-                findings.ok(format!("{name}: network device {nic}"));
+                findings.ok(format!("network device {nic}"));
                 continue;
             };
             match self.lxd.network(&class.project, network) {
-                Ok(Some(_)) => findings.ok(format!("{name}: network {network}")),
+                Ok(Some(_)) => findings.ok(format!("network {network}")),
                 Ok(None) => {
                     let fix = format!("see {client} network list");
-                    findings
-                        .fail(format!("{name}: {product} has no network {network:?}, which device {nic} names"), fix);
+                    findings.fail(format!("{product} has no network {network:?}, which device {nic} names"), fix);
                 }
-                Err(error) => findings.fail_as_told(format!("{name}: {error}")),
+                Err(error) => findings.fail_as_told(error),
             }
         }
     }
