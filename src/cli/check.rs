@@ -87,6 +87,16 @@ impl<'a> Findings<'a> {
         self.line("FAIL", &what);
     }
 
+    /// The object that was asked for; a failure where it does not exist (`missing`, with its fix) or nobody answers.
+    fn found<T, E: Display>(&mut self, answer: Result<Option<T>, E>, missing: String, fix: String) -> Option<T> {
+        match answer {
+            Ok(Some(found)) => return Some(found),
+            Ok(None) => self.fail(missing, fix),
+            Err(error) => self.fail_as_told(error),
+        }
+        None
+    }
+
     fn line(&mut self, mark: &str, what: &dyn Display) {
         let text = format!("{}{what}", self.about).replace(['\n', '\r'], " ");
         let text = escaped(&text);

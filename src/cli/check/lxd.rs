@@ -205,28 +205,19 @@ impl Asked<'_> {
         }
         let alias = &class.image.to_string();
         let fingerprint = self.lxd.image_alias(&class.project, alias).map(|found| found.unwrap_or(alias.clone()));
-        match fingerprint.and_then(|fingerprint| self.lxd.image(&class.project, &fingerprint)) {
-            Ok(Some(image)) => {
-                let short = image.fingerprint.get(..12).unwrap_or(&image.fingerprint);
-                let what = format!("image {alias} ({short}, {}, {})", image.kind, image.architecture);
-                if !image.kind.is_empty() && image.kind != class.kind.as_str() {
-                    findings
-                        .fail(what, format!("the class's type is {}: use an image of that type", class.kind.as_str()));
-                } else if !image.architecture.is_empty() && !lxd_arch(class.arch).contains(&image.architecture.as_str())
-                {
-                    findings.fail(what, format!("the class's runner_arch is {}: use an image of that", class.arch));
-                } else {
-                    findings.ok(what);
-                }
-                return Some(image);
-            }
-            Ok(None) => {
-                let fix = format!("see {} image list, or write REMOTE:ALIAS, such as ubuntu:24.04", product.client());
-                findings.fail(format!("{product} has no image {alias:?}"), fix);
-            }
-            Err(error) => findings.fail_as_told(error),
+        let found = fingerprint.and_then(|fingerprint| self.lxd.image(&class.project, &fingerprint));
+        let fix = format!("see {} image list, or write REMOTE:ALIAS, such as ubuntu:24.04", product.client());
+        let image = findings.found(found, format!("{product} has no image {alias:?}"), fix)?;
+        let short = image.fingerprint.get(..12).unwrap_or(&image.fingerprint);
+        let what = format!("image {alias} ({short}, {}, {})", image.kind, image.architecture);
+        if !image.kind.is_empty() && image.kind != class.kind.as_str() {
+            findings.fail(what, format!("the class's type is {}: use an image of that type", class.kind.as_str()));
+        } else if !image.architecture.is_empty() && !lxd_arch(class.arch).contains(&image.architecture.as_str()) {
+            findings.fail(what, format!("the class's runner_arch is {}: use an image of that", class.arch));
+        } else {
+            findings.ok(what);
         }
-        None
+        Some(image)
     }
 
     /// Whether an image server has the class's image.
@@ -266,24 +257,18 @@ impl Asked<'_> {
 
     /// The devices of all profiles; `None` where one is missing.
     fn profiles(&self, class: &Class, findings: &mut Findings<'_>) -> Option<Profile> {
+        let (product, client) = (self.server.product, self.server.product.client());
         let mut all = Profile { config: ConfigMap::new(), devices: Devices::new() };
         let mut whole = true;
         for profile in &class.profiles {
-            match self.lxd.profile(&class.project, profile) {
-                Ok(Some(found)) => {
+            let fix = format!("see {client} profile list, or make it: {client} profile create {profile}");
+            let found = self.lxd.profile(&class.project, profile);
+            match findings.found(found, format!("{product} has no profile {profile:?}"), fix) {
+                Some(found) => {
                     all.config.extend(found.config);
                     all.devices.extend(found.devices);
                 }
-                Ok(None) => {
-                    let (product, client) = (self.server.product, self.server.product.client());
-                    let fix = format!("see {client} profile list, or make it: {client} profile create {profile}");
-                    findings.fail(format!("{product} has no profile {profile:?}"), fix);
-                    whole = false;
-                }
-                Err(error) => {
-                    findings.fail_as_told(error);
-                    whole = false;
-                }
+                None => whole = false,
             }
         }
         if whole {
@@ -350,18 +335,9 @@ impl Asked<'_> {
 
     fn pool(&self, pool: &str, findings: &mut Findings<'_>) -> bool {
         let product = self.server.product;
-        let found = match self.lxd.storage_pool(pool) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                let fix = format!("see {} storage list", product.client());
-                findings.fail(format!("{product} has no storage pool {pool:?}"), fix);
-                return false;
-            }
-            Err(error) => {
-                findings.fail_as_told(error);
-                return false;
-            }
-        };
+        let (missing, fix) =
+            (format!("{product} has no storage pool {pool:?}"), format!("see {} storage list", product.client()));
+        let Some(found) = findings.found(self.lxd.storage_pool(pool), missing, fix) else { return false };
         let free = found.space.map(|(used, total)| total.saturating_sub(used));
         let shown = free.map(|f| format!(", {:.1} GiB free", f as f64 / GIB as f64)).unwrap_or_default();
         let what = format!("storage pool {pool} ({}{shown})", found.driver);
@@ -397,13 +373,10 @@ impl Asked<'_> {
                 findings.ok(format!("network device {nic}"));
                 continue;
             };
-            match self.lxd.network(&class.project, network) {
-                Ok(Some(_)) => findings.ok(format!("network {network}")),
-                Ok(None) => {
-                    let fix = format!("see {client} network list");
-                    findings.fail(format!("{product} has no network {network:?}, which device {nic} names"), fix);
-                }
-                Err(error) => findings.fail_as_told(error),
+            let missing = format!("{product} has no network {network:?}, which device {nic} names");
+            let found = self.lxd.network(&class.project, network);
+            if findings.found(found, missing, format!("see {client} network list")).is_some() {
+                findings.ok(format!("network {network}"));
             }
         }
     }
