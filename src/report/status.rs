@@ -216,37 +216,34 @@ fn is_paused_by_it(subject: &Subject) -> bool {
     )
 }
 
+/// Counts the instances of each class. Classes that the config does not have are added.
 fn count_instances(world: &World, classes: &mut Vec<ClassStatus>) {
-    let at: BTreeMap<String, usize> = classes.iter().enumerate().map(|(at, class)| (class.name.clone(), at)).collect();
-    let mut count = |at: usize, state: State| {
-        if let Some(class) = classes.get_mut(at) {
-            *class.instances.entry(state).or_default() += 1;
-        }
-    };
-    let mut strangers: BTreeMap<String, ClassStatus> = BTreeMap::new();
+    let mut counts: BTreeMap<&str, BTreeMap<State, usize>> = BTreeMap::new();
+    let mut count = |class, state| *counts.entry(class).or_default().entry(state).or_default() += 1;
     for instance in world.instances() {
-        let name = &instance.seen.class;
-        match at.get(name) {
-            Some(at) => count(*at, State::of(world, instance)),
-            None => {
-                let class = strangers.entry(name.clone()).or_default();
-                class.name.clone_from(name);
-                *class.instances.entry(State::of(world, instance)).or_default() += 1;
-            }
-        }
+        count(instance.seen.class.as_str(), State::of(world, instance));
     }
     for action in world.flights.values() {
         if action.instance().is_none_or(|name| world.instances.contains_key(name)) {
             continue;
         }
-        match action {
-            Action::Launch(Launch { class, .. }) => count(class.0, State::Starting),
-            Action::PrepareStandby { class, .. } => count(class.0, State::Preparing),
-            Action::Bake { class, .. } => count(class.0, State::Baking),
-            _ => {}
-        }
+        let (class, state) = match action {
+            Action::Launch(Launch { class, .. }) => (*class, State::Starting),
+            Action::PrepareStandby { class, .. } => (*class, State::Preparing),
+            Action::Bake { class, .. } => (*class, State::Baking),
+            _ => continue,
+        };
+        count(&world.config().class(class).name, state);
     }
-    classes.extend(strangers.into_values());
+    for class in classes.iter_mut() {
+        class.instances = counts.remove(class.name.as_str()).unwrap_or_default();
+    }
+    let others = counts.into_iter();
+    classes.extend(others.map(|(name, instances)| ClassStatus {
+        name: name.to_owned(),
+        instances,
+        ..ClassStatus::default()
+    }));
 }
 
 /// The class that serves the job, or would once GitHub has answered whether it may.
