@@ -6,16 +6,16 @@
 
 mod answers;
 mod front;
-#[doc(hidden)]
+mod main_loop;
 mod tokens;
 
 use std::convert::Infallible;
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select};
+use crossbeam_channel::{Sender, TrySendError, bounded};
 use log::{debug, info, warn};
 
 use crate::clock::Clock;
@@ -23,28 +23,21 @@ use crate::config::Config;
 use crate::control::{self, Question};
 use crate::execute::Executor;
 use crate::github::GitHub;
-use crate::lxd::Lxd;
-use crate::model::{Hint, Job, JobStatus, Timestamp};
+use crate::lxd::{self, Lxd};
+use crate::model::{Hint, Job, JobStatus};
 use crate::observe::{GitHubObserver, LxdObserver};
-use crate::plan::{plan, workers};
-use crate::report::metrics::Counters;
-use crate::report::narrate::Narrator;
-use crate::runner::provision::scripts_digest;
+use crate::plan::workers;
 use crate::threads;
 use crate::trace::Trace;
 use crate::upkeep::Upkeep;
 use crate::webhook;
-use crate::world::{Action, Event, Interest, Launch, World};
-use answers::{Asked, Known};
+use crate::world::{Action, Event, Interest};
 use front::front;
+use main_loop::{MainLoop, Outbox};
 use tokens::TokenLog;
 
 /// Capacity of the main loop's channel. A delivery that finds it full is still answered, and GitHub is looked at instead.
 const EVENTS: usize = 1024;
-/// The shortest time between two plans.
-const BREATH: Duration = Duration::from_millis(2);
-/// Events folded before the next plan.
-const BATCH: usize = 256;
 /// The pause before LXD's event stream is opened again, doubling from the first to the last.
 const RECONNECT_FIRST: Duration = Duration::from_millis(500);
 const RECONNECT_LAST: Duration = Duration::from_secs(30);
@@ -58,18 +51,14 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     let lxd = Arc::new(Lxd::new(&config.socket));
     let github = Arc::new(GitHub::of_config(&config.github));
     let (events, inbox) = bounded::<Event>(EVENTS);
-    let clock = Clock::set();
     let (asker, questions) = answers::channel();
-    let lost = Arc::new(AtomicBool::new(false));
-
-    let trace = Arc::new(Trace::new(trace));
+    let (clock, trace, lost) = (Clock::set(), Arc::new(Trace::new(trace)), Arc::new(AtomicBool::new(false)));
     let listen = match config.listens {
         true => {
-            let front = front(&config, &github)?;
             let deliver = deliver_to(events.clone(), Arc::clone(&lost), Arc::clone(&trace));
             let (health, metrics) = (asker.clone(), asker.clone());
             let metrics = move || Some(metrics.about(Question::Metrics)?.text);
-            let secret = config.hooksecret.clone();
+            let (front, secret) = (front(&config, &github)?, config.hooksecret.clone());
             let open = webhook::Receiver::open(front, secret, deliver, move || health.health(), metrics)?;
             open.local_addr().to_string()
         }
@@ -86,49 +75,17 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
     // A channel without senders is always ready, and would make the main loop spin.
     let _kept = asker.clone();
     if let Err(error) = control::listen(control::socket(&config), move |question| asker.about(question)) {
-        warn!(
-            "msg=\"control socket unavailable: lxdrunner explain and status will not work\" reason={:?}",
-            error.to_string()
-        );
+        let reason = error.to_string();
+        warn!("msg=\"control socket unavailable: lxdrunner explain and status will not work\" reason={reason:?}");
     }
 
-    let workers = workers(config.max_workers);
-    let (actions, todo) = bounded::<Action>(workers);
-    let executor =
-        Arc::new(Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), Arc::clone(&trace)));
-    for n in 0..workers {
-        let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
-        threads::spawn(&format!("worker-{n}"), move || work(&executor, &todo, &events));
-    }
-    // One look of each kind at a time, none queued: the planner asks again after its end.
-    let (ask_lxd, lxd_asked) = bounded::<Interest>(1);
-    let mut at_lxd = LxdObserver::new(Arc::clone(&config), Arc::clone(&lxd));
-    let found = events.clone();
-    threads::spawn("look-lxd", move || {
-        for interest in lxd_asked {
-            // The end of the loop ends the process.
-            let snapshot = at_lxd.look(interest.begun);
-            if found.send(Event::Snapshot(Box::new(snapshot))).is_err() {
-                return;
-            }
-            at_lxd.rest();
-        }
-    });
-    let (ask_github, github_asked) = bounded::<Interest>(1);
-    let mut at_github = GitHubObserver::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
-    let (found, asked, mut tokens) = (events.clone(), Arc::clone(&github), TokenLog::default());
-    threads::spawn("reconcile", move || {
-        for interest in github_asked {
-            let snapshot = at_github.look(&interest, &mut |event| drop(found.send(event)));
-            tokens.tell(&asked);
-            if found.send(Event::Snapshot(Box::new(snapshot))).is_err() {
-                return;
-            }
-        }
-    });
-    let (listener, heard) = (Arc::clone(&lxd), events.clone());
+    let executor = Executor::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), Arc::clone(&trace));
+    let actions = start_workers(workers(config.max_workers), executor, &events);
+    let ask_lxd = look_at_lxd(LxdObserver::new(Arc::clone(&config), Arc::clone(&lxd)), events.clone());
+    let at_github = GitHubObserver::new(Arc::clone(&config), Arc::clone(&lxd), Arc::clone(&github), clock);
+    let ask_github = look_at_github(at_github, Arc::clone(&github), events.clone());
     let ours = format!("{}-", config.prefix);
-    threads::spawn("lxd-events", move || listen_for_ever(&listener, &ours, &heard));
+    threads::spawn("lxd-events", move || listen_for_ever(&lxd, &ours, &events));
     if Upkeep::is_wanted(&config) {
         let mut upkeep = Upkeep::new(Arc::clone(&config), Arc::clone(&github));
         threads::spawn("upkeep", move || {
@@ -137,8 +94,51 @@ pub fn run(config: Config, trace: bool) -> Result<Infallible, webhook::Error> {
             }
         });
     }
-    let outbox = Outbox { trace, actions, ask_lxd, ask_github, clock };
-    turn_for_ever(&config, &github, &inbox, &questions, &lost, &outbox)
+    let outbox = Outbox { trace, actions, ask_lxd, ask_github };
+    MainLoop::new(&config, github, clock, outbox).run(&inbox, &questions, &lost)
+}
+
+/// Starts so many workers; returns the channel for their actions.
+fn start_workers(count: usize, executor: Executor, events: &Sender<Event>) -> Sender<Action> {
+    let (actions, todo) = bounded::<Action>(count);
+    let executor = Arc::new(executor);
+    for n in 0..count {
+        let (executor, todo, events) = (Arc::clone(&executor), todo.clone(), events.clone());
+        threads::spawn(&format!("worker-{n}"), move || {
+            for action in todo {
+                let outcome = executor.execute(&action);
+                drop(events.send(Event::Outcome(action, outcome)));
+            }
+        });
+    }
+    actions
+}
+
+/// Starts the thread that looks at LXD. One look at a time, none queued: the planner asks again after its end.
+fn look_at_lxd(mut at_lxd: LxdObserver, events: Sender<Event>) -> Sender<Interest> {
+    let (ask, asked) = bounded::<Interest>(1);
+    threads::spawn("look-lxd", move || {
+        for interest in asked {
+            let snapshot = at_lxd.look(interest.begun);
+            drop(events.send(Event::Snapshot(Box::new(snapshot))));
+            at_lxd.rest();
+        }
+    });
+    ask
+}
+
+/// The same for GitHub.
+fn look_at_github(mut at_github: GitHubObserver, github: Arc<GitHub>, events: Sender<Event>) -> Sender<Interest> {
+    let (ask, asked) = bounded::<Interest>(1);
+    let mut tokens = TokenLog::default();
+    threads::spawn("reconcile", move || {
+        for interest in asked {
+            let snapshot = at_github.look(&interest, &mut |event| drop(events.send(event)));
+            tokens.tell(&github);
+            drop(events.send(Event::Snapshot(Box::new(snapshot))));
+        }
+    });
+    ask
 }
 
 /// Ends the process when standard input ends, for a parent that may be killed, such as the demo.
@@ -147,22 +147,6 @@ pub fn end_with_stdin() {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(0);
     });
-}
-
-/// The main thread's channels to the workers.
-struct Outbox {
-    trace: Arc<Trace>,
-    actions: Sender<Action>,
-    ask_lxd: Sender<Interest>,
-    ask_github: Sender<Interest>,
-    clock: Clock,
-}
-
-/// A number that differs in each process, for the names of standbys and idle runners.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    // The standard library seeds it from the system's randomness.
-    std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
 fn deliver_to(
@@ -188,26 +172,11 @@ fn listen_for_ever(lxd: &Lxd, ours: &str, events: &Sender<Event>) {
     let mut pause = RECONNECT_FIRST;
     loop {
         let trouble = match lxd.events() {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 pause = RECONNECT_FIRST;
-                if events.send(Event::Listening(true)).is_err() {
-                    return;
-                }
-                let error = loop {
-                    match stream.next_end() {
-                        Ok(ended) if ended.instance.starts_with(ours) => {
-                            debug!("instance={} lxd_event={}", ended.instance, ended.action);
-                            if events.send(Event::InstanceEnded).is_err() {
-                                return;
-                            }
-                        }
-                        Ok(_) => {}
-                        Err(error) => break error,
-                    }
-                };
-                if events.send(Event::Listening(false)).is_err() {
-                    return;
-                }
+                drop(events.send(Event::Listening(true)));
+                let error = read_ends(stream, ours, events);
+                drop(events.send(Event::Listening(false)));
                 error
             }
             Err(error) => error,
@@ -218,89 +187,26 @@ fn listen_for_ever(lxd: &Lxd, ours: &str, events: &Sender<Event>) {
     }
 }
 
-fn work(executor: &Executor, todo: &Receiver<Action>, events: &Sender<Event>) {
-    for action in todo {
-        let outcome = executor.execute(&action);
-        if events.send(Event::Outcome(action, outcome)).is_err() {
-            return;
-        }
-    }
-}
-
-fn turn_for_ever(
-    config: &Arc<Config>,
-    github: &GitHub,
-    inbox: &Receiver<Event>,
-    questions: &Receiver<Asked>,
-    lost: &AtomicBool,
-    outbox: &Outbox,
-) -> ! {
-    let mut world = World::new(Arc::clone(config), seed(), &scripts_digest());
-    let mut narrator = Narrator::default();
-    let mut counters = Counters::default();
-    let (clock, mut turned) = (outbox.clock, Instant::now());
+/// Reports ends of instances with a name like ours; returns the error that ended the stream.
+fn read_ends(mut stream: lxd::Events, ours: &str, events: &Sender<Event>) -> lxd::Error {
     loop {
-        let now = clock.now();
-        let wake_at = decide(&mut world, outbox, &mut narrator, now);
-        let pause = wake_at.map_or(Duration::from_secs(60), |at| at.since(clock.now()));
-        let first = select! {
-            recv(inbox) -> event => event.ok(),
-            recv(questions) -> asked => {
-                if let Ok(asked) = asked {
-                    asked.answer(&Known { world: &world, github, counters: &counters, now: clock.now() });
-                }
-                None
+        match stream.next_end() {
+            Ok(ended) if ended.instance.starts_with(ours) => {
+                debug!("instance={} lxd_event={}", ended.instance, ended.action);
+                drop(events.send(Event::InstanceEnded));
             }
-            default(pause) => None,
-        };
-        if first.is_some() {
-            // In a burst several events are folded before the next plan.
-            std::thread::sleep(BREATH.saturating_sub(turned.elapsed()));
-        }
-        let now = clock.now();
-        turned = Instant::now();
-        if lost.swap(false, Ordering::SeqCst) {
-            narrator.tell(&world.fold(Event::HintsLost, now));
-        }
-        for event in first.into_iter().chain(inbox.try_iter().take(BATCH)) {
-            counters.count(&event, &world, now);
-            let notes = world.fold(event, now);
-            counters.count_notes(&notes);
-            narrator.tell(&notes);
+            Ok(_) => {}
+            Err(error) => return error,
         }
     }
-}
-
-/// Plans, and hands actions to free workers; the rest is planned again at the next event. Returns the latest time of the next
-/// plan.
-fn decide(world: &mut World, outbox: &Outbox, narrator: &mut Narrator, now: Timestamp) -> Option<Timestamp> {
-    let plan = plan(world, now);
-    if plan.look_at_lxd && outbox.ask_lxd.try_send(Interest { begun: world.seq(), ..Interest::default() }).is_ok() {
-        world.look_begun(false);
-    }
-    if plan.look_at_github && outbox.ask_github.try_send(world.interest()).is_ok() {
-        world.look_begun(true);
-    }
-    for action in plan.actions {
-        match outbox.actions.try_send(action.clone()) {
-            Ok(()) => {
-                if let Action::Launch(Launch { job, .. }) = &action {
-                    outbox.trace.of(*job).at("planned");
-                }
-                world.dispatched(&action);
-            }
-            Err(_) => break,
-        }
-    }
-    let more = narrator.tell_deferred(&plan.deferred, world);
-    let wake_at = if more { Some(now) } else { plan.wake_at };
-    // A look that is due while another is under way must not make the loop spin: its end is an event.
-    wake_at.map(|at| if at <= now { now.after(Duration::from_millis(100)) } else { at })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timestamp;
+    use crate::plan::plan;
+    use crate::world::World;
 
     #[test]
     fn a_delivery_that_finds_the_channel_full_makes_us_look_at_github() {
