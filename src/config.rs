@@ -37,7 +37,7 @@ pub use image::{ImageRef, Origin, PublicRemote, Remote};
 pub use inside::{Inside, NESTING};
 pub use report::{ConfigErrors, Warning};
 pub use socket::{find_socket, socket_candidates};
-pub use web::{Network, NotANetwork, WebAllow, WebTls};
+pub use web::{Network, WebAllow, WebTls};
 
 /// The longest `prefix`. Instances are called `{prefix}-{job id}-{n}`; with 12 digits of a job's id and two of `n` a
 /// name stays under the 40 characters that a virtual machine's name may have.

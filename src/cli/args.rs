@@ -87,9 +87,6 @@ const COMMANDS: [(&str, &str); 8] = [
     ("placeholders", help::PLACEHOLDERS),
 ];
 
-/// The long options that one command has.
-const OPTIONS: [(&str, &str); 3] = [("trace", "serve"), ("metrics", "status"), ("url", "hooks")];
-
 /// Reads the arguments, without the program's own name. `Err` is a message with a hint for the user.
 pub fn parse(arguments: Vec<OsString>) -> Result<Invocation, String> {
     let mut parser = Parser::from_args(arguments);
@@ -154,12 +151,9 @@ impl Given {
 
     fn command(self) -> Result<Command, String> {
         let name = self.command.map_or("serve", |(name, _)| name);
-        for (option, owner) in OPTIONS {
-            let is_given = match option {
-                "trace" => self.trace,
-                "metrics" => self.metrics,
-                _ => self.url.is_some(),
-            };
+        let options =
+            [("trace", "serve", self.trace), ("metrics", "status", self.metrics), ("url", "hooks", self.url.is_some())];
+        for (option, owner, is_given) in options {
             if is_given && owner != name {
                 return Err(format!("--{option} is an option of {owner} (see lxdrunner {owner} --help)"));
             }

@@ -63,14 +63,8 @@ pub fn passed_over(found: &Path) -> Option<String> {
 }
 
 fn instead_of(found: &Path, other: &Path) -> Option<String> {
-    let words = || format!("the config file is {}, found before {1} (-c {1})", found.display(), other.display());
-    differs(found, other).then(words)
-}
-
-/// True where `other` exists and is another file.
-fn differs(found: &Path, other: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    other.exists() && real(found) != real(other)
+    let is_other = other.exists() && found.canonicalize().ok() != other.canonicalize().ok();
+    is_other.then(|| format!("the config file is {}, found before {1} (-c {1})", found.display(), other.display()))
 }
 
 fn read_text(path: &Path) -> Result<String, ConfigErrors> {

@@ -40,31 +40,21 @@ pub struct Network {
     bits: u32,
 }
 
-/// Not a range of addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotANetwork;
-
-impl fmt::Display for NotANetwork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is not an address, or ADDRESS/BITS")
-    }
-}
-
-impl std::error::Error for NotANetwork {}
+const NOT_A_NETWORK: &str = "is not an address, or ADDRESS/BITS";
 
 impl FromStr for Network {
-    type Err = NotANetwork;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Network, NotANetwork> {
+    fn from_str(text: &str) -> Result<Network, &'static str> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
-        let address: IpAddr = address.parse().map_err(|_| NotANetwork)?;
+        let address: IpAddr = address.parse().map_err(|_| NOT_A_NETWORK)?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = match bits {
             None => most,
             Some(bits) if bits.len() <= 3 && bits.bytes().all(|b| b.is_ascii_digit()) => {
-                bits.parse().ok().filter(|bits| *bits <= most).ok_or(NotANetwork)?
+                bits.parse().ok().filter(|bits| *bits <= most).ok_or(NOT_A_NETWORK)?
             }
-            Some(_) => return Err(NotANetwork),
+            Some(_) => return Err(NOT_A_NETWORK),
         };
         Ok(Network { address: masked(address, bits), bits })
     }
@@ -198,7 +188,7 @@ mod tests {
     fn what_is_no_network_is_refused() {
         for text in ["", "github", "192.0.2.0/33", "::/129", "192.0.2/24", "192.0.2.0/", "192.0.2.0/+1", "1.2.3.4/0000"]
         {
-            assert_eq!(text.parse::<Network>(), Err(NotANetwork), "{text}");
+            assert_eq!(text.parse::<Network>(), Err(NOT_A_NETWORK), "{text}");
         }
     }
 }
