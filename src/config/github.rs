@@ -175,29 +175,23 @@ fn target(item: &Item<'_>, credentials: Option<&Vec<&str>>) -> Option<(Scope, Op
         return item.refuse(format!("is {}", item.node.kind()), fix);
     }
     let one = Section::new(item, &["org", "repo", "enterprise", "credential"])?;
-    let named = |item: &Item<'_>| credential(item, credentials).map(Some);
-    let credential = one.or("credential", None, named);
+    let credential = one.or("credential", None, |item| credential(item, credentials).map(Some));
     let given: Vec<(&str, Item<'_>)> =
         one.entries().filter(|(key, _)| !key.starts_with("x-") && *key != "credential").collect();
     let [(key, value)] = given.as_slice() else {
         return item.refuse("is not one target", fix);
     };
     let name = value.scalar()?;
-    let scope = match *key {
-        "repo" => name.parse::<RepoName>().ok().map(Scope::Repo),
-        "org" if is_github_name(&name) => Some(Scope::Org(name.to_lowercase())),
-        "enterprise" if is_github_name(&name) => Some(Scope::Enterprise(name.to_lowercase())),
-        "org" | "enterprise" => None,
+    let named = || is_github_name(&name).then(|| name.to_lowercase());
+    let as_there = "write its name as in its address on GitHub";
+    let (scope, what, fix) = match *key {
+        "repo" => (name.parse::<RepoName>().ok().map(Scope::Repo), "a repository", "write OWNER/NAME"),
+        "org" => (named().map(Scope::Org), "an organisation", as_there),
+        "enterprise" => (named().map(Scope::Enterprise), "an enterprise", as_there),
         // Complained about already.
         _ => return None,
     };
     if scope.is_none() {
-        let fix = if *key == "repo" { "write OWNER/NAME" } else { "write its name as in its address on GitHub" };
-        let what = match *key {
-            "repo" => "a repository",
-            "org" => "an organisation",
-            _ => "an enterprise",
-        };
         value.error(format!("{name:?} is not the name of {what} on GitHub"), fix);
     }
     Some((scope?, credential))
