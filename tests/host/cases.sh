@@ -32,6 +32,8 @@ long_form() {
 
 set_up() {
     play "README: set up for real, check"
+    # LXD 5.0 kills the process that has the pid of its network's last dnsmasq, which may be one of the next lines'.
+    in_guest 'sudo lxd waitready --timeout 120' </dev/null
     in_guest 'mkdir -p lxdrunner/target/x86_64-unknown-linux-musl/release'
     tar -C "$top" -c provision | in_guest 'tar -x -C lxdrunner'
     in_guest 'cat >lxdrunner/target/x86_64-unknown-linux-musl/release/lxdrunner' <"$binary"
