@@ -75,7 +75,14 @@ impl<'a> Section<'a> {
     /// The value of `key` as `read` makes it; `default` where there is none. Also where the value is wrong: `read` has
     /// reported that, and a file with errors is not used.
     pub(super) fn or<T>(&self, key: &str, default: T, read: impl FnOnce(&Item<'a>) -> Option<T>) -> T {
-        self.get(key).and_then(|item| read(&item)).unwrap_or(default)
+        let Some(item) = self.get(key) else { return default };
+        read(&item).unwrap_or_else(|| {
+            // Never seen, as `read` reports what it refuses; without it, a default such as "everybody" would be used.
+            if !item.report.has_errors() {
+                item.error("cannot be used", "compare it with config.yml.example");
+            }
+            default
+        })
     }
 
     /// Like [`Section::get`]; a missing value is an error.

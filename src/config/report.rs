@@ -122,6 +122,10 @@ impl Report {
         self.errors.borrow_mut().push((path.clone(), format!("{what} — {fix}")));
     }
 
+    pub(super) fn has_errors(&self) -> bool {
+        !self.errors.borrow().is_empty()
+    }
+
     pub(super) fn warn(&self, path: &Path, text: impl fmt::Display) {
         self.warnings.borrow_mut().push((path.clone(), text.to_string()));
     }
