@@ -2,7 +2,7 @@
 //! again, and start-up reads everything anew.
 
 use std::io;
-use std::sync::{Arc, Once};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// Bytes of stack of each thread; the kernel provides memory as it is used.
@@ -50,6 +50,11 @@ impl<T> Handle<'_, T> {
             None => (self.work)(),
         }
     }
+}
+
+/// Locks the mutex, also after a panic of another thread, which ends the process anyway.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs two tasks at the same time, `theirs` on a thread of its own.

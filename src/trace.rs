@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::model::JobId;
+use crate::threads::lock;
 
 /// The most jobs whose moments are kept; the oldest are dropped first.
 const KEPT: usize = 4096;
@@ -44,7 +45,7 @@ impl Mark<'_> {
     pub fn at(self, moment: &'static str) {
         let (Some(jobs), Some(job)) = (&self.trace.jobs, self.job) else { return };
         let now = Instant::now();
-        let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut jobs = lock(jobs);
         if jobs.len() >= KEPT && !jobs.contains_key(&job) {
             jobs.pop_first();
         }
@@ -59,7 +60,7 @@ impl Mark<'_> {
     /// Its runner was started: logs all moments, in milliseconds, and drops them.
     pub fn tell(self, instance: &str, from: &str) {
         let (Some(jobs), Some(job)) = (&self.trace.jobs, self.job) else { return };
-        let moments = jobs.lock().unwrap_or_else(PoisonError::into_inner).remove(&job).unwrap_or_default();
+        let moments = lock(jobs).remove(&job).unwrap_or_default();
         log::info!("trace job={job} instance={instance} from={from}{}", line(&moments));
     }
 }

@@ -1,7 +1,5 @@
 //! Asks GitHub for a runner's credentials.
 
-use std::sync::PoisonError;
-
 use log::debug;
 
 use super::Executor;
@@ -10,6 +8,7 @@ use crate::github::{self, JitConfig};
 use crate::model::Scope;
 use crate::runner::provision::Credentials;
 use crate::steps::making::Answer;
+use crate::threads::lock;
 
 impl Executor {
     /// Credentials for a runner of this name, or the answer that says why there are none.
@@ -46,7 +45,7 @@ impl Executor {
         match self.github.generate_jit_config(scope, name, group, labels) {
             Err(error) if error.kind == github::ErrorKind::NotFound => {
                 let key = (scope.clone(), class.runner_group.clone());
-                self.groups.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+                lock(&self.groups).remove(&key);
                 match self.group(scope, &class.runner_group)? {
                     fresh if fresh != group => self.github.generate_jit_config(scope, name, fresh, labels),
                     _ => Err(error),
@@ -58,7 +57,7 @@ impl Executor {
 
     fn group(&self, scope: &Scope, name: &str) -> Result<u64, github::Error> {
         let key = (scope.clone(), name.to_owned());
-        let known = || self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || lock(&self.groups);
         if let Some(id) = known().get(&key) {
             return Ok(*id);
         }

@@ -2,7 +2,7 @@
 //! ("Authenticating as a GitHub App installation" in GitHub's documentation).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -20,6 +20,7 @@ use super::json::Token;
 use super::limits::server_time;
 use super::wire::{Answer, Call, Wire, decode};
 use crate::model::{Scope, Secret, Timestamp};
+use crate::threads::lock;
 
 /// JWTs are backdated by so many seconds, for a clock that runs a little ahead of GitHub's.
 const BACKDATED: u64 = 60;
@@ -81,10 +82,6 @@ pub(super) struct AppWire {
     pub permissions: BTreeMap<String, serde_json::Value>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl App {
     pub fn new(id: u64, key: KeyPair, percent: u8) -> App {
         let (accounts, renewing) = (Mutex::default(), Mutex::default());
@@ -97,19 +94,19 @@ impl App {
             return Ok(known);
         }
         let account = account(scope);
-        let renewing = Arc::clone(locked(&self.renewing).entry(account.clone()).or_default());
-        let _renewing = locked(&renewing);
+        let renewing = Arc::clone(lock(&self.renewing).entry(account.clone()).or_default());
+        let _renewing = lock(&renewing);
         if let Some(known) = self.known(scope, stale) {
             return Ok(known);
         }
-        let known = locked(&self.accounts).get(&account).map(|installation| installation.id);
+        let known = lock(&self.accounts).get(&account).map(|installation| installation.id);
         let (id, answer) = match known {
             None => self.resolve_and_create(wire, scope)?,
             Some(id) => match self.create(wire, scope, id) {
                 Ok(answer) => (id, answer),
                 // The App was uninstalled, and perhaps installed again under another id.
                 Err(error) if error.kind == ErrorKind::NotFound => {
-                    locked(&self.accounts).remove(&account);
+                    lock(&self.accounts).remove(&account);
                     self.resolve_and_create(wire, scope)?
                 }
                 Err(error) => return Err(error),
@@ -117,7 +114,7 @@ impl App {
         };
         let (token, good_for) = answer;
         let until = Instant::now() + good_for.saturating_sub(RENEW_BEFORE).max(Duration::from_secs(60));
-        let mut accounts = locked(&self.accounts);
+        let mut accounts = lock(&self.accounts);
         let fresh = || Installation { id, token: None, budget: Budget::new(self.percent) };
         let installation = accounts.entry(account).or_insert_with(fresh);
         installation.token = Some((token.clone(), until));
@@ -126,18 +123,18 @@ impl App {
 
     /// The budgets of the accounts with a known installation.
     pub fn budgets(&self) -> Vec<(String, Budget)> {
-        let accounts = locked(&self.accounts);
+        let accounts = lock(&self.accounts);
         accounts.iter().map(|(account, installation)| (account.clone(), installation.budget.clone())).collect()
     }
 
     /// The budget of the account of `scope`, if its installation is known.
     pub fn budget_of(&self, scope: &Scope) -> Option<Budget> {
-        Some(locked(&self.accounts).get(&account(scope))?.budget.clone())
+        Some(lock(&self.accounts).get(&account(scope))?.budget.clone())
     }
 
     /// Records the account's installation from a listing.
     pub fn learn(&self, scope: &Scope, id: u64) {
-        let mut accounts = locked(&self.accounts);
+        let mut accounts = lock(&self.accounts);
         let account = account(scope);
         if accounts.get(&account).is_none_or(|known| known.id != id) {
             accounts.insert(account, Installation { id, token: None, budget: Budget::new(self.percent) });
@@ -145,7 +142,7 @@ impl App {
     }
 
     fn known(&self, scope: &Scope, stale: Option<&Secret>) -> Option<(Secret, Budget)> {
-        let accounts = locked(&self.accounts);
+        let accounts = lock(&self.accounts);
         let installation = accounts.get(&account(scope))?;
         let (token, until) = installation.token.as_ref()?;
         (*until > Instant::now() && Some(token) != stale).then(|| (token.clone(), installation.budget.clone()))

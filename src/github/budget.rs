@@ -14,6 +14,7 @@ use ledger::{Ledger, Moment, Settlement, Verdict, Why};
 
 use super::error::{Error, ErrorKind};
 use crate::model::Timestamp;
+use crate::threads::lock;
 
 /// The listings' share of the hourly limit where the config names none, in percent.
 pub const USUAL_SHARE: u8 = 20;
@@ -67,16 +68,16 @@ impl Budget {
 
     /// Records when the token ends.
     pub fn set_token_end(&self, at: Timestamp) {
-        *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *lock(&self.0.token_ends) = Some(at);
     }
 
     /// When the token ends; `None` if unknown or never.
     pub fn token_end(&self) -> Option<Timestamp> {
-        *self.0.token_ends.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.0.token_ends)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.ledger)
     }
 
     fn now(&self) -> Moment {

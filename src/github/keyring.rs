@@ -1,7 +1,7 @@
 //! The credential for each request: each scope may have its own.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use super::app::App;
 use super::budget::Budget;
@@ -9,6 +9,7 @@ use super::error::{Error, ErrorKind};
 use super::wire::Wire;
 use crate::config::{Credential, CredentialKind, GitHubConfig};
 use crate::model::{RepoName, Scope, Secret, Timestamp};
+use crate::threads::lock;
 
 /// How a request's credential is chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,13 +87,13 @@ impl Keyring {
 
     /// Records that this credential sees the scope.
     pub fn assign(&self, scope: &Scope, place: usize) {
-        self.assigned.lock().unwrap_or_else(PoisonError::into_inner).entry(scope.clone()).or_insert(place);
+        lock(&self.assigned).entry(scope.clone()).or_insert(place);
     }
 
     fn holder(&self, whose: &Whose) -> Option<&Holder> {
         let place = match whose {
             Whose::Credential(place) => *place,
-            Whose::Place(scope) => serving(&self.assigned.lock().unwrap_or_else(PoisonError::into_inner), scope),
+            Whose::Place(scope) => serving(&lock(&self.assigned), scope),
         };
         self.holders.get(place)
     }

@@ -5,10 +5,11 @@
 //! moment after it has accepted the stream, and a cluster member may fail to forward the events of another.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::wire::OperationJson;
+use crate::threads::lock;
 
 /// How many ends are kept; a later waiter asks LXD.
 const KEPT: usize = 512;
@@ -42,13 +43,9 @@ pub(super) enum Waited {
 }
 
 impl Ends {
-    fn lock(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A stream was opened; returns its number.
     pub fn opened(&self) -> u64 {
-        let mut told = self.lock();
+        let mut told = lock(&self.told);
         told.streams += 1;
         told.stream = told.streams;
         told.stream
@@ -56,7 +53,7 @@ impl Ends {
 
     /// The stream was closed.
     pub fn closed(&self, stream: u64) {
-        let mut told = self.lock();
+        let mut told = lock(&self.told);
         if told.stream == stream {
             told.stream = 0;
         }
@@ -65,12 +62,12 @@ impl Ends {
 
     /// The number of the open stream; 0: none.
     pub fn stream(&self) -> u64 {
-        self.lock().stream
+        lock(&self.told).stream
     }
 
     /// Records the end of an operation.
     pub fn tell(&self, operation: OperationJson) {
-        let mut told = self.lock();
+        let mut told = lock(&self.told);
         if told.order.len() >= KEPT
             && let Some(oldest) = told.order.pop_front()
         {
@@ -83,7 +80,7 @@ impl Ends {
 
     /// Waits for the end of an operation that began while `stream` was open.
     pub fn wait(&self, id: &str, stream: u64, until: Instant) -> Waited {
-        let mut told = self.lock();
+        let mut told = lock(&self.told);
         loop {
             if let Some(ended) = told.by_id.remove(id) {
                 told.order.retain(|other| other != id);
@@ -141,8 +138,8 @@ mod tests {
         let ends = Ends::default();
         let stream = ends.opened();
         (0..=KEPT).for_each(|n| ends.tell(ended(&n.to_string())));
-        assert_eq!(ends.lock().by_id.len(), KEPT);
-        assert_eq!(ends.lock().order.len(), KEPT);
+        assert_eq!(lock(&ends.told).by_id.len(), KEPT);
+        assert_eq!(lock(&ends.told).order.len(), KEPT);
         assert!(matches!(ends.wait("0", stream, Instant::now()), Waited::Late));
         assert!(matches!(ends.wait("1", stream, Instant::now()), Waited::Ended(_)));
     }

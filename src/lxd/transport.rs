@@ -8,10 +8,11 @@ use std::fmt;
 use std::io::{self, ErrorKind as Io, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::http1::{self, Event, Headers, Parser, Start};
+use crate::threads::lock;
 
 /// Idle connections that are kept; more than the workers would only cost memory.
 pub const MAX_IDLE: usize = 16;
@@ -211,7 +212,7 @@ impl Transport {
 
     fn take_idle(&self) -> Option<UnixStream> {
         loop {
-            let stream = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
+            let stream = lock(&self.idle).pop()?;
             // Input or the end of input on an idle connection means that it is unusable.
             let quiet = || -> io::Result<bool> {
                 stream.set_nonblocking(true)?;
@@ -226,7 +227,7 @@ impl Transport {
     }
 
     fn put_idle(&self, stream: UnixStream) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.idle);
         if idle.len() < MAX_IDLE {
             idle.push(stream);
         }

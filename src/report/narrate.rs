@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use log::{Level, debug, error, info, log, warn};
 
+use super::shortened;
 use crate::model::{Job, JobId};
 use crate::plan::Reason;
 use crate::world::{JobState, Note, Refusal, World};
@@ -35,7 +36,7 @@ impl Narrator {
             log!(
                 level(reason, &labels),
                 "job={id} repo={repo} labels={labels:?} msg=\"not launched\" reason={:?}",
-                shortened(reason.to_string())
+                shortened(&reason.to_string())
             );
         }
         more
@@ -76,15 +77,6 @@ fn same(before: &Reason, now: &Reason) -> bool {
         (Reason::HeldBack { hold: a, .. }, Reason::HeldBack { hold: b, .. }) => a == b,
         _ => before == now,
     }
-}
-
-/// A failure was told in full when it happened, perhaps with a page of output.
-fn shortened(mut reason: String) -> String {
-    if let Some((end, _)) = reason.char_indices().nth(300) {
-        reason.truncate(end);
-        reason.push('…');
-    }
-    reason
 }
 
 fn level(reason: &Reason, labels: &str) -> Level {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::explain::length;
+use super::shortened;
 use crate::config::Config;
 use crate::model::{ClassId, JobId, JobStatus, Phase, Timestamp};
 use crate::plan::{Census, Reason, plan};
@@ -16,8 +17,6 @@ use crate::world::{Action, Entry, Instance, JobState, Launch, RunnerState, Subje
 
 /// Jobs that wait, and instances that are stuck, of which people are told each.
 const TOLD: usize = 20;
-/// Characters of a reason that are told: some come with a page of output.
-const REASON: usize = 300;
 
 /// What an instance is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -274,15 +273,6 @@ fn waiting(world: &World, now: Timestamp) -> Vec<Waiting> {
     }
     waiting.sort_by_key(|waiting| (std::cmp::Reverse(waiting.since), waiting.job));
     waiting
-}
-
-/// The first line, and of that no more than can be taken in.
-fn shortened(reason: &str) -> String {
-    let line = reason.lines().next().unwrap_or_default();
-    match line.char_indices().nth(REASON) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
-        None => line.to_owned(),
-    }
 }
 
 impl ClassStatus {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::config::{Config, Network, WebAllow};
+use crate::threads::lock;
 
 /// How long the first connections wait for GitHub's list of its addresses. GitHub waits ten seconds for the answer to a
 /// delivery.
@@ -104,12 +105,12 @@ impl Peers {
 
     /// Replaces GitHub's addresses.
     pub fn github_is_at(&self, networks: Vec<Network>) {
-        *self.github.lock().unwrap_or_else(PoisonError::into_inner) = GitHubs { networks, awaited_until: None };
+        *lock(&self.github) = GitHubs { networks, awaited_until: None };
     }
 
     /// GitHub did not answer; its last answer holds, or nothing.
     pub fn github_did_not_say(&self) {
-        self.github.lock().unwrap_or_else(PoisonError::into_inner).awaited_until = None;
+        lock(&self.github).awaited_until = None;
     }
 
     /// False while the first connections must wait.
@@ -117,7 +118,7 @@ impl Peers {
         if !self.want_github() {
             return true;
         }
-        let github = self.github.lock().unwrap_or_else(PoisonError::into_inner);
+        let github = lock(&self.github);
         github.awaited_until.is_none_or(|until| until <= now)
     }
 
@@ -140,7 +141,7 @@ impl Peers {
         if address.is_loopback() || named || self.may_measure(address) {
             return true;
         }
-        let github = self.github.lock().unwrap_or_else(PoisonError::into_inner);
+        let github = lock(&self.github);
         allow.github && github.networks.iter().any(|network| network.contains(address))
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use sha2::{Digest, Sha256};
 use tiny_http::{Header, Method, Request, Response, Server};
@@ -21,6 +21,7 @@ use super::throttled_log::{Kind, ThrottledLog};
 use super::tls::Tls;
 use crate::model::{Hint, Secret};
 use crate::text::escaped_lines;
+use crate::threads::lock;
 use crate::{private_socket, threads};
 
 /// Threads that check signatures and parse.
@@ -280,11 +281,6 @@ fn read_body(request: &mut Request) -> io::Result<Option<Vec<u8>>> {
     let mut body = vec![0; length];
     request.as_reader().read_exact(&mut body)?;
     Ok(Some(body))
-}
-
-/// A poisoned lock means that a thread panicked, which ends the process; only tests go on.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A delivery's id and signature. The id alone is not signed: a replay under another id must not suppress the real delivery.

@@ -1,9 +1,10 @@
 //! Log lines that clients can cause: at most one a second of each kind, with a count.
 
+use crate::threads::lock;
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two lines of a kind.
@@ -71,7 +72,7 @@ impl ThrottledLog {
     }
 
     fn record_at(&self, now: Instant, kind: Kind, peer: Option<IpAddr>, reason: &str) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let Some(count) = counts.get_mut(kind as usize) else { return };
         count.kind = Some(kind);
         count.pending += 1;
@@ -90,7 +91,7 @@ impl ThrottledLog {
         if !self.pending.load(Ordering::Acquire) {
             return None;
         }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         let mut next: Option<Instant> = None;
         for count in counts.iter_mut().filter(|count| count.pending > 0) {
             match count.due_at().filter(|at| *at > now) {

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustls::ServerConfig;
@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::Error;
 use crate::config::WebTls;
+use crate::threads::lock;
 
 /// Between looks at the files.
 const LOOK: Duration = Duration::from_secs(5);
@@ -67,12 +68,12 @@ impl Tls {
 
     /// SHA-256 of the certificate, as `openssl x509 -fingerprint -sha256` writes it.
     pub fn fingerprint(&self) -> String {
-        self.lock().fingerprint.clone()
+        lock(&self.current).fingerprint.clone()
     }
 
     /// The config for a new connection.
     pub(super) fn config(&self, now: Instant) -> Arc<ServerConfig> {
-        let mut current = self.lock();
+        let mut current = lock(&self.current);
         if let Some(files) = &self.files
             && now.saturating_duration_since(current.looked) >= LOOK
         {
@@ -80,10 +81,6 @@ impl Tls {
             current.renew(files);
         }
         Arc::clone(&current.config)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
