@@ -93,7 +93,12 @@ impl GitHub {
             orgs.extend(page.into_iter().map(|org| org.login.to_lowercase()).filter(|org| is_github_name(org)))
         };
         let tried = "list the credential's organisations";
-        self.http.pages_of(&Whose::Credential(place), tried, Purpose::List, "user/orgs?per_page=100", take)?;
+        self.http.pages_of(
+            &Whose::Credential(place),
+            Call::get(tried, Purpose::List),
+            "user/orgs?per_page=100",
+            take,
+        )?;
         Ok(orgs)
     }
 
@@ -102,7 +107,7 @@ impl GitHub {
         let take = |page: Vec<json::RepoWire>| repos.extend(page.into_iter().filter_map(json::RepoWire::into_repo));
         let path = "user/repos?affiliation=owner,collaborator&per_page=100";
         let tried = "list the credential's repositories";
-        self.http.pages_of(&Whose::Credential(place), tried, Purpose::List, path, take)?;
+        self.http.pages_of(&Whose::Credential(place), Call::get(tried, Purpose::List), path, take)?;
         repos.retain(|repo| repo.admin);
         Ok(repos)
     }

@@ -110,7 +110,11 @@ impl GitHub {
         let mut repos = Vec::new();
         let take = |page: Vec<json::RepoWire>| repos.extend(page.into_iter().filter_map(json::RepoWire::into_repo));
         let tried = format!("list the repositories of org:{org}");
-        self.http.pages(&tried, Purpose::List, &format!("orgs/{}/repos?per_page=100", path_segment(org)), take)?;
+        self.http.pages(
+            Call::get(&tried, Purpose::List),
+            &format!("orgs/{}/repos?per_page=100", path_segment(org)),
+            take,
+        )?;
         Ok(repos)
     }
 
@@ -169,7 +173,7 @@ impl GitHub {
     ) -> Result<bool, Error> {
         let path = format!("{}/actions/runners?{filter}per_page=100", scope_path(scope));
         let runners = |page: json::RunnerPage| page.runners.into_iter().map(|wire| wire.into_runner()).collect();
-        self.http.pages_if_changed(tried, purpose, &path, seen, runners, MAX_PAGES)
+        self.http.pages_if_changed(Call::get(tried, purpose), &path, seen, runners, MAX_PAGES)
     }
 
     /// Removes a registration, unless the runner is busy.

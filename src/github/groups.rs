@@ -7,6 +7,7 @@ use super::api::GitHub;
 use super::budget::Purpose;
 use super::error::{Error, ErrorKind};
 use super::json::RepoWire;
+use super::wire::Call;
 use crate::model::{RepoName, Scope};
 use crate::text::Line;
 
@@ -90,7 +91,7 @@ impl GitHub {
         }
         let path = format!("{}/actions/runner-groups?per_page=100", scope_path(scope));
         let mut groups: Vec<Group> = Vec::new();
-        self.http.pages(&tried, Purpose::Ask, &path, |page: GroupPage| groups.extend(page.runner_groups))?;
+        self.http.pages(Call::get(&tried, Purpose::Ask), &path, |page: GroupPage| groups.extend(page.runner_groups))?;
         let names: Vec<String> = groups.iter().map(|group| group.name.to_string()).collect();
         let found = groups.into_iter().find(|group| group.name.eq_ignore_ascii_case(name));
         found.ok_or_else(|| {
@@ -139,12 +140,12 @@ impl GitHub {
         let mut selected = false;
         if let Scope::Enterprise(_) = scope {
             let path = format!("{path}/organizations?per_page=100");
-            self.http.pages(&tried, Purpose::Ask, &path, |page: OrgPage| {
+            self.http.pages(Call::get(&tried, Purpose::Ask), &path, |page: OrgPage| {
                 selected |= page.organizations.iter().any(|org| org.login.eq_ignore_ascii_case(&repo.owner));
             })?;
         } else {
             let path = format!("{path}/repositories?per_page=100");
-            self.http.pages(&tried, Purpose::Ask, &path, |page: RepoPage| {
+            self.http.pages(Call::get(&tried, Purpose::Ask), &path, |page: RepoPage| {
                 let mut repos = page.repositories.into_iter().filter_map(RepoWire::into_repo);
                 selected |= repos.any(|one| one.name == *repo);
             })?;

@@ -149,7 +149,7 @@ impl GitHub {
         let mut hooks = Vec::new();
         let take = |page: Vec<HookWire>| hooks.extend(page.into_iter().map(Hook::from));
         let path = format!("{}?per_page=100", hooks_path(scope, &tried)?);
-        self.http.pages(&tried, Purpose::Ask, &path, take).map_err(with_fix)?;
+        self.http.pages(Call::get(&tried, Purpose::Ask), &path, take).map_err(with_fix)?;
         Ok(hooks)
     }
 
@@ -205,7 +205,7 @@ impl GitHub {
             all.extend(page.into_iter().map(Delivery::from).filter(Delivery::is_over));
             more(&all)
         };
-        self.http.pages_while(&tried, purpose, &path, take)?;
+        self.http.pages_while(Call::get(&tried, purpose), &path, take)?;
         Ok(all)
     }
 

@@ -16,47 +16,37 @@ pub const MAX_PAGES: usize = 100;
 
 impl Http {
     /// Reads all pages of a listing and passes the JSON of each to `take`.
-    pub fn pages<T: DeserializeOwned>(
-        &self,
-        tried: &str,
-        purpose: Purpose,
-        path: &str,
-        take: impl FnMut(T),
-    ) -> Result<(), Error> {
-        self.pages_of(&Whose::by_path(path), tried, purpose, path, take)
+    pub fn pages<T: DeserializeOwned>(&self, call: Call<'_>, path: &str, take: impl FnMut(T)) -> Result<(), Error> {
+        self.pages_of(&Whose::by_path(path), call, path, take)
     }
 
     /// The same with the credential of `whose`.
     pub fn pages_of<T: DeserializeOwned>(
         &self,
         whose: &Whose,
-        tried: &str,
-        purpose: Purpose,
+        call: Call<'_>,
         path: &str,
         take: impl FnMut(T),
     ) -> Result<(), Error> {
-        let take = all(take);
-        self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), whose, url))
+        self.wire.walk(call.tried, path, all(take), |url| self.call_url(call, whose, url))
     }
 
     /// The same, until `take` returns false.
     pub fn pages_while<T: DeserializeOwned>(
         &self,
-        tried: &str,
-        purpose: Purpose,
+        call: Call<'_>,
         path: &str,
         take: impl FnMut(T) -> bool,
     ) -> Result<(), Error> {
         let whose = Whose::by_path(path);
-        self.wire.walk(tried, path, take, |url| self.call_url(Call::get(tried, purpose), &whose, url))
+        self.wire.walk(call.tried, path, take, |url| self.call_url(call, &whose, url))
     }
 
     /// Updates `known`, asking only for changed pages, and at most for the first `most`; true if any changed. After an error
     /// `known` has the pages that were read, and the next successful call reports their changes.
     pub fn pages_if_changed<W: DeserializeOwned, T>(
         &self,
-        tried: &str,
-        purpose: Purpose,
+        call: Call<'_>,
         path: &str,
         known: &mut Listing<T>,
         items: impl Fn(W) -> Vec<T>,
@@ -65,11 +55,10 @@ impl Http {
         let mut walk = Walk::from(format!("{}/{path}", self.wire.base()));
         // The addresses of later pages contain ids instead of names.
         let whose = Whose::by_path(path);
-        let mut number = 0;
+        let (mut number, tried) = (0, call.tried);
         loop {
             let etag = known.page(number, &walk.url).and_then(|page| page.etag.clone());
-            let call = Call { etag: etag.as_deref(), ..Call::get(tried, purpose) };
-            let answer = self.call_url(call, &whose, &walk.url)?;
+            let answer = self.call_url(Call { etag: etag.as_deref(), ..call }, &whose, &walk.url)?;
             if answer.status != 304 {
                 let next = self.wire.next_page(tried, &answer.headers)?;
                 let etag = answer.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
@@ -78,9 +67,8 @@ impl Http {
             let next = known.page(number, &walk.url).and_then(|page| page.next.clone());
             number += 1;
             match next {
-                Some(next) if number < most => walk.on(tried, next)?,
-
-                Some(next) if most == MAX_PAGES => walk.on(tried, next)?,
+                // A walk beyond MAX_PAGES fails in `on`.
+                Some(next) if number < most || most == MAX_PAGES => walk.on(tried, next)?,
                 _ => return Ok(known.end(number)),
             }
         }

@@ -13,6 +13,7 @@ use super::error::{Error, ErrorKind};
 use super::json;
 use super::listing::Listing;
 use super::pages::MAX_PAGES;
+use super::wire::Call;
 use crate::model::{Job, JobId, JobStatus, RepoName};
 
 /// A run that cannot have changed is still asked in one of so many looks, in case GitHub behaves differently.
@@ -124,7 +125,7 @@ impl GitHub {
             let tried = format!("list the {status} runs of repo:{repo}");
             let path = format!("{}/actions/runs?status={status}&per_page=100", repo_path(repo));
             let runs = |page: json::RunPage| page.workflow_runs.iter().map(|run| (run.id, run.public())).collect();
-            seen.owed |= self.http.pages_if_changed(&tried, purpose, &path, listing, runs, MAX_PAGES)?;
+            seen.owed |= self.http.pages_if_changed(Call::get(&tried, purpose), &path, listing, runs, MAX_PAGES)?;
             open.extend(listing.items().copied());
         }
         let before = seen.runs.len();
@@ -144,7 +145,7 @@ impl GitHub {
                 jobs.filter(|job| job.status != JobStatus::Completed).collect()
             };
             let before: Vec<Job> = run.jobs.items().cloned().collect();
-            match self.http.pages_if_changed(&tried, purpose, &path, &mut run.jobs, jobs, MAX_PAGES) {
+            match self.http.pages_if_changed(Call::get(&tried, purpose), &path, &mut run.jobs, jobs, MAX_PAGES) {
                 Ok(changed) => {
                     // GitHub's text changes with every step of a job; the jobs as read here do not.
                     run.unchanged = run.jobs.items().eq(before.iter());

@@ -118,7 +118,7 @@ impl GitHub {
         let tried = format!("look for the pull request from {fork}, branch {branch:?}, to repo:{repo}");
         let mut authors: Vec<(String, bool)> = Vec::new();
         let path = format!("{}/pulls?state=all&head={head}&per_page=100", repo_path(repo));
-        self.http.pages(&tried, Purpose::Ask, &path, |page: Vec<PullWire>| {
+        self.http.pages(Call::get(&tried, Purpose::Ask), &path, |page: Vec<PullWire>| {
             let of_fork =
                 |pull: &PullWire| pull.head.repo.as_ref().is_none_or(|repo| repo.full_name.eq_ignore_ascii_case(fork));
             authors.extend(page.into_iter().filter(of_fork).map(|pull| {
